@@ -1,0 +1,48 @@
+# Everything starts here: `make help`. The virtual environment is made on first use.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help demo test lint sync clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@echo '  ARGS="..." is passed on:  make demo ARGS="--help",  make test ARGS="-k gate -x"'
+
+demo: $(VENV)/.demo ## play a whole flash sale
+	@$(BIN)/flashsale demo $(ARGS)
+
+test: $(VENV)/.dev ## everything CI runs: generated code, lint, types, tests
+	@$(BIN)/python tools/unasync.py --check
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## fix and format what can be fixed, then check types
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/mypy
+
+sync: $(VENV)/.dev ## write the sync modules anew from src/flashsale/aio
+	@$(BIN)/python tools/unasync.py
+
+clean: ## remove the virtual environment and all caches
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find src tests tools bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# .venv/.demo and .venv/.dev: the extra of that name is installed, as pyproject.toml now says.
+$(VENV)/.%: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo 'flashsale needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+	@echo "Setting up $(VENV) for '$*' with $$($(PYTHON) --version) (once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]' | sed -n 's/^Collecting /  + /p'
+	@touch $@

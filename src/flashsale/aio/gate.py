@@ -1,0 +1,292 @@
+"""The gate: the article's traffic interception on a read/write-split Redis.
+
+Start flag, access counter, bounded entry. Its answer keeps all but as many units as may be sold away from the stock.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from flashsale.aio.clients import Client
+from flashsale.aio.scripts import Link
+from flashsale.aio.waiting import Coalescer
+from flashsale.answers import REFUSALS, fail, goods_error, seconds
+from flashsale.errors import AlreadyLoaded, FlashSaleError
+from flashsale.keys import Keys
+from flashsale.lua import SCRIPTS, Code
+from flashsale.model import (
+    Admission,
+    GateState,
+    Outcome,
+    check_goods_id,
+    check_int,
+    check_policy,
+    check_quantity,
+    check_seconds,
+)
+from flashsale.refusals import Refusals
+
+
+class _Entry(NamedTuple):
+    goods_id: str
+    quantity: int
+
+
+class Gate:
+    """Lets as many units pass as are for sale, once the sale has started.
+
+    Keys, per goods: `count`, `start`, `access` (the article's `goodsId_count`, `goodsId_start`, `goodsId_access`) and
+    `window`.
+
+    Args:
+        client: a redis-py asyncio client; we copy its settings and leave it alone.
+        sale: name of the sale.
+        replica: a client of a replica, asked where a second's delay does no harm.
+        keys: the key layout; `PlainKeys()` for the article's bare names.
+        cache_for: seconds for which a refusal is answered from the process; 0: never.
+        max_waiting: callers that may wait in this process before `Overloaded` is raised.
+    """
+
+    def __init__(
+        self,
+        client: Client | Link,
+        sale: str,
+        *,
+        replica: Client | None = None,
+        keys: Keys | None = None,
+        cache_for: float = 0.05,
+        max_waiting: int = 10_000,
+    ) -> None:
+        self.keys = (keys or Keys()).of(sale)
+        self.sale = sale
+        self.refusals = Refusals(check_seconds("cache_for", cache_for))
+        self._owns_link = not isinstance(client, Link)
+        self._link = client if isinstance(client, Link) else Link(client)
+        self._replica = None if replica is None else Link(replica)
+        self._entries = Coalescer[_Entry, Admission](self._enter, max_waiting=max_waiting, abandon=self._abandon)
+
+    # -- setting up -------------------------------------------------------------------------------------------------
+
+    async def load_scripts(self) -> list[str]:
+        """SCRIPT LOADs every script and returns the SHA1s."""
+        return await self._link.load(list(SCRIPTS.values()))
+
+    async def preload(self, goods_id: str, count: int) -> None:
+        """Creates the gate of one goods, shut; the same call again changes nothing.
+
+        Args:
+            goods_id: which goods.
+            count: units that may pass.
+
+        Raises:
+            AlreadyLoaded: it exists with another count.
+        """
+        check_int("count", count, 0)
+        if await self._link.run("open_gate", self.keys.gate(goods_id), [count]) == Code.DIFFERENT:
+            raise AlreadyLoaded("the gate exists with another count", sale=self.sale, goods_id=goods_id)
+
+    async def start(self, goods_id: str) -> None:
+        """Sets the start flag to 1; `opens_at` and `closes_at` still hold.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        await self._flag(goods_id, 1)
+
+    async def stop(self, goods_id: str) -> None:
+        """Sets the start flag to 0 at once, for every process within `cache_for`.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        await self._flag(goods_id, 0)
+
+    async def resize(self, goods_id: str, count: int) -> int:
+        """Changes how many units may pass; below `access` it stops at `access`.
+
+        Returns:
+            The count that stands.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        check_int("count", count, 0)
+        keys = [self.keys.count(goods_id), self.keys.access(goods_id)]
+        return self._units(goods_id, await self._link.run("resize", keys, [count]))
+
+    async def schedule(self, goods_id: str, *, opens_at: float | None = None, closes_at: float | None = None) -> None:
+        """Sets the window; the Redis server's clock decides.
+
+        Args:
+            goods_id: which goods.
+            opens_at: epoch seconds; from then on the start flag is 1. None: the flag moves only by hand.
+            closes_at: epoch seconds; from then on the answer is ENDED. None: never.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        check_policy(None, opens_at, closes_at)
+        keys = [self.keys.count(goods_id), self.keys.window(goods_id)]
+        self._done(goods_id, await self._link.run("schedule", keys, [seconds(opens_at), seconds(closes_at)]))
+
+    async def hold(self, goods_id: str, *, paused: bool) -> None:
+        """Mirrors the sale's pause, to refuse early; the stock decides."""
+        await self._link.command("HSET", self.keys.window(goods_id), "pause", int(paused))
+        self.refusals.forget(goods_id)
+
+    async def mirror(
+        self, goods_id: str, count: int, booked: int, *, access: int | None = None, paused: bool = False
+    ) -> tuple[int, int]:
+        """Makes the gate follow the stock; the Syncer's call.
+
+        Args:
+            goods_id: which goods.
+            count: the stock's total, in units.
+            booked: the stock's booked units.
+            access: what `access` was at the last look, if the stock has not moved since: then whatever lies above
+                `booked` has leaked and is given back.
+            paused: the sale is paused.
+
+        Returns:
+            The access that stands, and the slots given back, in units.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        arguments = [count, booked, "" if access is None else access, int(paused)]
+        code, standing, returned = await self._link.run("mirror", self.keys.gate(goods_id), arguments)
+        self._done(goods_id, code)
+        return int(standing), int(returned)
+
+    # -- the hot path -----------------------------------------------------------------------------------------------
+
+    async def enter(self, goods_id: str, quantity: int = 1) -> Admission:
+        """Asks to pass with `quantity` units.
+
+        Callers of one process share round trips. A refusal is remembered for `cache_for` seconds.
+
+        Returns:
+            The outcome (ADMITTED, NOT_STARTED, ENDED, PAUSED, SOLD_OUT) and the units that may still pass.
+
+        Raises:
+            UnknownGoods: never preloaded.
+            OutcomeUnknown: sent, no reply: a slot may be taken; the Syncer gives it back.
+            NotExecuted: surely nothing happened.
+        """
+        check_goods_id(goods_id)
+        check_quantity(quantity)
+        return await self.refused(goods_id) or await self._entries.submit(_Entry(goods_id, quantity))
+
+    async def refused(self, goods_id: str) -> Admission | None:
+        """Returns the refusal that this process remembers, or None when the primary must be asked."""
+        refusal = self.refusals.get(goods_id)
+        if refusal is None and self._replica is not None and self.refusals.may_ask_replica(goods_id):
+            refusal = await self._ask_replica(goods_id)
+        return refusal
+
+    async def leave(self, goods_id: str, quantity: int = 1) -> int:
+        """Gives back the slot of an admitted buyer who failed.
+
+        Returns:
+            The units given back, never more than had passed.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        check_quantity(quantity)
+        returned = self._units(goods_id, await self._link.run("leave", [self.keys.access(goods_id)], [quantity]))
+        self.refusals.forget(goods_id)
+        return returned
+
+    async def state(self, goods_id: str) -> GateState:
+        """Returns count, started, access and remaining; from the replica where there is one.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        reply = await (self._replica or self._link).run("gate_state", self.keys.gate(goods_id))
+        if reply[0] in {Code.UNKNOWN, Code.CORRUPT}:
+            fail(reply[0], self.sale, goods_id)
+        return GateState(
+            count=int(reply[1]),
+            started=reply[0] == Code.DONE,
+            access=int(reply[2]),
+            remaining=int(reply[3]),
+        )
+
+    async def window(self, goods_id: str) -> tuple[float | None, float | None]:
+        """Returns opens_at and closes_at as the primary has them, in epoch seconds.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        reply = await self._link.run("gate_state", self.keys.gate(goods_id))
+        if reply[0] in {Code.UNKNOWN, Code.CORRUPT}:
+            fail(reply[0], self.sale, goods_id)
+        return (float(reply[4]) if reply[4] else None, float(reply[5]) if reply[5] else None)
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Closes our connections; the host's stay."""
+        if self._owns_link:
+            await self._link.close()
+        if self._replica is not None:
+            await self._replica.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _enter(self, entries: list[_Entry]) -> list[Admission | FlashSaleError]:
+        goods = {entry.goods_id: None for entry in entries}
+        numbers = {goods_id: number for number, goods_id in enumerate(goods, start=1)}
+        keys = [key for goods_id in goods for key in self.keys.gate(goods_id)]
+        arguments = [value for entry in entries for value in (numbers[entry.goods_id], entry.quantity)]
+        reply = await self._link.run("enter", keys, arguments)
+        return [self._admission(entry, reply[2 * place], reply[2 * place + 1]) for place, entry in enumerate(entries)]
+
+    async def _abandon(self, entry: _Entry, admission: Admission) -> None:
+        """A caller was cancelled while the answer was under way: its slot returns."""
+        if admission.admitted:
+            await self.leave(entry.goods_id, entry.quantity)
+
+    def _admission(self, entry: _Entry, code: int, remaining: int) -> Admission | FlashSaleError:
+        if code == Code.DONE:
+            return Admission(Outcome.ADMITTED, remaining)
+        if code not in REFUSALS:
+            return goods_error(code, self.sale, entry.goods_id)
+        admission = Admission(REFUSALS[code], remaining)
+        self.refusals.note(entry.goods_id, admission)
+        return admission
+
+    async def _ask_replica(self, goods_id: str) -> Admission | None:
+        assert self._replica is not None
+        try:
+            reply: Any = await self._replica.run("gate_state", self.keys.gate(goods_id))
+        except FlashSaleError:
+            return None  # the primary answers this caller
+        if reply[0] not in REFUSALS and not (reply[0] == Code.DONE and int(reply[3]) == 0):
+            return None
+        self.refusals.renew(goods_id)
+        return Admission(REFUSALS.get(reply[0], Outcome.SOLD_OUT), int(reply[3]))
+
+    async def _flag(self, goods_id: str, flag: int) -> None:
+        keys = [self.keys.count(goods_id), self.keys.start(goods_id), self.keys.window(goods_id)]
+        self._done(goods_id, await self._link.run("flag", keys, [flag]))
+
+    def _done(self, goods_id: str, code: int) -> None:
+        self.refusals.forget(goods_id)
+        if code != Code.DONE:
+            fail(code, self.sale, goods_id)
+
+    def _units(self, goods_id: str, reply: int) -> int:
+        self.refusals.forget(goods_id)
+        return reply if reply >= 0 else fail(reply, self.sale, goods_id)

@@ -1,0 +1,342 @@
+"""The inventory: the article's atomic deduction in Lua on a primary/replica Redis, and the purchase built on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from flashsale.aio.clients import Client
+from flashsale.aio.scripts import Argument, Link
+from flashsale.answers import REFUSALS, fail, goods_error, number, seconds
+from flashsale.errors import (
+    AlreadyLoaded,
+    CorruptState,
+    FlashSaleError,
+    InvalidRequest,
+    NotExecuted,
+    OrderConflict,
+    OutcomeUnknown,
+)
+from flashsale.keys import Keys
+from flashsale.lua import SCRIPTS, Code
+from flashsale.model import (
+    Goods,
+    Order,
+    OrderState,
+    Outcome,
+    Receipt,
+    Stock,
+    check_int,
+    check_policy,
+    check_quantity,
+)
+
+LAYOUT: Final = 1  # number of the data layout in `meta`; a newer one is refused
+MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values
+BATCH: Final = 128  # orders of one script call otherwise: under 1 ms of Redis
+
+
+class Adoption(NamedTuple):
+    """What became of an order found on the list: `code` of the adopt script, and the ledger's state if it knows it."""
+
+    code: int
+    state: OrderState | None
+
+
+class Inventory:
+    """Holds the stock of each goods and the ledger of orders; never sells a unit twice.
+
+    Keys: per goods `stock` (hash with the article's `Total` and `Booked`) and `buyers`; per sale `orders` (the ledger),
+    `orderList`, `meta`.
+
+    Args:
+        client: a redis-py asyncio client; we copy its settings and leave it alone.
+        sale: name of the sale.
+        keys: the key layout; `PlainKeys()` for the article's bare names.
+    """
+
+    def __init__(self, client: Client | Link, sale: str, *, keys: Keys | None = None) -> None:
+        self.keys = (keys or Keys()).of(sale)
+        self.sale = sale
+        self._owns_link = not isinstance(client, Link)
+        self._link = client if isinstance(client, Link) else Link(client)
+
+    # -- setting up -------------------------------------------------------------------------------------------------
+
+    async def load_scripts(self) -> list[str]:
+        """SCRIPT LOADs every script and returns the SHA1s. Not needed: calls load what is missing."""
+        return await self._link.load(list(SCRIPTS.values()))
+
+    async def preload(
+        self,
+        goods_id: str,
+        total: int,
+        *,
+        booked: int = 0,
+        per_buyer: int | None = None,
+        opens_at: float | None = None,
+        closes_at: float | None = None,
+        hold: float | None = None,
+        version: int = 0,
+    ) -> None:
+        """Creates the stock of one goods; the same call again changes nothing.
+
+        Args:
+            goods_id: which goods.
+            total: units for sale.
+            booked: units of them already sold elsewhere.
+            per_buyer: most units one buyer may hold.
+            opens_at: epoch seconds before which `reserve` answers NOT_STARTED.
+            closes_at: epoch seconds from which `reserve` answers ENDED.
+            hold: seconds to pay after the order was persisted.
+            version: of the database row that this comes from.
+
+        Raises:
+            AlreadyLoaded: it exists with other values.
+        """
+        check_int("total", total, 0)
+        check_int("booked", booked, 0, total)
+        check_int("version", version, 0)
+        check_policy(per_buyer, opens_at, closes_at, hold)
+        fields = _policy(per_buyer, opens_at, closes_at, hold)
+        request = "|".join([str(total), str(booked), *fields.values()])
+        given: list[Argument] = [item for field in fields.items() if field[1] for item in field]
+        keys = [self.keys.stock(goods_id), self.keys.meta, self.keys.goods]
+        arguments: list[Argument] = [goods_id, total, booked, LAYOUT, request, *given, "version", version]
+        code, layout = await self._link.run("load", keys, arguments)
+        if code == Code.STALE:
+            raise CorruptState(
+                f"layout {int(layout)} in Redis is newer than {LAYOUT}", sale=self.sale, goods_id=goods_id
+            )
+        if code == Code.DIFFERENT:
+            raise AlreadyLoaded("the stock exists with other values", sale=self.sale, goods_id=goods_id)
+
+    async def configure(self, goods: Goods) -> int:
+        """Sets total and policy, unless Redis has the row in a newer version; `Booked` is never touched.
+
+        `Total` stops at `Booked`.
+
+        Returns:
+            The total that stands, in units.
+
+        Raises:
+            UnknownGoods: not in Redis.
+        """
+        fields = _policy(goods.per_buyer, goods.opens_at, goods.closes_at, goods.hold)
+        arguments = [goods.version, goods.total, *(item for field in fields.items() for item in field)]
+        code, total = await self._link.run("configure", [self.keys.stock(goods.goods_id)], arguments)
+        if code not in {Code.DONE, Code.STALE}:
+            fail(code, self.sale, goods.goods_id)
+        return int(total)
+
+    # -- units ------------------------------------------------------------------------------------------------------
+
+    async def deduct(self, goods_id: str, quantity: int = 1) -> int:
+        """Takes units by the article's script, past the ledger. Not idempotent, so never retried.
+
+        Returns:
+            `quantity`, or 0 when fewer units are left.
+
+        Raises:
+            UnknownGoods: never preloaded.
+            OutcomeUnknown: sent, no reply: the units may be taken.
+        """
+        check_quantity(quantity)
+        return self._units(goods_id, await self._link.run("deduct", [self.keys.stock(goods_id)], [quantity]))
+
+    async def release(self, goods_id: str, quantity: int = 1) -> int:
+        """Gives back units taken by `deduct`, never more than there are.
+
+        Returns:
+            The units given back.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        check_quantity(quantity)
+        return self._units(goods_id, await self._link.run("release", [self.keys.stock(goods_id)], [quantity]))
+
+    async def stock(self, goods_id: str) -> Stock:
+        """Returns total, booked, remaining and direct units.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        fields = await self._link.command("HMGET", self.keys.stock(goods_id), "Total", "Booked", "Ledger")
+        if fields[0] is None and fields[1] is None:
+            fail(Code.UNKNOWN, self.sale, goods_id)
+        total, booked, ledger = number(fields[0]), number(fields[1]), number(fields[2] or b"0")
+        if total is None or booked is None or ledger is None:
+            fail(Code.CORRUPT, self.sale, goods_id)
+        return Stock(total=total, booked=booked, remaining=max(0, total - booked), direct=max(0, booked - ledger))
+
+    # -- orders -----------------------------------------------------------------------------------------------------
+
+    async def reserve(self, orders: Sequence[Order], *, together: bool = False) -> list[Receipt]:
+        """Books orders: one script consults the ledger, checks window, cap and stock, deducts, records and enqueues.
+
+        Idempotent by order id: a repeat returns the first answer with `replayed=True`. The start flag is the gate's.
+
+        Args:
+            orders: any number; with `together` at most 1,000. Each is answered on its own.
+            together: all or nothing, as for a basket. The same goods twice is summed. Refused, every receipt carries an
+                outcome that is not ACCEPTED: its own, or that of the first order in the way.
+
+        Returns:
+            One receipt per order, in their order.
+
+        Raises:
+            OrderConflict: an order id is taken by other content.
+            UnknownGoods: goods never preloaded.
+            CorruptState: what Redis holds of these goods cannot be trusted.
+            OutcomeUnknown: sent, no reply: ask again with the same order ids.
+            NotExecuted: surely nothing happened.
+            The first three concern single orders: the others are answered all the same, in the error's `answers`.
+        """
+        answers = await self.answer(orders, together=together)
+        for answer in answers:
+            if isinstance(answer, FlashSaleError):
+                answer.answers = answers
+                raise answer
+        return [answer for answer in answers if isinstance(answer, Receipt)]
+
+    async def answer(
+        self, orders: Sequence[Order], *, together: bool = False, gated: bool = False, gate: Keys | None = None
+    ) -> list[Receipt | FlashSaleError]:
+        """Like `reserve`, but returns the errors of single orders in their places.
+
+        Args:
+            orders: as in `reserve`.
+            together: as in `reserve`.
+            gated: the orders hold a slot at a gate on another Redis.
+            gate: keys of a gate on this Redis: the script asks it as well, and counts.
+        """
+        if together and len(orders) > MAX_TOGETHER:
+            raise InvalidRequest("orders", f"at most {MAX_TOGETHER} together")
+        if together and len({order.order_id for order in orders}) < len(orders):
+            raise InvalidRequest("orders", "an order id stands twice")
+        size = MAX_TOGETHER if together else BATCH
+        answers: list[Receipt | FlashSaleError] = []
+        for at in range(0, len(orders), size):
+            mode = "2" if gate is not None else "1" if gated else "0"
+            answers += await self._reserve(orders[at : at + size], together, mode, gate)
+        return answers
+
+    async def adopt(self, orders: Sequence[Order]) -> list[Adoption]:
+        """Brings orders found on the list into the ledger, when a foreign program pushed them there.
+
+        From the direct units if they suffice, else by deducting; sold out, the order is REJECTED.
+        """
+        if not orders:
+            return []
+        numbers, groups = self._number(orders)
+        keys = [self.keys.meta, self.keys.orders]
+        keys += [key for goods_id in numbers for key in groups[goods_id]]
+        arguments: list[Argument] = []
+        for order in orders:
+            arguments += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id)
+        reply = await self._link.run("adopt", keys, arguments)
+        return [
+            Adoption(reply[at], OrderState(reply[at + 1].decode("ascii")) if reply[at + 1] else None)
+            for at in range(0, len(reply), 2)
+        ]
+
+    # -- for the syncer ---------------------------------------------------------------------------------------------
+
+    async def lead(self, token: str, lease: float) -> bool:
+        """Takes, renews or (with a lease of 0) returns the syncer's lease, in seconds; False: another one leads."""
+        return bool(await self._link.run("lead", [self.keys.meta], [token, f"{lease:.6f}"]))
+
+    async def state(self) -> str:
+        """Returns the sale's state: open, paused or closed."""
+        state = await self._link.command("HGET", self.keys.meta, "state")
+        return "open" if state is None else str(state, "ascii")
+
+    async def overdue(self, limit: int = 1000) -> list[str]:
+        """Returns order ids whose payment deadline has passed by the Redis clock, the oldest first."""
+        reply = await self._link.run("overdue", [self.keys.holds], [limit])
+        return [order_id.decode("ascii") for order_id in reply]
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Closes our connections; the host's stay."""
+        if self._owns_link:
+            await self._link.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _number(self, orders: Sequence[Order]) -> tuple[dict[str, int], dict[str, list[str]]]:
+        """Numbers the goods of a batch, as the scripts refer to them, and gives their keys."""
+        goods = list(dict.fromkeys(order.goods_id for order in orders))
+        numbers = {goods_id: place for place, goods_id in enumerate(goods, start=1)}
+        return numbers, {goods_id: [self.keys.stock(goods_id), self.keys.buyers(goods_id)] for goods_id in goods}
+
+    async def _reserve(
+        self, orders: Sequence[Order], together: bool, mode: str, gate: Keys | None
+    ) -> list[Receipt | FlashSaleError]:
+        numbers, groups = self._number(orders)
+        keys = [self.keys.meta, self.keys.orders, self.keys.order_list, self.keys.bell]
+        for goods_id in numbers:
+            keys += groups[goods_id]
+            keys += gate.gate(goods_id) if gate is not None else ()
+        arguments: list[Argument] = ["1" if together else "0", mode]
+        for order in orders:
+            arguments += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id)
+            arguments.append(order.to_json())
+        try:
+            reply = await self._link.run("reserve", keys, arguments)
+        except (NotExecuted, OutcomeUnknown) as error:
+            error.order_id = orders[0].order_id
+            raise
+        codes = reply[::3]
+        blocker = next((REFUSALS[code] for code in codes if code in REFUSALS), None)
+        if together and Code.REPLAYED in codes and set(codes) != {Code.REPLAYED}:
+            codes = [Code.CONFLICT] * len(codes)  # a basket that was placed before had other orders
+        return [
+            self._receipt(order, code, left, state, blocker)
+            for order, code, left, state in zip(orders, codes, reply[1::3], reply[2::3], strict=True)
+        ]
+
+    def _receipt(
+        self, order: Order, code: int, left: int, state: bytes, blocker: Outcome | None
+    ) -> Receipt | FlashSaleError:
+        order_id, goods_id, quantity = order.order_id, order.goods_id, order.quantity
+        if code > 0:
+            standing = OrderState(state.decode("ascii"))
+            return Receipt(
+                Outcome.ACCEPTED, order_id, goods_id, quantity, left, replayed=code == Code.REPLAYED, state=standing
+            )
+        if code in REFUSALS:
+            return Receipt(REFUSALS[code], order_id, goods_id, quantity, left)
+        if code == Code.NOT_TOGETHER and blocker is not None:
+            return Receipt(blocker, order_id, goods_id, quantity, left)
+        if code == Code.NOT_TOGETHER:
+            return NotExecuted("another order of the basket failed", order_id=order_id)
+        if code == Code.CONFLICT:
+            return OrderConflict(sale=self.sale, goods_id=goods_id, order_id=order_id)
+        return goods_error(code, self.sale, goods_id)
+
+    def _units(self, goods_id: str, reply: int) -> int:
+        return int(reply) if reply >= 0 else fail(reply, self.sale, goods_id)
+
+
+def _policy(
+    per_buyer: int | None, opens_at: float | None, closes_at: float | None, hold: float | None
+) -> dict[str, str]:
+    """The policy as fields of the stock hash; empty where there is none."""
+    return {
+        "opens_at": seconds(opens_at),
+        "closes_at": seconds(closes_at),
+        "per_buyer": "" if per_buyer is None else str(per_buyer),
+        "hold": seconds(hold),
+    }

@@ -1,0 +1,260 @@
+"""The order queue: the article's Redis list, LPUSH and BRPOP, and claims with leases for workers that may die."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from flashsale.aio.clients import Client
+from flashsale.aio.scripts import Argument, Link
+from flashsale.errors import InvalidRequest
+from flashsale.keys import Keys
+from flashsale.model import Claim, Order, check_int, check_seconds
+
+MAX_ATTEMPTS: Final = 5  # claims of one element; then it is dead until an operator decides
+MAX_BATCH: Final = 1000  # elements of one script call: Lua's unpack ends near 8,000 values
+T = TypeVar("T")
+_SLICE: Final = 1.0  # seconds of one blocking read, if the socket timeout allows
+
+
+class OrderQueue:
+    """The list of orders between the sale and the database.
+
+    A sale has one kind of consumer: `pop` (or a foreign BRPOP), at most once, or `claim` and `ack`, at least once.
+
+    Args:
+        client: a redis-py asyncio client; we copy its settings and leave it alone.
+        sale: name of the sale.
+        keys: the key layout; `PlainKeys()` for the article's bare names.
+    """
+
+    def __init__(self, client: Client | Link, sale: str, *, keys: Keys | None = None) -> None:
+        self.keys = (keys or Keys()).of(sale)
+        self.sale = sale
+        self._owns_link = not isinstance(client, Link)
+        self._link = client if isinstance(client, Link) else Link(client)
+        self._slice = min(_SLICE, self._link.socket_timeout / 2)
+
+    # -- the article's pair -----------------------------------------------------------------------------------------
+
+    async def push(self, order: Order) -> int:
+        """LPUSHes an order, without deducting; the worker adopts it.
+
+        Returns:
+            The length of the list.
+        """
+        length = await self._link.run("push", [self.keys.order_list, self.keys.bell], [order.to_json()])
+        return int(length)
+
+    async def pop(self, timeout: float | None = None) -> Order | None:
+        """BRPOPs an order, at most once: from then on only the caller knows it, and a crash loses it.
+
+        Args:
+            timeout: seconds to wait; 0: answer at once; None: wait until one comes.
+
+        Returns:
+            The order, or None when the time is over.
+
+        Raises:
+            InvalidRequest: the element was not an order; it is gone.
+        """
+        left = None if timeout is None else check_seconds("timeout", timeout)
+        while True:
+            wait = self._slice if left is None else min(self._slice, left)
+            if wait > 0:
+                reply = await self._link.command("BRPOP", self.keys.order_list, f"{max(wait, 0.001):.3f}")
+            else:
+                reply = (None, await self._link.command("RPOP", self.keys.order_list))
+            if reply is not None and reply[1] is not None:
+                return Order.from_json(reply[1])
+            if left is not None:
+                left -= wait
+                if left <= 0:
+                    return None
+
+    # -- at least once ----------------------------------------------------------------------------------------------
+
+    async def claim(self, limit: int = 100, *, lease: float = 30.0, timeout: float = 1.0) -> list[Claim]:
+        """Leases elements to the caller: those whose lease has ended first, then the oldest.
+
+        An element claimed more than five times is put among the dead instead.
+
+        Args:
+            limit: most elements, 1..1,000.
+            lease: seconds of Redis TIME after which another caller gets them.
+            timeout: seconds to wait for the first element.
+
+        Returns:
+            The claims; empty when the time is over.
+        """
+        check_int("limit", limit, 1, MAX_BATCH)
+        check_seconds("lease", lease, low=0.001)
+        left = check_seconds("timeout", timeout)
+        while True:
+            claims = await self._claim(limit, lease)
+            if claims or left <= 0:
+                return claims
+            wait = max(0.001, min(self._slice, left))
+            await self._link.command("BLPOP", self.keys.bell, f"{wait:.3f}")
+            left -= wait
+
+    async def ack(self, claims: Iterable[Claim]) -> int:
+        """Drops claims whose orders are committed, and marks the orders PERSISTED. A commit is a fact: no lease is asked.
+
+        Returns:
+            How many were still there.
+        """
+        dropped = 0
+        for batch in _batches(claims):
+            goods = list(dict.fromkeys(claim.order.goods_id for claim in batch if claim.order))
+            numbers = {goods_id: place for place, goods_id in enumerate(goods, start=1)}
+            keys = [self.keys.leases, self.keys.claimed, self.keys.orders, self.keys.holds]
+            keys += [self.keys.stock(goods_id) for goods_id in goods]
+            arguments: list[Argument] = []
+            for claim in batch:
+                order = claim.order
+                arguments += (
+                    _delivery(claim),
+                    order.order_id if order else "",
+                    numbers[order.goods_id] if order else 0,
+                )
+            dropped += await self._link.run("ack", keys, arguments)
+        return dropped
+
+    async def nack(self, claims: Iterable[Claim], *, delay: float = 0.0, burn: bool = True) -> int:
+        """Lets go of claims, to be claimed again after `delay` seconds.
+
+        Args:
+            claims: whose lease the caller still holds; others are left alone.
+            delay: seconds of Redis TIME.
+            burn: False: this attempt does not count, the element is not to blame.
+
+        Returns:
+            How many were let go.
+        """
+        check_seconds("delay", delay)
+        return await self._leased("nack", claims, [delay, int(burn)])
+
+    async def extend(self, claims: Iterable[Claim], *, lease: float = 30.0) -> int:
+        """Holds on to claims for `lease` more seconds from now.
+
+        Returns:
+            How many the caller still holds.
+        """
+        check_seconds("lease", lease, low=0.001)
+        return await self._leased("extend", claims, [lease])
+
+    async def size(self) -> int:
+        """Returns the length of the list; claims are not on it."""
+        return int(await self._link.command("LLEN", self.keys.order_list))
+
+    async def time(self) -> float:
+        """Returns the Redis clock, epoch seconds."""
+        seconds, microseconds = await self._link.command("TIME")
+        return int(seconds) + int(microseconds) / 1e6
+
+    # -- dead letters -----------------------------------------------------------------------------------------------
+
+    async def bury(self, claims: Iterable[Claim]) -> int:
+        """Puts claims among the dead: their orders keep their units until they are requeued or cancelled.
+
+        Returns:
+            How many were buried; others were no longer the caller's.
+        """
+        buried = 0
+        keys = [self.keys.leases, self.keys.claimed, self.keys.dead, self.keys.orders]
+        for batch in _batches(claims):
+            arguments: list[Argument] = []
+            for claim in batch:
+                arguments += (*claim.token.split("-"), claim.order.order_id if claim.order else "")
+            buried += await self._link.run("bury", keys, arguments)
+        return buried
+
+    async def dead(self, limit: int = 100) -> list[Claim]:
+        """Returns dead letters, oldest first, at most `limit`."""
+        check_int("limit", limit, 1)
+        letters = await self._letters()
+        claims = [_read(entry) for entry in letters.values()]
+        return sorted(claims, key=lambda claim: int(claim.token.split("-")[1]))[:limit]
+
+    async def requeue_dead(self) -> int:
+        """Puts all dead letters back on the list, their orders QUEUED again.
+
+        Returns:
+            How many went back.
+        """
+        keys = [self.keys.dead, self.keys.orders, self.keys.order_list, self.keys.bell]
+        back = 0
+        for batch in _batches(await self._letters()):
+            back += await self._link.run("requeue", keys, batch)
+        return back
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Closes our connections; the host's stay."""
+        if self._owns_link:
+            await self._link.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _claim(self, limit: int, lease: float) -> list[Claim]:
+        keys = [self.keys.meta, self.keys.order_list, self.keys.bell, self.keys.leases, self.keys.claimed]
+        reply = await self._link.run("claim", keys, [limit, f"{lease:.6f}"])
+        claims = [
+            Claim(_order(body), body, int(attempts), f"{delivery.decode('ascii')}-{number.decode('ascii')}")
+            for delivery, number, attempts, body in zip(*(iter(reply),) * 4, strict=True)
+        ]
+        worn_out = [claim for claim in claims if claim.attempts > MAX_ATTEMPTS]
+        if worn_out:
+            await self.bury(worn_out)
+        return [claim for claim in claims if claim.attempts <= MAX_ATTEMPTS]
+
+    async def _leased(self, script: str, claims: Iterable[Claim], arguments: Sequence[Argument]) -> int:
+        count = 0
+        for batch in _batches(claims):
+            tokens = [part for claim in batch for part in claim.token.split("-")]
+            count += await self._link.run(script, [self.keys.leases, self.keys.claimed], [*arguments, *tokens])
+        return count
+
+    async def _letters(self) -> Mapping[bytes, bytes]:
+        """All dead letters; HSCAN, so that thousands of them do not hold Redis up."""
+        letters: dict[bytes, bytes] = {}
+        cursor = b"0"
+        while True:
+            cursor, page = await self._link.command("HSCAN", self.keys.dead, cursor, "COUNT", 500)
+            letters.update(zip(page[::2], page[1::2], strict=True))
+            if cursor == b"0":
+                return letters
+
+
+def _batches(items: Iterable[T]) -> Iterable[list[T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, MAX_BATCH)):
+        yield batch
+
+
+def _delivery(claim: Claim) -> str:
+    return claim.token.split("-")[0]
+
+
+def _order(body: bytes) -> Order | None:
+    try:
+        return Order.from_json(body)
+    except InvalidRequest:
+        return None
+
+
+def _read(entry: bytes) -> Claim:
+    attempts, lease, body = entry.split(b"|", 2)
+    return Claim(_order(body), body, int(attempts), f"0-{int(lease)}")

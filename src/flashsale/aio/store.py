@@ -1,0 +1,90 @@
+"""What flashsale asks of the host's database."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from flashsale.model import Goods, Order, OrderState, Saved, StoredOrder
+
+
+@runtime_checkable
+class AsyncOrderStore(Protocol):
+    """The host's database, for one sale.
+
+    `flashsale.stores.SQLAlchemyStore` is one; `flashsale.testing` ships the suite that a store of your own must pass.
+    A method that cannot reach the database, or finds no row of the goods, raises `StoreError` and has done nothing.
+    """
+
+    async def goods(self) -> Iterable[Goods]:
+        """Returns the policy of every goods of the sale."""
+        ...
+
+    async def grant(self, goods_id: str, units: int, *, loaded: bool = False) -> None:
+        """Records how many units Redis is given, before it is given more and after it holds fewer.
+
+        `save` never books past it. It is kept apart from `total`, the host's wish, because lowering the wish must not
+        reject orders that were accepted before.
+
+        Args:
+            goods_id: which goods.
+            units: the new grant.
+            loaded: True records as well that Redis holds the goods; it is never unset.
+        """
+        ...
+
+    async def save(self, orders: Sequence[Order]) -> Saved:
+        """Writes a batch in one transaction; a second call with the same orders changes nothing.
+
+        Inserts the orders whose id has no row, then books the units of the inserted rows under the guard
+        `booked + units <= granted`, each order in its turn. Those that do not fit are written as REJECTED.
+
+        Args:
+            orders: at most a few hundred, each id once.
+
+        Returns:
+            What became of each order.
+
+        Raises:
+            RowRefused: the database refused a row; the batch can be split to find it.
+        """
+        ...
+
+    async def states(self, order_ids: Collection[str]) -> Mapping[str, OrderState]:
+        """Returns the state of those of `order_ids` that have a row."""
+        ...
+
+    async def settle(self, order: Order, state: OrderState) -> OrderState:
+        """Moves an order to CONFIRMED, CANCELLED, EXPIRED or REJECTED, if it may go there, and returns what stands.
+
+        One conditional update, so that of several callers one wins; leaving the active states gives the booked units
+        back in the same transaction. A release of an order that has no row leaves a tombstone: a row in that state,
+        without units, that `save` reports as existing.
+
+        Args:
+            order: the order; its content makes the tombstone.
+            state: where to.
+
+        Returns:
+            The state that stands afterwards.
+
+        Raises:
+            NotPersisted: CONFIRMED was asked and there is no row yet.
+            OrderConflict: the row has other content.
+        """
+        ...
+
+    async def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
+        """Returns the next page of rows, by order id, after the order id `after`."""
+        ...
+
+    async def epoch(self) -> int:
+        """Returns the epoch of the sale: 1 until the first rebuild."""
+        ...
+
+    async def advance_epoch(self) -> int:
+        """Raises the epoch by one, atomically, and returns it.
+
+        A rebuild after a total loss of Redis does this first: what still works by the old epoch is refused from then.
+        """
+        ...

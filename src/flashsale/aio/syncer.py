@@ -1,0 +1,137 @@
+"""The syncer: the article's data-control module, database -> stock -> gate, periodically."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+from flashsale.aio.sale import FlashSale
+from flashsale.aio.store import AsyncOrderStore
+from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
+from flashsale.errors import AlreadyLoaded, FlashSaleError, StoreRequired, UnknownGoods
+from flashsale.model import Goods, OrderState, Stock, check_seconds
+from flashsale.observer import log
+from flashsale.reports import SyncReport
+
+
+class Syncer:
+    """Preloads goods from the database, moves totals on a restock, keeps the gate in step, expires unpaid orders.
+
+    It never sets or lowers `Booked`. Run several for safety: one acts at a time.
+
+    Args:
+        sale: a FlashSale with a store.
+        interval: seconds between passes.
+    """
+
+    LEASE = 30.0  # seconds for which one syncer leads, at most
+
+    def __init__(self, sale: FlashSale, *, interval: float = 1.0) -> None:
+        if sale.store is None:
+            raise StoreRequired("a syncer")
+        self._sale = sale
+        self._store: AsyncOrderStore = sale.store
+        self._interval = check_seconds("interval", interval, low=0.001)
+        self._token = secrets.token_hex(8)
+        self._last: dict[str, tuple[int, int]] = {}  # goods -> booked and access at the last look
+
+    async def run(self, stop: StopEvent | None = None) -> None:
+        """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT."""
+        async with stop_on_signals(stop) as event:
+            while not event.is_set():
+                try:
+                    report = await self.run_once()
+                    if report.missing:
+                        log.error("goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing))
+                except FlashSaleError as error:
+                    log.warning("the syncer's pass failed: %s", type(error).__name__)
+                await pause(event, self._interval)
+
+    async def run_once(self) -> SyncReport:
+        """Makes one pass over all goods: inventory first, then gate.
+
+        Returns:
+            What it did.
+
+        Raises:
+            StoreError: the database does not answer.
+            NotExecuted, OutcomeUnknown: Redis does not answer.
+        """
+        if not await self._sale.inventory.lead(self._token, self.LEASE):
+            return SyncReport(leading=False)
+        try:
+            report = SyncReport(leading=True, expired=await self._expire())
+            for goods in await self._store.goods():
+                report = await self._sync(goods, report)
+            return report
+        finally:
+            await self._sale.inventory.lead(self._token, 0.0)
+
+    async def _sync(self, goods: Goods, report: SyncReport) -> SyncReport:
+        goods_id = goods.goods_id
+        stock = await self._stock(goods_id)
+        if stock is None and goods.loaded:
+            return replace(report, missing=(*report.missing, goods_id))
+        if stock is None:
+            stock = await self._load(goods)
+            report = replace(report, loaded=(*report.loaded, goods_id))
+        elif not goods.loaded:
+            await self._store.grant(goods_id, max(goods.total, stock.total), loaded=True)
+        total = await self._resize(goods, stock)
+        if total != stock.total:
+            report = replace(report, resized=(*report.resized, (goods_id, total)))
+        returned = await self._mirror(goods, total)
+        return replace(report, returned=report.returned + returned)
+
+    async def _load(self, goods: Goods) -> Stock:
+        """Preloads, and only then records it; the guard's grant stands before the first unit can be sold."""
+        await self._store.grant(goods.goods_id, goods.total)
+        try:
+            await self._sale.inventory.preload(
+                goods.goods_id,
+                goods.total,
+                per_buyer=goods.per_buyer,
+                opens_at=goods.opens_at,
+                closes_at=goods.closes_at,
+                hold=goods.hold,
+                version=goods.version,
+            )
+        except AlreadyLoaded:
+            log.info("goods %s were loaded by somebody else meanwhile", goods.goods_id)
+        await self._store.grant(goods.goods_id, goods.total, loaded=True)
+        return await self._sale.inventory.stock(goods.goods_id)
+
+    async def _resize(self, goods: Goods, stock: Stock) -> int:
+        """Moves total and policy: raising goes database, inventory; lowering inventory, then the database's grant."""
+        if goods.total > stock.total:
+            await self._store.grant(goods.goods_id, goods.total)
+        total = await self._sale.inventory.configure(goods)
+        if total < stock.total:
+            await self._store.grant(goods.goods_id, total)
+        return total
+
+    async def _mirror(self, goods: Goods, total: int) -> int:
+        """Makes the gate follow; slots that nobody uses any more let more traffic in."""
+        sale, goods_id = self._sale, goods.goods_id
+        booked = (await sale.inventory.stock(goods_id)).booked
+        await sale.open_gate(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
+        before = self._last.get(goods_id)
+        unmoved = before[1] if before and before[0] == booked else None
+        paused = await sale.inventory.state() != "open"
+        access, returned = await sale.gate.mirror(goods_id, total, booked, access=unmoved, paused=paused)
+        self._last[goods_id] = (booked, access)
+        return returned
+
+    async def _expire(self) -> int:
+        """Expires orders whose payment deadline has passed by the Redis clock; paying has won or loses here."""
+        expired = 0
+        for order_id in await self._sale.inventory.overdue():
+            state = await self._sale.settle(order_id, OrderState.EXPIRED)
+            expired += state is OrderState.EXPIRED
+        return expired
+
+    async def _stock(self, goods_id: str) -> Stock | None:
+        try:
+            return await self._sale.inventory.stock(goods_id)
+        except UnknownGoods:
+            return None

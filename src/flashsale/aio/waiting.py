@@ -1,0 +1,137 @@
+"""How an event loop waits: natural coalescing, pauses, signals. Its twin for threads is `flashsale.waiting`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Generic, TypeVar
+
+from flashsale.errors import FlashSaleError, Overloaded
+from flashsale.observer import log
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+BATCH: Final = 128  # a script call of this many takes under 1 ms of Redis
+IN_FLIGHT: Final = 2  # both sides stay busy; more only lengthens the queue at the server
+MAX_WEIGHT: Final = 256 * 1024  # bytes of one call
+
+StopEvent = asyncio.Event
+
+
+class Coalescer(Generic[Item, Answer]):
+    """Makes many concurrent calls leave as few: while calls are in flight, newcomers gather. There is no timer.
+
+    Args:
+        send: takes a batch and returns an answer, or an error, for each of its items.
+        max_waiting: callers that may wait before `Overloaded` is raised.
+        weigh: bytes of one item, where they differ much.
+        abandon: called with the answer of a caller that was cancelled meanwhile.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[list[Item]], Awaitable[Sequence[Answer | FlashSaleError]]],
+        *,
+        max_waiting: int,
+        weigh: Callable[[Item], int] = lambda _: 0,
+        abandon: Callable[[Item, Answer], Awaitable[None]] | None = None,
+    ) -> None:
+        self._send = send
+        self._max_waiting = max_waiting
+        self._weigh = weigh
+        self._abandon = abandon
+        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._in_flight = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def submit(self, item: Item) -> Answer:
+        """Returns the answer for `item`, or raises its error.
+
+        A caller cancelled before its batch leaves is dropped; afterwards its item is answered to nobody.
+        """
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded(len(self._waiting))
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._in_flight < IN_FLIGHT:
+            self._in_flight += 1
+            task = asyncio.create_task(self._drain())
+            self._tasks.add(task)  # the loop itself holds tasks only weakly
+            task.add_done_callback(self._tasks.discard)
+        return await future
+
+    async def _drain(self) -> None:
+        try:
+            while batch := self._cut():
+                try:
+                    answers = await self._send([item for item, _ in batch])
+                except FlashSaleError as error:
+                    answers = [error.copy() for _ in batch]
+                except BaseException as error:
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(error)
+                    raise
+                abandoned: list[tuple[Item, Answer]] = []
+                for (item, future), answer in zip(batch, answers, strict=True):
+                    if isinstance(answer, FlashSaleError):
+                        if not future.done():
+                            future.set_exception(answer)
+                    elif future.done():
+                        abandoned.append((item, answer))
+                    else:
+                        future.set_result(answer)
+                await self._undo(abandoned)
+        finally:
+            self._in_flight -= 1
+
+    async def _undo(self, abandoned: Sequence[tuple[Item, Answer]]) -> None:
+        for item, answer in abandoned if self._abandon else ():
+            try:
+                await self._abandon(item, answer)  # type: ignore[misc]
+            except FlashSaleError as error:
+                log.warning("a cancelled call was not undone: %s", type(error).__name__)
+
+    def _cut(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
+        batch: list[tuple[Item, asyncio.Future[Answer]]] = []
+        weight = 0
+        while self._waiting and len(batch) < BATCH and weight < MAX_WEIGHT:
+            call = self._waiting.popleft()
+            if not call[1].done():
+                batch.append(call)
+                weight += self._weigh(call[0])
+        return batch
+
+
+async def pause(stop: StopEvent, seconds: float) -> None:
+    """Waits until `stop` is set, `seconds` at most."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass
+
+
+@asynccontextmanager
+async def stop_on_signals(stop: StopEvent | None) -> AsyncIterator[StopEvent]:
+    """Gives `stop`, or when it is None an event that SIGTERM and SIGINT set."""
+    if stop is not None:
+        yield stop
+        return
+    stop = asyncio.Event()
+    loop, installed = asyncio.get_running_loop(), []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, stop.set)
+            installed.append(number)
+        except (NotImplementedError, RuntimeError, ValueError):
+            break  # Windows, or not the main thread: whoever runs us stops us by cancelling
+    try:
+        yield stop
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,148 @@
+"""The worker: moves orders from the queue to the database, in batches, at least once in and exactly once out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flashsale.aio.inventory import Adoption
+from flashsale.aio.sale import FlashSale
+from flashsale.aio.store import AsyncOrderStore
+from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
+from flashsale.backoff import Backoff
+from flashsale.errors import FlashSaleError, RowRefused, StoreError, StoreRequired
+from flashsale.lua import Code
+from flashsale.model import Claim, Order, OrderState, check_int, check_seconds
+from flashsale.observer import log
+
+
+class Worker:
+    """Claims a batch, saves it in one transaction, commits, acks with the states that stand.
+
+    Killed anywhere, another worker takes over when the lease ends: the row's primary key makes the second save
+    harmless, and the ack comes only after the commit. Run as many as you like.
+
+    Args:
+        sale: a FlashSale with a store.
+        batch: most orders of one transaction, 1..1,000.
+        lease: seconds of Redis TIME after which another worker takes over.
+    """
+
+    def __init__(self, sale: FlashSale, *, batch: int = 500, lease: float = 30.0) -> None:
+        if sale.store is None:
+            raise StoreRequired("a worker")
+        self._sale = sale
+        self._queue = sale.queue
+        self._store: AsyncOrderStore = sale.store
+        self._batch = check_int("batch", batch, 1, 1000)
+        self._lease = check_seconds("lease", lease, low=0.001)
+
+    async def run(self, stop: StopEvent | None = None) -> None:
+        """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch begun is finished.
+
+        An unreachable Redis or database is waited for.
+        """
+        backoff = Backoff()
+        async with stop_on_signals(stop) as event:
+            while not event.is_set():
+                try:
+                    await self.run_once()
+                except FlashSaleError as error:
+                    delay = backoff.next()
+                    log.warning("the worker waits %.1f s: %s", delay, type(error).__name__)
+                    await pause(event, delay)
+                else:
+                    backoff.reset()
+
+    async def run_once(self) -> int:
+        """Settles one batch.
+
+        Returns:
+            The orders settled; 0 within a second when there are none.
+
+        Raises:
+            StoreError: the database does not answer, or has no row of the goods. The orders went back to the queue,
+                and this attempt does not count.
+            NotExecuted, OutcomeUnknown: Redis does not answer; the leases end by themselves.
+        """
+        claims = await self._queue.claim(self._batch, lease=self._lease, timeout=0.5)
+        return await self._settle(claims) if claims else 0
+
+    async def _settle(self, claims: Sequence[Claim]) -> int:
+        unreadable = [claim for claim in claims if claim.order is None]
+        if unreadable:
+            log.error("%d elements of the queue are not orders; they are among the dead", len(unreadable))
+            await self._queue.bury(unreadable)
+        claims = await self._adopted([claim for claim in claims if claim.order is not None])
+        by_id: dict[str, list[Claim]] = {}
+        for claim in claims:
+            by_id.setdefault(_order(claim).order_id, []).append(claim)
+        try:
+            standing = await self._save([_order(same[0]) for same in by_id.values()])
+        except StoreError:
+            await self._queue.nack(claims, delay=1.0, burn=False)
+            raise
+        for order_id, state in standing.items():
+            if state is not OrderState.PERSISTED:
+                await self._sale.follow(order_id, state)
+        done = [claim for order_id in standing for claim in by_id[order_id]]
+        await self._queue.ack(done)
+        await self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in standing])
+        await self._tell_lag(done)
+        return len(standing)
+
+    async def _adopted(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Brings foreign orders into the ledger; returns the claims that the database may see."""
+        adoptions = await self._sale.inventory.adopt([_order(claim) for claim in claims])
+        pairs = list(zip(claims, adoptions, strict=True))
+        conflicts = [claim for claim, adoption in pairs if adoption.code == Code.CONFLICT]
+        if conflicts:
+            log.error("%d elements of the queue reuse an order id; they are among the dead", len(conflicts))
+            await self._queue.bury(conflicts)
+        await self._give_up_or_wait(
+            [claim for claim, adoption in pairs if adoption.code in {Code.UNKNOWN, Code.CORRUPT}]
+        )
+        rejected = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
+        for claim in rejected:
+            await self._store.settle(_order(claim), OrderState.REJECTED)
+        await self._queue.ack(rejected)
+        return [claim for claim, adoption in pairs if _may_be_saved(adoption)]
+
+    async def _save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
+        """Saves a batch; a row that the database refuses is found by splitting.
+
+        Returns:
+            The state that stands, of each order that the database took.
+        """
+        if not orders:
+            return {}
+        try:
+            saved = await self._store.save(orders)
+        except RowRefused:
+            if len(orders) == 1:
+                return {}
+            middle = len(orders) // 2
+            return await self._save(orders[:middle]) | await self._save(orders[middle:])
+        return (
+            dict.fromkeys(saved.inserted, OrderState.PERSISTED)
+            | dict.fromkeys(saved.refused, OrderState.REJECTED)
+            | dict(saved.existing)
+        )
+
+    async def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
+        """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""
+        for claim in claims:
+            await self._queue.nack([claim], delay=0.25 * 2**claim.attempts)
+
+    async def _tell_lag(self, claims: Sequence[Claim]) -> None:
+        accepted = [order.created_at for claim in claims if (order := claim.order) and order.created_at is not None]
+        if accepted:
+            self._sale.notify.lag(len(claims), max(0.0, await self._queue.time() - min(accepted)))
+
+
+def _order(claim: Claim) -> Order:
+    assert claim.order is not None  # unreadable claims were buried
+    return claim.order
+
+
+def _may_be_saved(adoption: Adoption) -> bool:
+    return adoption.code > 0 and adoption.state is not OrderState.REJECTED

@@ -1,0 +1,42 @@
+"""From script codes to outcomes and errors. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NoReturn
+
+from flashsale.errors import CorruptState, FlashSaleError, UnknownGoods
+from flashsale.lua import Code
+from flashsale.model import Outcome
+
+REFUSALS: Final[Mapping[int, Outcome]] = {
+    Code.REFUSED: Outcome.SOLD_OUT,
+    Code.NOT_STARTED: Outcome.NOT_STARTED,
+    Code.ENDED: Outcome.ENDED,
+    Code.PAUSED: Outcome.PAUSED,
+    Code.LIMIT_REACHED: Outcome.LIMIT_REACHED,
+}
+
+
+def goods_error(code: int, sale: str, goods_id: str) -> FlashSaleError:
+    """Returns the error for a script's code about one goods."""
+    if code == Code.UNKNOWN:
+        return UnknownGoods("unknown goods", sale=sale, goods_id=goods_id)
+    return CorruptState("a value in Redis is not what flashsale writes", sale=sale, goods_id=goods_id)
+
+
+def fail(code: int, sale: str, goods_id: str) -> NoReturn:
+    """Raises the error for a script's code about one goods."""
+    raise goods_error(code, sale, goods_id)
+
+
+def number(text: bytes | None) -> int | None:
+    """Returns a canonical integer of at most 15 digits, else None."""
+    if text is None or not text.isdigit() or len(text) > 15 or (text[:1] == b"0" and text != b"0"):
+        return None
+    return int(text)
+
+
+def seconds(value: float | None) -> str:
+    """Returns epoch seconds or a duration as the scripts read it; empty for None."""
+    return "" if value is None else f"{value:.6f}"

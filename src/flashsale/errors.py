@@ -1,0 +1,147 @@
+"""Every error that flashsale raises, under one root.
+
+The branch says what the caller may do next:
+
+- `InvalidRequest`, `UnknownGoods`, `OrderConflict`: the request is wrong; asking again changes nothing.
+- `NotExecuted`: surely nothing happened; safe to try again.
+- `OutcomeUnknown`: it was sent and no answer came; try again *with the same order id*.
+
+No message carries buyers' data, and Redis's own errors are chained, never quoted with their arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+
+class FlashSaleError(Exception):
+    """The root of all errors of this package.
+
+    Attributes:
+        answers: from `Inventory.reserve` of several orders: the `Receipt` or error of each, in their order.
+    """
+
+    answers: list[Any]
+
+    def copy(self) -> Self:
+        """Returns the same error anew, for one more caller of a shared request; this one becomes its cause."""
+        twin = type(self).__new__(type(self), *self.args)
+        twin.__dict__.update(self.__dict__)
+        twin.__cause__ = self
+        return twin
+
+
+class InvalidRequest(FlashSaleError, ValueError):
+    """An argument breaks the contract; nothing was sent.
+
+    Attributes:
+        field: name of the argument.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class GoodsError(FlashSaleError):
+    """Something about one goods of the sale.
+
+    Attributes:
+        sale: name of the sale, or None when a key of no one goods is meant.
+        goods_id: the goods, or None likewise.
+    """
+
+    def __init__(self, message: str, *, sale: str | None = None, goods_id: str | None = None) -> None:
+        super().__init__(message if goods_id is None else f"{message} (sale {sale!r}, goods {goods_id!r})")
+        self.sale = sale
+        self.goods_id = goods_id
+
+
+class UnknownGoods(GoodsError, LookupError):
+    """Redis does not hold these goods: never preloaded, or lost."""
+
+
+class AlreadyLoaded(GoodsError):
+    """Preload met goods that were loaded with other values; nothing was changed."""
+
+
+class CorruptState(GoodsError):
+    """A value in Redis is not what flashsale writes there; nothing was changed."""
+
+
+class OrderConflict(GoodsError):
+    """The order id is taken by an order with other content.
+
+    Attributes:
+        order_id: the id that was used twice.
+    """
+
+    def __init__(self, *, sale: str, goods_id: str, order_id: str) -> None:
+        super().__init__(f"order {order_id!r} exists with other content", sale=sale, goods_id=goods_id)
+        self.order_id = order_id
+
+
+class OrderError(FlashSaleError):
+    """Something about one order.
+
+    Attributes:
+        order_id: the order, or None.
+    """
+
+    def __init__(self, message: str, *, order_id: str | None = None) -> None:
+        super().__init__(message)
+        self.order_id = order_id
+
+
+class NotPersisted(OrderError):
+    """The order's row is not in the database yet: confirm again in a moment."""
+
+
+class NotExecuted(OrderError):
+    """Surely nothing happened: no connection, or the server refused before the first write.
+
+    Attributes:
+        order_id: set by `buy` and `reserve`, also when flashsale made the id.
+        reason: the server's own word, such as `READONLY` or `OOM`, or None.
+    """
+
+    def __init__(self, message: str, *, order_id: str | None = None, reason: str | None = None) -> None:
+        super().__init__(message, order_id=order_id)
+        self.reason = reason
+
+
+class OutcomeUnknown(OrderError):
+    """The request was sent and no whole reply came; it may or may not have run.
+
+    Attributes:
+        order_id: try again with this id; set also when flashsale made it.
+    """
+
+
+class Overloaded(NotExecuted):
+    """More callers wait in this process than `max_waiting`; nothing was sent.
+
+    Attributes:
+        waiting: how many wait.
+    """
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} callers are waiting in this process")
+        self.waiting = waiting
+
+
+class StoreRequired(FlashSaleError):
+    """The operation needs `FlashSale(store=...)`: the database decides it."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(f"{operation} needs a store: FlashSale(..., store=...)")
+        self.operation = operation
+
+
+class StoreError(FlashSaleError):
+    """The database did not answer, or holds no row of these goods."""
+
+
+class RowRefused(StoreError):
+    """The database refused a row: the batch can be split to find it. Nothing of the batch was written."""

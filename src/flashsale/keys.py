@@ -1,0 +1,134 @@
+"""The Redis keys of a sale (DESIGN section 3): the layout that operators and other programs read.
+
+`Keys` puts everything under one literal hash tag, so that a sale lives in one Redis Cluster slot.
+`PlainKeys` uses the article's bare names for what the article names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from flashsale.errors import InvalidRequest
+from flashsale.model import check_goods_id, check_sale
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Key names of one sale: `flashsale:{sale}:...`. The sale is filled in by the part that takes the keys."""
+
+    sale: str = ""
+
+    def of(self, sale: str) -> Self:
+        """Returns the keys of `sale`; refuses keys that already belong to another."""
+        if self.sale not in {"", sale}:
+            raise InvalidRequest("keys", f"these are the keys of sale {self.sale!r}, not of {sale!r}")
+        return replace(self, sale=check_sale(sale))
+
+    def _goods(self, goods_id: str, name: str) -> str:
+        return f"flashsale:{{{self.sale}}}:{check_goods_id(goods_id)}:{name}"
+
+    def _sale(self, name: str) -> str:
+        return f"flashsale:{{{self.sale}}}:{name}"
+
+    # -- gate ---------------------------------------------------------------------------------------------------
+
+    def count(self, goods_id: str) -> str:
+        """String: units that may pass (the article's `goodsId_count`)."""
+        return self._goods(goods_id, "count")
+
+    def start(self, goods_id: str) -> str:
+        """String 0/1: the start flag (`goodsId_start`)."""
+        return self._goods(goods_id, "start")
+
+    def access(self, goods_id: str) -> str:
+        """String: units that passed (`goodsId_access`), never above count."""
+        return self._goods(goods_id, "access")
+
+    def window(self, goods_id: str) -> str:
+        """Hash: opens_at, closes_at, pause; the gate's mirror."""
+        return self._goods(goods_id, "window")
+
+    def gate(self, goods_id: str) -> tuple[str, str, str, str]:
+        """The gate's four keys, in the order in which its scripts take them."""
+        return (self.count(goods_id), self.start(goods_id), self.access(goods_id), self.window(goods_id))
+
+    # -- stock --------------------------------------------------------------------------------------------------
+
+    def stock(self, goods_id: str) -> str:
+        """Hash: Total, Booked (the article's `goodsId`), Ledger, window, cap, version."""
+        return self._goods(goods_id, "stock")
+
+    def buyers(self, goods_id: str) -> str:
+        """Hash: units held by each buyer of capped goods."""
+        return self._goods(goods_id, "buyers")
+
+    @property
+    def order_list(self) -> str:
+        """List: JSON orders, LPUSH in, taken from the right (`orderList`)."""
+        return self._sale("orderList")
+
+    @property
+    def orders(self) -> str:
+        """Hash, the ledger: order id -> `state|quantity|gated|goods|seq|buyer`."""
+        return self._sale("orders")
+
+    @property
+    def meta(self) -> str:
+        """Hash: epoch, state (open, paused, closed), layout, seq."""
+        return self._sale("meta")
+
+    @property
+    def goods(self) -> str:
+        """Set: goods ids preloaded."""
+        return self._sale("goods")
+
+    @property
+    def bell(self) -> str:
+        """List: at most one element, that wakes a waiting worker."""
+        return self._sale("bell")
+
+    @property
+    def leases(self) -> str:
+        """Sorted set: delivery -> lease end in Redis TIME, seconds."""
+        return self._sale("leases")
+
+    @property
+    def claimed(self) -> str:
+        """Hash: delivery -> `attempts|lease|body`."""
+        return self._sale("claimed")
+
+    @property
+    def dead(self) -> str:
+        """Hash: order id (or a blank and the delivery) -> `attempts|lease|body`."""
+        return self._sale("dead")
+
+    @property
+    def holds(self) -> str:
+        """Sorted set: order id -> payment deadline in Redis TIME, seconds."""
+        return self._sale("holds")
+
+
+@dataclass(frozen=True)
+class PlainKeys(Keys):
+    """The article's bare layout, to share with services that already use it.
+
+    One sale per Redis database, no Redis Cluster. Goods ids that collide with a name of the layout are refused.
+    """
+
+    _SUFFIXES = ("_count", "_start", "_access")
+
+    def _goods(self, goods_id: str, name: str) -> str:
+        check_goods_id(goods_id)
+        if goods_id == "orderList" or goods_id.endswith(self._SUFFIXES):
+            raise InvalidRequest("goods_id", f"{goods_id!r} collides with a key of the plain layout")
+        if name == "stock":
+            return goods_id
+        if name in {"count", "start", "access"}:
+            return f"{goods_id}_{name}"
+        return super()._goods(goods_id, name)
+
+    @property
+    def order_list(self) -> str:
+        """List `orderList`."""
+        return "orderList"

@@ -1,0 +1,60 @@
+"""The Lua scripts: one operation a file, read once at import.
+
+A line `-- include: name` is replaced by `include/name.lua`, so that what several scripts share is written once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from enum import IntEnum
+from importlib import resources
+from typing import Final, NamedTuple
+
+
+class Code(IntEnum):
+    """The codes that scripts return; the headers name them."""
+
+    REPLAYED = 2
+    DONE = 1
+    REFUSED = 0
+    UNKNOWN = -1
+    CORRUPT = -2
+    NOT_STARTED = -3
+    ENDED = -4
+    PAUSED = -5
+    LIMIT_REACHED = -6
+    CONFLICT = -7
+    STALE = -8
+    DIFFERENT = -9
+    NOT_TOGETHER = -10
+
+
+class Script(NamedTuple):
+    """A script as Redis gets it."""
+
+    name: str
+    text: str
+    sha: str
+
+
+_INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
+
+
+def source(name: str) -> str:
+    """Returns the text of `<name>.lua` with its includes in place."""
+    folder = resources.files(__name__)
+    text = (folder / f"{name}.lua").read_text("ascii")
+    return _INCLUDE.sub(lambda match: (folder / "include" / f"{match[1]}.lua").read_text("ascii"), text)
+
+
+def _load(name: str) -> Script:
+    text = source(name)
+    return Script(name, text, hashlib.sha1(text.encode("ascii"), usedforsecurity=False).hexdigest())
+
+
+SCRIPTS: Final = {
+    path.name.removesuffix(".lua"): _load(path.name.removesuffix(".lua"))
+    for path in sorted(resources.files(__name__).iterdir(), key=lambda path: path.name)
+    if path.name.endswith(".lua")
+}

@@ -1,0 +1,82 @@
+-- adopt: bring orders that a foreign program pushed into the ledger; orders of ours are recognised and left alone.
+--
+-- KEYS[1]   meta    hash    seq
+-- KEYS[2]   orders  hash    the ledger
+-- KEYS[3..]         groups  per goods: stock, buyers
+-- ARGV[1..]         groups  per order: number of the goods' group, goods id, order id, quantity, buyer id
+--
+-- Returns code and state of each order, one after the other; states only for 1 and 2
+--    1  adopted: QUEUED from the direct units or by deducting, REJECTED when sold out
+--    2  in the ledger already
+--   -1  unknown goods
+--   -2  corrupt goods or record
+--   -7  the order id has other content
+
+-- include: number
+-- include: goods
+-- include: record
+local FIELDS = 5
+local seq = integer(redis.call("HGET", KEYS[1], "seq") or "0")
+local all, ids = {}, {}
+for first = 3, #KEYS, 2 do
+  local goods = read(KEYS[first])
+  goods.code = goods.code or (not seq and -2) or nil
+  goods.asked, all[#all + 1] = {}, goods
+end
+for at = 1, #ARGV, FIELDS do
+  local goods = all[tonumber(ARGV[at])]
+  ids[#ids + 1] = ARGV[at + 2]
+  if goods.cap and not goods.code then
+    goods.asked[#goods.asked + 1] = ARGV[at + 4]
+  end
+end
+for i, goods in ipairs(all) do
+  if #goods.asked > 0 then
+    recall(goods, KEYS[2 + i * 2], goods.asked)
+  end
+end
+
+local known, fresh, records, answers = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}, {}
+for i, id in ipairs(ids) do
+  local at = 1 + (i - 1) * FIELDS
+  local goods, name, quantity, buyer = all[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 3], ARGV[at + 4]
+  local code, state, standing = nil, "", fresh[id] or known[i]
+  if standing then
+    local now_state, booked, _, of, _, by = parse(standing)
+    local same = now_state and booked == quantity and of == name and by == buyer
+    code = same and 2 or (now_state and -7 or -2)
+    state = same and now_state or ""
+  elseif goods.code or goods.held[buyer] == "corrupt" then
+    code = goods.code or -2
+  else
+    local units = integer(quantity)
+    code, state, seq = 1, "QUEUED", seq + 1
+    if units > goods.booked - goods.ledger then
+      if goods.booked + units <= goods.total then
+        goods.booked = goods.booked + units
+      else
+        state = "REJECTED"
+      end
+    end
+    if state == "QUEUED" then
+      goods.ledger, goods.changed = goods.ledger + units, true
+      if goods.cap then
+        goods.touched = goods.touched or {}
+        goods.held[buyer], goods.touched[buyer] = goods.held[buyer] + units, true
+      end
+    end
+    fresh[id] = record(state, quantity, "0", name, show(seq), buyer)
+    records[#records + 1], records[#records + 2] = id, fresh[id]
+  end
+  answers[#answers + 1], answers[#answers + 2] = code, state
+end
+if #records > 0 then
+  redis.call("HSET", KEYS[1], "seq", show(seq))
+  for i, goods in ipairs(all) do
+    if goods.changed then
+      book(goods, KEYS[1 + i * 2], KEYS[2 + i * 2])
+    end
+  end
+  redis.call("HSET", KEYS[2], unpack(records))
+end
+return answers

@@ -1,0 +1,30 @@
+-- bury: put elements among the dead letters; their orders are DEAD and keep their units. Only the holder may.
+--
+-- KEYS[1]   leases   sorted set  delivery -> lease end
+-- KEYS[2]   claimed  hash        delivery -> attempts|lease|body
+-- KEYS[3]   dead     hash        order id (or a blank and the delivery) -> attempts|lease|body
+-- KEYS[4]   orders   hash        the ledger
+-- ARGV[1..]          groups      per element: delivery, lease, order id or ""
+--
+-- Returns how many were buried
+
+-- include: record
+redis.call("ZCARD", KEYS[1])
+redis.call("HLEN", KEYS[3])
+redis.call("HLEN", KEYS[4])
+local buried = 0
+for at = 1, #ARGV, 3 do
+  local delivery, id = ARGV[at], ARGV[at + 2]
+  local entry = redis.call("HGET", KEYS[2], delivery) or ""
+  if string.match(entry, "^%d+|(%d+)|") == ARGV[at + 1] then
+    redis.call("ZREM", KEYS[1], delivery)
+    redis.call("HDEL", KEYS[2], delivery)
+    local state, quantity, gated, of, seq, buyer = parse(id ~= "" and redis.call("HGET", KEYS[4], id) or "")
+    redis.call("HSET", KEYS[3], state == "QUEUED" and id or " " .. delivery, entry)
+    if state == "QUEUED" then
+      redis.call("HSET", KEYS[4], id, record("DEAD", quantity, gated, of, seq, buyer))
+    end
+    buried = buried + 1
+  end
+end
+return buried

@@ -1,0 +1,36 @@
+-- look(time, first): the gate whose four keys start at KEYS[first], as a table:
+--   code   nil when open, else why not: -1 unknown, -2 corrupt, -3 not started, -4 ended, -5 paused
+--   count, access, left   units
+--   due    true when the clock opens it now and the start flag must follow
+local function look(time, first)
+  local values = redis.call("MGET", KEYS[first], KEYS[first + 1], KEYS[first + 2])
+  local window = redis.pcall("HMGET", KEYS[first + 3], "opens_at", "closes_at", "pause", "auto")
+  if not values[1] and redis.call("EXISTS", KEYS[first]) == 0 then
+    return { code = -1, count = 0, access = 0, left = 0 }
+  end
+  local count, access = integer(values[1]), integer(values[3] or "0")
+  for i = 2, 3 do -- MGET passes over a key of another type in silence
+    if not values[i] and redis.call("EXISTS", KEYS[first + i - 1]) == 1 then
+      access = nil
+    end
+  end
+  if not count or not access or window.err then
+    return { code = -2, count = 0, access = 0, left = 0 }
+  end
+  local gate = { count = count, access = access, left = math.max(0, count - access), first = first }
+  gate.code = shut(time, window[1], window[2], window[3] == "1")
+  if not gate.code and values[2] ~= "1" then
+    gate.due = window[4] == "1"
+    gate.code = not gate.due and -3 or nil
+  end
+  return gate
+end
+
+-- admit(gate): write what the gate counted.
+local function admit(gate)
+  redis.call("SET", KEYS[gate.first + 2], show(gate.access))
+  if gate.due then
+    redis.call("SET", KEYS[gate.first + 1], "1")
+    redis.call("HDEL", KEYS[gate.first + 3], "auto")
+  end
+end

@@ -1,0 +1,39 @@
+-- mirror: make one gate follow the stock: count, pause, the start flag's schedule, slots that leaked.
+--
+-- KEYS[1]  count   string   units that may pass
+-- KEYS[2]  start   string   start flag
+-- KEYS[3]  access  string   units that passed
+-- KEYS[4]  window  hash     opens_at, closes_at, pause, auto
+-- ARGV[1]  count   integer  the stock's total
+-- ARGV[2]  booked  integer  the stock's booked units: access is never below them
+-- ARGV[3]  access  integer  what access was at the last look, if the stock has not moved since, else ""
+-- ARGV[4]  pause   0/1      the sale is paused or closed
+--
+-- Returns {code, access that stands, slots returned}
+--    1  mirrored
+--   -1  unknown goods
+--   -2  corrupt
+
+-- include: number
+-- include: clock
+-- include: gate
+local time = now()
+local gate = look(time, 1)
+if gate.code == -1 or gate.code == -2 then
+  return { gate.code, "0", "0" }
+end
+local count, booked, access = integer(ARGV[1]), integer(ARGV[2]), gate.access
+if show(access) == ARGV[3] then
+  access = math.min(access, booked) -- nobody is between gate and stock: what is above booked has leaked
+end
+access = math.max(access, math.min(booked, count))
+redis.call("SET", KEYS[1], show(math.max(count, access)))
+redis.call("SET", KEYS[3], show(access))
+redis.call("HSET", KEYS[4], "pause", ARGV[4])
+if gate.due then
+  redis.call("SET", KEYS[2], "1")
+  redis.call("HDEL", KEYS[4], "auto")
+elseif gate.code == -4 then
+  redis.call("SET", KEYS[2], "0")
+end
+return { 1, show(access), show(math.max(0, gate.access - access)) }

@@ -1,0 +1,20 @@
+-- open_gate: create the gate of one goods, once, shut.
+--
+-- KEYS[1]  count   string   created
+-- KEYS[2]  start   string   created as 0
+-- KEYS[3]  access  string   created as 0
+-- KEYS[4]  window  hash     preload: the count it was created with
+-- ARGV[1]  count   integer  units that may pass
+--
+-- Returns a code
+--    1  created, or created before with the same count
+--   -9  exists with another count
+local count, preload = redis.call("GET", KEYS[1]), redis.call("HGET", KEYS[4], "preload")
+if count then
+  return (count == ARGV[1] or preload == ARGV[1]) and 1 or -9
+end
+redis.call("SET", KEYS[1], ARGV[1])
+redis.call("SETNX", KEYS[2], "0")
+redis.call("SETNX", KEYS[3], "0")
+redis.call("HSET", KEYS[4], "preload", ARGV[1])
+return 1

@@ -1,0 +1,72 @@
+-- settle: move one order to another state, if it may go there; a release gives its units back, once.
+--
+-- KEYS[1]  orders  hash        the ledger
+-- KEYS[2]  holds   sorted set  order id -> payment deadline
+-- KEYS[3]  dead    hash        order id -> dead letter
+-- KEYS[4]  stock   hash        Booked, Ledger
+-- KEYS[5]  buyers  hash        units held by each buyer
+-- KEYS[6]  access  string      the gate's counter, named only where gate and stock share a Redis
+-- ARGV[1]  order   string      order id
+-- ARGV[2]  goods   string      goods id, as the caller read it from the ledger
+-- ARGV[3]  state   string      where to
+--
+-- Returns {code, state that stands, quantity, gated}
+--    1  moved
+--    0  stands: it may not go there
+--   -1  the ledger does not know the order, or these goods
+--   -2  corrupt; nothing was changed
+
+-- include: number
+-- include: goods
+-- include: record
+local NEXT = {
+  QUEUED = "PERSISTED CANCELLED EXPIRED REJECTED DEAD",
+  PERSISTED = "CONFIRMED CANCELLED EXPIRED",
+  CONFIRMED = "CANCELLED",
+  DEAD = "QUEUED CANCELLED",
+}
+local FREE = { CANCELLED = true, EXPIRED = true, REJECTED = true }
+
+local id, to = ARGV[1], ARGV[3]
+local text = redis.call("HGET", KEYS[1], id)
+if not text then
+  return { -1, "", "0", "0" }
+end
+local state, quantity, gated, of, seq, buyer = parse(text)
+if not state then
+  return { -2, "", "0", "0" }
+end
+if of ~= ARGV[2] then
+  return { -1, "", "0", "0" }
+end
+if not string.find(" " .. (NEXT[state] or "") .. " ", " " .. to .. " ", 1, true) then
+  return { 0, state, quantity, gated }
+end
+redis.call("ZSCORE", KEYS[2], id)
+local letter = redis.call("HEXISTS", KEYS[3], id)
+local goods, held, access
+if FREE[to] then
+  local units = integer(quantity)
+  goods, held = read(KEYS[4]), redis.call("HGET", KEYS[5], buyer)
+  access = KEYS[6] and gated == "1" and integer(redis.call("GET", KEYS[6]) or "0")
+  if goods.code or units > goods.booked or units > goods.ledger or (held and not integer(held)) or access == nil then
+    return { -2, state, quantity, gated }
+  end
+  goods.booked, goods.ledger = goods.booked - units, goods.ledger - units
+  if held then
+    goods.held[buyer], goods.touched = math.max(0, integer(held) - units), { [buyer] = true }
+  end
+  access = access and math.max(0, access - units)
+end
+redis.call("ZREM", KEYS[2], id)
+if letter == 1 and state == "DEAD" then
+  redis.call("HDEL", KEYS[3], id)
+end
+if goods then
+  book(goods, KEYS[4], KEYS[5])
+  if access then
+    redis.call("SET", KEYS[6], show(access))
+  end
+end
+redis.call("HSET", KEYS[1], id, record(to, quantity, gated, of, seq, buyer))
+return { 1, to, quantity, gated }

