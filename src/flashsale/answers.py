@@ -37,6 +37,18 @@ def number(text: bytes | None) -> int | None:
     return int(text)
 
 
+def policy(
+    per_buyer: int | None, opens_at: float | None, closes_at: float | None, hold: float | None
+) -> dict[str, str]:
+    """Returns the policy as fields of the stock hash; empty where there is none."""
+    return {
+        "opens_at": seconds(opens_at),
+        "closes_at": seconds(closes_at),
+        "per_buyer": "" if per_buyer is None else str(per_buyer),
+        "hold": seconds(hold),
+    }
+
+
 def seconds(value: float | None) -> str:
     """Returns epoch seconds or a duration as the scripts read it; empty for None."""
     return "" if value is None else f"{value:.6f}"

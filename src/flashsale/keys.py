@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
 from flashsale.errors import InvalidRequest
-from flashsale.model import check_goods_id, check_sale
+from flashsale.model import Order, check_goods_id, check_sale
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Keys:
 
     def _sale(self, name: str) -> str:
         return f"flashsale:{{{self.sale}}}:{name}"
+
+    @staticmethod
+    def number(orders: Iterable[Order]) -> dict[str, int]:
+        """Numbers the goods of a batch from 1, as the scripts refer to them."""
+        goods = dict.fromkeys(order.goods_id for order in orders)
+        return {goods_id: place for place, goods_id in enumerate(goods, start=1)}
 
     # -- gate ---------------------------------------------------------------------------------------------------
 

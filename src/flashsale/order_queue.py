@@ -102,7 +102,9 @@ class OrderQueue:
             left -= wait
 
     def ack(self, claims: Iterable[Claim]) -> int:
-        """Drops claims whose orders are committed, and marks the orders PERSISTED. A commit is a fact: no lease is asked.
+        """Drops claims whose orders are committed, and marks the orders PERSISTED.
+
+        A commit is a fact, so no lease is asked for.
 
         Returns:
             How many were still there.

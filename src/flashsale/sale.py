@@ -7,22 +7,19 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from flashsale import ledger
-from flashsale.answers import fail
 from flashsale.clients import Client
+from flashsale.control import Control
 from flashsale.errors import (
     FlashSaleError,
-    InvalidRequest,
     NotExecuted,
     OutcomeUnknown,
     Overloaded,
     StoreRequired,
-    UnknownGoods,
 )
 from flashsale.gate import Gate
 from flashsale.inventory import Inventory
 from flashsale.keys import Keys
-from flashsale.lua import Code
+from flashsale.ledger import Ledger
 from flashsale.model import (
     RELEASED,
     Admission,
@@ -30,13 +27,13 @@ from flashsale.model import (
     OrderState,
     Outcome,
     Receipt,
-    check_id,
     check_policy,
     check_sale,
     new_order_id,
 )
 from flashsale.observer import Notifier, Observer, log
 from flashsale.order_queue import OrderQueue
+from flashsale.records import path
 from flashsale.scripts import Link
 from flashsale.store import OrderStore
 from flashsale.waiting import Coalescer
@@ -88,6 +85,8 @@ class FlashSale:
         )
         self.inventory = Inventory(self._link, sale, keys=self.keys)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
+        self.ledger = Ledger(self._link, self.keys, gate_here=self._one_redis)
+        self.control = Control(self._link, self.keys)
         self.store = store
         self.notify = Notifier(observer)
         self._purchases = Coalescer[Order, Receipt](self._purchase, max_waiting=max_waiting, weigh=_weigh)
@@ -153,7 +152,7 @@ class FlashSale:
         Raises:
             UnknownGoods: no goods were ever preloaded.
         """
-        self._set_state("paused")
+        self._hold(paused=True)
 
     def resume(self) -> None:
         """Ends a pause.
@@ -161,7 +160,7 @@ class FlashSale:
         Raises:
             UnknownGoods: no goods were ever preloaded.
         """
-        self._set_state("open")
+        self._hold(paused=False)
 
     # -- during the sale --------------------------------------------------------------------------------------------
 
@@ -212,7 +211,7 @@ class FlashSale:
 
         Whoever knows the id may ask: let the host check that the order is the buyer's, or use unguessable ids.
         """
-        record = self._record(order_id)
+        record = self.ledger.get(order_id)
         return record.state if record else None
 
     def cancel(self, order_id: str) -> OrderState | None:
@@ -244,7 +243,7 @@ class FlashSale:
         """Lets the database decide on a new state, then makes the ledger follow; `cancel` and `confirm` are this."""
         if self.store is None:
             raise StoreRequired("to settle an order")
-        record = self._record(order_id)
+        record = self.ledger.get(order_id)
         if record is None:
             return None
         standing = self.store.settle(record.order(order_id), state)
@@ -257,14 +256,18 @@ class FlashSale:
         Returns:
             True when the ledger now stands at `state`.
         """
-        record = self._record(order_id)
+        record = self.ledger.get(order_id)
         if record is None:
             return False
-        for step in ledger.path(record.state, state):
-            if not self._move(order_id, record, step):
+        for step in path(record.state, state):
+            move = self.ledger.move(order_id, record, step)
+            if not move.made:
                 break
-        standing = self.status(order_id)
-        return standing is state
+            if move.slots:
+                self._leave(record.goods_id, move.slots)
+            if step in RELEASED:
+                self.gate.refusals.forget(record.goods_id)
+        return self.status(order_id) is state
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -305,7 +308,7 @@ class FlashSale:
     def _buy(self, order: Order, *, known: bool) -> Receipt:
         if self._one_redis:
             return self._purchases.submit(order)
-        if known and self._record(order.order_id):
+        if known and self.ledger.get(order.order_id):
             return self._purchases.submit(order)
         admission = self.gate.enter(order.goods_id, order.quantity)
         if not admission.admitted:
@@ -337,38 +340,10 @@ class FlashSale:
         except FlashSaleError as error:
             log.warning("a gate slot of %s waits for the syncer: %s", goods_id, type(error).__name__)
 
-    def _record(self, order_id: str) -> ledger.Record | None:
-        text = self._link.command("HGET", self.keys.orders, check_id("order_id", order_id))
-        return None if text is None else ledger.read(text, order_id)
-
-    def _move(self, order_id: str, record: ledger.Record, state: OrderState) -> bool:
-        goods_id = record.goods_id
-        keys = [
-            self.keys.orders,
-            self.keys.holds,
-            self.keys.dead,
-            self.keys.stock(goods_id),
-            self.keys.buyers(goods_id),
-        ]
-        if self._one_redis:
-            keys.append(self.keys.access(goods_id))
-        code, _, quantity, gated = self._link.run("settle", keys, [order_id, goods_id, state])
-        if code == Code.CORRUPT:
-            fail(code, self.name, goods_id)
-        if code == Code.DONE and state in RELEASED:
-            if gated == b"1" and not self._one_redis:
-                self._leave(goods_id, int(quantity))
-            self.gate.refusals.forget(goods_id)
-        return bool(code == Code.DONE)
-
-    def _set_state(self, state: str) -> None:
-        code = self._link.run("pause", [self.keys.meta], [state])
-        if code == Code.UNKNOWN:
-            raise UnknownGoods(f"no goods of sale {self.name!r} were ever preloaded")
-        if code == Code.REFUSED:
-            raise InvalidRequest("sale", "it is closed; only a rebuild opens it")
-        for goods_id in self._link.command("SMEMBERS", self.keys.goods):
-            self.gate.hold(goods_id.decode("ascii"), paused=state == "paused")
+    def _hold(self, *, paused: bool) -> None:
+        self.control.pause(paused=paused)
+        for goods_id in self.control.goods():
+            self.gate.hold(goods_id, paused=paused)
         self.gate.refusals.forget()
 
 

@@ -58,7 +58,7 @@ class Syncer:
             StoreError: the database does not answer.
             NotExecuted, OutcomeUnknown: Redis does not answer.
         """
-        if not self._sale.inventory.lead(self._token, self.LEASE):
+        if not self._sale.control.lead(self._token, self.LEASE):
             return SyncReport(leading=False)
         try:
             report = SyncReport(leading=True, expired=self._expire())
@@ -66,7 +66,7 @@ class Syncer:
                 report = self._sync(goods, report)
             return report
         finally:
-            self._sale.inventory.lead(self._token, 0.0)
+            self._sale.control.lead(self._token, 0.0)
 
     def _sync(self, goods: Goods, report: SyncReport) -> SyncReport:
         goods_id = goods.goods_id
@@ -118,7 +118,7 @@ class Syncer:
         sale.open_gate(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
-        paused = sale.inventory.state() != "open"
+        paused = (sale.control.state()).state != "open"
         access, returned = sale.gate.mirror(goods_id, total, booked, access=unmoved, paused=paused)
         self._last[goods_id] = (booked, access)
         return returned
@@ -126,7 +126,7 @@ class Syncer:
     def _expire(self) -> int:
         """Expires orders whose payment deadline has passed by the Redis clock; paying has won or loses here."""
         expired = 0
-        for order_id in self._sale.inventory.overdue():
+        for order_id in self._sale.ledger.overdue():
             state = self._sale.settle(order_id, OrderState.EXPIRED)
             expired += state is OrderState.EXPIRED
         return expired

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from flashsale.backoff import Backoff
 from flashsale.errors import FlashSaleError, RowRefused, StoreError, StoreRequired
-from flashsale.inventory import Adoption
+from flashsale.ledger import Adoption
 from flashsale.lua import Code
 from flashsale.model import Claim, Order, OrderState, check_int, check_seconds
 from flashsale.observer import log
@@ -93,7 +93,7 @@ class Worker:
 
     def _adopted(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Brings foreign orders into the ledger; returns the claims that the database may see."""
-        adoptions = self._sale.inventory.adopt([_order(claim) for claim in claims])
+        adoptions = self._sale.ledger.adopt([_order(claim) for claim in claims])
         pairs = list(zip(claims, adoptions, strict=True))
         conflicts = [claim for claim, adoption in pairs if adoption.code == Code.CONFLICT]
         if conflicts:

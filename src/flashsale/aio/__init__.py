@@ -4,9 +4,9 @@ from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.sale import FlashSale
+from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.syncer import Syncer
 from flashsale.aio.worker import Worker
-from flashsale.aio.store import AsyncOrderStore
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from flashsale.aio.clients import Client
+from flashsale.aio.control import LAYOUT
 from flashsale.aio.scripts import Argument, Link
-from flashsale.answers import REFUSALS, fail, goods_error, number, seconds
+from flashsale.answers import REFUSALS, fail, goods_error, number, policy
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -32,16 +33,8 @@ from flashsale.model import (
     check_quantity,
 )
 
-LAYOUT: Final = 1  # number of the data layout in `meta`; a newer one is refused
 MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values
 BATCH: Final = 128  # orders of one script call otherwise: under 1 ms of Redis
-
-
-class Adoption(NamedTuple):
-    """What became of an order found on the list: `code` of the adopt script, and the ledger's state if it knows it."""
-
-    code: int
-    state: OrderState | None
 
 
 class Inventory:
@@ -99,7 +92,7 @@ class Inventory:
         check_int("booked", booked, 0, total)
         check_int("version", version, 0)
         check_policy(per_buyer, opens_at, closes_at, hold)
-        fields = _policy(per_buyer, opens_at, closes_at, hold)
+        fields = policy(per_buyer, opens_at, closes_at, hold)
         request = "|".join([str(total), str(booked), *fields.values()])
         given: list[Argument] = [item for field in fields.items() if field[1] for item in field]
         keys = [self.keys.stock(goods_id), self.keys.meta, self.keys.goods]
@@ -123,8 +116,8 @@ class Inventory:
         Raises:
             UnknownGoods: not in Redis.
         """
-        fields = _policy(goods.per_buyer, goods.opens_at, goods.closes_at, goods.hold)
-        arguments = [goods.version, goods.total, *(item for field in fields.items() for item in field)]
+        fields = policy(goods.per_buyer, goods.opens_at, goods.closes_at, goods.hold)
+        arguments: list[Argument] = [goods.version, goods.total, *(item for field in fields.items() for item in field)]
         code, total = await self._link.run("configure", [self.keys.stock(goods.goods_id)], arguments)
         if code not in {Code.DONE, Code.STALE}:
             fail(code, self.sale, goods.goods_id)
@@ -220,43 +213,8 @@ class Inventory:
         answers: list[Receipt | FlashSaleError] = []
         for at in range(0, len(orders), size):
             mode = "2" if gate is not None else "1" if gated else "0"
-            answers += await self._reserve(orders[at : at + size], together, mode, gate)
+            answers += await self._reserve(orders[at : at + size], mode, gate, together=together)
         return answers
-
-    async def adopt(self, orders: Sequence[Order]) -> list[Adoption]:
-        """Brings orders found on the list into the ledger, when a foreign program pushed them there.
-
-        From the direct units if they suffice, else by deducting; sold out, the order is REJECTED.
-        """
-        if not orders:
-            return []
-        numbers, groups = self._number(orders)
-        keys = [self.keys.meta, self.keys.orders]
-        keys += [key for goods_id in numbers for key in groups[goods_id]]
-        arguments: list[Argument] = []
-        for order in orders:
-            arguments += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id)
-        reply = await self._link.run("adopt", keys, arguments)
-        return [
-            Adoption(reply[at], OrderState(reply[at + 1].decode("ascii")) if reply[at + 1] else None)
-            for at in range(0, len(reply), 2)
-        ]
-
-    # -- for the syncer ---------------------------------------------------------------------------------------------
-
-    async def lead(self, token: str, lease: float) -> bool:
-        """Takes, renews or (with a lease of 0) returns the syncer's lease, in seconds; False: another one leads."""
-        return bool(await self._link.run("lead", [self.keys.meta], [token, f"{lease:.6f}"]))
-
-    async def state(self) -> str:
-        """Returns the sale's state: open, paused or closed."""
-        state = await self._link.command("HGET", self.keys.meta, "state")
-        return "open" if state is None else str(state, "ascii")
-
-    async def overdue(self, limit: int = 1000) -> list[str]:
-        """Returns order ids whose payment deadline has passed by the Redis clock, the oldest first."""
-        reply = await self._link.run("overdue", [self.keys.holds], [limit])
-        return [order_id.decode("ascii") for order_id in reply]
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -275,19 +233,13 @@ class Inventory:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _number(self, orders: Sequence[Order]) -> tuple[dict[str, int], dict[str, list[str]]]:
-        """Numbers the goods of a batch, as the scripts refer to them, and gives their keys."""
-        goods = list(dict.fromkeys(order.goods_id for order in orders))
-        numbers = {goods_id: place for place, goods_id in enumerate(goods, start=1)}
-        return numbers, {goods_id: [self.keys.stock(goods_id), self.keys.buyers(goods_id)] for goods_id in goods}
-
     async def _reserve(
-        self, orders: Sequence[Order], together: bool, mode: str, gate: Keys | None
+        self, orders: Sequence[Order], mode: str, gate: Keys | None, *, together: bool
     ) -> list[Receipt | FlashSaleError]:
-        numbers, groups = self._number(orders)
+        numbers = self.keys.number(orders)
         keys = [self.keys.meta, self.keys.orders, self.keys.order_list, self.keys.bell]
         for goods_id in numbers:
-            keys += groups[goods_id]
+            keys += (self.keys.stock(goods_id), self.keys.buyers(goods_id))
             keys += gate.gate(goods_id) if gate is not None else ()
         arguments: list[Argument] = ["1" if together else "0", mode]
         for order in orders:
@@ -328,15 +280,3 @@ class Inventory:
 
     def _units(self, goods_id: str, reply: int) -> int:
         return int(reply) if reply >= 0 else fail(reply, self.sale, goods_id)
-
-
-def _policy(
-    per_buyer: int | None, opens_at: float | None, closes_at: float | None, hold: float | None
-) -> dict[str, str]:
-    """The policy as fields of the stock hash; empty where there is none."""
-    return {
-        "opens_at": seconds(opens_at),
-        "closes_at": seconds(closes_at),
-        "per_buyer": "" if per_buyer is None else str(per_buyer),
-        "hold": seconds(hold),
-    }

@@ -6,26 +6,23 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from flashsale import ledger
 from flashsale.aio.clients import Client
+from flashsale.aio.control import Control
 from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
+from flashsale.aio.ledger import Ledger
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.scripts import Link
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import Coalescer
-from flashsale.answers import fail
 from flashsale.errors import (
     FlashSaleError,
-    InvalidRequest,
     NotExecuted,
     OutcomeUnknown,
     Overloaded,
     StoreRequired,
-    UnknownGoods,
 )
 from flashsale.keys import Keys
-from flashsale.lua import Code
 from flashsale.model import (
     RELEASED,
     Admission,
@@ -33,12 +30,12 @@ from flashsale.model import (
     OrderState,
     Outcome,
     Receipt,
-    check_id,
     check_policy,
     check_sale,
     new_order_id,
 )
 from flashsale.observer import Notifier, Observer, log
+from flashsale.records import path
 
 
 class FlashSale:
@@ -87,6 +84,8 @@ class FlashSale:
         )
         self.inventory = Inventory(self._link, sale, keys=self.keys)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
+        self.ledger = Ledger(self._link, self.keys, gate_here=self._one_redis)
+        self.control = Control(self._link, self.keys)
         self.store = store
         self.notify = Notifier(observer)
         self._purchases = Coalescer[Order, Receipt](self._purchase, max_waiting=max_waiting, weigh=_weigh)
@@ -154,7 +153,7 @@ class FlashSale:
         Raises:
             UnknownGoods: no goods were ever preloaded.
         """
-        await self._set_state("paused")
+        await self._hold(paused=True)
 
     async def resume(self) -> None:
         """Ends a pause.
@@ -162,7 +161,7 @@ class FlashSale:
         Raises:
             UnknownGoods: no goods were ever preloaded.
         """
-        await self._set_state("open")
+        await self._hold(paused=False)
 
     # -- during the sale --------------------------------------------------------------------------------------------
 
@@ -213,7 +212,7 @@ class FlashSale:
 
         Whoever knows the id may ask: let the host check that the order is the buyer's, or use unguessable ids.
         """
-        record = await self._record(order_id)
+        record = await self.ledger.get(order_id)
         return record.state if record else None
 
     async def cancel(self, order_id: str) -> OrderState | None:
@@ -245,7 +244,7 @@ class FlashSale:
         """Lets the database decide on a new state, then makes the ledger follow; `cancel` and `confirm` are this."""
         if self.store is None:
             raise StoreRequired("to settle an order")
-        record = await self._record(order_id)
+        record = await self.ledger.get(order_id)
         if record is None:
             return None
         standing = await self.store.settle(record.order(order_id), state)
@@ -258,14 +257,18 @@ class FlashSale:
         Returns:
             True when the ledger now stands at `state`.
         """
-        record = await self._record(order_id)
+        record = await self.ledger.get(order_id)
         if record is None:
             return False
-        for step in ledger.path(record.state, state):
-            if not await self._move(order_id, record, step):
+        for step in path(record.state, state):
+            move = await self.ledger.move(order_id, record, step)
+            if not move.made:
                 break
-        standing = await self.status(order_id)
-        return standing is state
+            if move.slots:
+                await self._leave(record.goods_id, move.slots)
+            if step in RELEASED:
+                self.gate.refusals.forget(record.goods_id)
+        return await self.status(order_id) is state
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -306,7 +309,7 @@ class FlashSale:
     async def _buy(self, order: Order, *, known: bool) -> Receipt:
         if self._one_redis:
             return await self._purchases.submit(order)
-        if known and await self._record(order.order_id):
+        if known and await self.ledger.get(order.order_id):
             return await self._purchases.submit(order)
         admission = await self.gate.enter(order.goods_id, order.quantity)
         if not admission.admitted:
@@ -338,38 +341,10 @@ class FlashSale:
         except FlashSaleError as error:
             log.warning("a gate slot of %s waits for the syncer: %s", goods_id, type(error).__name__)
 
-    async def _record(self, order_id: str) -> ledger.Record | None:
-        text = await self._link.command("HGET", self.keys.orders, check_id("order_id", order_id))
-        return None if text is None else ledger.read(text, order_id)
-
-    async def _move(self, order_id: str, record: ledger.Record, state: OrderState) -> bool:
-        goods_id = record.goods_id
-        keys = [
-            self.keys.orders,
-            self.keys.holds,
-            self.keys.dead,
-            self.keys.stock(goods_id),
-            self.keys.buyers(goods_id),
-        ]
-        if self._one_redis:
-            keys.append(self.keys.access(goods_id))
-        code, _, quantity, gated = await self._link.run("settle", keys, [order_id, goods_id, state])
-        if code == Code.CORRUPT:
-            fail(code, self.name, goods_id)
-        if code == Code.DONE and state in RELEASED:
-            if gated == b"1" and not self._one_redis:
-                await self._leave(goods_id, int(quantity))
-            self.gate.refusals.forget(goods_id)
-        return bool(code == Code.DONE)
-
-    async def _set_state(self, state: str) -> None:
-        code = await self._link.run("pause", [self.keys.meta], [state])
-        if code == Code.UNKNOWN:
-            raise UnknownGoods(f"no goods of sale {self.name!r} were ever preloaded")
-        if code == Code.REFUSED:
-            raise InvalidRequest("sale", "it is closed; only a rebuild opens it")
-        for goods_id in await self._link.command("SMEMBERS", self.keys.goods):
-            await self.gate.hold(goods_id.decode("ascii"), paused=state == "paused")
+    async def _hold(self, *, paused: bool) -> None:
+        await self.control.pause(paused=paused)
+        for goods_id in await self.control.goods():
+            await self.gate.hold(goods_id, paused=paused)
         self.gate.refusals.forget()
 
 

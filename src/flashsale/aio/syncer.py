@@ -57,7 +57,7 @@ class Syncer:
             StoreError: the database does not answer.
             NotExecuted, OutcomeUnknown: Redis does not answer.
         """
-        if not await self._sale.inventory.lead(self._token, self.LEASE):
+        if not await self._sale.control.lead(self._token, self.LEASE):
             return SyncReport(leading=False)
         try:
             report = SyncReport(leading=True, expired=await self._expire())
@@ -65,7 +65,7 @@ class Syncer:
                 report = await self._sync(goods, report)
             return report
         finally:
-            await self._sale.inventory.lead(self._token, 0.0)
+            await self._sale.control.lead(self._token, 0.0)
 
     async def _sync(self, goods: Goods, report: SyncReport) -> SyncReport:
         goods_id = goods.goods_id
@@ -117,7 +117,7 @@ class Syncer:
         await sale.open_gate(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
-        paused = await sale.inventory.state() != "open"
+        paused = (await sale.control.state()).state != "open"
         access, returned = await sale.gate.mirror(goods_id, total, booked, access=unmoved, paused=paused)
         self._last[goods_id] = (booked, access)
         return returned
@@ -125,7 +125,7 @@ class Syncer:
     async def _expire(self) -> int:
         """Expires orders whose payment deadline has passed by the Redis clock; paying has won or loses here."""
         expired = 0
-        for order_id in await self._sale.inventory.overdue():
+        for order_id in await self._sale.ledger.overdue():
             state = await self._sale.settle(order_id, OrderState.EXPIRED)
             expired += state is OrderState.EXPIRED
         return expired

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flashsale.aio.inventory import Adoption
+from flashsale.aio.ledger import Adoption
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
@@ -92,7 +92,7 @@ class Worker:
 
     async def _adopted(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Brings foreign orders into the ledger; returns the claims that the database may see."""
-        adoptions = await self._sale.inventory.adopt([_order(claim) for claim in claims])
+        adoptions = await self._sale.ledger.adopt([_order(claim) for claim in claims])
         pairs = list(zip(claims, adoptions, strict=True))
         conflicts = [claim for claim, adoption in pairs if adoption.code == Code.CONFLICT]
         if conflicts:

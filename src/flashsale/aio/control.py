@@ -1,0 +1,85 @@
+"""The state of a sale as a whole: open, paused or closed; its epoch; which syncer leads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flashsale.aio.scripts import Argument, Link
+from flashsale.answers import policy
+from flashsale.errors import CorruptState, InvalidRequest, UnknownGoods
+from flashsale.keys import Keys
+from flashsale.lua import Code
+from flashsale.model import Goods
+
+LAYOUT = 1  # number of the data layout in `meta`; a newer one is refused
+
+
+class SaleState(NamedTuple):
+    """`state` is open, paused or closed; `epoch` and `seq` are None and 0 when Redis holds nothing of the sale."""
+
+    state: str
+    epoch: int | None
+    seq: int
+
+
+class Control:
+    """Reads and sets the state of one sale.
+
+    Args:
+        link: to the Redis of the stock.
+        keys: of the sale.
+    """
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+
+    async def state(self) -> SaleState:
+        """Returns state, epoch and the ledger's sequence number."""
+        state, epoch, seq = await self._link.command("HMGET", self._keys.meta, "state", "epoch", "seq")
+        return SaleState(str(state or b"open", "ascii"), None if epoch is None else int(epoch), int(seq or 0))
+
+    async def goods(self) -> list[str]:
+        """Returns the goods ids that were preloaded."""
+        return sorted(name.decode("ascii") for name in await self._link.command("SMEMBERS", self._keys.goods))
+
+    async def pause(self, *, paused: bool) -> None:
+        """Pauses or resumes the sale.
+
+        Raises:
+            UnknownGoods: no goods were ever preloaded.
+            InvalidRequest: the sale is closed for a rebuild.
+        """
+        code = await self._link.run("pause", [self._keys.meta], ["paused" if paused else "open"])
+        if code == Code.UNKNOWN:
+            raise UnknownGoods(f"no goods of sale {self._keys.sale!r} were ever preloaded")
+        if code == Code.REFUSED:
+            raise InvalidRequest("sale", "it is closed; only a rebuild opens it")
+
+    async def lead(self, token: str, lease: float) -> bool:
+        """Takes, renews or (with a lease of 0) returns the syncer's lease, in seconds; False: another one leads."""
+        return bool(await self._link.run("lead", [self._keys.meta], [token, f"{lease:.6f}"]))
+
+    async def close(self, epoch: int) -> None:
+        """Begins an epoch, closed: nothing is sold until `open`."""
+        self._in_epoch(await self._link.run("close", [self._keys.meta], [epoch, LAYOUT]))
+
+    async def open(self, epoch: int) -> None:
+        """Ends the rebuild of this epoch."""
+        self._in_epoch(await self._link.run("open", [self._keys.meta], [epoch]))
+
+    async def forget_orders(self, epoch: int) -> None:
+        """Empties ledger and deadlines for a rebuild; what is on the list or claimed stays."""
+        self._in_epoch(await self._link.run("forget", [self._keys.meta, self._keys.orders, self._keys.holds], [epoch]))
+
+    async def wipe(self, goods: Goods, epoch: int) -> None:
+        """Empties the stock of one goods for a rebuild."""
+        keys = [self._keys.meta, self._keys.stock(goods.goods_id), self._keys.buyers(goods.goods_id), self._keys.goods]
+        fields = policy(goods.per_buyer, goods.opens_at, goods.closes_at, goods.hold)
+        given: list[Argument] = [item for field in fields.items() if field[1] for item in field]
+        arguments: list[Argument] = [epoch, goods.goods_id, goods.total, *given, "version", goods.version]
+        self._in_epoch(await self._link.run("wipe", keys, arguments))
+
+    def _in_epoch(self, code: int) -> None:
+        if code != Code.DONE:
+            raise CorruptState(f"another rebuild of sale {self._keys.sale!r} has begun")

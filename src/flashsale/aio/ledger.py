@@ -1,0 +1,131 @@
+"""The ledger: every accepted order by its id, and its life from queued to paid, cancelled or expired."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import NamedTuple
+
+from flashsale.aio.scripts import Argument, Link
+from flashsale.answers import fail
+from flashsale.keys import Keys
+from flashsale.lua import Code
+from flashsale.model import Order, OrderState, StoredOrder, check_id
+from flashsale.records import Record, read
+
+PAGE = 500  # records of one read
+
+
+class Adoption(NamedTuple):
+    """What became of an order found on the list: `code` of the adopt script, and the ledger's state if it knows it."""
+
+    code: int
+    state: OrderState | None
+
+
+class Move(NamedTuple):
+    """What became of a step: whether this call made it, and the units whose slot at another Redis' gate is now free."""
+
+    made: bool
+    slots: int
+
+
+class Ledger:
+    """Reads and moves the orders of one sale.
+
+    Args:
+        link: to the Redis of the stock.
+        keys: of the sale.
+        gate_here: True where the gate shares that Redis: a release then returns the slot in the same script.
+    """
+
+    def __init__(self, link: Link, keys: Keys, *, gate_here: bool) -> None:
+        self._link = link
+        self._keys = keys
+        self._gate_here = gate_here
+
+    async def get(self, order_id: str) -> Record | None:
+        """Returns the record of an order, in one read."""
+        text = await self._link.command("HGET", self._keys.orders, check_id("order_id", order_id))
+        return None if text is None else read(text, order_id)
+
+    async def get_many(self, order_ids: Collection[str]) -> dict[str, Record]:
+        """Returns the records of those of `order_ids` that the ledger knows."""
+        if not order_ids:
+            return {}
+        texts = await self._link.command("HMGET", self._keys.orders, *order_ids)
+        return {
+            order_id: read(text, order_id) for order_id, text in zip(order_ids, texts, strict=True) if text is not None
+        }
+
+    async def pages(self) -> AsyncIterator[dict[str, Record]]:
+        """Yields the whole ledger in pages; an order that is there all the time is yielded at least once."""
+        cursor = b"0"
+        while True:
+            cursor, flat = await self._link.command("HSCAN", self._keys.orders, cursor, "COUNT", PAGE)
+            ids = [order_id.decode("ascii") for order_id in flat[::2]]
+            yield {order_id: read(text, order_id) for order_id, text in zip(ids, flat[1::2], strict=True)}
+            if cursor == b"0":
+                return
+
+    async def move(self, order_id: str, record: Record, state: OrderState) -> Move:
+        """Moves an order one step; a release gives its units back, exactly once however often it is called.
+
+        Raises:
+            CorruptState: what Redis holds of the goods or the order cannot be trusted; nothing was changed.
+        """
+        keys, goods_id = self._keys, record.goods_id
+        names = [keys.orders, keys.holds, keys.dead, keys.stock(goods_id), keys.buyers(goods_id)]
+        if self._gate_here:
+            names.append(keys.access(goods_id))
+        code, _, quantity, gated = await self._link.run("settle", names, [order_id, goods_id, state])
+        if code == Code.CORRUPT:
+            fail(code, keys.sale, goods_id)
+        made = bool(code == Code.DONE)
+        return Move(made, int(quantity) if made and gated == b"1" and not self._gate_here else 0)
+
+    async def adopt(self, orders: Sequence[Order]) -> list[Adoption]:
+        """Brings orders found on the list into the ledger, when a foreign program pushed them there.
+
+        From the direct units if they suffice, else by deducting; sold out, the order is REJECTED.
+        """
+        if not orders:
+            return []
+        reply = await self._link.run("adopt", *self._batch([self._keys.meta, self._keys.orders], orders))
+        return [
+            Adoption(reply[at], OrderState(reply[at + 1].decode("ascii")) if reply[at + 1] else None)
+            for at in range(0, len(reply), 2)
+        ]
+
+    async def restore(self, rows: Sequence[StoredOrder], epoch: int) -> list[int]:
+        """Brings rows of the database into the ledger that Redis does not know, or released wrongly.
+
+        Returns:
+            The restore script's code for each row.
+        """
+        if not rows:
+            return []
+        first = [self._keys.meta, self._keys.orders, self._keys.holds]
+        keys, arguments = self._batch(first, [row.order for row in rows])
+        fields = iter(arguments)
+        with_states = [value for row in rows for value in (*(next(fields) for _ in range(5)), row.state)]
+        return list(await self._link.run("restore", keys, [epoch, *with_states]))
+
+    async def overdue(self, limit: int = 1000) -> list[str]:
+        """Returns order ids whose payment deadline has passed by the Redis clock, the oldest first."""
+        reply = await self._link.run("overdue", [self._keys.holds], [limit])
+        return [order_id.decode("ascii") for order_id in reply]
+
+    async def extend_hold(self, order_id: str, seconds: float) -> bool:
+        """Moves a payment deadline to `seconds` from now, unless it is later; False when there is none."""
+        check_id("order_id", order_id)
+        return bool(await self._link.run("hold", [self._keys.holds], [order_id, f"{seconds:.6f}"]))
+
+    def _batch(self, keys: list[str], orders: Sequence[Order]) -> tuple[list[str], list[Argument]]:
+        """Numbers the goods of a batch, as the scripts refer to them; gives keys and the five fields of each order."""
+        numbers = self._keys.number(orders)
+        for goods_id in numbers:
+            keys += (self._keys.stock(goods_id), self._keys.buyers(goods_id))
+        arguments: list[Argument] = []
+        for order in orders:
+            arguments += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id)
+        return keys, arguments

@@ -1,0 +1,17 @@
+-- close: begin an epoch: nothing is sold until it is opened, and scripts of older epochs are refused.
+--
+-- KEYS[1]   meta    hash     epoch, state, layout
+-- ARGV[1]   epoch   integer  of the database, just raised
+-- ARGV[2]   layout  integer  layout number of this release
+--
+-- Returns a code
+--    1  closed
+--   -8  Redis has a newer epoch
+
+-- include: number
+local epoch = integer(redis.call("HGET", KEYS[1], "epoch") or "0")
+if epoch and epoch > integer(ARGV[1]) then
+  return -8
+end
+redis.call("HSET", KEYS[1], "epoch", ARGV[1], "state", "closed", "layout", ARGV[2])
+return 1

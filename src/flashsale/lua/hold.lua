@@ -1,0 +1,20 @@
+-- hold: give a buyer who is paying more time.
+--
+-- KEYS[1]  holds    sorted set  order id -> payment deadline
+-- ARGV[1]  order    string      order id
+-- ARGV[2]  seconds  number      from now; a later deadline stands
+--
+-- Returns a code
+--    1  the deadline is at least that far away
+--    0  the order has no deadline: not persisted yet, paid, released, or of goods without a hold
+
+-- include: clock
+local standing = redis.call("ZSCORE", KEYS[1], ARGV[1])
+if not standing then
+  return 0
+end
+local wished = now() + tonumber(ARGV[2])
+if wished > tonumber(standing) then
+  redis.call("ZADD", KEYS[1], string.format("%.6f", wished), ARGV[1])
+end
+return 1

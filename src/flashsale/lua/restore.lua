@@ -1,0 +1,93 @@
+-- restore: bring rows of the database into the ledger, when Redis does not know them or gave their units back wrongly.
+--
+-- It errs only upward: Booked may pass Total, and then nothing is left.
+--
+-- KEYS[1]   meta    hash        epoch, seq
+-- KEYS[2]   orders  hash        the ledger
+-- KEYS[3]   holds   sorted set  order id -> payment deadline
+-- KEYS[4..]         groups      per goods: stock, buyers
+-- ARGV[1]   epoch   integer     of the database; another one is refused
+-- ARGV[2..]         groups      per row: number of the goods' group, goods id, order id, quantity, buyer id, state
+--
+-- Returns a code for each row
+--    1  recorded now; its units are booked if the state is active
+--    0  known already, active or released as the row says
+--   -1  unknown goods
+--   -2  corrupt
+--   -7  the ledger has other content for this order id
+--   -8  another epoch
+
+-- include: number
+-- include: clock
+-- include: goods
+-- include: record
+local FIELDS, ACTIVE = 6, { QUEUED = true, PERSISTED = true, CONFIRMED = true, DEAD = true }
+local time, meta = now(), redis.call("HMGET", KEYS[1], "epoch", "seq")
+local seq, all, ids, answers = integer(meta[2] or "0"), {}, {}, {}
+redis.call("ZCARD", KEYS[3])
+for first = 4, #KEYS, 2 do
+  local goods = read(KEYS[first])
+  goods.code = goods.code or (not seq and -2) or nil
+  goods.hold = not goods.code and tonumber(redis.call("HGET", KEYS[first], "hold") or "")
+  goods.asked, all[#all + 1] = {}, goods
+end
+for at = 2, #ARGV, FIELDS do
+  local goods = all[tonumber(ARGV[at])]
+  ids[#ids + 1] = ARGV[at + 2]
+  if goods.cap and not goods.code then
+    goods.asked[#goods.asked + 1] = ARGV[at + 4]
+  end
+end
+if meta[1] ~= ARGV[1] then
+  for i = 1, #ids do
+    answers[i] = -8
+  end
+  return answers
+end
+for i, goods in ipairs(all) do
+  if #goods.asked > 0 then
+    recall(goods, KEYS[3 + i * 2], goods.asked)
+  end
+end
+
+local known, records, deadlines = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}
+for i, id in ipairs(ids) do
+  local at = 2 + (i - 1) * FIELDS
+  local goods, name, quantity = all[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 3]
+  local buyer, state = ARGV[at + 4], ARGV[at + 5]
+  local standing, booked, _, of, _, by = parse(known[i] or "")
+  if known[i] and not standing or goods.code or goods.held[buyer] == "corrupt" then
+    answers[i] = goods.code or -2
+  elseif standing and (booked ~= quantity or of ~= name or by ~= buyer) then
+    answers[i] = -7
+  elseif standing and (ACTIVE[standing] or not ACTIVE[state]) then
+    answers[i] = 0
+  else
+    local units = integer(quantity)
+    answers[i], seq = 1, seq + 1
+    records[#records + 1], records[#records + 2] = id, record(state, quantity, "1", name, show(seq), buyer)
+    if ACTIVE[state] then
+      goods.booked, goods.ledger, goods.changed = goods.booked + units, goods.ledger + units, true
+      if goods.cap then
+        goods.touched = goods.touched or {}
+        goods.held[buyer], goods.touched[buyer] = goods.held[buyer] + units, true
+      end
+      if state == "PERSISTED" and goods.hold then
+        deadlines[#deadlines + 1], deadlines[#deadlines + 2] = string.format("%.6f", time + goods.hold), id
+      end
+    end
+  end
+end
+if #records > 0 then
+  redis.call("HSET", KEYS[1], "seq", show(seq))
+  for i, goods in ipairs(all) do
+    if goods.changed then
+      book(goods, KEYS[2 + i * 2], KEYS[3 + i * 2])
+    end
+  end
+  redis.call("HSET", KEYS[2], unpack(records))
+end
+if #deadlines > 0 then
+  redis.call("ZADD", KEYS[3], unpack(deadlines))
+end
+return answers

@@ -1,0 +1,53 @@
+"""The ledger's record of an order, and the ways from state to state. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flashsale.errors import CorruptState
+from flashsale.model import TRANSITIONS, Order, OrderState
+
+
+class Record(NamedTuple):
+    """What the ledger knows of an order: `state|quantity|gated|goods|seq|buyer`."""
+
+    state: OrderState
+    quantity: int
+    gated: bool
+    goods_id: str
+    seq: int
+    buyer_id: str
+
+    def order(self, order_id: str) -> Order:
+        """Returns the order, without what only the list knew: its time and its data."""
+        return Order(order_id, self.goods_id, self.buyer_id, self.quantity)
+
+
+def read(text: bytes, order_id: str) -> Record:
+    """Reads a record.
+
+    Raises:
+        CorruptState: somebody else wrote it.
+    """
+    try:
+        state, quantity, gated, goods_id, seq, buyer_id = text.decode("ascii").split("|", 5)
+        return Record(OrderState(state), int(quantity), gated == "1", goods_id, int(seq), buyer_id)
+    except ValueError as error:
+        raise CorruptState(f"the ledger's record of order {order_id!r} is not what flashsale writes") from error
+
+
+def path(start: OrderState, end: OrderState) -> list[OrderState]:
+    """Returns the shortest way of allowed steps from `start` to `end`, without `start`; empty when there is none.
+
+    >>> path(OrderState.QUEUED, OrderState.CONFIRMED)
+    [<OrderState.PERSISTED: 'PERSISTED'>, <OrderState.CONFIRMED: 'CONFIRMED'>]
+    """
+    ways = [[start]]
+    seen = {start}
+    for way in ways:
+        for state in sorted(TRANSITIONS[way[-1]] - seen):
+            if state is end:
+                return [*way[1:], state]
+            seen.add(state)
+            ways.append([*way, state])
+    return []
