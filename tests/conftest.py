@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ import redis
 import redis.asyncio
 
 from tests import servers
+from tests.helpers import Shop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25, stateful_step_count=30)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, stateful_step_count=50, print_blob=True)
@@ -35,12 +38,12 @@ class Backend:
         self.decode = decode
         self._fake = fakeredis.FakeServer()
         self._server = server
-        self._clients: list[redis.Redis[Any]] = []
+        self._clients: list[redis.Redis] = []
 
-    def client(self, **kwargs: Any) -> redis.Redis[Any]:
+    def client(self, **kwargs: Any) -> redis.Redis:
         """Returns a new client as a host would make it, closed after the test."""
         kwargs.setdefault("decode_responses", self.decode)
-        client: redis.Redis[Any]
+        client: redis.Redis
         if self._server is None:
             client = fakeredis.FakeRedis(server=self._fake, **kwargs)
         else:
@@ -48,14 +51,14 @@ class Backend:
         self._clients.append(client)
         return client
 
-    def aclient(self, **kwargs: Any) -> redis.asyncio.Redis[Any]:
+    def aclient(self, **kwargs: Any) -> redis.asyncio.Redis:
         """Returns a new asyncio client; use it with `async with`."""
         kwargs.setdefault("decode_responses", self.decode)
         if self._server is None:
             return fakeredis.FakeAsyncRedis(server=self._fake, **kwargs)
         return redis.asyncio.Redis(host=servers.HOST, port=self._server.port, **kwargs)
 
-    def raw(self) -> redis.Redis[bytes]:
+    def raw(self) -> redis.Redis:
         """Returns a client with bytes replies, to look at the keys and to set them up."""
         return self.client(decode_responses=False)
 
@@ -97,20 +100,20 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 @pytest.fixture
-def client(backend: Backend) -> redis.Redis[Any]:
+def client(backend: Backend) -> redis.Redis:
     """The host's client."""
     return backend.client()
 
 
 @pytest.fixture
-async def aclient(backend: Backend) -> AsyncIterator[redis.asyncio.Redis[Any]]:
+async def aclient(backend: Backend) -> AsyncIterator[redis.asyncio.Redis]:
     """The host's asyncio client."""
     async with backend.aclient() as client:
         yield client
 
 
 @pytest.fixture
-def raw(backend: Backend) -> redis.Redis[bytes]:
+def raw(backend: Backend) -> redis.Redis:
     """A client with bytes replies, to look at the keys."""
     return backend.raw()
 
@@ -134,3 +137,22 @@ def fresh_postgres_url(postgres: servers.Postgres) -> Iterator[str]:
     """SQLAlchemy URL of an empty database for this test."""
     with postgres.database() as url:
         yield url
+
+
+@pytest.fixture(params=["flashsale", "flashsale.aio"], ids=["sync", "aio"])
+async def shop(request: pytest.FixtureRequest, backend: Backend, tmp_path: Path) -> AsyncIterator[Shop]:
+    """Makes sales and their parts, of both faces on every backend."""
+    shop = Shop(request.param, backend, tmp_path)
+    yield shop
+    await shop.close()
+
+
+@pytest.fixture(params=["flashsale", "flashsale.aio"], ids=["sync", "aio"])
+async def real_shop(
+    request: pytest.FixtureRequest, redis_server: servers.RedisServer, redis_url: str, tmp_path: Path
+) -> AsyncIterator[Shop]:
+    """Like `shop`, on the real Redis only: for crowds, and for what the fake does not know."""
+    with contextlib.closing(Backend("redis", decode=False, server=redis_server)) as backend:
+        shop = Shop(request.param, backend, tmp_path)
+        yield shop
+        await shop.close()

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
+import hashlib
+import importlib
+import inspect
+import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+
+from flashsale import Goods, Keys, Order
+from flashsale.lua import SCRIPTS, Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
+    from pathlib import Path
 
+    import pytest
     import redis
 
 _READERS: dict[bytes, Callable[[Any, bytes], Any]] = {
@@ -19,7 +33,7 @@ _READERS: dict[bytes, Callable[[Any, bytes], Any]] = {
 }
 
 
-def snapshot(raw: redis.Redis[bytes]) -> dict[bytes, tuple[bytes, Any]]:
+def snapshot(raw: redis.Redis) -> dict[bytes, tuple[bytes, Any]]:
     """Returns every key with its type and whole value: two equal ones mean that nothing was changed.
 
     Args:
@@ -43,3 +57,151 @@ def eventually(check: Callable[[], Any], what: str, *, within: float = 20.0) -> 
             raise TimeoutError(f"not within {within:g} s: {what}")
         time.sleep(0.01)
     return answer
+
+
+async def until(check: Callable[[], Any], what: str, *, within: float = 20.0) -> Any:
+    """Like `eventually`, in an event loop; `check` may be awaitable."""
+    async with asyncio.timeout(within):
+        while not (answer := await settled(check())):
+            await asyncio.sleep(0.01)
+    return answer
+
+
+async def settled(value: Any) -> Any:
+    """Returns the value, awaited if it is awaitable."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def clock(raw: redis.Redis) -> float:
+    """Returns the server's time, epoch seconds."""
+    seconds, microseconds = raw.time()
+    return seconds + microseconds / 1e6
+
+
+def order(
+    order_id: object = "o-1", goods_id: str = "phone", buyer_id: str = "ann", quantity: int = 1, **more: Any
+) -> Order:
+    """Returns an order, one phone for Ann unless told."""
+    return Order(str(order_id), goods_id, buyer_id, quantity, **more)
+
+
+# -- one test for both faces ----------------------------------------------------------------------------------------
+
+
+class Part:
+    """A `FlashSale`, `Gate`, ... or store of either face; each of its methods can be awaited.
+
+    Sync methods run in threads, so `asyncio.gather` over them means threads on one face and tasks on the other.
+    """
+
+    def __init__(self, real: Any, threads: Executor) -> None:
+        self.real = real
+        self._threads = threads
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "close" and hasattr(self.real, "aclose"):
+            name = "aclose"
+        value = getattr(self.real, name)
+        if callable(value):
+            return functools.partial(self._call, value)
+        return Part(value, self._threads) if name in {"gate", "inventory", "queue"} else value
+
+    async def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if inspect.iscoroutinefunction(method):
+            return await method(*args, **kwargs)
+        call = functools.partial(method, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+class Shop:
+    """Makes clients and parts of one face on one backend (fixture `shop`), and closes them after the test.
+
+    Attributes:
+        face: the package, `flashsale` or `flashsale.aio`.
+        raw: a client with bytes replies, to look at the keys.
+        keys: the names of the keys of sale "spring".
+    """
+
+    def __init__(self, face: str, backend: Any, folder: Path) -> None:
+        self.face = importlib.import_module(face)
+        self.is_async = face == "flashsale.aio"
+        self.backend = backend
+        self.raw: redis.Redis = backend.raw()
+        self.keys = Keys("spring")
+        self.database = folder / "shop.db"
+        self._threads = ThreadPoolExecutor(1000, thread_name_prefix="buyer")
+        self._opened: list[Any] = []
+
+    def client(self, **kwargs: Any) -> Any:
+        """Returns a host's client; `db=1` makes it one of another Redis as far as keys go."""
+        if not self.is_async:
+            return self.backend.client(**kwargs)
+        client = self.backend.aclient(**kwargs)
+        self._opened.append(client)
+        return client
+
+    def part(self, name: str, *args: Any, **kwargs: Any) -> Part:
+        """Returns `name` of this face, made with these arguments."""
+        plain = [arg.real if isinstance(arg, Part) else arg for arg in args]
+        kwargs = {key: arg.real if isinstance(arg, Part) else arg for key, arg in kwargs.items()}
+        part = Part(getattr(self.face, name)(*plain, **kwargs), self._threads)
+        if name not in {"Worker", "Syncer"}:
+            self._opened.append(part)
+        return part
+
+    def gate(self, **kwargs: Any) -> Part:
+        return self.part("Gate", self.client(), "spring", **kwargs)
+
+    def inventory(self, **kwargs: Any) -> Part:
+        return self.part("Inventory", self.client(), "spring", **kwargs)
+
+    def queue(self, **kwargs: Any) -> Part:
+        return self.part("OrderQueue", self.client(), "spring", **kwargs)
+
+    def sale(self, **kwargs: Any) -> Part:
+        return self.part("FlashSale", kwargs.pop("client", None) or self.client(), "spring", **kwargs)
+
+    def worker(self, sale: Part, **kwargs: Any) -> Part:
+        return self.part("Worker", sale, **kwargs)
+
+    def syncer(self, sale: Part, **kwargs: Any) -> Part:
+        return self.part("Syncer", sale, **kwargs)
+
+    async def open(
+        self, total: int = 10, *, goods_id: str = "phone", sale: Part | None = None, store: bool = False, **policy: Any
+    ) -> Part:
+        """Returns a sale whose goods are preloaded and started; `store=True` gives it a database that has them too."""
+        if store:
+            sale = self.sale(store=await self.store(Goods(goods_id, total, **policy)))
+        sale = sale or self.sale()
+        await sale.preload(goods_id, total, **policy)
+        await sale.start(goods_id)
+        return sale
+
+    async def store(self, *goods: Goods) -> Part:
+        """Returns a store on the test's own SQLite file, with these goods."""
+        stores = importlib.import_module(f"{self.face.__name__}.stores")
+        store = Part(stores.SQLAlchemyStore(f"sqlite:///{self.database}", "spring"), self._threads)
+        self._opened.append(store)
+        await store.create_all()
+        for each in goods:
+            await store.put_goods(each)
+        return store
+
+    def sql(self, statement: str) -> list[Any]:
+        """Runs a statement on that file, as the host's own program would."""
+        with contextlib.closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
+            return connection.execute(statement).fetchall()
+
+    async def close(self) -> None:
+        for each in reversed(self._opened):
+            await (each.close() if isinstance(each, Part) else each.aclose())
+        self._threads.shutdown()
+
+
+def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
+    """Changes the text of a Lua script for this test: a promise must fail when its mechanism is taken out."""
+    assert old in SCRIPTS[name].text
+    text = SCRIPTS[name].text.replace(old, new)
+    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(SCRIPTS, name, Script(name, text, sha))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -74,10 +75,11 @@ class FaultProxy:
         self._target = (host, target)
         self._faults: list[_Fault] = []
         self._seen = threading.Condition()
-        self._handlers: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # one a connection
+        self._running: set[asyncio.Task[None]] = set()  # those of them that may be cancelled
+        self._listener: socket.socket | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
-        self._server: asyncio.Server | None = None
         self._flowing: asyncio.Event
 
     @property
@@ -178,45 +180,59 @@ class FaultProxy:
         if self.port == 0:
             self._flowing = asyncio.Event()
             self._flowing.set()
-        if self._server is None:
-            self._server = await asyncio.start_server(self._handle, HOST, self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
+        if self._listener is None:
+            self._listener = socket.create_server((HOST, self.port))
+            self._listener.setblocking(False)
+            self.port = self._listener.getsockname()[1]
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        # by hand: asyncio's own server forgets a connection that it accepts while it is being closed
+        assert self._listener is not None
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            client, _ = self._listener.accept()
+            client.setblocking(False)
+            self.connections += 1
+            task = self._loop.create_task(self._handle(client))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _close_server(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
     async def _disconnect(self) -> None:
-        # Every other task belongs to a connection. One that is still being made joins the handlers in a moment.
-        while asyncio.all_tasks() - {asyncio.current_task()}:
-            while self._handlers:
-                self._handlers.pop().cancel()  # once: a second time would interrupt its cleaning up
+        while self._tasks:  # one that is still connecting will be running in a moment
+            while self._running:
+                self._running.pop().cancel()  # once: a second time would interrupt its cleaning up
             await asyncio.sleep(0)
 
     async def _stop(self) -> None:
         await self._close_server()
         await self._disconnect()
 
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        writers = [writer]
+    async def _handle(self, client: socket.socket) -> None:
+        writers: list[asyncio.StreamWriter] = []
         pipes: list[asyncio.Task[None]] = []
-        handler = asyncio.current_task()
-        assert handler is not None
+        task = asyncio.current_task()
+        assert task is not None
         try:
+            reader, writer = await asyncio.open_connection(sock=client)
+            writers.append(writer)
             server_reader, server_writer = await asyncio.open_connection(*self._target)
             writers.append(server_writer)
             connection = _Connection(writer, server_writer)
             pipes.append(asyncio.create_task(self._requests(reader, connection)))
             pipes.append(asyncio.create_task(self._replies(server_reader, connection)))
-            self._handlers.add(handler)
+            self._running.add(task)
             # whichever side ends first ends both, as a broken network would
             await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            self._handlers.discard(handler)
+            self._running.discard(task)
             for pipe in pipes:
                 pipe.cancel()
             await asyncio.gather(*pipes, return_exceptions=True)

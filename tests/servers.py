@@ -98,7 +98,7 @@ class RedisServer:
         self.socket = str(folder / "redis.sock")
         self._config = config
         self._sentinel = sentinel
-        self._clients: list[redis.Redis[Any]] = []
+        self._clients: list[redis.Redis] = []
         for attempt in itertools.count():  # another process may take the port before Redis does
             self.port = free_port()
             try:
@@ -146,13 +146,13 @@ class RedisServer:
         except redis.RedisError:  # not listening yet, or still loading
             return False
 
-    def client(self, **kwargs: Any) -> redis.Redis[Any]:
+    def client(self, **kwargs: Any) -> redis.Redis:
         """Returns a client, closed with the server; `kwargs` go to `redis.Redis`."""
-        client: redis.Redis[Any] = redis.Redis(host=HOST, port=self.port, **kwargs)
+        client = redis.Redis(host=HOST, port=self.port, **kwargs)
         self._clients.append(client)
         return client
 
-    def aclient(self, **kwargs: Any) -> redis.asyncio.Redis[Any]:
+    def aclient(self, **kwargs: Any) -> redis.asyncio.Redis:
         """Returns an asyncio client; the caller closes it, in the loop that used it."""
         return redis.asyncio.Redis(host=HOST, port=self.port, **kwargs)
 
@@ -226,10 +226,10 @@ class Sentinels:
 
     def primary_port(self) -> int:
         """Returns the port of the primary that the Sentinels agree on, or 0."""
-        ports = {
-            address[1] if (address := server.client().sentinel_get_master_addr_by_name(self.name)) else 0
-            for server in self.servers
-        }
+        ports = set()
+        for server in self.servers:
+            address: Any = server.client().sentinel_get_master_addr_by_name(self.name)
+            ports.add(address[1] if address else 0)
         return ports.pop() if len(ports) == 1 else 0
 
 
@@ -256,7 +256,7 @@ def sentinels(primary: RedisServer, *, name: str = "flashsale", down_after: floa
         clients = [server.client() for server in servers]
 
         def agree() -> bool:
-            states = [client.sentinel_master(name) for client in clients]
+            states: list[Any] = [client.sentinel_master(name) for client in clients]
             return all(state["num-other-sentinels"] == 2 and state["num-slaves"] == replicas for state in states)
 
         eventually(agree, "three Sentinels that know each other")
@@ -274,17 +274,15 @@ class Cluster:
     def __init__(self, nodes: list[RedisServer]) -> None:
         self.nodes = nodes
         self.url = nodes[0].url
-        self._clients: list[redis.cluster.RedisCluster[Any]] = []
+        self._clients: list[redis.cluster.RedisCluster] = []
 
-    def client(self, **kwargs: Any) -> redis.cluster.RedisCluster[Any]:
+    def client(self, **kwargs: Any) -> redis.cluster.RedisCluster:
         """Returns a cluster client, closed with the cluster."""
-        client: redis.cluster.RedisCluster[Any] = redis.cluster.RedisCluster(
-            host=HOST, port=self.nodes[0].port, **kwargs
-        )
+        client = redis.cluster.RedisCluster(host=HOST, port=self.nodes[0].port, **kwargs)
         self._clients.append(client)
         return client
 
-    def aclient(self, **kwargs: Any) -> redis.asyncio.RedisCluster[Any]:
+    def aclient(self, **kwargs: Any) -> redis.asyncio.RedisCluster:
         """Returns an asyncio cluster client; the caller closes it."""
         return redis.asyncio.RedisCluster(host=HOST, port=self.nodes[0].port, **kwargs)
 
@@ -379,7 +377,16 @@ def postgres() -> Iterator[Postgres]:
 @contextlib.contextmanager
 def _own_postgres(binaries: Path, folder: Path) -> Iterator[str]:
     data = folder / "data"
-    initdb = [binaries / "initdb", "--pgdata", data, "--username=postgres", "--auth=trust", "--no-sync", "-E", "UTF8"]
+    initdb: list[str | Path] = [
+        binaries / "initdb",
+        "--pgdata",
+        data,
+        "--username=postgres",
+        "--auth=trust",
+        "--no-sync",
+        "-E",
+        "UTF8",
+    ]
     subprocess.run(initdb, check=True, capture_output=True)
     port = free_port()
     command: list[str | Path] = [binaries / "postgres", "-D", data, "-k", folder, "-h", HOST, "-p", str(port), "-F"]

@@ -31,21 +31,21 @@ def proxy(redis_server: servers.RedisServer, redis_url: str) -> Iterator[FaultPr
 
 
 @pytest.fixture
-def through(proxy: FaultProxy) -> Iterator[redis.Redis[Any]]:
+def through(proxy: FaultProxy) -> Iterator[redis.Redis]:
     """A client behind the proxy that tries once."""
     with redis.Redis(port=proxy.port, retry=Retry(NoBackoff(), 0), socket_timeout=0.5) as client:
         yield client
 
 
 @pytest.fixture
-def beside(redis_server: servers.RedisServer) -> redis.Redis[Any]:
+def beside(redis_server: servers.RedisServer) -> redis.Redis:
     return redis_server.client()
 
 
 # -- proxy ----------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_fault_the_proxy_only_forwards(proxy: FaultProxy, through: redis.Redis[Any]) -> None:
+def test_without_a_fault_the_proxy_only_forwards(proxy: FaultProxy, through: redis.Redis) -> None:
     assert through.set("big", "x" * 1_000_000)
     assert through.strlen("big") == 1_000_000
     assert through.get("big") == b"x" * 1_000_000
@@ -56,7 +56,7 @@ def test_without_a_fault_the_proxy_only_forwards(proxy: FaultProxy, through: red
 
 @pytest.mark.parametrize("fault", ["cut_reply", "half_reply", "swallow_reply"])
 def test_a_lost_reply_means_that_the_command_ran(
-    proxy: FaultProxy, through: redis.Redis[Any], beside: redis.Redis[Any], fault: str
+    proxy: FaultProxy, through: redis.Redis, beside: redis.Redis, fault: str
 ) -> None:
     assert through.set("other", 1)
     getattr(proxy, fault)(b"INCR", nth=2)
@@ -70,7 +70,7 @@ def test_a_lost_reply_means_that_the_command_ran(
 
 @pytest.mark.parametrize("fault", ["lose_request", "swallow_request"])
 def test_a_lost_request_means_that_nothing_ran(
-    proxy: FaultProxy, through: redis.Redis[Any], beside: redis.Redis[Any], fault: str
+    proxy: FaultProxy, through: redis.Redis, beside: redis.Redis, fault: str
 ) -> None:
     getattr(proxy, fault)(b"INCR")
     with pytest.raises((redis.ConnectionError, redis.TimeoutError)):
@@ -79,7 +79,7 @@ def test_a_lost_request_means_that_nothing_ran(
     assert through.incr("n") == 1
 
 
-def test_a_fault_that_lasts_is_cleared(proxy: FaultProxy, through: redis.Redis[Any]) -> None:
+def test_a_fault_that_lasts_is_cleared(proxy: FaultProxy, through: redis.Redis) -> None:
     proxy.cut_reply(b"INCR", times=None)
     for _ in range(3):
         with pytest.raises(redis.ConnectionError):
@@ -88,14 +88,14 @@ def test_a_fault_that_lasts_is_cleared(proxy: FaultProxy, through: redis.Redis[A
     assert through.incr("n") == 4
 
 
-def test_a_delayed_reply_arrives(proxy: FaultProxy, through: redis.Redis[Any]) -> None:
+def test_a_delayed_reply_arrives(proxy: FaultProxy, through: redis.Redis) -> None:
     proxy.delay_reply(0.2, b"INCR")
     before = time.monotonic()
     assert through.incr("n") == 1
     assert time.monotonic() - before >= 0.2
 
 
-def test_held_bytes_flow_after_release(proxy: FaultProxy, through: redis.Redis[Any], beside: redis.Redis[Any]) -> None:
+def test_held_bytes_flow_after_release(proxy: FaultProxy, through: redis.Redis, beside: redis.Redis) -> None:
     through.ping()
     proxy.hold()
     with pytest.raises(redis.TimeoutError):
@@ -105,7 +105,7 @@ def test_held_bytes_flow_after_release(proxy: FaultProxy, through: redis.Redis[A
     assert through.incr("n") >= 1
 
 
-def test_refused_connections(proxy: FaultProxy, through: redis.Redis[Any]) -> None:
+def test_refused_connections(proxy: FaultProxy, through: redis.Redis) -> None:
     through.ping()
     proxy.refuse()
     with pytest.raises(redis.ConnectionError):

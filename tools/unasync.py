@@ -25,6 +25,8 @@ RULES = [
     (r"\basync (?=def\b|with\b|for\b)", ""),
     (r"\bawait\s+", ""),
     (r"\bAsync(?=[A-Z])", ""),
+    (r"\bAwaitable\[(\w+)\]", r"\1"),
+    (r"\bAwaitable, ", ""),
     (r"\bASYNC_(?=[A-Z])", ""),
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\baclose\b", "close"),

@@ -326,6 +326,25 @@ class Receipt(NamedTuple):
         return self.outcome is Outcome.ACCEPTED
 
 
+class BasketReceipt(NamedTuple):
+    """The answer to a basket.
+
+    Args:
+        outcome: ACCEPTED, or why not: of the first order in the way.
+        basket_id: names the request; try again with it after `OutcomeUnknown`.
+        receipts: one for each goods, by goods id.
+    """
+
+    outcome: Outcome
+    basket_id: str
+    receipts: tuple[Receipt, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """True when the whole basket is booked."""
+        return self.outcome is Outcome.ACCEPTED
+
+
 # -- between the store and the sale ---------------------------------------------------------------------------------
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from enum import StrEnum
+
+from flashsale.model import Order, OrderState
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,7 @@ class SyncReport:
         resized: goods whose `Total` moved, with the total that now stands.
         returned: gate slots given back, in units.
         expired: orders whose payment deadline had passed.
+        settled: orders whose ledger had not followed the database, or did not know them.
     """
 
     leading: bool
@@ -24,3 +29,164 @@ class SyncReport:
     resized: tuple[tuple[str, int], ...] = ()
     returned: int = 0
     expired: int = 0
+    settled: int = 0
+
+
+class Problem(StrEnum):
+    """How an order disagrees between Redis and the database."""
+
+    NOT_QUEUED = "NOT_QUEUED"  # the ledger says queued, but it is on no list, under no lease and in no row
+    NO_ROW = "NO_ROW"  # the ledger says persisted, but the database has no row
+    BEHIND = "BEHIND"  # the ledger has not followed the database
+    AHEAD = "AHEAD"  # the ledger says paid, the database does not know
+    UNKNOWN = "UNKNOWN"  # an active row that the ledger does not know
+    RELEASED = "RELEASED"  # an active row whose units the ledger gave back: sold twice, perhaps
+    NO_DEADLINE = "NO_DEADLINE"  # unpaid goods with a hold, but no payment deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """One order about which Redis and the database disagree.
+
+    Args:
+        order: which, as the ledger or the row has it.
+        problem: how.
+        ledger: the ledger's state, or None.
+        database: the row's state, or None.
+    """
+
+    order: Order
+    problem: Problem
+    ledger: OrderState | None
+    database: OrderState | None
+
+    @property
+    def order_id(self) -> str:
+        """Which order."""
+        return self.order.order_id
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Where the units of one goods, or of the whole sale, are: total = free + queued + held + sold + dead + direct.
+
+    Args:
+        total: for sale.
+        free: not booked; below 0 when more is booked than for sale.
+        queued: accepted, on the way to the database.
+        held: in the database, not paid.
+        sold: paid.
+        dead: of dead letters, until somebody decides.
+        direct: taken past the ledger.
+    """
+
+    total: int = 0
+    free: int = 0
+    queued: int = 0
+    held: int = 0
+    sold: int = 0
+    dead: int = 0
+    direct: int = 0
+
+    @property
+    def agree(self) -> bool:
+        """True when every unit is accounted for."""
+        return self.total == self.free + self.queued + self.held + self.sold + self.dead + self.direct
+
+    def __add__(self, other: Units) -> Units:
+        return Units(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What Redis and the database say of each other.
+
+    Args:
+        goods: the units of each goods.
+        orders: every order that disagrees, and still did when asked again.
+        lost: of the expected order ids, those that no system holds.
+        unreadable: elements of the queue that are not orders.
+        moving: True when the sale moved so fast that the units could not be summed at one moment; orders are exact.
+    """
+
+    goods: Mapping[str, Units]
+    orders: tuple[Disagreement, ...] = ()
+    lost: tuple[str, ...] = ()
+    unreadable: int = 0
+    moving: bool = False
+
+    @property
+    def units(self) -> Units:
+        """The units of all goods together."""
+        return sum(self.goods.values(), Units())
+
+    @property
+    def total(self) -> int:
+        """Units for sale."""
+        return self.units.total
+
+    @property
+    def free(self) -> int:
+        """Units not booked."""
+        return self.units.free
+
+    @property
+    def queued(self) -> int:
+        """Units on the way to the database."""
+        return self.units.queued
+
+    @property
+    def held(self) -> int:
+        """Units in the database, not paid."""
+        return self.units.held
+
+    @property
+    def sold(self) -> int:
+        """Units paid."""
+        return self.units.sold
+
+    @property
+    def dead(self) -> int:
+        """Units of dead letters."""
+        return self.units.dead
+
+    @property
+    def direct(self) -> int:
+        """Units taken past the ledger."""
+        return self.units.direct
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing disagrees, nothing is lost, and every unit is accounted for."""
+        sums = self.moving or all(units.agree for units in self.goods.values())
+        return sums and not self.orders and not self.lost and not self.unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was found, and what was done about it.
+
+    Args:
+        audit: what was found.
+        mended: the disagreements that were mended; with `dry_run` those that would be.
+        dry_run: True when nothing was changed.
+    """
+
+    audit: Audit
+    mended: tuple[Disagreement, ...]
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """What a rebuild brought back.
+
+    Args:
+        epoch: the new epoch.
+        orders: rows recorded in the ledger.
+        goods: booked units of each goods, verified against the database.
+    """
+
+    epoch: int
+    orders: int
+    goods: Mapping[str, int]

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import replace
 
+from flashsale.auditor import Auditor
 from flashsale.errors import AlreadyLoaded, FlashSaleError, StoreRequired, UnknownGoods
 from flashsale.model import Goods, OrderState, Stock, check_seconds
 from flashsale.observer import log
-from flashsale.reports import SyncReport
+from flashsale.rebuilder import Rebuilder
+from flashsale.reports import Audit, Rebuild, Repair, SyncReport
 from flashsale.sale import FlashSale
 from flashsale.store import OrderStore
 from flashsale.waiting import StopEvent, pause, stop_on_signals
@@ -34,6 +37,8 @@ class Syncer:
         self._store: OrderStore = sale.store
         self._interval = check_seconds("interval", interval, low=0.001)
         self._token = secrets.token_hex(8)
+        self._auditor = Auditor(sale)
+        self._cursor: str | None = None
         self._last: dict[str, tuple[int, int]] = {}  # goods -> booked and access at the last look
 
     def run(self, stop: StopEvent | None = None) -> None:
@@ -64,9 +69,39 @@ class Syncer:
             report = SyncReport(leading=True, expired=self._expire())
             for goods in self._store.goods():
                 report = self._sync(goods, report)
-            return report
+            return replace(report, settled=self._settle_page())
         finally:
             self._sale.control.lead(self._token, 0.0)
+
+    def audit(self, expected: Iterable[str] = ()) -> Audit:
+        """Compares ledger, queue, leases, deadlines and database, while the sale runs. Changes nothing.
+
+        Args:
+            expected: order ids that were acknowledged to buyers; those that no system holds any more are named.
+
+        Returns:
+            Where every unit is, and every order that disagrees.
+        """
+        return self._auditor.audit(expected)
+
+    def repair(self, *, dry_run: bool = True) -> Repair:
+        """Mends exactly what an audit finds, order by order; never sets `Booked`.
+
+        Args:
+            dry_run: True: only say what would be mended.
+        """
+        return self._auditor.repair(dry_run=dry_run)
+
+    def rebuild(self) -> Rebuild:
+        """Restores Redis from the database after a loss, under a new epoch; closed until the sums are verified.
+
+        Orders that had not reached the database are lost, unless they are still on the list; name the acknowledged ones
+        with `audit(expected=...)`. Goods without an opening time stay shut until `start`.
+
+        Raises:
+            CorruptState: the sums do not agree, or another rebuild has begun; the sale stays closed.
+        """
+        return Rebuilder(self._sale).rebuild()
 
     def _sync(self, goods: Goods, report: SyncReport) -> SyncReport:
         goods_id = goods.goods_id
@@ -78,7 +113,7 @@ class Syncer:
             report = replace(report, loaded=(*report.loaded, goods_id))
         elif not goods.loaded:
             self._store.grant(goods_id, max(goods.total, stock.total), loaded=True)
-        total = self._resize(goods, stock)
+        total = self._sale.adjust(goods, stock)
         if total != stock.total:
             report = replace(report, resized=(*report.resized, (goods_id, total)))
         returned = self._mirror(goods, total)
@@ -102,15 +137,6 @@ class Syncer:
         self._store.grant(goods.goods_id, goods.total, loaded=True)
         return self._sale.inventory.stock(goods.goods_id)
 
-    def _resize(self, goods: Goods, stock: Stock) -> int:
-        """Moves total and policy: raising goes database, inventory; lowering inventory, then the database's grant."""
-        if goods.total > stock.total:
-            self._store.grant(goods.goods_id, goods.total)
-        total = self._sale.inventory.configure(goods)
-        if total < stock.total:
-            self._store.grant(goods.goods_id, total)
-        return total
-
     def _mirror(self, goods: Goods, total: int) -> int:
         """Makes the gate follow; slots that nobody uses any more let more traffic in."""
         sale, goods_id = self._sale, goods.goods_id
@@ -130,6 +156,12 @@ class Syncer:
             state = self._sale.settle(order_id, OrderState.EXPIRED)
             expired += state is OrderState.EXPIRED
         return expired
+
+    def _settle_page(self) -> int:
+        """Settles the next page of rows against the ledger; pass by pass this goes round and round."""
+        rows = self._store.orders(after=self._cursor)
+        self._cursor = rows[-1].order.order_id if rows else None
+        return self._auditor.settle(rows)
 
     def _stock(self, goods_id: str) -> Stock | None:
         try:

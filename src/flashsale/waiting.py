@@ -144,6 +144,9 @@ class Coalescer(Generic[Item, Answer]):
         return batch
 
 
+sleep = time.sleep
+
+
 def pause(stop: StopEvent, seconds: float) -> None:
     """Waits until `stop` is set, `seconds` at most."""
     stop.wait(seconds)

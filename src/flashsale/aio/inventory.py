@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -163,6 +163,14 @@ class Inventory:
         if total is None or booked is None or ledger is None:
             fail(Code.CORRUPT, self.sale, goods_id)
         return Stock(total=total, booked=booked, remaining=max(0, total - booked), direct=max(0, booked - ledger))
+
+    async def holds(self, goods_ids: Iterable[str]) -> dict[str, float | None]:
+        """Returns the seconds to pay, of each of these goods; None where there is no deadline."""
+        holds = {}
+        for goods_id in goods_ids:
+            hold = await self._link.command("HGET", self.keys.stock(goods_id), "hold")
+            holds[goods_id] = None if hold is None else float(hold)
+        return holds
 
     # -- orders -----------------------------------------------------------------------------------------------------
 

@@ -116,9 +116,21 @@ class Ledger:
         return [order_id.decode("ascii") for order_id in reply]
 
     async def extend_hold(self, order_id: str, seconds: float) -> bool:
-        """Moves a payment deadline to `seconds` from now, unless it is later; False when there is none."""
+        """Moves a payment deadline to `seconds` from now, unless it is later; False: there is none, or it passed."""
         check_id("order_id", order_id)
         return bool(await self._link.run("hold", [self._keys.holds], [order_id, f"{seconds:.6f}"]))
+
+    async def deadlines(self, order_ids: Collection[str]) -> set[str]:
+        """Returns those of `order_ids` that have a payment deadline."""
+        if not order_ids:
+            return set()
+        scores = await self._link.command("ZMSCORE", self._keys.holds, *order_ids)
+        return {order_id for order_id, score in zip(order_ids, scores, strict=True) if score is not None}
+
+    async def start_hold(self, order: Order) -> bool:
+        """Gives an unpaid order the payment deadline that it lacks, a whole hold from now."""
+        keys = [self._keys.orders, self._keys.holds, self._keys.stock(order.goods_id)]
+        return bool(await self._link.run("start_hold", keys, [order.order_id]))
 
     def _batch(self, keys: list[str], orders: Sequence[Order]) -> tuple[list[str], list[Argument]]:
         """Numbers the goods of a batch, as the scripts refer to them; gives keys and the five fields of each order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -157,6 +157,15 @@ class OrderQueue:
         seconds, microseconds = await self._link.command("TIME")
         return int(seconds) + int(microseconds) / 1e6
 
+    async def waiting(self) -> AsyncIterator[list[bytes]]:
+        """Yields, in pages, what is on the list and then what is claimed; an element moving along is not missed."""
+        at = 0
+        while page := await self._link.command("LRANGE", self.keys.order_list, at, at + MAX_BATCH - 1):
+            yield page
+            at += len(page)
+        async for claimed in self._scan(self.keys.claimed):
+            yield [entry.split(b"|", 2)[2] for entry in claimed.values()]
+
     # -- dead letters -----------------------------------------------------------------------------------------------
 
     async def bury(self, claims: Iterable[Claim]) -> int:
@@ -230,14 +239,19 @@ class OrderQueue:
         return count
 
     async def _letters(self) -> Mapping[bytes, bytes]:
-        """All dead letters; HSCAN, so that thousands of them do not hold Redis up."""
         letters: dict[bytes, bytes] = {}
+        async for page in self._scan(self.keys.dead):
+            letters |= page
+        return letters
+
+    async def _scan(self, key: str) -> AsyncIterator[dict[bytes, bytes]]:
+        """Yields a hash in pages, so that a long one does not hold Redis up."""
         cursor = b"0"
         while True:
-            cursor, page = await self._link.command("HSCAN", self.keys.dead, cursor, "COUNT", 500)
-            letters.update(zip(page[::2], page[1::2], strict=True))
+            cursor, page = await self._link.command("HSCAN", key, cursor, "COUNT", 500)
+            yield dict(zip(page[::2], page[1::2], strict=True))
             if cursor == b"0":
-                return letters
+                return
 
 
 def _batches(items: Iterable[T]) -> Iterable[list[T]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,29 +12,27 @@ from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
 from flashsale.aio.order_queue import OrderQueue
+from flashsale.aio.purchases import Purchases
 from flashsale.aio.scripts import Link
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.aio.waiting import Coalescer
-from flashsale.errors import (
-    FlashSaleError,
-    NotExecuted,
-    OutcomeUnknown,
-    Overloaded,
-    StoreRequired,
-)
+from flashsale.errors import StoreRequired
 from flashsale.keys import Keys
 from flashsale.model import (
+    MAX_UNITS,
     RELEASED,
-    Admission,
+    BasketReceipt,
+    Goods,
     Order,
     OrderState,
-    Outcome,
     Receipt,
+    Stock,
+    check_int,
     check_policy,
     check_sale,
+    check_seconds,
     new_order_id,
 )
-from flashsale.observer import Notifier, Observer, log
+from flashsale.observer import Notifier, Observer
 from flashsale.records import path
 
 
@@ -88,7 +86,9 @@ class FlashSale:
         self.control = Control(self._link, self.keys)
         self.store = store
         self.notify = Notifier(observer)
-        self._purchases = Coalescer[Order, Receipt](self._purchase, max_waiting=max_waiting, weigh=_weigh)
+        self._purchases = Purchases(
+            self.gate, self.inventory, self.ledger, self.notify, one_redis=self._one_redis, max_waiting=max_waiting
+        )
 
     # -- before the sale --------------------------------------------------------------------------------------------
 
@@ -198,12 +198,30 @@ class FlashSale:
             CorruptState: what Redis holds of these goods cannot be trusted.
         """
         order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
-        if order_id is None and (refusal := await self.gate.refused(goods_id)):
-            self.notify.outcome(goods_id, refusal.outcome)
-            return _refusal(order, refusal)
-        receipt = await self._buy_once_more(order, known=order_id is not None)
-        self.notify.outcome(goods_id, receipt.outcome)
-        return receipt
+        return await self._purchases.buy(order, named=order_id is not None)
+
+    async def buy_basket(
+        self, buyer_id: str, items: Iterable[tuple[str, int]], *, basket_id: str | None = None, data: Any = None
+    ) -> BasketReceipt:
+        """Buys several goods, all or none, in one script. Asking twice with one `basket_id` is asking once.
+
+        Args:
+            buyer_id: who.
+            items: goods id and units of each; the same goods twice is summed before cap and stock are checked. At most
+                50 goods.
+            basket_id: names the request, 1-120 printable ASCII characters; its orders are `<basket_id>#1`, `#2`, ...
+                by goods id. None: we make one.
+            data: any JSON value of the host's that goes with each order.
+
+        Returns:
+            One receipt for the basket and one for each order.
+
+        Raises:
+            As `buy`; `OrderConflict` when the basket id is taken by another basket.
+        """
+        return await self._purchases.buy_basket(
+            new_order_id() if basket_id is None else basket_id, buyer_id, items, data
+        )
 
     # -- after the sale ---------------------------------------------------------------------------------------------
 
@@ -240,6 +258,66 @@ class FlashSale:
         """
         return await self.settle(order_id, OrderState.CONFIRMED)
 
+    async def cancel_basket(self, basket_id: str) -> dict[str, OrderState | None]:
+        """Cancels every order of a basket; a second call finishes what a crash left.
+
+        Returns:
+            The state that now stands, by order id; empty for an unknown basket.
+        """
+        return {name: await self.cancel(name) for name in await self._purchases.basket(basket_id)}
+
+    async def confirm_basket(self, basket_id: str) -> dict[str, OrderState | None]:
+        """Confirms that every order of a basket is paid.
+
+        Returns:
+            The state that now stands, by order id; empty for an unknown basket.
+        """
+        return {name: await self.confirm(name) for name in await self._purchases.basket(basket_id)}
+
+    async def extend_hold(self, order_id: str, seconds: float) -> bool:
+        """Gives a buyer who is paying more time: the deadline is at least `seconds` from now, by the Redis clock.
+
+        Returns:
+            False when it is too late, or the order has no deadline: not persisted yet, paid, released, or no hold.
+        """
+        return await self.ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
+
+    async def restock(self, goods_id: str, units: int) -> int:
+        """Adds units to goods on sale, or takes some away, never below what is booked.
+
+        Raising goes database, inventory, gate; lowering inventory, database, gate, so that the guard never refuses an
+        order that the stock accepted.
+
+        Args:
+            goods_id: which goods.
+            units: to add; negative: to take away.
+
+        Returns:
+            The total that stands, in units.
+
+        Raises:
+            StoreRequired: the sale has no store.
+            StoreError: the database did not answer, or has no row of these goods.
+            UnknownGoods: never preloaded.
+        """
+        if self.store is None:
+            raise StoreRequired("to restock")
+        check_int("units", units, -MAX_UNITS)
+        before = await self.inventory.stock(goods_id)
+        total = await self.adjust(await self.store.restock(goods_id, units), before)
+        await self.gate.resize(goods_id, total)
+        return total
+
+    async def adjust(self, goods: Goods, stock: Stock) -> int:
+        """Makes the inventory follow the database's row in the order that keeps the guard right; returns the total."""
+        assert self.store is not None
+        if goods.total > stock.total:
+            await self.store.grant(goods.goods_id, goods.total)
+        total = await self.inventory.configure(goods)
+        if total < stock.total:
+            await self.store.grant(goods.goods_id, total)
+        return total
+
     async def settle(self, order_id: str, state: OrderState) -> OrderState | None:
         """Lets the database decide on a new state, then makes the ledger follow; `cancel` and `confirm` are this."""
         if self.store is None:
@@ -265,7 +343,7 @@ class FlashSale:
             if not move.made:
                 break
             if move.slots:
-                await self._leave(record.goods_id, move.slots)
+                await self._purchases.leave(record.goods_id, move.slots)
             if step in RELEASED:
                 self.gate.refusals.forget(record.goods_id)
         return await self.status(order_id) is state
@@ -289,68 +367,8 @@ class FlashSale:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    async def _buy_once_more(self, order: Order, *, known: bool) -> Receipt:
-        """Tries, and once more with the same order id when the first try failed."""
-        try:
-            return await self._buy(order, known=known)
-        except Overloaded as error:
-            error.order_id = order.order_id
-            raise
-        except (NotExecuted, OutcomeUnknown) as error:
-            first = error
-        try:
-            return await self._buy(order, known=True)
-        except (NotExecuted, OutcomeUnknown) as error:
-            if isinstance(first, OutcomeUnknown) and isinstance(error, NotExecuted):
-                error = first  # the first try may still have happened
-            error.order_id = order.order_id
-            raise error from first
-
-    async def _buy(self, order: Order, *, known: bool) -> Receipt:
-        if self._one_redis:
-            return await self._purchases.submit(order)
-        if known and await self.ledger.get(order.order_id):
-            return await self._purchases.submit(order)
-        admission = await self.gate.enter(order.goods_id, order.quantity)
-        if not admission.admitted:
-            return _refusal(order, admission)
-        try:
-            receipt = await self._purchases.submit(order)
-        except OutcomeUnknown:
-            raise  # the order may hold the slot
-        except FlashSaleError:
-            await self._leave(order.goods_id, order.quantity)
-            raise
-        if not receipt.accepted or receipt.replayed:
-            await self._leave(order.goods_id, order.quantity)
-        return receipt
-
-    async def _purchase(self, orders: list[Order]) -> list[Receipt | FlashSaleError]:
-        """Sends one batch of purchases; where gate and stock share a Redis, one script decides both."""
-        began = time.perf_counter()
-        answers = await self.inventory.answer(orders, gated=True, gate=self.keys if self._one_redis else None)
-        self.notify.batch(len(orders), time.perf_counter() - began)
-        for answer in answers:
-            if isinstance(answer, Receipt) and not answer.accepted and answer.outcome is not Outcome.LIMIT_REACHED:
-                self.gate.refusals.note(answer.goods_id, Admission(answer.outcome, answer.remaining))
-        return answers
-
-    async def _leave(self, goods_id: str, quantity: int) -> None:
-        try:
-            await self.gate.leave(goods_id, quantity)
-        except FlashSaleError as error:
-            log.warning("a gate slot of %s waits for the syncer: %s", goods_id, type(error).__name__)
-
     async def _hold(self, *, paused: bool) -> None:
         await self.control.pause(paused=paused)
         for goods_id in await self.control.goods():
             await self.gate.hold(goods_id, paused=paused)
         self.gate.refusals.forget()
-
-
-def _refusal(order: Order, admission: Admission) -> Receipt:
-    return Receipt(admission.outcome, order.order_id, order.goods_id, order.quantity, admission.remaining)
-
-
-def _weigh(order: Order) -> int:
-    return 200 if order.data is None else len(order.to_json())

@@ -33,6 +33,14 @@ class AsyncOrderStore(Protocol):
         """
         ...
 
+    async def restock(self, goods_id: str, units: int) -> Goods:
+        """Adds `units` (negative: takes away) to the row's total, not below 0, and raises its version by one.
+
+        Returns:
+            The row as it now is.
+        """
+        ...
+
     async def save(self, orders: Sequence[Order]) -> Saved:
         """Writes a batch in one transaction; a second call with the same orders changes nothing.
 

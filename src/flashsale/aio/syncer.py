@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import replace
 
+from flashsale.aio.auditor import Auditor
+from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
 from flashsale.errors import AlreadyLoaded, FlashSaleError, StoreRequired, UnknownGoods
 from flashsale.model import Goods, OrderState, Stock, check_seconds
 from flashsale.observer import log
-from flashsale.reports import SyncReport
+from flashsale.reports import Audit, Rebuild, Repair, SyncReport
 
 
 class Syncer:
@@ -33,6 +36,8 @@ class Syncer:
         self._store: AsyncOrderStore = sale.store
         self._interval = check_seconds("interval", interval, low=0.001)
         self._token = secrets.token_hex(8)
+        self._auditor = Auditor(sale)
+        self._cursor: str | None = None
         self._last: dict[str, tuple[int, int]] = {}  # goods -> booked and access at the last look
 
     async def run(self, stop: StopEvent | None = None) -> None:
@@ -63,9 +68,39 @@ class Syncer:
             report = SyncReport(leading=True, expired=await self._expire())
             for goods in await self._store.goods():
                 report = await self._sync(goods, report)
-            return report
+            return replace(report, settled=await self._settle_page())
         finally:
             await self._sale.control.lead(self._token, 0.0)
+
+    async def audit(self, expected: Iterable[str] = ()) -> Audit:
+        """Compares ledger, queue, leases, deadlines and database, while the sale runs. Changes nothing.
+
+        Args:
+            expected: order ids that were acknowledged to buyers; those that no system holds any more are named.
+
+        Returns:
+            Where every unit is, and every order that disagrees.
+        """
+        return await self._auditor.audit(expected)
+
+    async def repair(self, *, dry_run: bool = True) -> Repair:
+        """Mends exactly what an audit finds, order by order; never sets `Booked`.
+
+        Args:
+            dry_run: True: only say what would be mended.
+        """
+        return await self._auditor.repair(dry_run=dry_run)
+
+    async def rebuild(self) -> Rebuild:
+        """Restores Redis from the database after a loss, under a new epoch; closed until the sums are verified.
+
+        Orders that had not reached the database are lost, unless they are still on the list; name the acknowledged ones
+        with `audit(expected=...)`. Goods without an opening time stay shut until `start`.
+
+        Raises:
+            CorruptState: the sums do not agree, or another rebuild has begun; the sale stays closed.
+        """
+        return await Rebuilder(self._sale).rebuild()
 
     async def _sync(self, goods: Goods, report: SyncReport) -> SyncReport:
         goods_id = goods.goods_id
@@ -77,7 +112,7 @@ class Syncer:
             report = replace(report, loaded=(*report.loaded, goods_id))
         elif not goods.loaded:
             await self._store.grant(goods_id, max(goods.total, stock.total), loaded=True)
-        total = await self._resize(goods, stock)
+        total = await self._sale.adjust(goods, stock)
         if total != stock.total:
             report = replace(report, resized=(*report.resized, (goods_id, total)))
         returned = await self._mirror(goods, total)
@@ -101,15 +136,6 @@ class Syncer:
         await self._store.grant(goods.goods_id, goods.total, loaded=True)
         return await self._sale.inventory.stock(goods.goods_id)
 
-    async def _resize(self, goods: Goods, stock: Stock) -> int:
-        """Moves total and policy: raising goes database, inventory; lowering inventory, then the database's grant."""
-        if goods.total > stock.total:
-            await self._store.grant(goods.goods_id, goods.total)
-        total = await self._sale.inventory.configure(goods)
-        if total < stock.total:
-            await self._store.grant(goods.goods_id, total)
-        return total
-
     async def _mirror(self, goods: Goods, total: int) -> int:
         """Makes the gate follow; slots that nobody uses any more let more traffic in."""
         sale, goods_id = self._sale, goods.goods_id
@@ -129,6 +155,12 @@ class Syncer:
             state = await self._sale.settle(order_id, OrderState.EXPIRED)
             expired += state is OrderState.EXPIRED
         return expired
+
+    async def _settle_page(self) -> int:
+        """Settles the next page of rows against the ledger; pass by pass this goes round and round."""
+        rows = await self._store.orders(after=self._cursor)
+        self._cursor = rows[-1].order.order_id if rows else None
+        return await self._auditor.settle(rows)
 
     async def _stock(self, goods_id: str) -> Stock | None:
         try:

@@ -107,6 +107,9 @@ class Coalescer(Generic[Item, Answer]):
         return batch
 
 
+sleep = asyncio.sleep
+
+
 async def pause(stop: StopEvent, seconds: float) -> None:
     """Waits until `stop` is set, `seconds` at most."""
     try:

@@ -6,14 +6,14 @@
 --
 -- Returns a code
 --    1  the deadline is at least that far away
---    0  the order has no deadline: not persisted yet, paid, released, or of goods without a hold
+--    0  too late, or no deadline: not persisted yet, paid, released, or of goods without a hold
 
 -- include: clock
-local standing = redis.call("ZSCORE", KEYS[1], ARGV[1])
-if not standing then
+local standing, time = redis.call("ZSCORE", KEYS[1], ARGV[1]), now()
+if not standing or tonumber(standing) <= time then
   return 0
 end
-local wished = now() + tonumber(ARGV[2])
+local wished = time + tonumber(ARGV[2])
 if wished > tonumber(standing) then
   redis.call("ZADD", KEYS[1], string.format("%.6f", wished), ARGV[1])
 end

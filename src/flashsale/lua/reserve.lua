@@ -20,7 +20,7 @@
 --   -5  paused
 --   -6  the buyer holds as many as allowed
 --   -7  the order id has other content
---  -10  would be accepted, but another order of the batch is not
+--  -10  would be accepted, but another order of the batch is not, or was before
 
 -- include: number
 -- include: clock
@@ -78,7 +78,7 @@ local function refuse(goods, units, buyer)
 end
 
 local known, fresh, records, bodies, answers = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}, {}, {}
-local stamp, whole = '{"created_at":' .. string.format("%.6f", time) .. ",", true
+local stamp, whole, again = '{"created_at":' .. string.format("%.6f", time) .. ",", true, 0
 for i, id in ipairs(ids) do
   local at = 3 + (i - 1) * FIELDS
   local goods, name = all[tonumber(ARGV[at])], ARGV[at + 1]
@@ -89,6 +89,7 @@ for i, id in ipairs(ids) do
     local same = now_state and booked == quantity and of == name and by == buyer
     code = same and 2 or (now_state and -7 or -2)
     state = same and now_state or ""
+    again = again + 1
   else
     local units = integer(quantity)
     code = refuse(goods, units, buyer)
@@ -107,10 +108,11 @@ for i, id in ipairs(ids) do
       bodies[#bodies + 1] = string.find(body, '^{"created_at":') and body or stamp .. string.sub(body, 2)
     end
   end
-  whole = whole and code > 0
+  whole = whole and code == (standing and 2 or 1) and (i == 1 or (code == 2) == (answers[1] == 2))
   answers[#answers + 1], answers[#answers + 2], answers[#answers + 3] = code, goods.left, state
 end
 
+whole = whole and (again == 0 or again == #ids) -- a basket of old and new orders was never asked before
 if together and not whole then
   for i = 1, #ids do
     local at = (i - 1) * 3 + 1

@@ -47,6 +47,9 @@ class BlockingStore:
     def grant(self, goods_id: str, units: int, *, loaded: bool = False) -> None:
         self._run(self.store.grant(goods_id, units, loaded=loaded))
 
+    def restock(self, goods_id: str, units: int) -> Goods:
+        return self._run(self.store.restock(goods_id, units))
+
     def save(self, orders: Sequence[Order]) -> Saved:
         return self._run(self.store.save(orders))
 

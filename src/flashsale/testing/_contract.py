@@ -143,6 +143,19 @@ class StoreContract:
         self._put(store, Goods("phone", 9))
         assert [goods.loaded for goods in store.goods()] == [True]
 
+    def test_a_restock_moves_the_total_under_a_new_version(self, store: OrderStore) -> None:
+        """Units are added or taken away, never below 0; the guard does not move."""
+        before = next(iter(store.goods()))
+        more = store.restock("phone", 5)
+        less = store.restock("phone", -(before.total + 99))
+        assert (more.total, less.total) == (before.total + 5, 0)
+        assert before.version < more.version < less.version
+        assert next(iter(store.goods())) == less
+
+    def test_a_restock_without_a_row_is_an_error(self, store: OrderStore) -> None:
+        with pytest.raises(StoreError):
+            store.restock("nothing", 1)
+
     def test_a_grant_without_a_row_is_an_error(self, store: OrderStore) -> None:
         """It must not be lost silently."""
         with pytest.raises(StoreError):
@@ -322,7 +335,7 @@ class StoreContract:
         """The same goods and order ids in another sale are other goods and orders."""
         other = open_store(f"{sale}-2")
         self._put(other, Goods("phone", 3))
-        store.save([order(quantity=5)])
+        store.save([order(quantity=3)])
         assert other.save([order(quantity=3)]).inserted == {"o-1"}
         assert other.settle(order(quantity=3), CANCELLED) is CANCELLED
         other.advance_epoch()
@@ -330,4 +343,4 @@ class StoreContract:
         assert (store.epoch(), store.states(["o-1"])) == (1, {"o-1": PERSISTED})
         assert [(goods.total, goods.loaded) for goods in store.goods()] == [(10, False)]
         assert [row.order.quantity for row in other.orders()] == [3]
-        assert (self.free_units(store), self.free_units(other)) == (5, 2)
+        assert (self.free_units(store), self.free_units(other)) == (7, 2)

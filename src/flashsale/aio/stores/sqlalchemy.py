@@ -17,6 +17,7 @@ from sqlalchemy.schema import CreateTable
 
 from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreError
 from flashsale.model import (
+    MAX_UNITS,
     RELEASED,
     TRANSITIONS,
     Goods,
@@ -138,6 +139,22 @@ class SQLAlchemyStore:
             if not await _matched(connection, change):
                 raise self._no_row(goods_id)
 
+    async def restock(self, goods_id: str, units: int) -> Goods:
+        """Adds `units` to the total, not below 0, raises the version by one, and returns the row.
+
+        Raises:
+            StoreError: no row of these goods.
+        """
+        check_int("units", units, -MAX_UNITS)
+        grown = GOODS.c.total + units
+        total = case((grown < 0, 0), else_=grown)
+        change = update(GOODS).where(self._is_goods(goods_id)).values(total=total, version=GOODS.c.version + 1)
+        async with self._begin() as connection:
+            if not await _matched(connection, change):
+                raise self._no_row(goods_id)
+            row = (await connection.execute(select(GOODS).where(self._is_goods(goods_id)))).one()
+            return read_goods(row)
+
     async def epoch(self) -> int:
         """Returns the epoch of the sale: 1 until the first rebuild."""
         async with self._begin() as connection:
@@ -203,7 +220,7 @@ class SQLAlchemyStore:
         content = and_(*(ORDERS.c[name] == value for name, value in zip(_CONTENT, order.content, strict=True)))
         move = update(ORDERS).where(this, content, ORDERS.c.state.in_(_COMES_FROM[state])).values(state=state.value)
         async with self._begin() as connection:
-            while True:  # a second time only when the row was inserted while we looked
+            for _ in range(3):  # again only when the row was inserted while we looked
                 if await _matched(connection, move):
                     if state in RELEASED and not await self._take(connection, order.goods_id, -order.quantity):
                         raise self._no_row(order.goods_id)
@@ -218,6 +235,7 @@ class SQLAlchemyStore:
                     raise OrderConflict(sale=self.sale, goods_id=order.goods_id, order_id=order.order_id)
                 elif row.state not in _COMES_FROM[state]:
                     return OrderState(row.state)
+        raise StoreError("the row of an order changes faster than it can be settled")
 
     async def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
         """Returns the next page of rows, by order id, after the order id `after`."""

@@ -1,0 +1,242 @@
+"""The auditor: compares ledger, queue, leases, deadlines and database, order by order, while the sale runs.
+
+Reading goes in the direction in which an order moves: ledger, list, claims, database. An order that moves meanwhile is met
+at a later place, never missed. What disagrees is looked at again before it is reported.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from flashsale.aio.sale import FlashSale
+from flashsale.aio.store import AsyncOrderStore
+from flashsale.aio.waiting import sleep
+from flashsale.errors import InvalidRequest, StoreRequired, UnknownGoods
+from flashsale.model import RELEASED, Order, OrderState, StoredOrder
+from flashsale.records import Record, path
+from flashsale.reports import Audit, Disagreement, Problem, Repair, Units
+
+LOOKS: Final = 3  # a disagreement must be seen this often
+BETWEEN: Final = 0.1  # seconds between looks: a commit and its ack are that far apart at most, or are looked at again
+
+_PLACE: Final = {
+    OrderState.QUEUED: "queued",
+    OrderState.PERSISTED: "held",
+    OrderState.CONFIRMED: "sold",
+    OrderState.DEAD: "dead",
+}
+
+
+class Auditor:
+    """Audits and mends one sale.
+
+    Args:
+        sale: a FlashSale with a store.
+    """
+
+    def __init__(self, sale: FlashSale) -> None:
+        if sale.store is None:
+            raise StoreRequired("an audit")
+        self._sale = sale
+        self._store: AsyncOrderStore = sale.store
+
+    async def audit(self, expected: Iterable[str] = ()) -> Audit:
+        """Compares everything; see `Syncer.audit`."""
+        goods, suspects, moving = await self._first_look()
+        waiting, unreadable = await self._waiting()
+        strangers = await self._strangers()
+        disagreements = await self._look_again(suspects | strangers.keys(), strangers, waiting)
+        lost = await self._lost(list(expected), waiting)
+        return Audit(goods=goods, orders=disagreements, lost=lost, unreadable=unreadable, moving=moving)
+
+    async def repair(self, *, dry_run: bool) -> Repair:
+        """Mends what an audit finds; see `Syncer.repair`."""
+        audit = await self.audit()
+        mended = [
+            disagreement for disagreement in audit.orders if dry_run or await self._mend(disagreement)
+        ]
+        return Repair(audit=audit, mended=tuple(mended), dry_run=dry_run)
+
+    async def settle(self, rows: Collection[StoredOrder]) -> int:
+        """Makes the ledger follow one page of rows: final ones are released, active ones it does not know restored.
+
+        The ledger is read before the database is asked again. A final state never reverts, and units are only freed on
+        a final state; so a row that was read long ago frees nothing wrongly.
+
+        Returns:
+            How many orders were moved or restored.
+        """
+        records = await self._sale.ledger.get_many([row.order.order_id for row in rows])
+        odd = [row.order for row in rows if _odd(records.get(row.order.order_id), row.state)]
+        if not odd:
+            return 0
+        states = await self._store.states([order.order_id for order in odd])
+        return sum([await self._settle_one(order, states.get(order.order_id)) for order in odd])
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    async def _first_look(self) -> tuple[dict[str, Units], set[str], bool]:
+        """Sums the units, and notes every order whose ledger and row differ; again while the sale moves, a few times."""
+        for _ in range(LOOKS):
+            before = await self._stocks()
+            places: Counter[tuple[str, str]] = Counter()
+            suspects: set[str] = set()
+            seen: set[str] = set()
+            async for page in self._sale.ledger.pages():
+                new = {order_id: record for order_id, record in page.items() if order_id not in seen}
+                seen.update(new)
+                for record in new.values():
+                    places[record.goods_id, _PLACE.get(record.state, "")] += record.quantity
+                suspects |= await self._differing(new)
+            moving = await self._stocks() != before
+            if not moving:
+                break
+        units = {
+            goods_id: Units(
+                total=total,
+                free=total - booked,
+                direct=booked - ledger,
+                **{place: places[goods_id, place] for place in _PLACE.values()},
+            )
+            for goods_id, (total, booked, ledger) in before.items()
+        }
+        return units, suspects, moving
+
+    async def _stocks(self) -> dict[str, tuple[int, int, int]]:
+        """Total, booked and ledger units of every goods that Redis holds."""
+        stocks = {}
+        names = {*await self._sale.control.goods(), *(goods.goods_id for goods in await self._store.goods())}
+        for goods_id in sorted(names):
+            try:
+                stock = await self._sale.inventory.stock(goods_id)
+            except UnknownGoods:
+                stocks[goods_id] = (0, 0, 0)
+            else:
+                stocks[goods_id] = (stock.total, stock.booked, stock.booked - stock.direct)
+        return stocks
+
+    async def _differing(self, records: dict[str, Record]) -> set[str]:
+        states = await self._store.states(list(records)) if records else {}
+        deadlines = await self._sale.ledger.deadlines(list(records))
+        holds = await self._sale.inventory.holds({record.goods_id for record in records.values()})
+        return {
+            order_id
+            for order_id, record in records.items()
+            if record.state != states.get(order_id)
+            or (record.state is OrderState.PERSISTED and holds[record.goods_id] and order_id not in deadlines)
+        }
+
+    async def _strangers(self) -> dict[str, Order]:
+        """Orders with a row that the ledger does not know."""
+        strangers: dict[str, Order] = {}
+        after = None
+        while rows := await self._store.orders(after=after):
+            after = rows[-1].order.order_id
+            orders = {row.order.order_id: row.order for row in rows}
+            records = await self._sale.ledger.get_many(list(orders))
+            strangers |= {order_id: order for order_id, order in orders.items() if order_id not in records}
+        return strangers
+
+    async def _waiting(self) -> tuple[set[str], int]:
+        """Order ids on the list and under a lease, and how many elements are no orders."""
+        ids: set[str] = set()
+        unreadable = 0
+        async for bodies in self._sale.queue.waiting():
+            for body in bodies:
+                try:
+                    ids.add(Order.from_json(body).order_id)
+                except InvalidRequest:
+                    unreadable += 1
+        return ids, unreadable
+
+    async def _look_again(
+        self, suspects: set[str], strangers: dict[str, Order], waiting: set[str]
+    ) -> tuple[Disagreement, ...]:
+        """Keeps the suspects that disagree each time they are looked at."""
+        found: dict[str, Disagreement] = {}
+        for look in range(LOOKS):
+            if not suspects:
+                return ()
+            if look:
+                await sleep(BETWEEN)
+            records = await self._sale.ledger.get_many(sorted(suspects))
+            if look:
+                waiting, _ = await self._waiting()
+            orders = strangers | {order_id: record.order(order_id) for order_id, record in records.items()}
+            found = await self._judge(orders, {name: records.get(name) for name in sorted(suspects)}, waiting)
+            suspects = set(found)
+        return tuple(found[order_id] for order_id in sorted(found))
+
+    async def _judge(
+        self, orders: dict[str, Order], suspects: dict[str, Record | None], waiting: set[str]
+    ) -> dict[str, Disagreement]:
+        deadlines = await self._sale.ledger.deadlines(list(suspects))
+        holds = await self._sale.inventory.holds({orders[order_id].goods_id for order_id in suspects})
+        states = await self._store.states(list(suspects))
+        found = {}
+        for order_id, record in suspects.items():
+            order, ledger, row = orders[order_id], record.state if record else None, states.get(order_id)
+            endless = holds[order.goods_id] is not None and order_id not in deadlines
+            problem = _problem(ledger, row, waits=order_id in waiting, endless=endless)
+            if problem:
+                found[order_id] = Disagreement(order, problem, ledger, row)
+        return found
+
+    async def _lost(self, expected: list[str], waiting: set[str]) -> tuple[str, ...]:
+        lost: list[str] = []
+        for at in range(0, len(expected), 500):
+            batch = expected[at : at + 500]
+            records = await self._sale.ledger.get_many(batch)
+            states = await self._store.states(batch)
+            lost += [name for name in batch if name not in records and name not in states and name not in waiting]
+        return tuple(lost)
+
+    # -- mending ----------------------------------------------------------------------------------------------------
+
+    async def _mend(self, found: Disagreement) -> bool:
+        if found.problem in {Problem.NOT_QUEUED, Problem.NO_ROW}:
+            await self._sale.queue.push(found.order)
+            return True
+        if found.problem is Problem.AHEAD:
+            return await self._store.settle(found.order, OrderState.CONFIRMED) is OrderState.CONFIRMED
+        if found.problem is Problem.NO_DEADLINE:
+            return await self._sale.ledger.start_hold(found.order)
+        states = await self._store.states([found.order_id])
+        return await self._settle_one(found.order, states.get(found.order_id))
+
+    async def _settle_one(self, order: Order, state: OrderState | None) -> bool:
+        if state is None:
+            return False
+        record = await self._sale.ledger.get(order.order_id)
+        if record is not None and path(record.state, state):
+            return await self._sale.follow(order.order_id, state)
+        epoch = await self._store.epoch()
+        return await self._sale.ledger.restore([StoredOrder(order, state)], epoch) == [1]
+
+
+def _odd(record: Record | None, state: OrderState) -> bool:
+    """True for a row that the ledger has not followed, does not know, or has wrongly released."""
+    if record is None:
+        return state not in RELEASED
+    return record.state is not state and (state in RELEASED or record.state in RELEASED or bool(path(record.state, state)))
+
+
+def _problem(ledger: OrderState | None, row: OrderState | None, *, waits: bool, endless: bool) -> Problem | None:
+    """How ledger and row disagree, or None when they do not. What still waits for a worker is under way."""
+    if ledger is None:
+        return Problem.UNKNOWN if row is not None and row not in RELEASED else None
+    if row is None:
+        if ledger is OrderState.QUEUED:
+            return None if waits else Problem.NOT_QUEUED
+        return Problem.NO_ROW if ledger in {OrderState.PERSISTED, OrderState.CONFIRMED} and not waits else None
+    if ledger is row:
+        return Problem.NO_DEADLINE if ledger is OrderState.PERSISTED and endless else None
+    if ledger is OrderState.QUEUED and waits:
+        return None
+    if ledger in RELEASED:
+        return None if row in RELEASED else Problem.RELEASED
+    if ledger is OrderState.CONFIRMED and row is OrderState.PERSISTED:
+        return Problem.AHEAD
+    return Problem.BEHIND

@@ -1,0 +1,246 @@
+"""The command `flashsale`: a whole sale to watch, and the two processes that every real sale needs.
+
+The packages of the demo and of the stores are imported only by the command that uses them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+import redis
+
+from flashsale.errors import FlashSaleError, InvalidRequest
+from flashsale.keys import Keys, PlainKeys
+from flashsale.sale import FlashSale
+from flashsale.syncer import Syncer
+from flashsale.worker import Worker
+
+if TYPE_CHECKING:
+    from flashsale.stores import SQLAlchemyStore
+
+BAD_OPTION: Final = 2  # exit code, as argparse's own
+INTERRUPTED: Final = 130
+
+REDIS_URL: Final = "FLASHSALE_REDIS_URL"
+DATABASE_URL: Final = "FLASHSALE_DATABASE_URL"
+
+_ABOUT: Final = """\
+Sell a limited stock on Redis under hundreds of times the usual traffic, without ever selling a unit twice.
+
+  flashsale demo      watch it: a crowd of processes buys, and every number is checked at the end
+  flashsale worker    moves accepted orders from Redis into your database
+  flashsale syncer    brings goods, totals and schedules from your database to Redis
+"""
+
+_RUNNING: Final = f"""\
+A sale needs one syncer and one worker or more; start several for safety. Both run until SIGTERM or SIGINT, finish what
+they have begun, and exit with 0. They wait for a Redis or a database that does not answer.
+
+{REDIS_URL} and {DATABASE_URL} stand in for --redis and --database: passwords on a command line are seen
+by every user of the machine. The tables are made by SQLAlchemyStore(url, sale).create_all(), or by your migrations.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the process' exit code: 0 done, 1 failed, 2 bad options, 130 interrupted."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.run is None:
+        parser.print_help(sys.stderr)
+        return BAD_OPTION
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except _Stop as error:
+        print(f"flashsale {options.command}: error: {error}", file=sys.stderr)
+        return BAD_OPTION
+    except InvalidRequest as error:
+        print(f"flashsale {options.command}: error: --{error.field}: {error.reason}", file=sys.stderr)
+        return BAD_OPTION
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+class _Stop(Exception):  # noqa: N818
+    """The command cannot start; the message says why and what to do."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="flashsale", description=_ABOUT, epilog=_RUNNING, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"flashsale {version('flashsale')}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_demo(commands)
+    _add_worker(commands)
+    _add_syncer(commands)
+    return parser
+
+
+# -- demo -----------------------------------------------------------------------------------------------------------
+
+
+def _add_demo(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "demo",
+        help="play a whole flash sale and settle it",
+        description="Plays a whole flash sale: before, during and after, with a crowd of real processes, a syncer and "
+        "a worker. Ends with a settlement in which buyers, Redis and database are asked separately.",
+        epilog="Exit code 0 if every number agrees, 1 if not. Needs: pip install 'flashsale[demo]'. Everything it "
+        "starts is stopped, everything it writes is removed; your own servers lend it one sale of a new name.",
+    )
+    add = parser.add_argument
+    add("--buyers", type=_between(1, 1_000_000), default=20_000, metavar="N", help="people in the crowd (20000)")
+    add("--units", type=_between(1, 1_000_000), default=1_000, metavar="N", help="units for sale (1000)")
+    add("--processes", type=_between(1, 64), default=4, metavar="N", help="processes that the crowd shares (4)")
+    add("--seed", type=int, default=1, metavar="N", help="of everything that is random (1)")
+    add("--redis", metavar="URL", help="a Redis or Valkey server; default: one of our own, from PATH or a wheel")
+    add("--database", metavar="URL", help="an SQLAlchemy URL; default: SQLite in a temporary folder")
+    add("--keep", action="store_true", help="leave keys and rows in the servers given by URL, to look at them")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        from flashsale.demo import Options, OptionError, run  # noqa: PLC0415 - needs the extra
+    except ModuleNotFoundError as error:
+        raise _Stop(f"{error.name} is not installed; the demo needs: pip install 'flashsale[demo]'") from error
+    given = {name: value for name, value in vars(options).items() if name not in {"command", "run"}}
+    try:
+        return run(Options(**given))
+    except OptionError as error:
+        raise _Stop(str(error)) from error
+
+
+# -- worker and syncer ----------------------------------------------------------------------------------------------
+
+
+def _add_worker(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "worker",
+        help="move accepted orders into the database",
+        description="Moves accepted orders from Redis into the database, in batches, each order exactly once. "
+        "Run as many as you like.",
+        epilog=_RUNNING,
+    )
+    _add_sale(parser)
+    parser.add_argument("--batch", type=_between(1, 1000), default=500, metavar="N", help="orders a transaction (500)")
+    parser.add_argument(
+        "--lease", type=_seconds, default=30.0, metavar="S", help="seconds until another takes over (30)"
+    )
+    parser.set_defaults(run=_worker)
+
+
+def _add_syncer(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "syncer",
+        help="bring goods and schedules from the database to Redis",
+        description="Preloads the goods of a sale from the database, opens and closes them by the Redis clock, follows "
+        "a restock, expires unpaid orders. Of several, one acts at a time.",
+        epilog=_RUNNING,
+    )
+    _add_sale(parser)
+    parser.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="seconds between passes (1)")
+    parser.set_defaults(run=_syncer)
+
+
+def _add_sale(parser: argparse.ArgumentParser) -> None:
+    environment: Mapping[str, str] = os.environ
+    for name, variable, what in (
+        ("--redis", REDIS_URL, "the primary that holds the stock: redis://, rediss:// or unix://"),
+        ("--database", DATABASE_URL, "an SQLAlchemy URL: sqlite:///, postgresql://, mysql://"),
+    ):
+        default = environment.get(variable)
+        parser.add_argument(
+            name, metavar="URL", default=default, required=not default, help=f"{what} (default: ${variable})"
+        )
+    parser.add_argument("--sale", metavar="NAME", required=True, help="name of the sale")
+    parser.add_argument("--plain-keys", action="store_true", help="the article's bare key names (PlainKeys)")
+
+
+def _worker(options: argparse.Namespace) -> int:
+    def run(sale: FlashSale) -> None:
+        Worker(sale, batch=options.batch, lease=options.lease).run()
+
+    return _serve(options, run)
+
+
+def _syncer(options: argparse.Namespace) -> int:
+    def run(sale: FlashSale) -> None:
+        Syncer(sale, interval=options.interval).run()
+
+    return _serve(options, run)
+
+
+def _serve(options: argparse.Namespace, run: Callable[[FlashSale], None]) -> int:
+    """Runs a worker or a syncer until a signal stops it."""
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.command} %(levelname)s %(message)s")
+    log = logging.getLogger("flashsale")
+    keys: Keys = PlainKeys() if options.plain_keys else Keys()
+    store = _store(options.database, options.sale)
+    with store, _client(options.redis) as client, FlashSale(client, options.sale, store=store, keys=keys) as sale:
+        try:
+            log.info("sale %s: %d goods in the database", options.sale, len(list(store.goods())))
+        except FlashSaleError as error:
+            log.warning("sale %s: %s", options.sale, error)  # run() waits for it
+        run(sale)
+        log.info("sale %s: stopped", options.sale)
+    return 0
+
+
+def _client(url: str) -> redis.Redis:
+    try:
+        return redis.Redis.from_url(url)
+    except ValueError as error:
+        raise _Stop("--redis: must be a URL such as redis://localhost:6379/0, rediss:// or unix://") from error
+
+
+def _store(url: str, sale: str) -> SQLAlchemyStore:
+    try:
+        from sqlalchemy import make_url  # noqa: PLC0415 - needs an extra
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+        from flashsale.stores import SQLAlchemyStore  # noqa: PLC0415
+    except ImportError as error:
+        raise _Stop("--database needs SQLAlchemy: pip install 'flashsale[sqlalchemy]', and a driver") from error
+    try:
+        if make_url(url).get_dialect().is_async:
+            raise _Stop("--database: this is a driver for asyncio; name a synchronous one, or none")
+        return SQLAlchemyStore(url, sale)
+    except SQLAlchemyError as error:  # its text may quote the URL
+        raise _Stop(f"--database: not an SQLAlchemy URL of a known kind ({type(error).__name__})") from error
+    except ModuleNotFoundError as error:
+        raise _Stop(f"--database: its driver is not installed: pip install {error.name}") from error
+
+
+# -- values ---------------------------------------------------------------------------------------------------------
+
+
+def _between(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be a whole number in {low}..{high}, not {text!r}")
+        return value
+
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.001 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"must be seconds in 0.001..86400, not {text!r}")
+    return value

@@ -1,0 +1,77 @@
+"""The wheel that users get: everything in it, nothing else needed, and it sells."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+PACKAGE = PROJECT / "src" / "flashsale"
+
+SELL = """
+import sys
+import redis
+import flashsale
+
+with redis.Redis.from_url(sys.argv[1]) as client, flashsale.FlashSale(client, "shop") as sale:
+    sale.preload("phone", 1)
+    sale.start("phone")
+    receipt = sale.buy("phone", "alice")
+    assert receipt.accepted, receipt
+    receipt = sale.buy("phone", "bob")
+    assert receipt.outcome is flashsale.Outcome.SOLD_OUT, receipt
+print(flashsale.__file__)
+"""
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, PROJECT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_contains_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name for name in archive.namelist() if ".dist-info/" not in name}
+    wanted = {
+        path.relative_to(PACKAGE.parent).as_posix()
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert inside == wanted
+    assert "flashsale/py.typed" in inside
+    assert "flashsale/lua/reserve.lua" in inside
+    assert "flashsale/lua/include/number.lua" in inside
+
+
+def test_the_wheel_needs_three_packages_and_brings_a_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        headers = Parser().parsestr(archive.read(metadata).decode())
+        assert any(name.endswith("/LICENSE") for name in archive.namelist())
+    needed = [line for line in headers.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert sorted(needed) == ["hiredis", "redis<9,>=5.3", "typing-extensions"]
+
+
+@pytest.mark.timeout(600)
+def test_the_wheel_sells_from_an_empty_environment(wheel: Path, tmp_path: Path, redis_url: str) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel)
+    where = run(python, "-I", "-c", SELL, redis_url)
+    assert Path(where.strip()).is_relative_to(tmp_path)
+    assert "demo" in run(python.with_name("flashsale"), "--help")
