@@ -14,6 +14,7 @@ import redis.asyncio
 
 from tests import servers
 from tests.helpers import Shop
+from tests.hosts import Host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -156,3 +157,11 @@ async def real_shop(
         shop = Shop(request.param, backend, tmp_path)
         yield shop
         await shop.close()
+
+
+@pytest.fixture(params=["flashsale", "flashsale.aio"], ids=["sync", "aio"])
+async def host(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Host]:
+    """Makes clients of any kind, and sales on them, of both faces."""
+    host = Host(request.param, tmp_path)
+    yield host
+    await host.close()

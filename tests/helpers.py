@@ -59,11 +59,16 @@ def eventually(check: Callable[[], Any], what: str, *, within: float = 20.0) -> 
     return answer
 
 
-async def until(check: Callable[[], Any], what: str, *, within: float = 20.0) -> Any:
+PATIENCE = 20.0  # seconds
+
+
+async def until(check: Callable[[], Any], what: str) -> Any:
     """Like `eventually`, in an event loop; `check` may be awaitable."""
-    async with asyncio.timeout(within):
-        while not (answer := await settled(check())):
-            await asyncio.sleep(0.01)
+    deadline = time.monotonic() + PATIENCE
+    while not (answer := await settled(check())):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {PATIENCE:g} s: {what}")
+        await asyncio.sleep(0.01)
     return answer
 
 
@@ -145,7 +150,7 @@ class Shop:
         plain = [arg.real if isinstance(arg, Part) else arg for arg in args]
         kwargs = {key: arg.real if isinstance(arg, Part) else arg for key, arg in kwargs.items()}
         part = Part(getattr(self.face, name)(*plain, **kwargs), self._threads)
-        if name not in {"Worker", "Syncer"}:
+        if name not in {"Worker", "Syncer", "Outbox"}:
             self._opened.append(part)
         return part
 
@@ -192,6 +197,11 @@ class Shop:
         """Runs a statement on that file, as the host's own program would."""
         with contextlib.closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
             return connection.execute(statement).fetchall()
+
+    def end_leases(self) -> None:
+        """Lets all leases and delays of claims end at once, as time would."""
+        for delivery in self.raw.zrange(self.keys.leases, 0, -1):
+            self.raw.zadd(self.keys.leases, {delivery: 0})
 
     async def close(self) -> None:
         for each in reversed(self._opened):

@@ -25,6 +25,7 @@ from flashsale.keys import Keys, PlainKeys
 from flashsale.model import (
     Admission,
     Claim,
+    Event,
     GateState,
     Goods,
     Order,
@@ -37,6 +38,7 @@ from flashsale.model import (
 )
 from flashsale.observer import Observer
 from flashsale.order_queue import OrderQueue
+from flashsale.outbox import Outbox
 from flashsale.reports import SyncReport
 from flashsale.sale import FlashSale
 from flashsale.store import OrderStore
@@ -48,6 +50,7 @@ __all__ = [
     "AlreadyLoaded",
     "Claim",
     "CorruptState",
+    "Event",
     "FlashSale",
     "FlashSaleError",
     "Gate",
@@ -64,6 +67,7 @@ __all__ = [
     "OrderQueue",
     "OrderState",
     "OrderStore",
+    "Outbox",
     "Outcome",
     "OutcomeUnknown",
     "Overloaded",

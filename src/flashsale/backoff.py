@@ -5,6 +5,12 @@ from __future__ import annotations
 import random
 
 
+def delay_after(failures: int, base: float, cap: float) -> float:
+    """Returns the seconds to wait after `failures` (1, 2, ...): doubling from `base` to `cap`, cut by up to half."""
+    delay = min(cap, base * 2.0 ** min(failures - 1, 64))
+    return delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
+
+
 class Backoff:
     """Delays that double from `base` to `cap` seconds, each cut by up to half at random so that workers spread out."""
 
@@ -15,9 +21,9 @@ class Backoff:
 
     def reset(self) -> None:
         """It answered: start again from `base`."""
-        self._delay = self._base
+        self._failures = 0
 
     def next(self) -> float:
         """Returns the seconds to wait now."""
-        delay, self._delay = self._delay, min(self._cap, self._delay * 2)
-        return delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
+        self._failures += 1
+        return delay_after(self._failures, self._base, self._cap)

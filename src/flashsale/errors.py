@@ -131,6 +131,30 @@ class Overloaded(NotExecuted):
         self.waiting = waiting
 
 
+class NotSettled(FlashSaleError):
+    """The sale is not over: units are queued, unpaid or dead, or something disagrees. Nothing was removed.
+
+    Attributes:
+        settlement: what stands in the way.
+    """
+
+    def __init__(self, settlement: Any) -> None:
+        super().__init__("the sale is not settled")
+        self.settlement = settlement
+
+
+class UnsafeServer(FlashSaleError):
+    """The Redis server's settings do not suit a sale.
+
+    Attributes:
+        findings: what was found, each with its remedy.
+    """
+
+    def __init__(self, findings: tuple[Any, ...]) -> None:
+        super().__init__("; ".join(str(finding) for finding in findings))
+        self.findings = findings
+
+
 class StoreRequired(FlashSaleError):
     """The operation needs `FlashSale(store=...)`: the database decides it."""
 

@@ -6,6 +6,7 @@ Start flag, access counter, bounded entry. Its answer keeps all but as many unit
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -136,6 +137,12 @@ class Gate:
         self._link.command("HSET", self.keys.window(goods_id), "pause", int(paused))
         self.refusals.forget(goods_id)
 
+    def forget(self, goods_ids: Iterable[str]) -> None:
+        """Removes the gates of these goods."""
+        for goods_id in goods_ids:
+            self._link.command("UNLINK", *self.keys.gate(goods_id))
+            self.refusals.forget(goods_id)
+
     def mirror(
         self, goods_id: str, count: int, booked: int, *, access: int | None = None, paused: bool = False
     ) -> tuple[int, int]:
@@ -261,6 +268,7 @@ class Gate:
 
     def _admission(self, entry: _Entry, code: int, remaining: int) -> Admission | FlashSaleError:
         if code == Code.DONE:
+            self.refusals.forget(entry.goods_id)  # it is open: the others may ask as well
             return Admission(Outcome.ADMITTED, remaining)
         if code not in REFUSALS:
             return goods_error(code, self.sale, entry.goods_id)

@@ -32,6 +32,20 @@ class Keys:
     def _sale(self, name: str) -> str:
         return f"flashsale:{{{self.sale}}}:{name}"
 
+    def of_sale(self) -> tuple[str, ...]:
+        """Every key of the stock that belongs to no one goods."""
+        return (
+            self.meta,
+            self.goods,
+            self.orders,
+            self.order_list,
+            self.bell,
+            self.leases,
+            self.claimed,
+            self.dead,
+            self.holds,
+        )
+
     @staticmethod
     def number(orders: Iterable[Order]) -> dict[str, int]:
         """Numbers the goods of a batch from 1, as the scripts refer to them."""

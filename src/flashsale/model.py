@@ -6,7 +6,6 @@ Pure: nothing here talks to Redis or to a database.
 from __future__ import annotations
 
 import json
-import math
 import re
 import uuid
 from collections.abc import Iterable, Mapping
@@ -105,7 +104,7 @@ def check_int(name: str, value: object, low: int, high: int = MAX_UNITS) -> int:
 
 def check_seconds(name: str, value: object, *, low: float = 0.0, high: float = MAX_TIME) -> float:
     """Returns `value` as float if it is a finite number (not a bool) in low..high."""
-    if type(value) not in {int, float} or not math.isfinite(value) or not low <= value <= high:  # type: ignore[operator,arg-type]
+    if type(value) not in {int, float} or not low <= value <= high:  # type: ignore[operator]  # NaN is in no range
         raise InvalidRequest(name, f"must be seconds in {low:g}..{high:g}")
     return float(value)  # type: ignore[arg-type]
 
@@ -240,7 +239,8 @@ def check_body(text: str) -> None:
         raise InvalidRequest("data", f"the order is nested deeper than {MAX_DEPTH}")
 
 
-_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]', re.DOTALL)
+# The closing quote is optional: a string without end would be searched anew from each of its characters.
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,6 +414,31 @@ class StoredOrder:
 
     order: Order
     state: OrderState
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of an order's state that the host has not handled yet.
+
+    Args:
+        event_id: names the event for ever, so that a handler can recognise one it has met before; grows with time for
+            each order.
+        order: the order.
+        state: where it went: CONFIRMED, CANCELLED, EXPIRED or REJECTED.
+        previous: where it came from; QUEUED when it never held a row's units.
+        attempts: how often the handler has failed on it.
+    """
+
+    event_id: int
+    order: Order
+    state: OrderState
+    previous: OrderState
+    attempts: int = 0
+
+    @property
+    def is_refund(self) -> bool:
+        """True when a paid order was cancelled: money goes back."""
+        return self.state is OrderState.CANCELLED and self.previous is OrderState.CONFIRMED
 
 
 def by_goods(orders: Iterable[Order]) -> dict[str, list[Order]]:

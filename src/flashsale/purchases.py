@@ -149,9 +149,16 @@ class Purchases:
         answers = self._inventory.answer(orders, together=together, gated=True, gate=gate)
         self._notify.batch(len(orders), time.perf_counter() - began)
         for answer in () if together else answers:
-            if isinstance(answer, Receipt) and not answer.accepted and answer.outcome is not Outcome.LIMIT_REACHED:
-                self._gate.refusals.note(answer.goods_id, Admission(answer.outcome, answer.remaining))
+            if isinstance(answer, Receipt) and not answer.replayed:  # a replay says nothing of the gate
+                self._remember(answer)
         return answers
+
+    def _remember(self, receipt: Receipt) -> None:
+        """Keeps a refusal for a while; the first buyer who finds the goods open sends the others to ask as well."""
+        if receipt.accepted or (receipt.outcome is Outcome.LIMIT_REACHED and receipt.remaining > 0):
+            self._gate.refusals.forget(receipt.goods_id)
+        elif receipt.outcome is not Outcome.LIMIT_REACHED:
+            self._gate.refusals.note(receipt.goods_id, Admission(receipt.outcome, receipt.remaining))
 
 
 def _once_more(ask: Callable[[bool], Answer], order_id: str, *, known: bool) -> Answer:
@@ -166,9 +173,10 @@ def _once_more(ask: Callable[[bool], Answer], order_id: str, *, known: bool) -> 
     try:
         return ask(True)  # noqa: FBT003 - the ledger may know it now
     except (NotExecuted, OutcomeUnknown) as error:
-        last = first if isinstance(first, OutcomeUnknown) else error  # the first try may still have happened
-        last.order_id = order_id
-        raise last from error
+        first.order_id = error.order_id = order_id
+        if isinstance(first, OutcomeUnknown):
+            raise first from error  # it may still have happened
+        raise
 
 
 def _refusal(order: Order, admission: Admission) -> Receipt:

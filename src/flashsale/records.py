@@ -31,7 +31,7 @@ def read(text: bytes, order_id: str) -> Record:
     """
     try:
         state, quantity, gated, goods_id, seq, buyer_id = text.decode("ascii").split("|", 5)
-        return Record(OrderState(state), int(quantity), gated == "1", goods_id, int(seq), buyer_id)
+        return Record(OrderState(state), int(quantity), gated in {"1", "3"}, goods_id, int(seq), buyer_id)
     except ValueError as error:
         raise CorruptState(f"the ledger's record of order {order_id!r} is not what flashsale writes") from error
 

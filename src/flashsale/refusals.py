@@ -6,6 +6,7 @@ A remembered answer may only refuse, never admit.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -30,12 +31,16 @@ class Refusals:
     Args:
         keep: seconds; 0 remembers nothing.
         clock: monotonic seconds.
+
+    Attributes:
+        counts: refusals given by this process, by goods; threads may lose a few.
     """
 
     def __init__(self, keep: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._keep = keep
         self._clock = clock
         self._by_goods: dict[str, _Refusal] = {}
+        self.counts: Counter[str] = Counter()
 
     def get(self, goods_id: str) -> Admission | None:
         """Returns the remembered refusal, or None when the caller must ask.
@@ -47,6 +52,7 @@ class Refusals:
             return None
         now = self._clock()
         if now < refusal.fresh_until:
+            self.counts[goods_id] += 1
             return refusal.admission
         refusal.fresh_until = now + self._keep  # the others wait for this caller's answer, one more period at most
         return None
@@ -67,6 +73,7 @@ class Refusals:
         Sold out is kept only at 0 units left: with fewer units than asked, another caller may still buy one.
         """
         outcome = admission.outcome
+        self.counts[goods_id] += 1
         if self._keep > 0 and (outcome in _KEPT or (outcome is Outcome.SOLD_OUT and admission.remaining == 0)):
             self._by_goods[goods_id] = _Refusal(admission, self._clock(), self._keep)
         else:

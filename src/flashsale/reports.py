@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 
-from flashsale.model import Order, OrderState
+from flashsale.model import GateState, Order, OrderState
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +160,29 @@ class Audit:
         """True when nothing disagrees, nothing is lost, and every unit is accounted for."""
         sums = self.moving or all(units.agree for units in self.goods.values())
         return sums and not self.orders and not self.lost and not self.unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The proof at the end of a sale.
+
+    Args:
+        audit: where every unit is.
+        orders: rows of the database, by state.
+        gate: the gate of each goods.
+        refused: refusals that this process gave, by goods; other processes' observers have theirs.
+    """
+
+    audit: Audit
+    orders: Mapping[OrderState, int]
+    gate: Mapping[str, GateState]
+    refused: Mapping[str, int]
+
+    @property
+    def ok(self) -> bool:
+        """True when every unit and every order is accounted for, and nothing is under way."""
+        under_way = self.audit.queued or self.audit.held or self.audit.dead or self.audit.moving
+        return self.audit.ok and not under_way
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from flashsale.clients import Client
 from flashsale.control import Control
-from flashsale.errors import StoreRequired
+from flashsale.errors import StoreRequired, UnsafeServer
 from flashsale.gate import Gate
+from flashsale.health import Finding, judge
 from flashsale.inventory import Inventory
 from flashsale.keys import Keys
 from flashsale.ledger import Ledger
@@ -344,6 +345,31 @@ class FlashSale:
             if step in RELEASED:
                 self.gate.refusals.forget(record.goods_id)
         return self.status(order_id) is state
+
+    def check(self, *, replicas: int = 0, strict: bool = False) -> tuple[Finding, ...]:
+        """Looks at the Redis servers' settings before a sale: eviction, persistence, replicas, version.
+
+        Args:
+            replicas: how many replicas the stock should have.
+            strict: True: raise when anything is found.
+
+        Returns:
+            What was found; empty when all is well.
+
+        Raises:
+            UnsafeServer: something was found, and `strict`.
+        """
+        findings = judge(self._link.info(), replicas=replicas)
+        if strict and findings:
+            raise UnsafeServer(findings)
+        return findings
+
+    def forget(self) -> None:
+        """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first."""
+        goods = self.control.goods()
+        self.gate.forget(goods)
+        stocks = [key for goods_id in goods for key in (self.keys.stock(goods_id), self.keys.buyers(goods_id))]
+        self._link.command("UNLINK", *stocks, *self.keys.of_sale())
 
     # -- life -------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from flashsale.model import Goods, Order, OrderState, Saved, StoredOrder
+from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
 
 
 @runtime_checkable
@@ -15,6 +15,9 @@ class OrderStore(Protocol):
 
     `flashsale.stores.SQLAlchemyStore` is one; `flashsale.testing` ships the suite that a store of your own must pass.
     A method that cannot reach the database, or finds no row of the goods, raises `StoreError` and has done nothing.
+
+    Whoever was told "accepted" must hear how it ended: each order that `save` refuses and each move that `settle` makes
+    (a tombstone too) writes one event in the same transaction. PERSISTED makes none. The `Outbox` delivers them.
     """
 
     def goods(self) -> Iterable[Goods]:
@@ -85,6 +88,36 @@ class OrderStore(Protocol):
 
     def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
         """Returns the next page of rows, by order id, after the order id `after`."""
+        ...
+
+    def events(self, *, now: float, limit: int = 100) -> Sequence[Event]:
+        """Returns events that wait and are due at `now`, oldest first: of each order only the first that waits.
+
+        A dead letter does not wait, and holds back no other. Event ids grow for each order, and none is used again.
+
+        Args:
+            now: epoch seconds of Redis TIME. A new event is due at once.
+            limit: at most so many.
+        """
+        ...
+
+    def delivered(self, event_ids: Collection[int]) -> None:
+        """Forgets events that the host has handled; an unknown id is no error."""
+        ...
+
+    def postpone(self, event_id: int, due_at: float | None) -> None:
+        """Counts a failed attempt, and lets the event wait until `due_at` (epoch seconds), or with None for ever: dead.
+
+        An unknown id is no error.
+        """
+        ...
+
+    def dead_events(self, limit: int = 100) -> Sequence[Event]:
+        """Returns dead letters, oldest first."""
+        ...
+
+    def requeue_events(self) -> int:
+        """Makes all dead letters due again, with no attempt counted, and returns how many."""
         ...
 
     def epoch(self) -> int:

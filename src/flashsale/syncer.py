@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
 from flashsale.auditor import Auditor
-from flashsale.errors import AlreadyLoaded, FlashSaleError, StoreRequired, UnknownGoods
+from flashsale.errors import AlreadyLoaded, FlashSaleError, NotSettled, StoreRequired, UnknownGoods
 from flashsale.model import Goods, OrderState, Stock, check_seconds
 from flashsale.observer import log
 from flashsale.rebuilder import Rebuilder
-from flashsale.reports import Audit, Rebuild, Repair, SyncReport
+from flashsale.reports import Audit, Rebuild, Repair, Settlement, SyncReport
 from flashsale.sale import FlashSale
 from flashsale.store import OrderStore
 from flashsale.waiting import StopEvent, pause, stop_on_signals
@@ -102,6 +103,29 @@ class Syncer:
             CorruptState: the sums do not agree, or another rebuild has begun; the sale stays closed.
         """
         return Rebuilder(self._sale).rebuild()
+
+    def settlement(self) -> Settlement:
+        """Returns the proof at the end of a sale: every unit accounted for, and the orders by state."""
+        audit = self._auditor.audit()
+        counts: Counter[OrderState] = Counter()
+        after = None
+        while rows := self._store.orders(after=after):
+            after = rows[-1].order.order_id
+            counts.update(row.state for row in rows)
+        gate = {goods_id: self._sale.gate.state(goods_id) for goods_id in self._sale.control.goods()}
+        return Settlement(audit=audit, orders=counts, gate=gate, refused=dict(self._sale.gate.refusals.counts))
+
+    def purge(self) -> Settlement:
+        """Removes the sale's keys from Redis, when it is settled. The database keeps everything.
+
+        Raises:
+            NotSettled: units are queued, unpaid or dead, or something disagrees; nothing was removed.
+        """
+        settlement = self.settlement()
+        if not settlement.ok:
+            raise NotSettled(settlement)
+        self._sale.forget()
+        return settlement
 
     def _sync(self, goods: Goods, report: SyncReport) -> SyncReport:
         goods_id = goods.goods_id

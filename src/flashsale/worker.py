@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from flashsale.backoff import Backoff
-from flashsale.errors import FlashSaleError, RowRefused, StoreError, StoreRequired
+from flashsale.errors import CorruptState, FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
 from flashsale.ledger import Adoption
 from flashsale.lua import Code
 from flashsale.model import Claim, Order, OrderState, check_int, check_seconds
@@ -73,38 +74,52 @@ class Worker:
         if unreadable:
             log.error("%d elements of the queue are not orders; they are among the dead", len(unreadable))
             self._queue.bury(unreadable)
-        claims = self._adopted([claim for claim in claims if claim.order is not None])
-        by_id: dict[str, list[Claim]] = {}
-        for claim in claims:
-            by_id.setdefault(_order(claim).order_id, []).append(claim)
+        readable = [claim for claim in claims if claim.order is not None]
         try:
+            claims = self._adopted(readable)
+            by_id: dict[str, list[Claim]] = {}
+            for claim in claims:
+                by_id.setdefault(_order(claim).order_id, []).append(claim)
             standing = self._save([_order(same[0]) for same in by_id.values()])
         except StoreError:
-            self._queue.nack(claims, delay=1.0, burn=False)
+            self._queue.nack(readable, delay=1.0, burn=False)
             raise
-        for order_id, state in standing.items():
-            if state is not OrderState.PERSISTED:
-                self._sale.follow(order_id, state)
-        done = [claim for order_id in standing for claim in by_id[order_id]]
+        settled = {order_id for order_id, state in standing.items() if self._follow(order_id, state)}
+        done = [claim for order_id in settled for claim in by_id[order_id]]
         self._queue.ack(done)
-        self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in standing])
+        self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         self._tell_lag(done)
-        return len(standing)
+        return len(settled)
+
+    def _follow(self, order_id: str, state: OrderState) -> bool:
+        """Makes the ledger follow a release; False when the goods cannot be trusted: that stops only this order."""
+        if state is not OrderState.PERSISTED:
+            try:
+                self._sale.follow(order_id, state)
+            except CorruptState:
+                return False
+        return True
 
     def _adopted(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Brings foreign orders into the ledger; returns the claims that the database may see."""
         adoptions = self._sale.ledger.adopt([_order(claim) for claim in claims])
         pairs = list(zip(claims, adoptions, strict=True))
-        conflicts = [claim for claim, adoption in pairs if adoption.code == Code.CONFLICT]
-        if conflicts:
-            log.error("%d elements of the queue reuse an order id; they are among the dead", len(conflicts))
-            self._queue.bury(conflicts)
+        self._bury_conflicts([claim for claim, adoption in pairs if adoption.code == Code.CONFLICT])
         self._give_up_or_wait([claim for claim, adoption in pairs if adoption.code in {Code.UNKNOWN, Code.CORRUPT}])
         rejected = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
         for claim in rejected:
-            self._store.settle(_order(claim), OrderState.REJECTED)
+            try:
+                self._store.settle(_order(claim), OrderState.REJECTED)
+            except OrderConflict:
+                self._bury_conflicts([claim])
         self._queue.ack(rejected)
         return [claim for claim, adoption in pairs if _may_be_saved(adoption)]
+
+    def _bury_conflicts(self, claims: Sequence[Claim]) -> None:
+        """Buries elements, but not the orders that the ledger has under their ids: those are other ones."""
+        if claims:
+            log.error("%d elements of the queue reuse an order id; they are among the dead", len(claims))
+            self._queue.bury([replace(claim, order=None) for claim in claims])
 
     def _save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
         """Saves a batch; a row that the database refuses is found by splitting.

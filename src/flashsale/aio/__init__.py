@@ -3,6 +3,7 @@
 from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.order_queue import OrderQueue
+from flashsale.aio.outbox import Outbox
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.syncer import Syncer
@@ -26,6 +27,7 @@ from flashsale.keys import Keys, PlainKeys
 from flashsale.model import (
     Admission,
     Claim,
+    Event,
     GateState,
     Goods,
     Order,
@@ -45,6 +47,7 @@ __all__ = [
     "AsyncOrderStore",
     "Claim",
     "CorruptState",
+    "Event",
     "FlashSale",
     "FlashSaleError",
     "Gate",
@@ -60,6 +63,7 @@ __all__ = [
     "OrderConflict",
     "OrderQueue",
     "OrderState",
+    "Outbox",
     "Outcome",
     "OutcomeUnknown",
     "Overloaded",

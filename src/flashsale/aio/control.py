@@ -56,9 +56,13 @@ class Control:
         if code == Code.REFUSED:
             raise InvalidRequest("sale", "it is closed; only a rebuild opens it")
 
-    async def lead(self, token: str, lease: float) -> bool:
-        """Takes, renews or (with a lease of 0) returns the syncer's lease, in seconds; False: another one leads."""
-        return bool(await self._link.run("lead", [self._keys.meta], [token, f"{lease:.6f}"]))
+    async def lead(self, token: str, lease: float, *, role: str = "leader") -> int:
+        """Takes, renews or (with a lease of 0) returns the lease of a role, in seconds; the syncers' unless told.
+
+        Returns:
+            0 when another one leads; 2 when this one led before and nobody else has since; else 1.
+        """
+        return int(await self._link.run("lead", [self._keys.meta], [role, token, f"{lease:.6f}"]))
 
     async def close(self, epoch: int) -> None:
         """Begins an epoch, closed: nothing is sold until `open`."""

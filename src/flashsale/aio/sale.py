@@ -15,7 +15,8 @@ from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.purchases import Purchases
 from flashsale.aio.scripts import Link
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.errors import StoreRequired
+from flashsale.errors import StoreRequired, UnsafeServer
+from flashsale.health import Finding, judge
 from flashsale.keys import Keys
 from flashsale.model import (
     MAX_UNITS,
@@ -347,6 +348,31 @@ class FlashSale:
             if step in RELEASED:
                 self.gate.refusals.forget(record.goods_id)
         return await self.status(order_id) is state
+
+    async def check(self, *, replicas: int = 0, strict: bool = False) -> tuple[Finding, ...]:
+        """Looks at the Redis servers' settings before a sale: eviction, persistence, replicas, version.
+
+        Args:
+            replicas: how many replicas the stock should have.
+            strict: True: raise when anything is found.
+
+        Returns:
+            What was found; empty when all is well.
+
+        Raises:
+            UnsafeServer: something was found, and `strict`.
+        """
+        findings = judge(await self._link.info(), replicas=replicas)
+        if strict and findings:
+            raise UnsafeServer(findings)
+        return findings
+
+    async def forget(self) -> None:
+        """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first."""
+        goods = await self.control.goods()
+        await self.gate.forget(goods)
+        stocks = [key for goods_id in goods for key in (self.keys.stock(goods_id), self.keys.buyers(goods_id))]
+        await self._link.command("UNLINK", *stocks, *self.keys.of_sale())
 
     # -- life -------------------------------------------------------------------------------------------------------
 

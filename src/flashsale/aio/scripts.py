@@ -6,44 +6,33 @@ know on which side of the send an error came: before it nothing happened, after 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
+from hiredis import pack_command
 from redis import exceptions
-from redis.asyncio import RedisCluster
 
 from flashsale.aio.clients import Client, private
-from flashsale.errors import CorruptState, FlashSaleError, NotExecuted, OutcomeUnknown
+from flashsale.aio.servers import Address
+from flashsale.errors import NotExecuted
+from flashsale.faults import is_stale, sent, shown, unsent
 from flashsale.lua import SCRIPTS, Script
 
 Argument: TypeAlias = str | bytes | int | float
 
-# What a server answers when it refused before the first write. Inside a script's error the prefix stands in the middle.
-_REFUSED: Final = re.compile(
-    r"(?:^|[ -])(ASK|BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|MOVED|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|"
-    r"UNKILLABLE|WRONGPASS)\b"
-)
-_CORRUPT: Final = re.compile(r"(?:^|[ -])WRONGTYPE\b")
-# Refusals after which the connection points at the wrong server, or at a server that will not serve it.
-_STALE: Final = frozenset({"READONLY", "MASTERDOWN", "NOAUTH", "LOADING"})
-# Raised by redis-py for an answer of the server, though their classes say that the connection failed.
-_ANSWERS: Final = (exceptions.ResponseError, exceptions.BusyLoadingError, exceptions.AuthenticationError)
+REDIRECTS: Final = 5  # of one request, on a Cluster
 
 
 class Link:
     """Our own connections to the servers of the host's client."""
 
     def __init__(self, client: Client) -> None:
-        self._client = private(client)
-        self._pool: Any = None if isinstance(self._client, RedisCluster) else self._client.connection_pool
-        self.host_client = client
+        self._servers = private(client)
 
     @property
     def socket_timeout(self) -> float:
         """Seconds after which a read fails; blocking commands wait for less."""
-        settings = self._pool.connection_kwargs if self._pool else {}
-        return float(settings.get("socket_timeout") or 5.0)
+        return self._servers.socket_timeout
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Argument] = ()) -> Any:
         """Runs the script `name` once and returns its reply.
@@ -53,91 +42,125 @@ class Link:
             OutcomeUnknown: sent, no whole reply.
             CorruptState: a key has the wrong type; nothing was changed.
         """
+        return (await self.run_behind((), name, keys, args))[0]
+
+    async def run_behind(
+        self, barrier: Sequence[Argument], name: str, keys: Sequence[str], args: Sequence[Argument]
+    ) -> tuple[Any, Any]:
+        """Runs a script, then `barrier` (WAIT, WAITAOF) on the same connection: only there does it count.
+
+        Returns:
+            The script's reply, and the barrier's: None when it did not come, though the script has run.
+        """
         script = SCRIPTS[name]
         try:
-            return await self._send("EVALSHA", script.sha, len(keys), *keys, *args)
+            return await self._send(keys[0], "EVALSHA", script.sha, len(keys), *keys, *args, barrier=barrier)
         except exceptions.NoScriptError:
             pass
         try:
-            return await self._send("EVAL", script.text, len(keys), *keys, *args)
+            return await self._send(keys[0], "EVAL", script.text, len(keys), *keys, *args, barrier=barrier)
         except exceptions.NoScriptError as error:
             raise NotExecuted("the server does not keep scripts") from error
 
+    async def info(self) -> dict[str, str]:
+        """Returns the server's INFO; empty where it has none, or where there is no one server, as on a Cluster."""
+        if len(await self._find(None)) > 1:
+            return {}
+        try:
+            text = await self.command("INFO")
+        except NotExecuted as error:
+            if error.reason in {"unknown command", "NOPERM"}:
+                return {}
+            raise
+        lines = text.decode("utf-8", "replace").splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
     async def load(self, scripts: Sequence[Script]) -> list[str]:
         """SCRIPT LOADs the scripts, on every primary of a cluster; returns their SHA1s."""
-        if isinstance(self._client, RedisCluster):
+        for address in await self._find(None):
             for script in scripts:
-                await self._routed("SCRIPT LOAD", script.text)
-        else:
-            for script in scripts:
-                await self._send("SCRIPT LOAD", script.text)
+                await self._exchange(address, _pack("SCRIPT", "LOAD", script.text))
         return [script.sha for script in scripts]
 
     async def command(self, *command: Argument) -> Any:
-        """Sends one plain command and returns its reply; errors as in `run`."""
-        return await self._send(*command)
+        """Sends one plain command, its key first, and returns its reply; errors as in `run`."""
+        return (await self._send(str(command[1]) if len(command) > 1 else None, *command))[0]
 
     async def close(self) -> None:
         """Closes our connections; the host's stay."""
-        await self._client.aclose()
-        if self._pool is not None:
-            await self._pool.disconnect()
+        await self._servers.close()
 
-    async def _send(self, *command: Argument) -> Any:
-        if self._pool is None:
-            return await self._routed(*command)
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _find(self, key: str | None) -> Sequence[Address]:
         try:
-            connection = await self._pool.get_connection()
-        except (exceptions.RedisError, OSError) as error:
-            raise NotExecuted(f"no connection to Redis: {type(error).__name__}") from error
-        whole = False
+            return await self._servers.find(key)
+        except Exception as error:
+            raise unsent(error) from error
+
+    async def _send(self, key: str | None, *command: Argument, barrier: Sequence[Argument] = ()) -> tuple[Any, Any]:
+        """Sends to the server that has `key`, and goes where a Cluster sends us instead."""
+        packed = _pack(*command)
+        address, asking = (await self._find(key))[0], False
+        for _ in range(REDIRECTS):
+            try:
+                return await self._exchange(address, packed, barrier, asking=asking)
+            except NotExecuted as refusal:
+                if refusal.reason not in {"ASK", "MOVED"}:
+                    raise
+                asking = refusal.reason == "ASK"
+                onward = self._servers.redirect(address, str(refusal.__cause__), moved=not asking)
+                if onward is None:
+                    raise
+                address = onward
+        raise NotExecuted("the cluster sends us around in circles", reason="MOVED")
+
+    async def _exchange(
+        self, address: Address, packed: bytes, barrier: Sequence[Argument] = (), *, asking: bool = False
+    ) -> tuple[Any, Any]:
+        """Sends one request and reads its one reply: a connection with anything unread never goes back to the pool."""
+        pool = self._servers.pool(address)
         try:
-            await connection.send_command(*command)
+            connection = await pool.get_connection()
+        except Exception as error:
+            self._servers.forget(address)
+            raise unsent(error) from error
+        whole = begun = False
+        try:
+            await connection.check_health()
+            if asking:
+                await connection.send_packed_command([_pack("ASKING")], check_health=False)
+                await connection.read_response()
+            begun = True
+            await connection.send_packed_command([packed], check_health=False)
             reply = await connection.read_response()
+            whole = not barrier
+            if whole:
+                return reply, None
+            try:
+                await connection.send_packed_command([_pack(*barrier)], check_health=False)
+                acknowledged = await connection.read_response()
+            except (exceptions.RedisError, OSError):
+                return reply, None
             whole = True
-            return reply
+            return reply, acknowledged
         except exceptions.NoScriptError:
             whole = True
             raise
-        except _ANSWERS as error:
-            refusal = translate(error)
-            whole = not (isinstance(refusal, NotExecuted) and refusal.reason in _STALE)
-            raise refusal from error
-        except (exceptions.RedisError, OSError) as error:
-            raise OutcomeUnknown(f"no reply from Redis: {type(error).__name__}") from error
-        finally:
+        except Exception as error:  # noqa: BLE001  whatever it is: what counts is on which side of the send it came
+            failure = sent(error) if begun else unsent(error)
+            whole = isinstance(error, exceptions.ResponseError) and not is_stale(failure)
             if not whole:
-                await connection.disconnect()
-            await self._pool.release(connection)
-
-    async def _routed(self, *command: Argument) -> Any:
-        """On a Cluster the client routes; it follows MOVED and ASK, and does not retry."""
-        try:
-            return await self._client.execute_command(*command)
-        except exceptions.NoScriptError:
-            raise
-        except (exceptions.ClusterDownError, exceptions.SlotNotCoveredError) as error:
-            raise NotExecuted(f"the cluster does not serve this slot: {type(error).__name__}") from error
-        except _ANSWERS as error:
-            raise translate(error) from error
-        except (exceptions.RedisError, OSError) as error:
-            raise OutcomeUnknown(f"no reply from Redis: {type(error).__name__}") from error
+                self._servers.forget(address)
+            raise failure from shown(error)
+        finally:
+            try:
+                if not whole:
+                    await connection.disconnect(True)  # noqa: FBT003  without waiting; older releases know no name
+            finally:
+                await pool.release(connection)
 
 
-def translate(error: Exception) -> FlashSaleError:
-    """Returns our error for an answer of the server. Its text is not quoted: it may hold arguments."""
-    text = str(error)
-    if isinstance(error, exceptions.BusyLoadingError):
-        return NotExecuted("Redis refused: LOADING", reason="LOADING")
-    if isinstance(error, (exceptions.AuthenticationError, exceptions.NoPermissionError)):
-        return NotExecuted("Redis refused: NOPERM", reason="NOAUTH")
-    # redis-py strips some prefixes and names the class instead.
-    if isinstance(error, exceptions.ReadOnlyError):
-        return NotExecuted("Redis refused: READONLY", reason="READONLY")
-    if isinstance(error, exceptions.OutOfMemoryError):
-        return NotExecuted("Redis refused: OOM", reason="OOM")
-    if refused := _REFUSED.search(text):
-        return NotExecuted(f"Redis refused: {refused[1]}", reason=refused[1])
-    if _CORRUPT.search(text):
-        return CorruptState("a key has the wrong type")
-    return OutcomeUnknown(f"Redis answered with an error: {type(error).__name__}")
+def _pack(*command: Argument) -> bytes:
+    packed: bytes = pack_command(command)  # type: ignore[arg-type]  # its stub says a tuple of one
+    return packed

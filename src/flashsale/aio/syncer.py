@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -11,10 +12,10 @@ from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
-from flashsale.errors import AlreadyLoaded, FlashSaleError, StoreRequired, UnknownGoods
+from flashsale.errors import AlreadyLoaded, FlashSaleError, NotSettled, StoreRequired, UnknownGoods
 from flashsale.model import Goods, OrderState, Stock, check_seconds
 from flashsale.observer import log
-from flashsale.reports import Audit, Rebuild, Repair, SyncReport
+from flashsale.reports import Audit, Rebuild, Repair, Settlement, SyncReport
 
 
 class Syncer:
@@ -101,6 +102,29 @@ class Syncer:
             CorruptState: the sums do not agree, or another rebuild has begun; the sale stays closed.
         """
         return await Rebuilder(self._sale).rebuild()
+
+    async def settlement(self) -> Settlement:
+        """Returns the proof at the end of a sale: every unit accounted for, and the orders by state."""
+        audit = await self._auditor.audit()
+        counts: Counter[OrderState] = Counter()
+        after = None
+        while rows := await self._store.orders(after=after):
+            after = rows[-1].order.order_id
+            counts.update(row.state for row in rows)
+        gate = {goods_id: await self._sale.gate.state(goods_id) for goods_id in await self._sale.control.goods()}
+        return Settlement(audit=audit, orders=counts, gate=gate, refused=dict(self._sale.gate.refusals.counts))
+
+    async def purge(self) -> Settlement:
+        """Removes the sale's keys from Redis, when it is settled. The database keeps everything.
+
+        Raises:
+            NotSettled: units are queued, unpaid or dead, or something disagrees; nothing was removed.
+        """
+        settlement = await self.settlement()
+        if not settlement.ok:
+            raise NotSettled(settlement)
+        await self._sale.forget()
+        return settlement
 
     async def _sync(self, goods: Goods, report: SyncReport) -> SyncReport:
         goods_id = goods.goods_id

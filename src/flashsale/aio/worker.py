@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from flashsale.aio.ledger import Adoption
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
 from flashsale.backoff import Backoff
-from flashsale.errors import FlashSaleError, RowRefused, StoreError, StoreRequired
+from flashsale.errors import CorruptState, FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
 from flashsale.lua import Code
 from flashsale.model import Claim, Order, OrderState, check_int, check_seconds
 from flashsale.observer import log
@@ -72,40 +73,54 @@ class Worker:
         if unreadable:
             log.error("%d elements of the queue are not orders; they are among the dead", len(unreadable))
             await self._queue.bury(unreadable)
-        claims = await self._adopted([claim for claim in claims if claim.order is not None])
-        by_id: dict[str, list[Claim]] = {}
-        for claim in claims:
-            by_id.setdefault(_order(claim).order_id, []).append(claim)
+        readable = [claim for claim in claims if claim.order is not None]
         try:
+            claims = await self._adopted(readable)
+            by_id: dict[str, list[Claim]] = {}
+            for claim in claims:
+                by_id.setdefault(_order(claim).order_id, []).append(claim)
             standing = await self._save([_order(same[0]) for same in by_id.values()])
         except StoreError:
-            await self._queue.nack(claims, delay=1.0, burn=False)
+            await self._queue.nack(readable, delay=1.0, burn=False)
             raise
-        for order_id, state in standing.items():
-            if state is not OrderState.PERSISTED:
-                await self._sale.follow(order_id, state)
-        done = [claim for order_id in standing for claim in by_id[order_id]]
+        settled = {order_id for order_id, state in standing.items() if await self._follow(order_id, state)}
+        done = [claim for order_id in settled for claim in by_id[order_id]]
         await self._queue.ack(done)
-        await self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in standing])
+        await self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         await self._tell_lag(done)
-        return len(standing)
+        return len(settled)
+
+    async def _follow(self, order_id: str, state: OrderState) -> bool:
+        """Makes the ledger follow a release; False when the goods cannot be trusted: that stops only this order."""
+        if state is not OrderState.PERSISTED:
+            try:
+                await self._sale.follow(order_id, state)
+            except CorruptState:
+                return False
+        return True
 
     async def _adopted(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Brings foreign orders into the ledger; returns the claims that the database may see."""
         adoptions = await self._sale.ledger.adopt([_order(claim) for claim in claims])
         pairs = list(zip(claims, adoptions, strict=True))
-        conflicts = [claim for claim, adoption in pairs if adoption.code == Code.CONFLICT]
-        if conflicts:
-            log.error("%d elements of the queue reuse an order id; they are among the dead", len(conflicts))
-            await self._queue.bury(conflicts)
+        await self._bury_conflicts([claim for claim, adoption in pairs if adoption.code == Code.CONFLICT])
         await self._give_up_or_wait(
             [claim for claim, adoption in pairs if adoption.code in {Code.UNKNOWN, Code.CORRUPT}]
         )
         rejected = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
         for claim in rejected:
-            await self._store.settle(_order(claim), OrderState.REJECTED)
+            try:
+                await self._store.settle(_order(claim), OrderState.REJECTED)
+            except OrderConflict:
+                await self._bury_conflicts([claim])
         await self._queue.ack(rejected)
         return [claim for claim, adoption in pairs if _may_be_saved(adoption)]
+
+    async def _bury_conflicts(self, claims: Sequence[Claim]) -> None:
+        """Buries elements, but not the orders that the ledger has under their ids: those are other ones."""
+        if claims:
+            log.error("%d elements of the queue reuse an order id; they are among the dead", len(claims))
+            await self._queue.bury([replace(claim, order=None) for claim in claims])
 
     async def _save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
         """Saves a batch; a row that the database refuses is found by splitting.

@@ -20,12 +20,12 @@ from redis.asyncio import Redis
 from flashsale.aio import FlashSale
 from flashsale.aio.stores import SQLAlchemyStore
 from flashsale.demo.options import GOODS_ID, PER_BUYER
+from flashsale.demo.processes import LINE
 from flashsale.demo.tally import Purchase, Tally
 from flashsale.errors import FlashSaleError, NotExecuted, OutcomeUnknown
 from flashsale.model import OrderState, Outcome, Receipt
 
 EVERY: Final = 0.2  # seconds between tallies
-LINE: Final = 2**27  # bytes of one JSON line, at most
 _TRIES: Final = 6
 _AT_ONCE: Final = 8  # buyers of one process at the database at a time
 _SHUT: Final = frozenset({Outcome.NOT_STARTED, Outcome.PAUSED})
@@ -115,7 +115,7 @@ class Crowd:
         self._sale = FlashSale(
             client, share.sale, store=store, observer=_Watch(self.tally), max_waiting=4 * share.buyers
         )
-        random = Random(f"{share.seed}:{share.first}")
+        random = Random(f"{share.seed}:{share.first}")  # noqa: S311 - habits, not secrets
         numbers = range(share.first, share.first + share.buyers)
         self._buyers = [Buyer.draw(number, share.arrivals, random) for number in numbers]
         self._waiting: list[Buyer] = []
@@ -123,7 +123,7 @@ class Crowd:
         self._last_call = asyncio.Event()
         self._at_database = asyncio.Semaphore(_AT_ONCE)
         self._resale = False
-        self._queue: asyncio.Future[None] | None = None
+        self._queue: asyncio.Future[list[None]] | None = None
 
     async def aclose(self) -> None:
         """Closes connections."""
@@ -202,16 +202,17 @@ class Crowd:
 
     async def _ask(self, buyer: Buyer, order_id: str | None = None) -> Receipt | None:
         """Buys, again with the same order id where the answer was lost; None when it never came."""
+        failure = ""
         for attempt in range(_TRIES):
             try:
                 receipt = await self._sale.buy(GOODS_ID, buyer.buyer_id, buyer.quantity, order_id=order_id)
             except (NotExecuted, OutcomeUnknown) as error:
-                order_id = error.order_id
+                order_id, failure = error.order_id, f"{type(error).__name__}: {error}"
                 await asyncio.sleep(0.1 * 2**attempt)
             else:
                 self._note(buyer, receipt)
                 return receipt
-        self.tally.unanswered += 1
+        self.tally.unanswered[failure] += 1
         return None
 
     async def _settle(self, settle: Callable[[str], Awaitable[OrderState | None]], order_id: str) -> OrderState | None:
@@ -279,6 +280,8 @@ async def main() -> None:
             async with asyncio.timeout(share.patience):
                 await play()
             _say(cue, crowd.tally, purchases=cue == "close")
+        reporter.cancel()  # the last tally is the complete one
+        await cues.readline()
     finally:
         reporter.cancel()
         await crowd.aclose()

@@ -6,13 +6,14 @@ and is always stopped.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,9 +22,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from flashsale.demo.options import DemoError, OptionError
+from flashsale.demo.processes import running
 
 _STARTING: Final = 15.0  # seconds
-_STOPPING: Final = 5.0
 
 
 class Server(NamedTuple):
@@ -40,8 +41,8 @@ class Server(NamedTuple):
     ours: bool
 
 
-@contextmanager
-def redis_for(url: str | None, folder: Path) -> Iterator[Server]:
+@asynccontextmanager
+async def redis_for(url: str | None, folder: Path) -> AsyncIterator[Server]:
     """Gives the host's server at `url`; without one, starts the best that is to be found.
 
     Args:
@@ -53,21 +54,16 @@ def redis_for(url: str | None, folder: Path) -> Iterator[Server]:
         DemoError: no server could be started.
     """
     if url is not None:
-        yield Server(url, _introduce(url), ours=False)
+        yield Server(url, introduce(url), ours=False)
         return
-    failures = []
-    for label, executable in candidates():
-        try:
-            process = _start(executable, folder)
-        except DemoError as error:
-            failures.append(f"{label}: {error}")
-            continue
-        with _stopping(process):
-            ours = f"unix://{folder / 'redis.sock'}"
-            yield Server(ours, f"{_introduce(ours)}, {label}", ours=True)
-        return
-    with fake(failures) as server:
-        yield server
+    async with AsyncExitStack() as stack:
+        for label, executable in candidates():
+            with suppress(DemoError):  # the next one may start
+                ours = await stack.enter_async_context(_redis(executable, folder))
+                yield Server(ours, f"{introduce(ours)}, {label}", ours=True)
+                return
+        ours = await stack.enter_async_context(_fakeredis(folder))
+        yield Server(ours, "fakeredis' TCP server: no Redis was found; it is slow, but plays by the rules", ours=True)
 
 
 def candidates() -> Iterator[tuple[str, str]]:
@@ -81,26 +77,12 @@ def candidates() -> Iterator[tuple[str, str]]:
         return
 
 
-@contextmanager
-def fake(failures: Sequence[str] = ()) -> Iterator[Server]:
-    """Runs fakeredis' TCP server in a process of its own."""
-    command = [sys.executable, "-m", "flashsale.demo.fake_server"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-    with _stopping(process):
-        assert process.stdout is not None
-        port = process.stdout.readline().strip().decode()  # it prints its port, or ends
-        if not port:
-            raise DemoError("\n".join(["no Redis could be started", *failures, "fakeredis: see above"]))
-        url = f"redis://127.0.0.1:{port}/0"
-        yield Server(url, "fakeredis' TCP server (no Redis was found; slow, but the rules are the same)", ours=True)
-
-
 def client(url: str, *, timeout: float = 5.0) -> redis.Redis:
     """Returns a client that tries once, with bytes replies."""
     return redis.Redis.from_url(url, socket_timeout=timeout, retry=Retry(NoBackoff(), 0), decode_responses=False)
 
 
-def _introduce(url: str) -> str:
+def introduce(url: str) -> str:
     """Returns name and version of the server at `url`, once it has answered."""
     try:
         with client(url) as connection:
@@ -122,32 +104,46 @@ def _introduce(url: str) -> str:
     return f"Redis {info.get('redis_version', '')}".strip()
 
 
-def _start(executable: str, folder: Path) -> subprocess.Popen[bytes]:
-    """Starts a Redis that keeps nothing on disk, and waits until it answers."""
+@asynccontextmanager
+async def _redis(executable: str, folder: Path) -> AsyncIterator[str]:
+    """Runs a Redis that keeps nothing on disk; gives its URL once it answers."""
     socket, log = folder / "redis.sock", folder / "redis.log"
     settings = {"port": "0", "unixsocket": str(socket), "unixsocketperm": "700", "daemonize": "no", "save": ""}
-    settings |= {"appendonly": "no", "dir": str(folder), "logfile": str(log)}
+    settings |= {"appendonly": "no", "dir": str(folder)}
     command = [executable, *(word for name, value in settings.items() for word in (f"--{name}", value))]
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the demo, which stops its servers last
-        )
-    except OSError as error:
-        raise DemoError(str(error)) from error
-    deadline = time.monotonic() + _STARTING
-    try:
+    async with _started(command, log) as process:
+        deadline = time.monotonic() + _STARTING
         while not _answers(socket):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise DemoError("it did not start")
-            time.sleep(0.02)
-    except BaseException:
-        stop(process)
-        raise
-    return process
+            if process.returncode is not None or time.monotonic() > deadline:
+                raise DemoError(f"{executable} did not start")
+            await asyncio.sleep(0.02)
+        yield f"unix://{socket}"
+
+
+@asynccontextmanager
+async def _fakeredis(folder: Path) -> AsyncIterator[str]:
+    """Runs fakeredis' TCP server; gives its URL once it listens."""
+    log = folder / "fakeredis.log"
+    async with _started([sys.executable, "-m", "flashsale.demo.fake_server"], log) as process:
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(_STARTING):
+                port = (await process.stdout.readline()).strip().decode()
+        except TimeoutError:
+            port = ""
+        if not port:
+            raise DemoError(f"no Redis could be started, nor fakeredis:\n{log.read_text(errors='replace')[-2000:]}")
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@asynccontextmanager
+async def _started(command: Sequence[str], log: Path) -> AsyncIterator[Process]:
+    async with AsyncExitStack() as stack:
+        try:
+            process = await stack.enter_async_context(running(command, log=log, talks=True))
+        except OSError as error:
+            raise DemoError(f"{command[0]}: {error}") from error
+        yield process
 
 
 def _answers(socket: Path) -> bool:
@@ -156,24 +152,3 @@ def _answers(socket: Path) -> bool:
             return bool(connection.ping())
     except redis.RedisError:
         return False
-
-
-@contextmanager
-def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        stop(process)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process that we started: SIGTERM, and SIGKILL if that is not enough."""
-    process.terminate()
-    try:
-        process.wait(_STOPPING)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()

@@ -156,14 +156,14 @@ def _order_checks(books: tuple[Book, Book, Book]) -> Iterable[Check]:
     buyers, ledger, rows = books
     known = len(buyers.keys() | ledger.keys() | rows.keys())
     same = sum(buyers.get(order_id) == ledger.get(order_id) == entry for order_id, entry in rows.items())
-    yield Check("every order is the same on all three sides", f"{same} of {known}", same == known)
+    yield Check("all orders the same on three sides", f"{same} of {known}", same == known)
     holders: Counter[str] = Counter()
     for entry in rows.values():
         holders[entry.buyer_id] += entry.quantity if _is_held(entry) else 0
     most = max(holders.values(), default=0)
     yield Check(f"nobody holds more than {PER_BUYER} units", f"at most {most}", most <= PER_BUYER)
     unwanted = sum(entry.state not in _WANTED for entry in rows.values())
-    yield Check("no order was rejected, expired or left behind", f"{unwanted} were", unwanted == 0)
+    yield Check("no order rejected, expired, left behind", f"{unwanted} were", unwanted == 0)
 
 
 def _unit_checks(units: int, tally: Tally, redis: RedisSide, database: DatabaseSide) -> Iterable[Check]:
@@ -178,21 +178,23 @@ def _unit_checks(units: int, tally: Tally, redis: RedisSide, database: DatabaseS
     ledger = _units(redis.ledger, _is_held)
     sums = f"{ledger} + {redis.direct} = {redis.booked}"
     yield Check("ledger + direct = Booked", sums, ledger == redis.booked and redis.direct == 0)
-    yield Check("the gate lets as many pass as there are", f"{redis.count} of {redis.total}", redis.count == redis.total)
-    yield Check("nothing waits in Redis, in a lease or among the dead", f"{redis.waiting} do", redis.waiting == 0)
+    yield Check("the gate's count is the stock's total", f"{redis.count} of {redis.total}", redis.count == redis.total)
+    yield Check("nothing waits: queue, leases, dead", f"{redis.waiting} wait", redis.waiting == 0)
 
 
 def _process_checks(tally: Tally, exits: Mapping[str, int]) -> Iterable[Check]:
     answers, seen = tally.answers.total(), tally.observed.total()
-    yield Check("every answer was seen by the observer", f"{answers} = {seen}", tally.answers == tally.observed)
+    yield Check("the observer saw every answer", f"{answers} = {seen}", tally.answers == tally.observed)
     accepted, orders = tally.answers[Outcome.ACCEPTED], len(tally.purchases)
     sums = f"{accepted} - {tally.replays} = {orders}"
     yield Check("accepted answers - repeats = orders", sums, accepted - tally.replays == orders)
     sums = f"{tally.replays} of {tally.repeats}"
     yield Check("asking twice was asking once", sums, tally.replays == tally.repeats)
-    yield Check("nobody was left without an answer", f"{tally.unanswered} were", tally.unanswered == 0)
-    codes = ", ".join(f"{name} {code}" for name, code in exits.items())
-    yield Check("all processes ended with exit code 0", codes, not any(exits.values()))
+    reasons = "".join(f"; {reason}" for reason in tally.unanswered)
+    lost = tally.unanswered.total()
+    yield Check("nobody is left without an answer", f"{lost} are{reasons}", lost == 0)
+    codes = f"exit codes {' '.join(str(code) for code in exits.values())}"
+    yield Check("all processes ended well", codes, not any(exits.values()))
 
 
 _WANTED = {OrderState.PERSISTED, OrderState.CONFIRMED, OrderState.CANCELLED}

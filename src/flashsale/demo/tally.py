@@ -29,7 +29,8 @@ class Tally:
         repeats: purchases asked for a second time with the same order id.
         replays: of those, the ones answered with the first order again.
         statuses: status queries answered.
-        unanswered: purchases whose outcome a buyer never learnt.
+        cancelled: orders that their buyers cancelled.
+        unanswered: purchases whose outcome a buyer never learnt, by the last error.
         purchases: accepted orders by order id.
     """
 
@@ -38,8 +39,8 @@ class Tally:
     repeats: int = 0
     replays: int = 0
     statuses: int = 0
-    unanswered: int = 0
     cancelled: int = 0
+    unanswered: Counter[str] = field(default_factory=Counter)
     purchases: dict[str, Purchase] = field(default_factory=dict)
 
     def to_json(self, *, purchases: bool) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class Tally:
             order_id: Purchase(buyer_id, quantity, resale, OrderState(state))
             for order_id, (buyer_id, quantity, resale, state) in wire["purchases"].items()
         }
-        counters = {name: Counter(wire[name]) for name in ("answers", "observed")}
+        counters = {name: Counter(wire[name]) for name in ("answers", "observed", "unanswered")}
         return cls(**{**wire, **counters, "purchases": purchases})
 
     def __add__(self, other: Tally) -> Tally:

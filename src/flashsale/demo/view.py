@@ -9,6 +9,7 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -27,7 +28,7 @@ class Scene:
         units: units for sale.
         booked: of them sold.
         passed: units that passed the gate.
-        waiting: orders on their way to the database.
+        waiting: orders queued on their way to the database.
         tally: what buyers have seen.
     """
 
@@ -40,16 +41,15 @@ class Scene:
 
     def figures(self) -> dict[str, str]:
         """Returns the numbers to show, by name."""
-        answers = {f"answers {name}": count for name, count in sorted(self.tally.answers.items())}
         numbers = {
-            "sold": f"{self.booked:,} of {self.units:,}",
+            "units sold": self.booked,
             "passed the gate": self.passed,
-            "on the way to the database": self.waiting,
-            **answers,
+            "queued": self.waiting,
+            **dict(sorted(self.tally.answers.items())),
             "status queries": self.tally.statuses,
             "cancelled": self.tally.cancelled,
         }
-        return {name: f"{number:,}" if isinstance(number, int) else number for name, number in numbers.items()}
+        return {name: f"{number:,}" for name, number in numbers.items()}
 
 
 class View:
@@ -82,7 +82,7 @@ class View:
     def say(self, text: str) -> None:
         """Writes a line that stays."""
         clock = f"{time.monotonic() - self._began:5.1f} s"
-        self._console.print(f"[dim]{clock}[/dim]  [bold]{text}[/bold]", soft_wrap=True)
+        self._console.print(f"[dim]{clock}[/dim]  [bold]{escape(text)}[/bold]", soft_wrap=True)
 
     def show(self, scene: Scene) -> None:
         """Shows where the play stands."""
@@ -93,15 +93,15 @@ class View:
             figures = ", ".join(f"{name} {number}" for name, number in scene.figures().items())
             self._console.print(f"{self._line_at - self._began:5.1f} s  {scene.title}: {figures}", soft_wrap=True)
 
-    def settle(self, settlement: Settlement, seconds: float) -> None:
+    def settle(self, settlement: Settlement) -> None:
         """Writes the settlement."""
-        self._console.print(_numbers(settlement), soft_wrap=False)
+        self._console.print(_numbers(settlement))
         self._console.print(_checks(settlement))
         for name, counts in (("refused", settlement.refusals), ("rows in the database", settlement.rows)):
             listed = ", ".join(f"{state} {count:,}" for state, count in counts.items()) or "none"
             self._console.print(f"{name}: {listed}", soft_wrap=True)
         verdict = "[green]every number agrees[/green]" if settlement.agrees else "[red]the numbers DISAGREE[/red]"
-        self._console.print(f"[bold]{verdict}[/bold] after {seconds:.1f} s")
+        self._console.print(f"[bold]{verdict}[/bold] after {time.monotonic() - self._began:.1f} s")
 
 
 def _panel(scene: Scene) -> Panel:
@@ -109,7 +109,7 @@ def _panel(scene: Scene) -> Panel:
     for name, number in scene.figures().items():
         figures.add_row(name, Text(number, justify="right"))
     bar = ProgressBar(total=max(1, scene.units), completed=scene.booked)
-    return Panel(Group(bar, figures), title=scene.title, width=60)
+    return Panel(Group(bar, figures), title=f"{scene.title}; {scene.units:,} units", width=60)
 
 
 def _numbers(settlement: Settlement) -> Table:
@@ -124,11 +124,11 @@ def _numbers(settlement: Settlement) -> Table:
 
 
 def _checks(settlement: Settlement) -> Table:
-    table = Table(show_header=False)
+    table = Table(show_header=False, box=None)
     for check in settlement.checks:
         table.add_row(check.name, check.numbers, _mark(check.agrees))
     return table
 
 
-def _mark(agrees: bool) -> str:  # noqa: FBT001
+def _mark(agrees: bool) -> str:  # noqa: FBT001 - there is nothing else it could mean
     return "[green]yes[/green]" if agrees else "[bold red]NO[/bold red]"

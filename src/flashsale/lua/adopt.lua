@@ -65,7 +65,7 @@ for i, id in ipairs(ids) do
         goods.held[buyer], goods.touched[buyer] = goods.held[buyer] + units, true
       end
     end
-    fresh[id] = record(state, quantity, "0", name, show(seq), buyer)
+    fresh[id] = record(state, quantity, goods.cap and state == "QUEUED" and "2" or "0", name, show(seq), buyer)
     records[#records + 1], records[#records + 2] = id, fresh[id]
   end
   answers[#answers + 1], answers[#answers + 2] = code, state

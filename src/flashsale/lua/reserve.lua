@@ -103,7 +103,7 @@ for i, id in ipairs(ids) do
         goods.touched = goods.touched or {}
         goods.held[buyer], goods.touched[buyer] = goods.held[buyer] + units, true
       end
-      fresh[id] = record(state, quantity, gated == "0" and "0" or "1", name, show(seq), buyer)
+      fresh[id] = record(state, quantity, show((gated == "0" and 0 or 1) + (goods.cap and 2 or 0)), name, show(seq), buyer)
       records[#records + 1], records[#records + 2] = id, fresh[id]
       bodies[#bodies + 1] = string.find(body, '^{"created_at":') and body or stamp .. string.sub(body, 2)
     end

@@ -63,9 +63,9 @@ for i, id in ipairs(ids) do
   elseif standing and (ACTIVE[standing] or not ACTIVE[state]) then
     answers[i] = 0
   else
-    local units = integer(quantity)
+    local units, gated = integer(quantity), goods.cap and "3" or "1"
     answers[i], seq = 1, seq + 1
-    records[#records + 1], records[#records + 2] = id, record(state, quantity, "1", name, show(seq), buyer)
+    records[#records + 1], records[#records + 2] = id, record(state, quantity, gated, name, show(seq), buyer)
     if ACTIVE[state] then
       goods.booked, goods.ledger, goods.changed = goods.booked + units, goods.ledger + units, true
       if goods.cap then

@@ -1,9 +1,10 @@
--- settle: move one order to another state, if it may go there; a release gives its units back, once.
+-- settle: move one order to another state, if it may go there; a release gives its units back, once; PERSISTED starts
+-- the payment deadline.
 --
 -- KEYS[1]  orders  hash        the ledger
 -- KEYS[2]  holds   sorted set  order id -> payment deadline
 -- KEYS[3]  dead    hash        order id -> dead letter
--- KEYS[4]  stock   hash        Booked, Ledger
+-- KEYS[4]  stock   hash        Booked, Ledger, hold
 -- KEYS[5]  buyers  hash        units held by each buyer
 -- KEYS[6]  access  string      the gate's counter, named only where gate and stock share a Redis
 -- ARGV[1]  order   string      order id
@@ -17,6 +18,7 @@
 --   -2  corrupt; nothing was changed
 
 -- include: number
+-- include: clock
 -- include: goods
 -- include: record
 local NEXT = {
@@ -36,21 +38,24 @@ local state, quantity, gated, of, seq, buyer = parse(text)
 if not state then
   return { -2, "", "0", "0" }
 end
+local flags = tonumber(gated)
+local slot = flags % 2
 if of ~= ARGV[2] then
   return { -1, "", "0", "0" }
 end
 if not string.find(" " .. (NEXT[state] or "") .. " ", " " .. to .. " ", 1, true) then
-  return { 0, state, quantity, gated }
+  return { 0, state, quantity, show(slot) }
 end
 redis.call("ZSCORE", KEYS[2], id)
 local letter = redis.call("HEXISTS", KEYS[3], id)
+local hold = to == "PERSISTED" and redis.pcall("HGET", KEYS[4], "hold")
 local goods, held, access
 if FREE[to] then
   local units = integer(quantity)
-  goods, held = read(KEYS[4]), redis.call("HGET", KEYS[5], buyer)
-  access = KEYS[6] and gated == "1" and integer(redis.call("GET", KEYS[6]) or "0")
+  goods, held = read(KEYS[4]), flags > 1 and redis.call("HGET", KEYS[5], buyer)
+  access = KEYS[6] and slot == 1 and integer(redis.call("GET", KEYS[6]) or "0")
   if goods.code or units > goods.booked or units > goods.ledger or (held and not integer(held)) or access == nil then
-    return { -2, state, quantity, gated }
+    return { -2, state, quantity, show(slot) }
   end
   goods.booked, goods.ledger = goods.booked - units, goods.ledger - units
   if held then
@@ -69,4 +74,7 @@ if goods then
   end
 end
 redis.call("HSET", KEYS[1], id, record(to, quantity, gated, of, seq, buyer))
-return { 1, to, quantity, gated }
+if type(hold) == "string" and tonumber(hold) then
+  redis.call("ZADD", KEYS[2], string.format("%.6f", now() + tonumber(hold)), id)
+end
+return { 1, to, quantity, show(slot) }

@@ -21,6 +21,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     bindparam,
     func,
     select,
@@ -77,6 +78,21 @@ ORDERS: Final = Table(
     Column("created_at", Double),
     Column("data", Text),
 )
+
+EVENTS: Final = Table(
+    "flashsale_events",
+    METADATA,
+    Column("event_id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("sale", _id(64), nullable=False),
+    Column("order_id", _id(128), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("previous", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Double),  # NULL: dead
+    UniqueConstraint("sale", "order_id", "event_id"),  # the index; as a constraint it is created with the table
+    sqlite_autoincrement=True,  # no id twice, also after the last row was deleted
+)
+"""What the host's handler has not heard yet. A row's order is in `ORDERS`."""
 
 
 # -- rows -----------------------------------------------------------------------------------------------------------

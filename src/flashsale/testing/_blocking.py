@@ -8,7 +8,7 @@ from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.model import Goods, Order, OrderState, Saved, StoredOrder
+from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
 
 T = TypeVar("T")
 
@@ -61,6 +61,21 @@ class BlockingStore:
 
     def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
         return self._run(self.store.orders(after=after, limit=limit))
+
+    def events(self, *, now: float, limit: int = 100) -> Sequence[Event]:
+        return self._run(self.store.events(now=now, limit=limit))
+
+    def delivered(self, event_ids: Collection[int]) -> None:
+        self._run(self.store.delivered(event_ids))
+
+    def postpone(self, event_id: int, due_at: float | None) -> None:
+        self._run(self.store.postpone(event_id, due_at))
+
+    def dead_events(self, limit: int = 100) -> Sequence[Event]:
+        return self._run(self.store.dead_events(limit))
+
+    def requeue_events(self) -> int:
+        return self._run(self.store.requeue_events())
 
     def epoch(self) -> int:
         return self._run(self.store.epoch())

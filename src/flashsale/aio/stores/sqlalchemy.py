@@ -1,16 +1,17 @@
 """The store on SQLAlchemy Core: SQLite, PostgreSQL, MySQL and MariaDB.
 
 Two rules keep its transactions apart. Each starts with a write, so that SQLite gives it the write lock at once and
-nothing deadlocks on the way from reading to writing. And each takes order rows by id before goods rows by id.
+nothing deadlocks on the way from reading to writing. And each takes order rows by id before goods rows by id. An event
+gets its number while the order's row is locked: so numbers grow with each order's life.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
-from sqlalchemy import URL, ColumnElement, Row, Table, Update, and_, case, event, insert, select, update
+from sqlalchemy import URL, ColumnElement, Row, Table, Update, and_, case, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateTable
@@ -20,6 +21,7 @@ from flashsale.model import (
     MAX_UNITS,
     RELEASED,
     TRANSITIONS,
+    Event,
     Goods,
     Order,
     OrderState,
@@ -31,7 +33,9 @@ from flashsale.model import (
     check_sale,
 )
 from flashsale.stores.engines import ASYNC_DRIVERS, database_url, engine_options, prepare_sqlite, store_error
+from flashsale.stores.event_rows import dead_events, due_events, event_values, read_event
 from flashsale.stores.tables import (
+    EVENTS,
     GOODS,
     METADATA,
     ORDERS,
@@ -45,17 +49,22 @@ from flashsale.stores.tables import (
     read_order,
 )
 
+_Id = TypeVar("_Id", str, int)
 _CHUNK: Final = 500  # ids in one statement: SQLite before 3.32 takes 999 parameters
 
 _COMES_FROM: Final = {
-    target: [state.value for state in (OrderState.PERSISTED, OrderState.CONFIRMED) if target in TRANSITIONS[state]]
+    target: [state for state in (OrderState.PERSISTED, OrderState.CONFIRMED) if target in TRANSITIONS[state]]
+    or [OrderState.QUEUED]
     for target in RELEASED | {OrderState.CONFIRMED}
 }
-"""Of the two states in which a row holds units: those from which an order may go to the key."""
+"""Of the two states in which a row holds units, in the order of a life: those from which an order may go to the key.
+
+No row is QUEUED: what may only be planted, REJECTED, starts with a write as everything else.
+"""
 
 
 class SQLAlchemyStore:
-    """The `AsyncOrderStore` of one sale, in three tables of the host's database.
+    """The `AsyncOrderStore` of one sale, in four tables of the host's database.
 
     Transactions run at READ COMMITTED, whatever the engine is set to (on SQLite: as the engine does).
 
@@ -218,18 +227,21 @@ class SQLAlchemyStore:
             raise InvalidRequest("state", "must be CONFIRMED, CANCELLED, EXPIRED or REJECTED")
         this = and_(ORDERS.c.sale == self.sale, ORDERS.c.order_id == order.order_id)
         content = and_(*(ORDERS.c[name] == value for name, value in zip(_CONTENT, order.content, strict=True)))
-        move = update(ORDERS).where(this, content, ORDERS.c.state.in_(_COMES_FROM[state])).values(state=state.value)
+        move = update(ORDERS).where(this, content).values(state=state.value)
         async with self._begin() as connection:
             for _ in range(3):  # again only when the row was inserted while we looked
-                if await _matched(connection, move):
-                    if state in RELEASED and not await self._take(connection, order.goods_id, -order.quantity):
-                        raise self._no_row(order.goods_id)
-                    return state
+                for previous in _COMES_FROM[state]:
+                    if await _matched(connection, move.where(ORDERS.c.state == previous.value)):
+                        await self._tell(connection, [order.order_id], state, previous)
+                        if state in RELEASED and not await self._take(connection, order.goods_id, -order.quantity):
+                            raise self._no_row(order.goods_id)
+                        return state
                 row = (await self._standing(connection, [order.order_id])).get(order.order_id)
                 if row is None:
                     if state not in RELEASED:
                         raise NotPersisted("the order has no row yet", order_id=order.order_id)
                     if await self._insert_new(connection, ORDERS, [order_values(self.sale, order, state)]):
+                        await self._tell(connection, [order.order_id], state, OrderState.QUEUED)
                         return state
                 elif not _same(row, order):
                     raise OrderConflict(sale=self.sale, goods_id=order.goods_id, order_id=order.order_id)
@@ -244,6 +256,36 @@ class SQLAlchemyStore:
             query = query.where(ORDERS.c.order_id > after)
         async with self._begin() as connection:
             return [read_order(row) for row in await connection.execute(query)]
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    async def events(self, *, now: float, limit: int = 100) -> Sequence[Event]:
+        """Returns events that wait and are due at `now` (epoch seconds): of each order only the first that waits."""
+        async with self._begin() as connection:
+            return [read_event(row) for row in await connection.execute(due_events(self.sale, now).limit(limit))]
+
+    async def delivered(self, event_ids: Collection[int]) -> None:
+        """Deletes events that the host has handled."""
+        async with self._begin() as connection:
+            for ids in _chunks(event_ids):
+                await connection.execute(delete(EVENTS).where(EVENTS.c.sale == self.sale, EVENTS.c.event_id.in_(ids)))
+
+    async def postpone(self, event_id: int, due_at: float | None) -> None:
+        """Counts a failed attempt; the event waits until `due_at` (epoch seconds), or is dead (None)."""
+        this = update(EVENTS).where(EVENTS.c.sale == self.sale, EVENTS.c.event_id == event_id)
+        async with self._begin() as connection:
+            await connection.execute(this.values(attempts=EVENTS.c.attempts + 1, due_at=due_at))
+
+    async def dead_events(self, limit: int = 100) -> Sequence[Event]:
+        """Returns dead letters, oldest first."""
+        async with self._begin() as connection:
+            return [read_event(row) for row in await connection.execute(dead_events(self.sale).limit(limit))]
+
+    async def requeue_events(self) -> int:
+        """Makes all dead letters due again, with no attempt counted, and returns how many."""
+        dead = update(EVENTS).where(EVENTS.c.sale == self.sale, EVENTS.c.due_at.is_(None))
+        async with self._begin() as connection:
+            return (await connection.execute(dead.values(attempts=0, due_at=0.0))).rowcount
 
     # -- steps of a transaction -----------------------------------------------------------------------------------
 
@@ -288,9 +330,17 @@ class SQLAlchemyStore:
         for ids in _chunks(refused):
             named = and_(ORDERS.c.sale == self.sale, ORDERS.c.order_id.in_(ids))
             await connection.execute(update(ORDERS).where(named).values(state=OrderState.REJECTED.value))
+            await self._tell(connection, ids, OrderState.REJECTED, OrderState.QUEUED)
         if units:
             await self._take(connection, goods_id, units)
         return refused
+
+    async def _tell(
+        self, connection: AsyncConnection, order_ids: Collection[str], state: OrderState, previous: OrderState
+    ) -> None:
+        """Writes the events of orders that have just moved."""
+        rows = [event_values(self.sale, order_id, state, previous) for order_id in order_ids]
+        await connection.execute(insert(EVENTS), rows)
 
     async def _standing(self, connection: AsyncConnection, order_ids: Collection[str]) -> dict[str, Row[Any]]:
         columns = select(ORDERS.c.order_id, ORDERS.c.state, *(ORDERS.c[name] for name in _CONTENT))
@@ -333,7 +383,7 @@ def _same(row: Row[Any] | None, order: Order) -> bool:
     return row is not None and tuple(row._mapping[name] for name in _CONTENT) == order.content  # noqa: SLF001
 
 
-def _chunks(ids: Collection[str]) -> Iterable[list[str]]:
+def _chunks(ids: Collection[_Id]) -> Iterable[list[_Id]]:
     every = sorted(ids)
     return (every[start : start + _CHUNK] for start in range(0, len(every), _CHUNK))
 

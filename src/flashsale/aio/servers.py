@@ -1,0 +1,195 @@
+"""Connections of our own to the servers behind the host's client: to one, to the one that Sentinel names, to a Cluster.
+
+Where a server moves, redis-py's own clients retry and redirect inside one call, and its pools hand out connections to
+the wrong server. Here finding a server is a step of its own, before anything is sent; a pool belongs to one address.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.exceptions import ClusterDownError, RedisError
+from typing_extensions import override
+
+Address: TypeAlias = tuple[str, int]
+
+TIMEOUT: Final = 5.0  # seconds, where the host set none: nothing hangs for ever
+MAX_CONNECTIONS: Final = 64
+ANYWHERE: Final[Address] = ("", 0)  # stands for the one server that the settings lead to
+
+# Bound to the host's client or pool, a reason to retry, or another look of the replies: they must not come along.
+_DROPPED: Final = frozenset(
+    {
+        "cache",
+        "cache_config",
+        "command_packer",
+        "connected",
+        "connection_pool",
+        "encoder_class",
+        "encoding",
+        "encoding_errors",
+        "event_dispatcher",
+        "himport_registry",
+        "maint_notifications_config",
+        "maint_notifications_pool_handler",
+        "orig_host_address",
+        "orig_socket_connect_timeout",
+        "orig_socket_timeout",
+        "oss_cluster_maint_notifications_handler",
+        "parser_class",
+        "response_callbacks",
+        "retry",
+        "retry_on_error",
+        "retry_on_timeout",
+    }
+)
+_ONWARD: Final = re.compile(r"(\d+) (\S*):(\d+)$")  # the end of MOVED and ASK: slot, host, port
+
+
+class Servers:
+    """The one server that a client's settings lead to.
+
+    Args:
+        theirs: the pool of the host's client: we read its settings and leave it alone.
+    """
+
+    def __init__(self, theirs: Any) -> None:
+        settings = {name: value for name, value in theirs.connection_kwargs.items() if name not in _DROPPED}
+        settings |= {"retry": Retry(NoBackoff(), 0), "decode_responses": False, "protocol": 2}
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            if settings.get(name) is None:
+                settings[name] = TIMEOUT
+        self.socket_timeout = float(settings["socket_timeout"])
+        self._settings = settings
+        self._connection_class = theirs.connection_class
+        self._max_connections = min(theirs.max_connections, MAX_CONNECTIONS)
+        self._pools: dict[Address, Any] = {}
+
+    async def find(self, key: str | None) -> Sequence[Address]:  # noqa: ARG002
+        """Returns where `key` is, or for None every primary; raises what stood in the way."""
+        return [ANYWHERE]
+
+    def forget(self, address: Address) -> None:
+        """Something went wrong at `address`: the next `find` looks again."""
+
+    def redirect(self, address: Address, text: str, *, moved: bool) -> Address | None:
+        """Returns where the server at `address` sends us, or None; `moved`: for good."""
+
+    def pool(self, address: Address) -> Any:
+        """Returns our pool of connections to `address`; it waits a while for a free one."""
+        if address not in self._pools:
+            place = {} if address == ANYWHERE else {"host": address[0], "port": address[1]}
+            pool = BlockingConnectionPool(
+                connection_class=self._connection_class,
+                max_connections=self._max_connections,
+                timeout=TIMEOUT,
+                **(self._settings | place),
+            )
+            return self._pools.setdefault(address, pool)  # another thread may have been quicker
+        return self._pools[address]
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        for pool in list(self._pools.values()):
+            await pool.disconnect()
+
+
+class SentinelServers(Servers):
+    """The primary that Sentinel names, or one of its replicas, for a client of `master_for` or `slave_for`."""
+
+    def __init__(self, theirs: Any) -> None:
+        super().__init__(theirs)
+        self._connection_class = SSLConnection if issubclass(theirs.connection_class, SSLConnection) else Connection
+        self._service = theirs.service_name
+        self._is_master = theirs.is_master
+        self._manager = theirs.sentinel_manager
+        self._sentinels = [Servers(sentinel.connection_pool) for sentinel in self._manager.sentinels]
+        self._address: Address | None = None
+
+    @override
+    async def find(self, key: str | None) -> Sequence[Address]:
+        address = self._address
+        if address is None:
+            manager = copy.copy(self._manager)  # it reorders its list, and may be asked by many threads
+            manager.sentinels = [Redis(connection_pool=servers.pool(ANYWHERE)) for servers in self._sentinels]
+            replicas = [] if self._is_master else await manager.discover_slaves(self._service)
+            address = random.choice(replicas) if replicas else await manager.discover_master(self._service)  # noqa: S311
+            self._address = address
+        return [address]
+
+    @override
+    def forget(self, address: Address) -> None:
+        if self._address == address:
+            self._address = None
+
+    @override
+    async def close(self) -> None:
+        await super().close()
+        for servers in self._sentinels:
+            await servers.close()
+
+
+class ClusterServers(Servers):
+    """The nodes of a Cluster, by slot."""
+
+    def __init__(self, client: RedisCluster) -> None:
+        nodes: list[Any] = client.get_nodes() or list(client.nodes_manager.startup_nodes.values())
+        client_of: Any = getattr(client, "get_redis_connection", None)  # in asyncio a node is a pool itself
+        super().__init__(client_of(nodes[0]).connection_pool if client_of else nodes[0])
+        self._settings["redis_connect_func"] = getattr(client, "user_on_connect_func", None)  # else bound to `client`
+        self._remap = client.nodes_manager.address_remap or (lambda address: address)
+        self._seeds: list[Address] = [(node.host, int(node.port)) for node in nodes]
+        self._ranges: list[tuple[int, int, Address]] = []  # first slot, last slot, primary
+
+    @override
+    async def find(self, key: str | None) -> Sequence[Address]:
+        slot = None if key is None else key_slot(key.encode("ascii"))
+        if not (found := self._holders(slot)):
+            await self._ask_around()
+            found = self._holders(slot)
+        if not found:
+            raise ClusterDownError("no server holds the slot")
+        return found
+
+    @override
+    def forget(self, address: Address) -> None:
+        self._ranges = [entry for entry in self._ranges if entry[2] != address]
+
+    @override
+    def redirect(self, address: Address, text: str, *, moved: bool) -> Address | None:
+        if (onward := _ONWARD.search(text)) is None:
+            return None
+        slot, target = int(onward[1]), self._remap((onward[2] or address[0], int(onward[3])))
+        if moved:
+            others = [entry for entry in self._ranges if entry[:2] != (slot, slot)]
+            self._ranges = [(slot, slot, target), *others]
+        return target
+
+    def _holders(self, slot: int | None) -> list[Address]:
+        holders = (place for low, high, place in self._ranges if slot is None or low <= slot <= high)
+        return list(dict.fromkeys(holders))
+
+    async def _ask_around(self) -> None:
+        """Learns which primary has which slots, from the first node that answers."""
+        known = list(dict.fromkeys([*self._holders(None), *self._seeds]))
+        self._seeds = [*self._seeds[1:], self._seeds[0]]  # the next time another one is believed
+        for address in known:
+            try:
+                reply = await Redis(connection_pool=self.pool(address)).execute_command("CLUSTER SLOTS")
+            except (RedisError, OSError) as error:
+                failure = error
+                continue
+            ranges = []
+            for low, high, (host, port, *_), *_ in reply:
+                ranges.append((low, high, self._remap((str(host or b"", "ascii") or address[0], port))))
+            self._ranges = ranges
+            return
+        raise failure

@@ -1,0 +1,319 @@
+"""The stage: starts servers and processes, plays the three phases, and settles."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from redis import RedisError
+from redis.asyncio import Redis
+from sqlalchemy.exc import SQLAlchemyError
+
+from flashsale.aio import FlashSale
+from flashsale.aio.stores import SQLAlchemyStore
+from flashsale.cli import DATABASE_URL, REDIS_URL
+from flashsale.demo import books, databases, processes
+from flashsale.demo.crowd import Share
+from flashsale.demo.databases import Database
+from flashsale.demo.options import GOODS_ID, LEAD, PER_BUYER, DemoError, OptionError, Options
+from flashsale.demo.servers import Server, redis_for
+from flashsale.demo.settlement import Settlement, settle
+from flashsale.demo.tally import Tally
+from flashsale.demo.troupe import Helper, Member, helper, member
+from flashsale.demo.view import Scene, View
+from flashsale.errors import FlashSaleError
+from flashsale.model import Goods
+
+_LOOK_EVERY: Final = 0.2  # seconds between looks at Redis
+_SYNC_EVERY: Final = 0.2  # seconds between passes of the syncer
+_LATE: Final = 2.0  # seconds after the opening in which buyers still arrive
+_RESALE: Final = 5.0  # seconds that returned units have to find a new buyer
+_REST: Final = 30.0  # seconds until worker and syncer have nothing left to do
+_SOCKET_ROOM: Final = 60  # characters for the folder above ours: a unix socket's path has room for about 100
+
+
+def run(options: Options, view: View | None = None) -> int:
+    """Plays the demo, and leaves nothing behind but what `options.keep` asks for.
+
+    Returns:
+        The exit code: 0 when every number agrees, 1 when not or when the play could not go on, 130 after Ctrl-C.
+
+    Raises:
+        OptionError: a server that was given cannot be used.
+    """
+    view = view or View()
+    try:
+        settlement = asyncio.run(_play(options, view))
+    except _Stopped as stopped:
+        view.say("stopped: nothing is left running")
+        return 128 + stopped.number
+    except OptionError:
+        raise
+    except (DemoError, FlashSaleError, RedisError) as error:
+        print(f"flashsale demo: {error}", file=sys.stderr)
+        return 1
+    view.settle(settlement)
+    return 0 if settlement.agrees else 1
+
+
+async def _play(options: Options, view: View) -> Settlement:
+    """Plays, unless a signal ends it; everything that was started is stopped in either case."""
+    sale = f"demo-{secrets.token_hex(4)}"
+    with _stop_on_signals(), _temporary_folder() as folder:
+        async with redis_for(options.redis, folder) as server:
+            database = databases.database_for(options.database, folder, sale)
+            view.say(f"Redis: {server.label}")
+            view.say(f"database: {database.label}")
+            return await Stage(options, sale, server, database, folder, view).play()
+
+
+class Stage:
+    """One play.
+
+    Args:
+        options: what was asked for.
+        sale: name of the sale, never used before.
+        server: the Redis.
+        database: the database, with its tables.
+        folder: for logs.
+        view: the screen.
+    """
+
+    def __init__(
+        self, options: Options, sale: str, server: Server, database: Database, folder: Path, view: View
+    ) -> None:
+        self._options = options
+        self._server = server
+        self._database = database
+        self._folder = folder
+        self._view = view
+        self._scene = Scene(units=options.units)
+        self._most_booked = 0
+        self._helpers: list[Helper] = []
+        self._crowd: list[Member] = []
+        self._name = sale
+
+    async def play(self) -> Settlement:
+        """Plays the three phases and returns what the three sides say.
+
+        Raises:
+            DemoError: a process ended early, or something took too long.
+        """
+        async with AsyncExitStack() as stack:
+            self._client = Redis.from_url(self._server.url, decode_responses=False)
+            stack.push_async_callback(self._client.aclose)
+            self._store = SQLAlchemyStore(self._database.url, self._name)
+            stack.push_async_callback(self._store.aclose)
+            self._sale = FlashSale(self._client, self._name, store=self._store)
+            stack.push_async_callback(self._sale.aclose)
+            stack.push_async_callback(self._clean_up)
+            stack.enter_context(self._view)
+            await self._gather(stack)
+            await self._before()
+            await self._rush()
+            rush = await books.mark(self._sale, self._client)
+            await self._after()
+            exits = await self._close()
+            return settle(
+                self._options.units,
+                self._tally(),
+                await books.read_redis(self._sale, self._client, rush, self._most_booked),
+                await books.read_database(self._store, rush),
+                exits,
+            )
+
+    # -- the phases -------------------------------------------------------------------------------------------------
+
+    async def _gather(self, stack: AsyncExitStack) -> None:
+        """Starts syncer, worker and crowd; the crowd's members answer when they are ready."""
+        options, count = self._options, min(self._options.processes, self._options.buyers)
+        await self._sale.inventory.load_scripts()  # fakeredis hangs up on whoever asks for one that it does not know
+        self._view.say(f"starting a syncer, a worker, and {options.buyers:,} buyers in {count} processes")
+        for name, extra in (("syncer", ["--interval", str(_SYNC_EVERY)]), ("worker", [])):
+            environment = {REDIS_URL: self._server.url, DATABASE_URL: self._database.url}
+            command = helper(name, [name, "--sale", self._name, *extra], self._folder, environment)
+            self._helpers.append(await stack.enter_async_context(command))
+        bounds = [options.buyers * place // count for place in range(count + 1)]
+        for place, (first, end) in enumerate(pairwise(bounds)):
+            share = Share(
+                redis=self._server.url,
+                database=self._database.url,
+                sale=self._name,
+                first=first,
+                buyers=end - first,
+                seed=options.seed,
+                arrivals=LEAD + _LATE,
+                patience=options.patience,
+            )
+            self._crowd.append(await stack.enter_async_context(member(f"crowd-{place}", share, self._folder)))
+        await self._until_played("ready")
+
+    async def _before(self) -> None:
+        """Puts the goods into the database, from where the syncer loads them; the crowd comes too early."""
+        self._scene.title = "before: not started"
+        opens_at = await self._sale.queue.time() + LEAD
+        units = self._options.units
+        await self._store.put_goods(Goods(GOODS_ID, total=units, per_buyer=PER_BUYER, opens_at=opens_at))
+        await self._until(self._is_loaded, "the syncer loads the goods", self._options.patience)
+        self._view.say(f"before: the crowd is early; {units:,} units, open in {LEAD:g} s by the clock of Redis")
+        self._cue("go")
+        await self._until(lambda: self._is_past(opens_at), "the sale opens", self._options.patience)
+
+    async def _rush(self) -> None:
+        """Everybody buys."""
+        self._scene.title = "during: the sale is open"
+        self._view.say("during: the sale is open")
+        await self._until_played("go")
+
+    async def _after(self) -> None:
+        """Winners look, cancel and pay; others get what is returned."""
+        self._scene.title = "after: status, cancellations, resale"
+        self._view.say("after: winners ask for their orders, some cancel, some pay; others wait for returned units")
+        self._cue("after")
+        await self._until_played("after")
+        await self._until(self._is_sold_out, "the returned units are sold", _RESALE, required=False)
+        self._cue("close")
+        await self._until_played("close")
+
+    async def _close(self) -> dict[str, int]:
+        """Lets worker and syncer finish, ends all processes, and returns their exit codes."""
+        self._scene.title = "closing: the last orders go to the database"
+        self._view.say("closing: the last orders go to the database")
+        await self._until(self._is_at_rest, "worker and syncer have nothing to do", _REST, required=False)
+        self._cue("end")
+        exits = {running.name: await processes.stop(running.process) for running in self._helpers}
+        return exits | {running.name: await processes.ended(running.process, _REST) for running in self._crowd}
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    async def _until(
+        self, done: Callable[[], Awaitable[bool]], what: str, within: float, *, required: bool = True
+    ) -> None:
+        """Waits for `done`, watches the processes, and shows the scene; `within` is seconds."""
+        deadline = time.monotonic() + within
+        while not await done():
+            if time.monotonic() > deadline:
+                if required:
+                    raise DemoError(f"it took longer than {within:.0f} s until {what}")
+                return
+            for running in (*self._helpers, *self._crowd):
+                running.check()
+            await self._look()
+            await asyncio.sleep(_LOOK_EVERY)
+        await self._look()
+
+    async def _until_played(self, cue: str) -> None:
+        async def played() -> bool:
+            return all(cue in running.played for running in self._crowd)
+
+        await self._until(played, f"the crowd has played {cue!r}", self._options.patience)
+
+    async def _is_loaded(self) -> bool:
+        try:
+            await self._sale.inventory.stock(GOODS_ID)
+            return (await self._sale.gate.window(GOODS_ID))[0] is not None
+        except LookupError:
+            return False
+
+    async def _is_past(self, when: float) -> bool:
+        return await self._sale.queue.time() >= when
+
+    async def _is_sold_out(self) -> bool:
+        return (await self._sale.inventory.stock(GOODS_ID)).remaining == 0
+
+    async def _is_at_rest(self) -> bool:
+        """Nothing is under way, and the syncer has given back every slot whose buyer is gone."""
+        booked = (await self._sale.inventory.stock(GOODS_ID)).booked
+        access = (await self._sale.gate.state(GOODS_ID)).access
+        return access == booked and await books.waiting(self._sale, self._client) == 0
+
+    async def _look(self) -> None:
+        """Shows where the sale stands."""
+        scene = self._scene
+        scene.tally = self._tally()
+        try:
+            scene.booked = (await self._sale.inventory.stock(GOODS_ID)).booked
+            scene.passed = (await self._sale.gate.state(GOODS_ID)).access
+            scene.waiting = await books.waiting(self._sale, self._client)
+        except LookupError:
+            return  # not loaded yet
+        self._most_booked = max(self._most_booked, scene.booked)
+        self._view.show(scene)
+
+    def _cue(self, cue: str) -> None:
+        for running in self._crowd:
+            running.cue(cue.encode() + b"\n")
+
+    def _tally(self) -> Tally:
+        return sum((running.tally for running in self._crowd), Tally())
+
+    async def _clean_up(self) -> None:
+        """Takes our sale out of the host's servers."""
+        if self._options.keep and not (self._server.ours and self._options.database is None):
+            self._view.say(f"kept: keys flashsale:{{{self._name}}}:*, rows of sale {self._name} in flashsale_* tables")
+            return
+        try:
+            if not self._server.ours:
+                await books.forget(self._client, self._sale.keys)
+            if self._options.database is not None:
+                await asyncio.to_thread(databases.forget, self._database.url, self._name)
+        except (RedisError, SQLAlchemyError) as error:
+            self._view.say(f"sale {self._name} could not be removed from your servers: {type(error).__name__}")
+
+
+class _Stopped(Exception):
+    """A signal asked us to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    """Makes Ctrl-C, SIGTERM and SIGHUP cancel the play at its next wait, so that no process is lost in its birth."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    received: list[int] = []
+
+    def cancel(number: int) -> None:
+        if not received:  # the second one finds us cleaning up
+            task.cancel()
+        received.append(number)
+
+    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heeded = [number for number in names if signal.getsignal(number) is not signal.SIG_IGN]  # nohup means it
+    for number in heeded:
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+            loop.add_signal_handler(number, cancel, number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        raise _Stopped(received[0]) from None
+    finally:
+        for number in heeded:
+            with suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    root = Path("/tmp")  # noqa: S108 - where the usual one is too long for a socket
+    is_long = len(tempfile.gettempdir()) > _SOCKET_ROOM and root.is_dir()
+    folder = Path(tempfile.mkdtemp(prefix="flashsale-", dir=root if is_long else None))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,43 @@
+"""What a Redis server's INFO says about its fitness for a sale. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+OLDEST = (6, 2)
+
+
+class Finding(NamedTuple):
+    """Something about the server that can cost orders.
+
+    Args:
+        name: eviction, persistence, replicas or version.
+        message: what is wrong, and what to do.
+    """
+
+    name: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def judge(info: Mapping[str, str], *, replicas: int) -> tuple[Finding, ...]:
+    """Returns what is wrong with a server whose INFO is `info`, when the stock should have `replicas` replicas."""
+    findings = []
+    policy = info.get("maxmemory_policy", "unknown")
+    if policy not in {"noeviction", "unknown"}:
+        findings.append(Finding("eviction", f"maxmemory-policy is {policy}: stock may vanish; set noeviction"))
+    if info.get("aof_enabled") == "0":
+        findings.append(Finding("persistence", "no append-only file: a restart loses the sale; set appendonly yes"))
+    connected = int(info.get("connected_slaves", "0"))
+    if connected < replicas:
+        findings.append(Finding("replicas", f"{connected} replicas are connected, {replicas} are wanted"))
+    version = info.get("valkey_version") or info.get("redis_version", "")
+    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if parts and parts < OLDEST:
+        findings.append(Finding("version", f"the server is {version}; scripts need 6.2"))
+    if not info:
+        findings.append(Finding("version", "the server does not answer INFO: its settings are unknown"))
+    return tuple(findings)
