@@ -759,7 +759,7 @@ class SaleMachine(RuleBasedStateMachine):
         """The second half of a cancellation, or of a worker; late, or twice."""
         row = self.model.orders.get(order_id)
         if row is not None:
-            self.step(lambda p: p.sale.follow(order_id, row.state) and None, lambda m: m.follow(order_id, row.state))
+            self.step(lambda p: p.sale.settler.follow(order_id, row.state) and None, lambda m: m.follow(order_id, row.state))
 
     @rule()
     def requeue_dead(self) -> None:

@@ -504,7 +504,7 @@ class Model:
                 continue
             delivery = self.claimed.pop(handle.delivery)
             known = self.ledger.get(handle.element.order_id) if isinstance(handle.element, Order) else None
-            if known and known.state is QUEUED:
+            if known and known.state is QUEUED and known.order.content == handle.element.content:
                 known.state = DEAD
                 self.dead[known.order.order_id] = delivery
             else:
@@ -782,14 +782,15 @@ class Model:
     def _adjust(self, goods_id: str, before: int) -> Steps:
         """Raising: the guard first. Lowering: the stock first, never below what is booked."""
         row, stock = self.rows[goods_id], self.stocks[goods_id]
-        if row.total > before:
-            row.granted = row.total
+        wished = max(row.total, before)
+        if row.total != before:
+            row.granted = wished
             yield
         if row.version >= stock.version:
             stock.total, stock.version = max(row.total, self.booked(goods_id)), row.version
             stock.policy = row.policy
             yield
-        if stock.total < before:
+        if stock.total != wished:
             row.granted = stock.total
             yield
 

@@ -4,6 +4,7 @@ The four layers of the published design: `Gate`, `Inventory`, `OrderQueue` with 
 `FlashSale` composes them. The same names are awaitable in `flashsale.aio`.
 """
 
+from flashsale.durability import Durability
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -11,6 +12,7 @@ from flashsale.errors import (
     InvalidRequest,
     NotExecuted,
     NotPersisted,
+    NotSettled,
     OrderConflict,
     OutcomeUnknown,
     Overloaded,
@@ -18,12 +20,15 @@ from flashsale.errors import (
     StoreError,
     StoreRequired,
     UnknownGoods,
+    UnsafeServer,
 )
 from flashsale.gate import Gate
+from flashsale.health import Finding
 from flashsale.inventory import Inventory
 from flashsale.keys import Keys, PlainKeys
 from flashsale.model import (
     Admission,
+    BasketReceipt,
     Claim,
     Event,
     GateState,
@@ -39,7 +44,16 @@ from flashsale.model import (
 from flashsale.observer import Observer
 from flashsale.order_queue import OrderQueue
 from flashsale.outbox import Outbox
-from flashsale.reports import SyncReport
+from flashsale.reports import (
+    Audit,
+    Disagreement,
+    Problem,
+    Rebuild,
+    Repair,
+    Settlement,
+    SyncReport,
+    Units,
+)
 from flashsale.sale import FlashSale
 from flashsale.store import OrderStore
 from flashsale.syncer import Syncer
@@ -48,9 +62,14 @@ from flashsale.worker import Worker
 __all__ = [
     "Admission",
     "AlreadyLoaded",
+    "Audit",
+    "BasketReceipt",
     "Claim",
     "CorruptState",
+    "Disagreement",
+    "Durability",
     "Event",
+    "Finding",
     "FlashSale",
     "FlashSaleError",
     "Gate",
@@ -61,6 +80,7 @@ __all__ = [
     "Keys",
     "NotExecuted",
     "NotPersisted",
+    "NotSettled",
     "Observer",
     "Order",
     "OrderConflict",
@@ -72,15 +92,21 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "PlainKeys",
+    "Problem",
+    "Rebuild",
     "Receipt",
+    "Repair",
     "RowRefused",
     "Saved",
+    "Settlement",
     "Stock",
     "StoreError",
     "StoreRequired",
     "StoredOrder",
     "SyncReport",
     "Syncer",
+    "Units",
     "UnknownGoods",
+    "UnsafeServer",
     "Worker",
 ]

@@ -111,8 +111,11 @@ def _add_demo(commands: Any) -> None:
 def _demo(options: argparse.Namespace) -> int:
     try:
         from flashsale.demo import OptionError, Options, run  # noqa: PLC0415 - needs the extra
-    except ModuleNotFoundError as error:
-        raise _Stop(f"{error.name} is not installed; the demo needs: pip install 'flashsale[demo]'") from error
+    except ImportError as error:
+        if (error.name or "").startswith("flashsale"):
+            raise
+        missing = f"{error.name} is not installed" if error.name else str(error)
+        raise _Stop(f"{missing}; the demo needs: pip install 'flashsale[demo]'") from error
     given = {name: value for name, value in vars(options).items() if name not in {"command", "run"}}
     try:
         return run(Options(**given))

@@ -9,6 +9,10 @@ from redis import exceptions
 
 from flashsale.errors import CorruptState, FlashSaleError, NotExecuted, OutcomeUnknown
 
+# What redis-py raises; a host's own exception (a task's time limit) is not ours to translate. A name of a host that
+# cannot be one is a UnicodeError.
+FAILURES: Final = (exceptions.RedisError, OSError, UnicodeError)
+
 # What a server answers when it refused before the first write; Redis 6.2 wraps what a script's first write was told.
 _REFUSED: Final = re.compile(
     r"^(?:Error running script .*: -)?"

@@ -1,4 +1,4 @@
-"""The Redis keys of a sale (DESIGN section 3): the layout that operators and other programs read.
+"""The Redis keys of a sale (docs/design.md): the layout that operators and other programs read.
 
 `Keys` puts everything under one literal hash tag, so that a sale lives in one Redis Cluster slot.
 `PlainKeys` uses the article's bare names for what the article names.

@@ -121,6 +121,22 @@ class Ledger:
         check_id("order_id", order_id)
         return bool(self._link.run("hold", [self._keys.holds], [order_id, f"{seconds:.6f}"]))
 
+    def persisted(self, orders: Sequence[Order]) -> None:
+        """Marks queued orders PERSISTED whose rows are committed; their payment deadlines start."""
+        if not orders:
+            return
+        numbers = self._keys.number(orders)
+        keys = [self._keys.leases, self._keys.claimed, self._keys.orders, self._keys.holds]
+        keys += [self._keys.stock(goods_id) for goods_id in numbers]
+        no_delivery = "0"
+        arguments = [value for order in orders for value in (no_delivery, order.order_id, numbers[order.goods_id])]
+        self._link.run("ack", keys, arguments)
+
+    def time(self) -> float:
+        """Returns the Redis clock, epoch seconds."""
+        seconds, microseconds = self._link.command("TIME")
+        return int(seconds) + int(microseconds) / 1e6
+
     def deadlines(self, order_ids: Collection[str]) -> set[str]:
         """Returns those of `order_ids` that have a payment deadline."""
         if not order_ids:

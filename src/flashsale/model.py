@@ -407,6 +407,12 @@ class Saved:
     existing: Mapping[str, OrderState] = field(default_factory=dict)
     conflicts: frozenset[str] = frozenset()
 
+    @property
+    def standing(self) -> dict[str, OrderState]:
+        """The state that stands, of each order that the database has with this content."""
+        inserted = dict.fromkeys(self.inserted, OrderState.PERSISTED)
+        return inserted | dict.fromkeys(self.refused, OrderState.REJECTED) | dict(self.existing)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredOrder:

@@ -153,11 +153,6 @@ class OrderQueue:
         """Returns the length of the list; claims are not on it."""
         return int(self._link.command("LLEN", self.keys.order_list))
 
-    def time(self) -> float:
-        """Returns the Redis clock, epoch seconds."""
-        seconds, microseconds = self._link.command("TIME")
-        return int(seconds) + int(microseconds) / 1e6
-
     def waiting(self) -> Iterator[list[bytes]]:
         """Yields, in pages, what is on the list and then what is claimed; an element moving along is not missed."""
         at = 0
@@ -180,7 +175,11 @@ class OrderQueue:
         for batch in _batches(claims):
             arguments: list[Argument] = []
             for claim in batch:
-                arguments += (*claim.token.split("-"), claim.order.order_id if claim.order else "")
+                order = claim.order
+                arguments += claim.token.split("-")
+                arguments += (
+                    (order.order_id, f"{order.quantity}|{order.goods_id}|{order.buyer_id}") if order else ("", "")
+                )
             buried += self._link.run("bury", keys, arguments)
         return buried
 

@@ -103,7 +103,7 @@ class Outbox:
         if not self._lead(self.LEASE):
             return delivered
         try:
-            for event in self._store.events(now=self._sale.queue.time(), limit=PAGE):
+            for event in self._store.events(now=self._sale.ledger.time(), limit=PAGE):
                 # What was read is true only as long as nobody else has acted since.
                 if (stop and stop.is_set()) or self._lead(self.LEASE) != Code.REPLAYED:
                     break
@@ -131,7 +131,7 @@ class Outbox:
             return
         delay = delay_after(attempts, FIRST_DELAY, LONGEST_DELAY)
         log.warning("event %d comes again in %.0f s: %s", event.event_id, delay, why)
-        self._store.postpone(event.event_id, self._sale.queue.time() + delay)
+        self._store.postpone(event.event_id, self._sale.ledger.time() + delay)
 
     def _lead(self, lease: float) -> int:
         return self._sale.control.lead(self._token, lease, role="outbox")

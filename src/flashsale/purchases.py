@@ -8,7 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
-from flashsale.errors import FlashSaleError, InvalidRequest, NotExecuted, OrderConflict, OutcomeUnknown, Overloaded
+from flashsale.durability import Durability, Guarantee
+from flashsale.errors import (
+    FlashSaleError,
+    InvalidRequest,
+    NotExecuted,
+    OrderConflict,
+    OutcomeUnknown,
+    Overloaded,
+    StoreError,
+)
 from flashsale.gate import Gate
 from flashsale.inventory import Inventory
 from flashsale.ledger import Ledger
@@ -16,11 +25,13 @@ from flashsale.model import (
     Admission,
     BasketReceipt,
     Order,
+    OrderState,
     Outcome,
     Receipt,
     check_quantity,
 )
 from flashsale.observer import Notifier, log
+from flashsale.settler import Settler
 from flashsale.waiting import Coalescer
 
 MAX_GOODS: Final = 50  # goods of one basket
@@ -35,7 +46,9 @@ class Purchases:
         gate: of the sale.
         inventory: of the sale.
         ledger: of the sale.
+        settler: makes the ledger follow the database.
         notify: told of outcomes and batches.
+        guarantee: what must have happened before a purchase is ACCEPTED.
         one_redis: gate and stock share a Redis: one script decides both.
         max_waiting: callers that may wait before `Overloaded`.
     """
@@ -45,7 +58,9 @@ class Purchases:
         gate: Gate,
         inventory: Inventory,
         ledger: Ledger,
+        settler: Settler,
         notify: Notifier,
+        guarantee: Guarantee,
         *,
         one_redis: bool,
         max_waiting: int,
@@ -53,7 +68,9 @@ class Purchases:
         self._gate = gate
         self._inventory = inventory
         self._ledger = ledger
+        self._settler = settler
         self._notify = notify
+        self._guarantee = guarantee
         self._one_redis = one_redis
         self._waiting = Coalescer[Order, Receipt](self._reserve, max_waiting=max_waiting, weigh=_weigh)
 
@@ -90,13 +107,6 @@ class Purchases:
         names = [f"{basket_id}#{place}" for place in range(1, MAX_GOODS + 1)]
         return list(self._ledger.get_many(names))
 
-    def leave(self, goods_id: str, quantity: int) -> None:
-        """Gives a slot back at the gate; when the gate does not answer, the syncer does it later."""
-        try:
-            self._gate.leave(goods_id, quantity)
-        except FlashSaleError as error:
-            log.warning("a gate slot of %s waits for the syncer: %s", goods_id, type(error).__name__)
-
     def _buy(self, order: Order, *, known: bool) -> Receipt:
         if self._one_redis or (known and self._ledger.get(order.order_id)):
             return self._waiting.submit(order)
@@ -108,10 +118,10 @@ class Purchases:
         except OutcomeUnknown:
             raise  # the order may hold the slot
         except FlashSaleError:
-            self.leave(order.goods_id, order.quantity)
+            self._settler.leave(order.goods_id, order.quantity)
             raise
-        if not receipt.accepted or receipt.replayed:
-            self.leave(order.goods_id, order.quantity)
+        if receipt.state is None or receipt.replayed:
+            self._settler.leave(order.goods_id, order.quantity)
         return receipt
 
     def _buy_all(self, orders: Sequence[Order], *, known: bool) -> list[Receipt]:
@@ -131,7 +141,7 @@ class Purchases:
             self._leave_all(entered)
             raise
         receipts = [answer for answer in answers if isinstance(answer, Receipt)]
-        if len(receipts) < len(orders) or not receipts[0].accepted or receipts[0].replayed:
+        if len(receipts) < len(orders) or receipts[0].state is None or receipts[0].replayed:
             self._leave_all(entered)
         for answer in answers:
             if isinstance(answer, FlashSaleError):
@@ -140,22 +150,45 @@ class Purchases:
 
     def _leave_all(self, orders: Sequence[Order]) -> None:
         for order in orders:
-            self.leave(order.goods_id, order.quantity)
+            self._settler.leave(order.goods_id, order.quantity)
 
     def _reserve(self, orders: Sequence[Order], *, together: bool = False) -> list[Receipt | FlashSaleError]:
         """Sends one batch; where gate and stock share a Redis, one script decides both."""
         began = time.perf_counter()
         gate = self._gate.keys if self._one_redis else None
-        answers = self._inventory.answer(orders, together=together, gated=True, gate=gate)
+        answers = self._inventory.answer(orders, together=together, gated=True, gate=gate, guarantee=self._guarantee)
+        if self._guarantee.durability is Durability.PERSISTED:
+            answers = self._persist(orders, answers)
         self._notify.batch(len(orders), time.perf_counter() - began)
         for answer in () if together else answers:
             if isinstance(answer, Receipt) and not answer.replayed:  # a replay says nothing of the gate
                 self._remember(answer)
         return answers
 
+    def _persist(
+        self, orders: Sequence[Order], answers: Sequence[Receipt | FlashSaleError]
+    ) -> list[Receipt | FlashSaleError]:
+        """Commits a batch before anybody is answered; the worker meets rows that exist. One commit serves the batch."""
+        queued = {
+            order.order_id: order
+            for order, answer in zip(orders, answers, strict=True)
+            if isinstance(answer, Receipt) and answer.state is OrderState.QUEUED
+        }
+        try:
+            standing = self._settler.persist(list(queued.values()))
+        except StoreError as error:
+            log.warning("a batch of %d is left to the worker: %s", len(queued), type(error).__name__)
+            standing = {}
+        return [
+            _persisted(answer, standing.get(answer.order_id))
+            if isinstance(answer, Receipt) and answer.order_id in queued
+            else answer
+            for answer in answers
+        ]
+
     def _remember(self, receipt: Receipt) -> None:
         """Keeps a refusal for a while; the first buyer who finds the goods open sends the others to ask as well."""
-        if receipt.accepted or (receipt.outcome is Outcome.LIMIT_REACHED and receipt.remaining > 0):
+        if receipt.state is not None or (receipt.outcome is Outcome.LIMIT_REACHED and receipt.remaining > 0):
             self._gate.refusals.forget(receipt.goods_id)
         elif receipt.outcome is not Outcome.LIMIT_REACHED:
             self._gate.refusals.note(receipt.goods_id, Admission(receipt.outcome, receipt.remaining))
@@ -177,6 +210,14 @@ def _once_more(ask: Callable[[bool], Answer], order_id: str, *, known: bool) -> 
         if isinstance(first, OutcomeUnknown):
             raise first from error  # it may still have happened
         raise
+
+
+def _persisted(receipt: Receipt, state: OrderState | None) -> Receipt:
+    if state is None:
+        return receipt._replace(outcome=Outcome.UNCERTAIN)
+    if state is OrderState.REJECTED:
+        return receipt._replace(outcome=Outcome.SOLD_OUT, state=state)
+    return receipt._replace(state=state)
 
 
 def _refusal(order: Order, admission: Admission) -> Receipt:

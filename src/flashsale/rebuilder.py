@@ -42,7 +42,7 @@ class Rebuilder:
         rows, booked = self._restore(epoch)
         self._verify(booked, goods)
         for entry in goods.values():
-            self._sale.open_gate(entry.goods_id, entry.total, opens_at=entry.opens_at, closes_at=entry.closes_at)
+            self._sale.gate.ensure(entry.goods_id, entry.total, opens_at=entry.opens_at, closes_at=entry.closes_at)
             self._sale.gate.mirror(entry.goods_id, entry.total, booked[entry.goods_id])
         control.open(epoch)
         self._sale.gate.refusals.forget()

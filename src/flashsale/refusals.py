@@ -1,4 +1,4 @@
-"""The process' memory of refusals: a blocked sale costs no round trip (DESIGN section 5). Pure, and safe in threads.
+"""The process' memory of refusals: a blocked sale costs no round trip (docs/design.md). Pure, and safe in threads.
 
 A remembered answer may only refuse, never admit.
 """

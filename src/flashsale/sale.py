@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
+from redis import RedisCluster
+
 from flashsale.clients import Client
 from flashsale.control import Control
-from flashsale.errors import StoreRequired, UnsafeServer
+from flashsale.durability import Durability, Guarantee
+from flashsale.errors import InvalidRequest, StoreRequired, UnsafeServer
 from flashsale.gate import Gate
 from flashsale.health import Finding, judge
 from flashsale.inventory import Inventory
@@ -17,15 +20,11 @@ from flashsale.keys import Keys
 from flashsale.ledger import Ledger
 from flashsale.model import (
     MAX_UNITS,
-    RELEASED,
     BasketReceipt,
-    Goods,
     Order,
     OrderState,
     Receipt,
-    Stock,
     check_int,
-    check_policy,
     check_sale,
     check_seconds,
     new_order_id,
@@ -33,8 +32,8 @@ from flashsale.model import (
 from flashsale.observer import Notifier, Observer
 from flashsale.order_queue import OrderQueue
 from flashsale.purchases import Purchases
-from flashsale.records import path
 from flashsale.scripts import Link
+from flashsale.settler import Settler
 from flashsale.store import OrderStore
 
 
@@ -54,6 +53,13 @@ class FlashSale:
         cache_for: seconds for which a refusal is answered from the process.
         max_waiting: callers that may wait in this process before `Overloaded` is raised.
         observer: metrics and tracing.
+        durability: where an order must be before `buy` says ACCEPTED; else it says UNCERTAIN.
+        replicas: with `Durability.REPLICATED`: how many replicas must have it.
+        durable_within: seconds to wait for that.
+
+    Raises:
+        InvalidRequest: an argument breaks the contract, or the client cannot give the durability.
+        StoreRequired: `Durability.PERSISTED` without a store.
     """
 
     def __init__(
@@ -68,6 +74,9 @@ class FlashSale:
         cache_for: float = 0.05,
         max_waiting: int = 10_000,
         observer: Observer | None = None,
+        durability: Durability = Durability.ACCEPTED,
+        replicas: int = 1,
+        durable_within: float = 1.0,
     ) -> None:
         self.name = check_sale(sale)
         self.keys = (keys or Keys()).of(sale)
@@ -88,8 +97,21 @@ class FlashSale:
         self.control = Control(self._link, self.keys)
         self.store = store
         self.notify = Notifier(observer)
+        self.settler = Settler(self.gate, self.inventory, self.ledger, store)
+        self.guarantee = Guarantee(durability, replicas=replicas, within=durable_within)
+        if self.guarantee.needs_one_server and isinstance(client, RedisCluster):
+            raise InvalidRequest("durability", f"a Redis Cluster cannot wait for {durability}: WAIT counts elsewhere")
+        if durability is Durability.PERSISTED and store is None:
+            raise StoreRequired("durability PERSISTED")
         self._purchases = Purchases(
-            self.gate, self.inventory, self.ledger, self.notify, one_redis=self._one_redis, max_waiting=max_waiting
+            self.gate,
+            self.inventory,
+            self.ledger,
+            self.settler,
+            self.notify,
+            self.guarantee,
+            one_redis=self._one_redis,
+            max_waiting=max_waiting,
         )
 
     # -- before the sale --------------------------------------------------------------------------------------------
@@ -120,16 +142,8 @@ class FlashSale:
             AlreadyLoaded: it exists with other values.
         """
         self.inventory.preload(goods_id, total, per_buyer=per_buyer, opens_at=opens_at, closes_at=closes_at, hold=hold)
-        self.open_gate(goods_id, total, opens_at=opens_at, closes_at=closes_at)
-
-    def open_gate(
-        self, goods_id: str, total: int, *, opens_at: float | None = None, closes_at: float | None = None
-    ) -> None:
-        """Creates the gate of goods whose stock is there, and sets its window if it differs."""
-        check_policy(None, opens_at, closes_at)
         self.gate.preload(goods_id, total)
-        if self.gate.window(goods_id) != (opens_at, closes_at):
-            self.gate.schedule(goods_id, opens_at=opens_at, closes_at=closes_at)
+        self.gate.ensure(goods_id, total, opens_at=opens_at, closes_at=closes_at)
 
     def start(self, goods_id: str) -> None:
         """Sets the gate's start flag to 1.
@@ -241,7 +255,7 @@ class FlashSale:
             StoreRequired: the sale has no store.
             StoreError: the database did not answer; ask again.
         """
-        return self.settle(order_id, OrderState.CANCELLED)
+        return self.settler.settle(order_id, OrderState.CANCELLED)
 
     def confirm(self, order_id: str) -> OrderState | None:
         """Confirms that an order is paid.
@@ -254,7 +268,7 @@ class FlashSale:
             StoreRequired: the sale has no store.
             StoreError: the database did not answer; ask again.
         """
-        return self.settle(order_id, OrderState.CONFIRMED)
+        return self.settler.settle(order_id, OrderState.CONFIRMED)
 
     def cancel_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Cancels every order of a basket; a second call finishes what a crash left.
@@ -302,49 +316,9 @@ class FlashSale:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
         before = self.inventory.stock(goods_id)
-        total = self.adjust(self.store.restock(goods_id, units), before)
+        total = self.settler.adjust(self.store.restock(goods_id, units), before)
         self.gate.resize(goods_id, total)
         return total
-
-    def adjust(self, goods: Goods, stock: Stock) -> int:
-        """Makes the inventory follow the database's row in the order that keeps the guard right; returns the total."""
-        assert self.store is not None
-        if goods.total > stock.total:
-            self.store.grant(goods.goods_id, goods.total)
-        total = self.inventory.configure(goods)
-        if total < stock.total:
-            self.store.grant(goods.goods_id, total)
-        return total
-
-    def settle(self, order_id: str, state: OrderState) -> OrderState | None:
-        """Lets the database decide on a new state, then makes the ledger follow; `cancel` and `confirm` are this."""
-        if self.store is None:
-            raise StoreRequired("to settle an order")
-        record = self.ledger.get(order_id)
-        if record is None:
-            return None
-        standing = self.store.settle(record.order(order_id), state)
-        self.follow(order_id, standing)
-        return standing
-
-    def follow(self, order_id: str, state: OrderState) -> bool:
-        """Moves the ledger to the state that the database has; a release gives units and slot back, once.
-
-        Returns:
-            True when the ledger now stands at `state`.
-        """
-        record = self.ledger.get(order_id)
-        if record is None:
-            return False
-        for step in path(record.state, state):
-            move = self.ledger.move(order_id, record, step)
-            if not move.made:
-                break
-            if move.slots:
-                self._purchases.leave(record.goods_id, move.slots)
-            if step in RELEASED:
-                self.gate.refusals.forget(record.goods_id)
-        return self.status(order_id) is state
 
     def check(self, *, replicas: int = 0, strict: bool = False) -> tuple[Finding, ...]:
         """Looks at the Redis servers' settings before a sale: eviction, persistence, replicas, version.

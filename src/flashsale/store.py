@@ -24,7 +24,7 @@ class OrderStore(Protocol):
         """Returns the policy of every goods of the sale."""
         ...
 
-    def grant(self, goods_id: str, units: int, *, loaded: bool = False) -> None:
+    def grant(self, goods_id: str, units: int, *, loaded: bool = False, version: int | None = None) -> bool:
         """Records how many units Redis is given, before it is given more and after it holds fewer.
 
         `save` never books past it. It is kept apart from `total`, the host's wish, because lowering the wish must not
@@ -34,6 +34,10 @@ class OrderStore(Protocol):
             goods_id: which goods.
             units: the new grant.
             loaded: True records as well that Redis holds the goods; it is never unset.
+            version: of the row as the caller read it; None: whatever it is.
+
+        Returns:
+            False when the row has another version by now: nothing was changed, for whoever changed it grants as well.
         """
         ...
 

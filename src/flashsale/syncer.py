@@ -41,6 +41,7 @@ class Syncer:
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
         self._last: dict[str, tuple[int, int]] = {}  # goods -> booked and access at the last look
+        self._granted: dict[str, int] = {}  # goods -> units that this process last granted
 
     def run(self, stop: StopEvent | None = None) -> None:
         """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT."""
@@ -134,18 +135,27 @@ class Syncer:
             return replace(report, missing=(*report.missing, goods_id))
         if stock is None:
             stock = self._load(goods)
+            if stock is None:
+                return report
             report = replace(report, loaded=(*report.loaded, goods_id))
         elif not goods.loaded:
-            self._store.grant(goods_id, max(goods.total, stock.total), loaded=True)
-        total = self._sale.adjust(goods, stock)
+            self._store.grant(goods_id, max(goods.total, stock.total), loaded=True, version=goods.version)
+        total = self._sale.settler.adjust(goods, stock)
+        if self._granted.get(goods_id) != total:  # a crash between stock and guard leaves the guard too loose
+            self._store.grant(goods_id, total, version=goods.version)
+            self._granted[goods_id] = total
         if total != stock.total:
             report = replace(report, resized=(*report.resized, (goods_id, total)))
         returned = self._mirror(goods, total)
         return replace(report, returned=report.returned + returned)
 
-    def _load(self, goods: Goods) -> Stock:
-        """Preloads, and only then records it; the guard's grant stands before the first unit can be sold."""
-        self._store.grant(goods.goods_id, goods.total)
+    def _load(self, goods: Goods) -> Stock | None:
+        """Preloads, and only then records it; the guard's grant stands before the first unit can be sold.
+
+        None when the row was changed meanwhile: the next pass sees to it.
+        """
+        if not self._store.grant(goods.goods_id, goods.total, version=goods.version):
+            return None
         try:
             self._sale.inventory.preload(
                 goods.goods_id,
@@ -158,14 +168,14 @@ class Syncer:
             )
         except AlreadyLoaded:
             log.info("goods %s were loaded by somebody else meanwhile", goods.goods_id)
-        self._store.grant(goods.goods_id, goods.total, loaded=True)
+        self._store.grant(goods.goods_id, goods.total, loaded=True, version=goods.version)
         return self._sale.inventory.stock(goods.goods_id)
 
     def _mirror(self, goods: Goods, total: int) -> int:
         """Makes the gate follow; slots that nobody uses any more let more traffic in."""
         sale, goods_id = self._sale, goods.goods_id
         booked = (sale.inventory.stock(goods_id)).booked
-        sale.open_gate(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
+        sale.gate.ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
         paused = (sale.control.state()).state != "open"
@@ -177,7 +187,7 @@ class Syncer:
         """Expires orders whose payment deadline has passed by the Redis clock; paying has won or loses here."""
         expired = 0
         for order_id in self._sale.ledger.overdue():
-            state = self._sale.settle(order_id, OrderState.EXPIRED)
+            state = self._sale.settler.settle(order_id, OrderState.EXPIRED)
             expired += state is OrderState.EXPIRED
         return expired
 

@@ -95,7 +95,7 @@ class Worker:
         """Makes the ledger follow a release; False when the goods cannot be trusted: that stops only this order."""
         if state is not OrderState.PERSISTED:
             try:
-                self._sale.follow(order_id, state)
+                self._sale.settler.follow(order_id, state)
             except CorruptState:
                 return False
         return True
@@ -136,11 +136,7 @@ class Worker:
                 return {}
             middle = len(orders) // 2
             return self._save(orders[:middle]) | self._save(orders[middle:])
-        return (
-            dict.fromkeys(saved.inserted, OrderState.PERSISTED)
-            | dict.fromkeys(saved.refused, OrderState.REJECTED)
-            | dict(saved.existing)
-        )
+        return saved.standing
 
     def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
         """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""
@@ -150,7 +146,7 @@ class Worker:
     def _tell_lag(self, claims: Sequence[Claim]) -> None:
         accepted = [order.created_at for claim in claims if (order := claim.order) and order.created_at is not None]
         if accepted:
-            self._sale.notify.lag(len(claims), max(0.0, self._queue.time() - min(accepted)))
+            self._sale.notify.lag(len(claims), max(0.0, self._sale.ledger.time() - min(accepted)))
 
 
 def _order(claim: Claim) -> Order:

@@ -8,6 +8,7 @@ from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.syncer import Syncer
 from flashsale.aio.worker import Worker
+from flashsale.durability import Durability
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -15,6 +16,7 @@ from flashsale.errors import (
     InvalidRequest,
     NotExecuted,
     NotPersisted,
+    NotSettled,
     OrderConflict,
     OutcomeUnknown,
     Overloaded,
@@ -22,10 +24,13 @@ from flashsale.errors import (
     StoreError,
     StoreRequired,
     UnknownGoods,
+    UnsafeServer,
 )
+from flashsale.health import Finding
 from flashsale.keys import Keys, PlainKeys
 from flashsale.model import (
     Admission,
+    BasketReceipt,
     Claim,
     Event,
     GateState,
@@ -39,15 +44,29 @@ from flashsale.model import (
     StoredOrder,
 )
 from flashsale.observer import Observer
-from flashsale.reports import SyncReport
+from flashsale.reports import (
+    Audit,
+    Disagreement,
+    Problem,
+    Rebuild,
+    Repair,
+    Settlement,
+    SyncReport,
+    Units,
+)
 
 __all__ = [
     "Admission",
     "AlreadyLoaded",
     "AsyncOrderStore",
+    "Audit",
+    "BasketReceipt",
     "Claim",
     "CorruptState",
+    "Disagreement",
+    "Durability",
     "Event",
+    "Finding",
     "FlashSale",
     "FlashSaleError",
     "Gate",
@@ -58,6 +77,7 @@ __all__ = [
     "Keys",
     "NotExecuted",
     "NotPersisted",
+    "NotSettled",
     "Observer",
     "Order",
     "OrderConflict",
@@ -68,15 +88,21 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "PlainKeys",
+    "Problem",
+    "Rebuild",
     "Receipt",
+    "Repair",
     "RowRefused",
     "Saved",
+    "Settlement",
     "Stock",
     "StoreError",
     "StoreRequired",
     "StoredOrder",
     "SyncReport",
     "Syncer",
+    "Units",
     "UnknownGoods",
+    "UnsafeServer",
     "Worker",
 ]

@@ -1,7 +1,7 @@
 """The auditor: compares ledger, queue, leases, deadlines and database, order by order, while the sale runs.
 
-Reading goes in the direction in which an order moves: ledger, list, claims, database. An order that moves meanwhile is met
-at a later place, never missed. What disagrees is looked at again before it is reported.
+Reading goes in the direction in which an order moves: ledger, list, claims, database. An order that moves meanwhile is
+met at a later place, never missed. What disagrees is looked at again before it is reported.
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ class Auditor:
     async def repair(self, *, dry_run: bool) -> Repair:
         """Mends what an audit finds; see `Syncer.repair`."""
         audit = await self.audit()
-        mended = [
-            disagreement for disagreement in audit.orders if dry_run or await self._mend(disagreement)
-        ]
+        mended = [disagreement for disagreement in audit.orders if dry_run or await self._mend(disagreement)]
         return Repair(audit=audit, mended=tuple(mended), dry_run=dry_run)
 
     async def settle(self, rows: Collection[StoredOrder]) -> int:
@@ -78,7 +76,7 @@ class Auditor:
     # -- looking ----------------------------------------------------------------------------------------------------
 
     async def _first_look(self) -> tuple[dict[str, Units], set[str], bool]:
-        """Sums the units, and notes every order whose ledger and row differ; again while the sale moves, a few times."""
+        """Sums the units and notes every order whose ledger and row differ; again, a few times, if the sale moved."""
         for _ in range(LOOKS):
             before = await self._stocks()
             places: Counter[tuple[str, str]] = Counter()
@@ -211,7 +209,7 @@ class Auditor:
             return False
         record = await self._sale.ledger.get(order.order_id)
         if record is not None and path(record.state, state):
-            return await self._sale.follow(order.order_id, state)
+            return await self._sale.settler.follow(order.order_id, state)
         epoch = await self._store.epoch()
         return await self._sale.ledger.restore([StoredOrder(order, state)], epoch) == [1]
 
@@ -220,7 +218,9 @@ def _odd(record: Record | None, state: OrderState) -> bool:
     """True for a row that the ledger has not followed, does not know, or has wrongly released."""
     if record is None:
         return state not in RELEASED
-    return record.state is not state and (state in RELEASED or record.state in RELEASED or bool(path(record.state, state)))
+    return record.state is not state and (
+        state in RELEASED or record.state in RELEASED or bool(path(record.state, state))
+    )
 
 
 def _problem(ledger: OrderState | None, row: OrderState | None, *, waits: bool, endless: bool) -> Problem | None:

@@ -1,4 +1,4 @@
-"""Private copies of the host's Redis clients: same settings, no retries, bytes replies (DESIGN section 4, rule 1).
+"""Private copies of the host's Redis clients: same settings, no retries, bytes replies (docs/design.md).
 
 redis-py retries commands by itself, up to ten times; a lost reply would then deduct twice. So we never send through the
 host's client: we read its settings, and keep connections of our own.

@@ -87,6 +87,18 @@ class Gate:
         if await self._link.run("open_gate", self.keys.gate(goods_id), [count]) == Code.DIFFERENT:
             raise AlreadyLoaded("the gate exists with another count", sale=self.sale, goods_id=goods_id)
 
+    async def ensure(
+        self, goods_id: str, count: int, *, opens_at: float | None = None, closes_at: float | None = None
+    ) -> None:
+        """Creates the gate if it is not there, whatever count it has, and sets its window if that differs.
+
+        Setting the same window again would let the clock start goods that somebody has stopped.
+        """
+        await self._link.run("open_gate", self.keys.gate(goods_id), [check_int("count", count, 0)])
+        reply = await self._look(self._link, goods_id)
+        if [str(at, "ascii") for at in reply[4:6]] != [seconds(opens_at), seconds(closes_at)]:
+            await self.schedule(goods_id, opens_at=opens_at, closes_at=closes_at)
+
     async def start(self, goods_id: str) -> None:
         """Sets the start flag to 1; `opens_at` and `closes_at` still hold.
 
@@ -212,9 +224,7 @@ class Gate:
         Raises:
             UnknownGoods: never preloaded.
         """
-        reply = await (self._replica or self._link).run("gate_state", self.keys.gate(goods_id))
-        if reply[0] in {Code.UNKNOWN, Code.CORRUPT}:
-            fail(reply[0], self.sale, goods_id)
+        reply = await self._look(self._replica or self._link, goods_id)
         return GateState(
             count=int(reply[1]),
             started=reply[0] == Code.DONE,
@@ -228,9 +238,7 @@ class Gate:
         Raises:
             UnknownGoods: never preloaded.
         """
-        reply = await self._link.run("gate_state", self.keys.gate(goods_id))
-        if reply[0] in {Code.UNKNOWN, Code.CORRUPT}:
-            fail(reply[0], self.sale, goods_id)
+        reply = await self._look(self._link, goods_id)
         return (float(reply[4]) if reply[4] else None, float(reply[5]) if reply[5] else None)
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -285,6 +293,12 @@ class Gate:
             return None
         self.refusals.renew(goods_id)
         return Admission(REFUSALS.get(reply[0], Outcome.SOLD_OUT), int(reply[3]))
+
+    async def _look(self, link: Link, goods_id: str) -> list[Any]:
+        reply: list[Any] = await link.run("gate_state", self.keys.gate(goods_id))
+        if reply[0] in {Code.UNKNOWN, Code.CORRUPT}:
+            fail(reply[0], self.sale, goods_id)
+        return reply
 
     async def _flag(self, goods_id: str, flag: int) -> None:
         keys = [self.keys.count(goods_id), self.keys.start(goods_id), self.keys.window(goods_id)]

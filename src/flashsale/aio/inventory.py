@@ -10,6 +10,7 @@ from flashsale.aio.clients import Client
 from flashsale.aio.control import LAYOUT
 from flashsale.aio.scripts import Argument, Link
 from flashsale.answers import REFUSALS, fail, goods_error, number, policy
+from flashsale.durability import Guarantee
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -203,7 +204,13 @@ class Inventory:
         return [answer for answer in answers if isinstance(answer, Receipt)]
 
     async def answer(
-        self, orders: Sequence[Order], *, together: bool = False, gated: bool = False, gate: Keys | None = None
+        self,
+        orders: Sequence[Order],
+        *,
+        together: bool = False,
+        gated: bool = False,
+        gate: Keys | None = None,
+        guarantee: Guarantee | None = None,
     ) -> list[Receipt | FlashSaleError]:
         """Like `reserve`, but returns the errors of single orders in their places.
 
@@ -212,6 +219,7 @@ class Inventory:
             together: as in `reserve`.
             gated: the orders hold a slot at a gate on another Redis.
             gate: keys of a gate on this Redis: the script asks it as well, and counts.
+            guarantee: what must have happened before an order is ACCEPTED; short of it, it is UNCERTAIN.
         """
         if together and len(orders) > MAX_TOGETHER:
             raise InvalidRequest("orders", f"at most {MAX_TOGETHER} together")
@@ -221,7 +229,7 @@ class Inventory:
         answers: list[Receipt | FlashSaleError] = []
         for at in range(0, len(orders), size):
             mode = "2" if gate is not None else "1" if gated else "0"
-            answers += await self._reserve(orders[at : at + size], mode, gate, together=together)
+            answers += await self._reserve(orders[at : at + size], mode, gate, guarantee, together=together)
         return answers
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -242,7 +250,7 @@ class Inventory:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     async def _reserve(
-        self, orders: Sequence[Order], mode: str, gate: Keys | None, *, together: bool
+        self, orders: Sequence[Order], mode: str, gate: Keys | None, guarantee: Guarantee | None, *, together: bool
     ) -> list[Receipt | FlashSaleError]:
         numbers = self.keys.number(orders)
         keys = [self.keys.meta, self.keys.orders, self.keys.order_list, self.keys.bell]
@@ -253,29 +261,29 @@ class Inventory:
         for order in orders:
             arguments += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id)
             arguments.append(order.to_json())
+        barrier = guarantee.barrier(self.keys.meta) if guarantee else ()
         try:
-            reply = await self._link.run("reserve", keys, arguments)
+            reply, acknowledged = await self._link.run_behind(barrier, "reserve", keys, arguments)
         except (NotExecuted, OutcomeUnknown) as error:
             error.order_id = orders[0].order_id
             raise
+        accepted = Outcome.ACCEPTED if guarantee is None or guarantee.is_met(acknowledged) else Outcome.UNCERTAIN
         codes = reply[::3]
         blocker = next((REFUSALS[code] for code in codes if code in REFUSALS), None)
         if together and Code.REPLAYED in codes and set(codes) != {Code.REPLAYED}:
             codes = [Code.CONFLICT] * len(codes)  # a basket that was placed before had other orders
         return [
-            self._receipt(order, code, left, state, blocker)
+            self._receipt(order, code, left, state, accepted, blocker)
             for order, code, left, state in zip(orders, codes, reply[1::3], reply[2::3], strict=True)
         ]
 
     def _receipt(
-        self, order: Order, code: int, left: int, state: bytes, blocker: Outcome | None
+        self, order: Order, code: int, left: int, state: bytes, accepted: Outcome, blocker: Outcome | None
     ) -> Receipt | FlashSaleError:
         order_id, goods_id, quantity = order.order_id, order.goods_id, order.quantity
         if code > 0:
             standing = OrderState(state.decode("ascii"))
-            return Receipt(
-                Outcome.ACCEPTED, order_id, goods_id, quantity, left, replayed=code == Code.REPLAYED, state=standing
-            )
+            return Receipt(accepted, order_id, goods_id, quantity, left, replayed=code == Code.REPLAYED, state=standing)
         if code in REFUSALS:
             return Receipt(REFUSALS[code], order_id, goods_id, quantity, left)
         if code == Code.NOT_TOGETHER and blocker is not None:

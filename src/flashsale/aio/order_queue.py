@@ -152,11 +152,6 @@ class OrderQueue:
         """Returns the length of the list; claims are not on it."""
         return int(await self._link.command("LLEN", self.keys.order_list))
 
-    async def time(self) -> float:
-        """Returns the Redis clock, epoch seconds."""
-        seconds, microseconds = await self._link.command("TIME")
-        return int(seconds) + int(microseconds) / 1e6
-
     async def waiting(self) -> AsyncIterator[list[bytes]]:
         """Yields, in pages, what is on the list and then what is claimed; an element moving along is not missed."""
         at = 0
@@ -179,7 +174,9 @@ class OrderQueue:
         for batch in _batches(claims):
             arguments: list[Argument] = []
             for claim in batch:
-                arguments += (*claim.token.split("-"), claim.order.order_id if claim.order else "")
+                order = claim.order
+                arguments += claim.token.split("-")
+                arguments += (order.order_id, f"{order.quantity}|{order.goods_id}|{order.buyer_id}") if order else ("", "")
             buried += await self._link.run("bury", keys, arguments)
         return buried
 

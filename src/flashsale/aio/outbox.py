@@ -102,7 +102,7 @@ class Outbox:
         if not await self._lead(self.LEASE):
             return delivered
         try:
-            for event in await self._store.events(now=await self._sale.queue.time(), limit=PAGE):
+            for event in await self._store.events(now=await self._sale.ledger.time(), limit=PAGE):
                 # What was read is true only as long as nobody else has acted since.
                 if (stop and stop.is_set()) or await self._lead(self.LEASE) != Code.REPLAYED:
                     break
@@ -130,7 +130,7 @@ class Outbox:
             return
         delay = delay_after(attempts, FIRST_DELAY, LONGEST_DELAY)
         log.warning("event %d comes again in %.0f s: %s", event.event_id, delay, why)
-        await self._store.postpone(event.event_id, await self._sale.queue.time() + delay)
+        await self._store.postpone(event.event_id, await self._sale.ledger.time() + delay)
 
     async def _lead(self, lease: float) -> int:
         return await self._sale.control.lead(self._token, lease, role="outbox")

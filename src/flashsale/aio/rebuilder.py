@@ -41,7 +41,7 @@ class Rebuilder:
         rows, booked = await self._restore(epoch)
         await self._verify(booked, goods)
         for entry in goods.values():
-            await self._sale.open_gate(
+            await self._sale.gate.ensure(
                 entry.goods_id, entry.total, opens_at=entry.opens_at, closes_at=entry.closes_at
             )
             await self._sale.gate.mirror(entry.goods_id, entry.total, booked[entry.goods_id])
@@ -74,4 +74,6 @@ class Rebuilder:
         for goods_id in goods:
             stock = await self._sale.inventory.stock(goods_id)
             if stock.booked < booked[goods_id]:
-                raise CorruptState("the sums do not agree; the sale stays closed", sale=self._sale.name, goods_id=goods_id)
+                raise CorruptState(
+                    "the sums do not agree; the sale stays closed", sale=self._sale.name, goods_id=goods_id
+                )

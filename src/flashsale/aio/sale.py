@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
+from redis.asyncio import RedisCluster
+
 from flashsale.aio.clients import Client
 from flashsale.aio.control import Control
 from flashsale.aio.gate import Gate
@@ -14,27 +16,24 @@ from flashsale.aio.ledger import Ledger
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.purchases import Purchases
 from flashsale.aio.scripts import Link
+from flashsale.aio.settler import Settler
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.errors import StoreRequired, UnsafeServer
+from flashsale.durability import Durability, Guarantee
+from flashsale.errors import InvalidRequest, StoreRequired, UnsafeServer
 from flashsale.health import Finding, judge
 from flashsale.keys import Keys
 from flashsale.model import (
     MAX_UNITS,
-    RELEASED,
     BasketReceipt,
-    Goods,
     Order,
     OrderState,
     Receipt,
-    Stock,
     check_int,
-    check_policy,
     check_sale,
     check_seconds,
     new_order_id,
 )
 from flashsale.observer import Notifier, Observer
-from flashsale.records import path
 
 
 class FlashSale:
@@ -53,6 +52,13 @@ class FlashSale:
         cache_for: seconds for which a refusal is answered from the process.
         max_waiting: callers that may wait in this process before `Overloaded` is raised.
         observer: metrics and tracing.
+        durability: where an order must be before `buy` says ACCEPTED; else it says UNCERTAIN.
+        replicas: with `Durability.REPLICATED`: how many replicas must have it.
+        durable_within: seconds to wait for that.
+
+    Raises:
+        InvalidRequest: an argument breaks the contract, or the client cannot give the durability.
+        StoreRequired: `Durability.PERSISTED` without a store.
     """
 
     def __init__(
@@ -67,6 +73,9 @@ class FlashSale:
         cache_for: float = 0.05,
         max_waiting: int = 10_000,
         observer: Observer | None = None,
+        durability: Durability = Durability.ACCEPTED,
+        replicas: int = 1,
+        durable_within: float = 1.0,
     ) -> None:
         self.name = check_sale(sale)
         self.keys = (keys or Keys()).of(sale)
@@ -87,8 +96,21 @@ class FlashSale:
         self.control = Control(self._link, self.keys)
         self.store = store
         self.notify = Notifier(observer)
+        self.settler = Settler(self.gate, self.inventory, self.ledger, store)
+        self.guarantee = Guarantee(durability, replicas=replicas, within=durable_within)
+        if self.guarantee.needs_one_server and isinstance(client, RedisCluster):
+            raise InvalidRequest("durability", f"a Redis Cluster cannot wait for {durability}: WAIT counts elsewhere")
+        if durability is Durability.PERSISTED and store is None:
+            raise StoreRequired("durability PERSISTED")
         self._purchases = Purchases(
-            self.gate, self.inventory, self.ledger, self.notify, one_redis=self._one_redis, max_waiting=max_waiting
+            self.gate,
+            self.inventory,
+            self.ledger,
+            self.settler,
+            self.notify,
+            self.guarantee,
+            one_redis=self._one_redis,
+            max_waiting=max_waiting,
         )
 
     # -- before the sale --------------------------------------------------------------------------------------------
@@ -121,16 +143,8 @@ class FlashSale:
         await self.inventory.preload(
             goods_id, total, per_buyer=per_buyer, opens_at=opens_at, closes_at=closes_at, hold=hold
         )
-        await self.open_gate(goods_id, total, opens_at=opens_at, closes_at=closes_at)
-
-    async def open_gate(
-        self, goods_id: str, total: int, *, opens_at: float | None = None, closes_at: float | None = None
-    ) -> None:
-        """Creates the gate of goods whose stock is there, and sets its window if it differs."""
-        check_policy(None, opens_at, closes_at)
         await self.gate.preload(goods_id, total)
-        if await self.gate.window(goods_id) != (opens_at, closes_at):
-            await self.gate.schedule(goods_id, opens_at=opens_at, closes_at=closes_at)
+        await self.gate.ensure(goods_id, total, opens_at=opens_at, closes_at=closes_at)
 
     async def start(self, goods_id: str) -> None:
         """Sets the gate's start flag to 1.
@@ -244,7 +258,7 @@ class FlashSale:
             StoreRequired: the sale has no store.
             StoreError: the database did not answer; ask again.
         """
-        return await self.settle(order_id, OrderState.CANCELLED)
+        return await self.settler.settle(order_id, OrderState.CANCELLED)
 
     async def confirm(self, order_id: str) -> OrderState | None:
         """Confirms that an order is paid.
@@ -257,7 +271,7 @@ class FlashSale:
             StoreRequired: the sale has no store.
             StoreError: the database did not answer; ask again.
         """
-        return await self.settle(order_id, OrderState.CONFIRMED)
+        return await self.settler.settle(order_id, OrderState.CONFIRMED)
 
     async def cancel_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Cancels every order of a basket; a second call finishes what a crash left.
@@ -305,49 +319,9 @@ class FlashSale:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
         before = await self.inventory.stock(goods_id)
-        total = await self.adjust(await self.store.restock(goods_id, units), before)
+        total = await self.settler.adjust(await self.store.restock(goods_id, units), before)
         await self.gate.resize(goods_id, total)
         return total
-
-    async def adjust(self, goods: Goods, stock: Stock) -> int:
-        """Makes the inventory follow the database's row in the order that keeps the guard right; returns the total."""
-        assert self.store is not None
-        if goods.total > stock.total:
-            await self.store.grant(goods.goods_id, goods.total)
-        total = await self.inventory.configure(goods)
-        if total < stock.total:
-            await self.store.grant(goods.goods_id, total)
-        return total
-
-    async def settle(self, order_id: str, state: OrderState) -> OrderState | None:
-        """Lets the database decide on a new state, then makes the ledger follow; `cancel` and `confirm` are this."""
-        if self.store is None:
-            raise StoreRequired("to settle an order")
-        record = await self.ledger.get(order_id)
-        if record is None:
-            return None
-        standing = await self.store.settle(record.order(order_id), state)
-        await self.follow(order_id, standing)
-        return standing
-
-    async def follow(self, order_id: str, state: OrderState) -> bool:
-        """Moves the ledger to the state that the database has; a release gives units and slot back, once.
-
-        Returns:
-            True when the ledger now stands at `state`.
-        """
-        record = await self.ledger.get(order_id)
-        if record is None:
-            return False
-        for step in path(record.state, state):
-            move = await self.ledger.move(order_id, record, step)
-            if not move.made:
-                break
-            if move.slots:
-                await self._purchases.leave(record.goods_id, move.slots)
-            if step in RELEASED:
-                self.gate.refusals.forget(record.goods_id)
-        return await self.status(order_id) is state
 
     async def check(self, *, replicas: int = 0, strict: bool = False) -> tuple[Finding, ...]:
         """Looks at the Redis servers' settings before a sale: eviction, persistence, replicas, version.

@@ -15,7 +15,7 @@ from redis import exceptions
 from flashsale.aio.clients import Client, private
 from flashsale.aio.servers import Address
 from flashsale.errors import NotExecuted
-from flashsale.faults import is_stale, sent, shown, unsent
+from flashsale.faults import FAILURES, is_stale, sent, shown, unsent
 from flashsale.lua import SCRIPTS, Script
 
 Argument: TypeAlias = str | bytes | int | float
@@ -45,12 +45,12 @@ class Link:
         return (await self.run_behind((), name, keys, args))[0]
 
     async def run_behind(
-        self, barrier: Sequence[Argument], name: str, keys: Sequence[str], args: Sequence[Argument]
+        self, barrier: Sequence[Sequence[Argument]], name: str, keys: Sequence[str], args: Sequence[Argument]
     ) -> tuple[Any, Any]:
-        """Runs a script, then `barrier` (WAIT, WAITAOF) on the same connection: only there does it count.
+        """Runs a script, then the commands of `barrier` on the same connection: only there does a WAIT count.
 
         Returns:
-            The script's reply, and the barrier's: None when it did not come, though the script has run.
+            The script's reply, and that of the last command: None when it did not come, though the script has run.
         """
         script = SCRIPTS[name]
         try:
@@ -95,10 +95,12 @@ class Link:
     async def _find(self, key: str | None) -> Sequence[Address]:
         try:
             return await self._servers.find(key)
-        except Exception as error:
+        except FAILURES as error:
             raise unsent(error) from error
 
-    async def _send(self, key: str | None, *command: Argument, barrier: Sequence[Argument] = ()) -> tuple[Any, Any]:
+    async def _send(
+        self, key: str | None, *command: Argument, barrier: Sequence[Sequence[Argument]] = ()
+    ) -> tuple[Any, Any]:
         """Sends to the server that has `key`, and goes where a Cluster sends us instead."""
         packed = _pack(*command)
         address, asking = (await self._find(key))[0], False
@@ -116,13 +118,13 @@ class Link:
         raise NotExecuted("the cluster sends us around in circles", reason="MOVED")
 
     async def _exchange(
-        self, address: Address, packed: bytes, barrier: Sequence[Argument] = (), *, asking: bool = False
+        self, address: Address, packed: bytes, barrier: Sequence[Sequence[Argument]] = (), *, asking: bool = False
     ) -> tuple[Any, Any]:
         """Sends one request and reads its one reply: a connection with anything unread never goes back to the pool."""
         pool = self._servers.pool(address)
         try:
             connection = await pool.get_connection()
-        except Exception as error:
+        except FAILURES as error:
             self._servers.forget(address)
             raise unsent(error) from error
         whole = begun = False
@@ -137,17 +139,19 @@ class Link:
             whole = not barrier
             if whole:
                 return reply, None
+            acknowledged = None
             try:
-                await connection.send_packed_command([_pack(*barrier)], check_health=False)
-                acknowledged = await connection.read_response()
-            except (exceptions.RedisError, OSError):
+                for command in barrier:
+                    await connection.send_packed_command([_pack(*command)], check_health=False)
+                    acknowledged = await connection.read_response()
+            except FAILURES:
                 return reply, None
             whole = True
             return reply, acknowledged
         except exceptions.NoScriptError:
             whole = True
             raise
-        except Exception as error:  # noqa: BLE001  whatever it is: what counts is on which side of the send it came
+        except FAILURES as error:
             failure = sent(error) if begun else unsent(error)
             whole = isinstance(error, exceptions.ResponseError) and not is_stale(failure)
             if not whole:

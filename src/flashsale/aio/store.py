@@ -23,7 +23,7 @@ class AsyncOrderStore(Protocol):
         """Returns the policy of every goods of the sale."""
         ...
 
-    async def grant(self, goods_id: str, units: int, *, loaded: bool = False) -> None:
+    async def grant(self, goods_id: str, units: int, *, loaded: bool = False, version: int | None = None) -> bool:
         """Records how many units Redis is given, before it is given more and after it holds fewer.
 
         `save` never books past it. It is kept apart from `total`, the host's wish, because lowering the wish must not
@@ -33,6 +33,10 @@ class AsyncOrderStore(Protocol):
             goods_id: which goods.
             units: the new grant.
             loaded: True records as well that Redis holds the goods; it is never unset.
+            version: of the row as the caller read it; None: whatever it is.
+
+        Returns:
+            False when the row has another version by now: nothing was changed, for whoever changed it grants as well.
         """
         ...
 

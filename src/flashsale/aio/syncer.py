@@ -40,6 +40,7 @@ class Syncer:
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
         self._last: dict[str, tuple[int, int]] = {}  # goods -> booked and access at the last look
+        self._granted: dict[str, int] = {}  # goods -> units that this process last granted
 
     async def run(self, stop: StopEvent | None = None) -> None:
         """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT."""
@@ -133,18 +134,27 @@ class Syncer:
             return replace(report, missing=(*report.missing, goods_id))
         if stock is None:
             stock = await self._load(goods)
+            if stock is None:
+                return report
             report = replace(report, loaded=(*report.loaded, goods_id))
         elif not goods.loaded:
-            await self._store.grant(goods_id, max(goods.total, stock.total), loaded=True)
-        total = await self._sale.adjust(goods, stock)
+            await self._store.grant(goods_id, max(goods.total, stock.total), loaded=True, version=goods.version)
+        total = await self._sale.settler.adjust(goods, stock)
+        if self._granted.get(goods_id) != total:  # a crash between stock and guard leaves the guard too loose
+            await self._store.grant(goods_id, total, version=goods.version)
+            self._granted[goods_id] = total
         if total != stock.total:
             report = replace(report, resized=(*report.resized, (goods_id, total)))
         returned = await self._mirror(goods, total)
         return replace(report, returned=report.returned + returned)
 
-    async def _load(self, goods: Goods) -> Stock:
-        """Preloads, and only then records it; the guard's grant stands before the first unit can be sold."""
-        await self._store.grant(goods.goods_id, goods.total)
+    async def _load(self, goods: Goods) -> Stock | None:
+        """Preloads, and only then records it; the guard's grant stands before the first unit can be sold.
+
+        None when the row was changed meanwhile: the next pass sees to it.
+        """
+        if not await self._store.grant(goods.goods_id, goods.total, version=goods.version):
+            return None
         try:
             await self._sale.inventory.preload(
                 goods.goods_id,
@@ -157,14 +167,14 @@ class Syncer:
             )
         except AlreadyLoaded:
             log.info("goods %s were loaded by somebody else meanwhile", goods.goods_id)
-        await self._store.grant(goods.goods_id, goods.total, loaded=True)
+        await self._store.grant(goods.goods_id, goods.total, loaded=True, version=goods.version)
         return await self._sale.inventory.stock(goods.goods_id)
 
     async def _mirror(self, goods: Goods, total: int) -> int:
         """Makes the gate follow; slots that nobody uses any more let more traffic in."""
         sale, goods_id = self._sale, goods.goods_id
         booked = (await sale.inventory.stock(goods_id)).booked
-        await sale.open_gate(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
+        await sale.gate.ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
         paused = (await sale.control.state()).state != "open"
@@ -176,7 +186,7 @@ class Syncer:
         """Expires orders whose payment deadline has passed by the Redis clock; paying has won or loses here."""
         expired = 0
         for order_id in await self._sale.ledger.overdue():
-            state = await self._sale.settle(order_id, OrderState.EXPIRED)
+            state = await self._sale.settler.settle(order_id, OrderState.EXPIRED)
             expired += state is OrderState.EXPIRED
         return expired
 

@@ -33,7 +33,7 @@ async def mark(sale: FlashSale, client: Redis) -> Mark:
     """Returns the mark of this moment; nobody is buying."""
     seq = await client.hget(sale.keys.meta, "seq")
     stock = await sale.inventory.stock(GOODS_ID)
-    return Mark(await sale.queue.time(), int(seq or 0), stock.remaining)
+    return Mark(await sale.ledger.time(), int(seq or 0), stock.remaining)
 
 
 async def read_redis(sale: FlashSale, client: Redis, rush: Mark, most_booked: int) -> RedisSide:

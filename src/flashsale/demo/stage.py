@@ -161,7 +161,7 @@ class Stage:
     async def _before(self) -> None:
         """Puts the goods into the database, from where the syncer loads them; the crowd comes too early."""
         self._scene.title = "before: not started"
-        opens_at = await self._sale.queue.time() + LEAD
+        opens_at = await self._sale.ledger.time() + LEAD
         units = self._options.units
         await self._store.put_goods(Goods(GOODS_ID, total=units, per_buyer=PER_BUYER, opens_at=opens_at))
         await self._until(self._is_loaded, "the syncer loads the goods", self._options.patience)
@@ -226,7 +226,7 @@ class Stage:
             return False
 
     async def _is_past(self, when: float) -> bool:
-        return await self._sale.queue.time() >= when
+        return await self._sale.ledger.time() >= when
 
     async def _is_sold_out(self) -> bool:
         return (await self._sale.inventory.stock(GOODS_ID)).remaining == 0

@@ -1,10 +1,12 @@
 -- bury: put elements among the dead letters; their orders are DEAD and keep their units. Only the holder may.
 --
+-- An element that only uses the id of an order in the ledger, with other content, does not touch that order.
+--
 -- KEYS[1]   leases   sorted set  delivery -> lease end
 -- KEYS[2]   claimed  hash        delivery -> attempts|lease|body
 -- KEYS[3]   dead     hash        order id (or a blank and the delivery) -> attempts|lease|body
 -- KEYS[4]   orders   hash        the ledger
--- ARGV[1..]          groups      per element: delivery, lease, order id or ""
+-- ARGV[1..]          groups      per element: delivery, lease, order id or "", quantity|goods|buyer
 --
 -- Returns how many were buried
 
@@ -13,15 +15,16 @@ redis.call("ZCARD", KEYS[1])
 redis.call("HLEN", KEYS[3])
 redis.call("HLEN", KEYS[4])
 local buried = 0
-for at = 1, #ARGV, 3 do
+for at = 1, #ARGV, 4 do
   local delivery, id = ARGV[at], ARGV[at + 2]
   local entry = redis.call("HGET", KEYS[2], delivery) or ""
   if string.match(entry, "^%d+|(%d+)|") == ARGV[at + 1] then
     redis.call("ZREM", KEYS[1], delivery)
     redis.call("HDEL", KEYS[2], delivery)
     local state, quantity, gated, of, seq, buyer = parse(id ~= "" and redis.call("HGET", KEYS[4], id) or "")
-    redis.call("HSET", KEYS[3], state == "QUEUED" and id or " " .. delivery, entry)
-    if state == "QUEUED" then
+    local own = state == "QUEUED" and table.concat({ quantity, of, buyer }, "|") == ARGV[at + 3]
+    redis.call("HSET", KEYS[3], own and id or " " .. delivery, entry)
+    if own then
       redis.call("HSET", KEYS[4], id, record("DEAD", quantity, gated, of, seq, buyer))
     end
     buried = buried + 1

@@ -44,8 +44,8 @@ class BlockingStore:
     def goods(self) -> Iterable[Goods]:
         return self._run(self.store.goods())
 
-    def grant(self, goods_id: str, units: int, *, loaded: bool = False) -> None:
-        self._run(self.store.grant(goods_id, units, loaded=loaded))
+    def grant(self, goods_id: str, units: int, *, loaded: bool = False, version: int | None = None) -> bool:
+        return self._run(self.store.grant(goods_id, units, loaded=loaded, version=version))
 
     def restock(self, goods_id: str, units: int) -> Goods:
         return self._run(self.store.restock(goods_id, units))

@@ -151,6 +151,14 @@ class StoreContract:
         assert self.free_units(store) == 0
         assert active_units(store) == 11
 
+    def test_a_grant_for_an_older_version_changes_nothing(self, store: OrderStore) -> None:
+        """Whoever read the row before it was changed must not move the guard any more."""
+        before = next(iter(store.goods()))
+        after = store.restock("phone", 2)
+        assert store.grant("phone", 12, version=after.version) is True
+        assert store.grant("phone", 3, loaded=True, version=before.version) is False
+        assert (self.free_units(store), next(iter(store.goods())).loaded) == (12, False)
+
     def test_loaded_is_never_unset(self, store: OrderStore) -> None:
         """Goods that Redis held once are never preloaded again."""
         store.grant("phone", 10, loaded=True)

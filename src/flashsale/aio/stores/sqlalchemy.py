@@ -134,8 +134,11 @@ class SQLAlchemyStore:
         async with self._begin() as connection:
             return [read_goods(row) for row in await connection.execute(query)]
 
-    async def grant(self, goods_id: str, units: int, *, loaded: bool = False) -> None:
+    async def grant(self, goods_id: str, units: int, *, loaded: bool = False, version: int | None = None) -> bool:
         """Records how many units Redis is given; `loaded` is never unset.
+
+        Returns:
+            False when the row has another version than `version`; nothing was changed.
 
         Raises:
             StoreError: no row of these goods.
@@ -144,9 +147,15 @@ class SQLAlchemyStore:
         change = update(GOODS).where(self._is_goods(goods_id)).values(granted=units)
         if loaded:
             change = change.values(loaded=True)
+        if version is not None:
+            change = change.where(GOODS.c.version == version)
         async with self._begin() as connection:
-            if not await _matched(connection, change):
+            if await _matched(connection, change):
+                return True
+            row = (await connection.execute(select(GOODS.c.version).where(self._is_goods(goods_id)))).one_or_none()
+            if row is None or version is None:
                 raise self._no_row(goods_id)
+            return False
 
     async def restock(self, goods_id: str, units: int) -> Goods:
         """Adds `units` to the total, not below 0, raises the version by one, and returns the row.

@@ -1,0 +1,64 @@
+"""Where an order must be before a buyer is told that it is accepted. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from flashsale.model import check_int, check_seconds
+
+
+class Durability(StrEnum):
+    """What must have happened to an order before `buy` answers ACCEPTED.
+
+    A shortfall is answered UNCERTAIN: the units are booked, and asking again with the order id waits again.
+    """
+
+    ACCEPTED = "accepted"
+    """It is in the memory of the primary."""
+    REPLICATED = "replicated"
+    """Replicas have acknowledged it (WAIT)."""
+    FSYNCED = "fsynced"
+    """The primary has it on disk (WAITAOF; Redis 7.2, Valkey 7.2)."""
+    PERSISTED = "persisted"
+    """Its row is committed in the database."""
+
+
+class Guarantee:
+    """One durability, with its numbers.
+
+    Args:
+        durability: which.
+        replicas: with REPLICATED, how many.
+        within: seconds.
+    """
+
+    def __init__(self, durability: Durability, *, replicas: int, within: float) -> None:
+        self.durability = Durability(durability)
+        self._replicas = check_int("replicas", replicas, 1)
+        self._milliseconds = max(1, round(check_seconds("durable_within", within, low=0.001, high=60.0) * 1000))
+
+    @property
+    def needs_one_server(self) -> bool:
+        """True when replies must be waited for on the connection of the script."""
+        return self.durability in {Durability.REPLICATED, Durability.FSYNCED}
+
+    def barrier(self, meta: str) -> list[tuple[str | int, ...]]:
+        """Returns the commands to send behind the script; empty when there is nothing to wait for.
+
+        Both barriers wait for this connection's own writes, and a repeated purchase writes nothing. So something is
+        written first: what was written earlier on any connection lies before it in the stream.
+        """
+        if self.durability is Durability.REPLICATED:
+            return [("HSET", meta, "barrier", 1), ("WAIT", self._replicas, self._milliseconds)]
+        if self.durability is Durability.FSYNCED:
+            return [("HSET", meta, "barrier", 1), ("WAITAOF", 1, 0, self._milliseconds)]
+        return []
+
+    def is_met(self, acknowledged: Any) -> bool:
+        """True when the barrier's reply says that enough have it; None: no reply came."""
+        if self.durability is Durability.REPLICATED:
+            return acknowledged is not None and int(acknowledged) >= self._replicas
+        if self.durability is Durability.FSYNCED:
+            return acknowledged is not None and int(acknowledged[0]) >= 1
+        return True
