@@ -69,20 +69,21 @@ class Bench:
         self.console = console
 
     def few(self, loads: Sequence[int]) -> Sequence[int]:
-        """Returns all loads, or for a smoke run the first and the last but one."""
-        return sorted({loads[0], loads[max(0, len(loads) - 2)]}) if self.quick else loads
+        """Returns all loads, or for a smoke run the first and the one that the targets name."""
+        return [loads[0], 512 if 512 in loads else loads[-1]] if self.quick else loads
 
-    def run(self, section: str, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    def run(self, section: str, cases: Sequence[Case], rounds: int | None = None) -> list[dict[str, Any]]:
         """Measures all cases in turn, round by round, so that a disturbance hits every case alike.
 
         Returns:
             One record per case, with each figure of each round. A case that failed has an `error` instead.
         """
+        rounds = rounds or self.rounds
         records = [{"table": case.table, "peer": case.peer, "load": case.load, "figures": {}} for case in cases]
         columns = TextColumn("{task.description:60}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn()
         with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task(section, total=self.rounds * len(cases))
-            for _ in range(self.rounds):
+            task = progress.add_task(section, total=rounds * len(cases))
+            for _ in range(rounds):
                 for case, record in zip(cases, records, strict=True):
                     progress.update(task, description=f"{section}: {case.table}, {case.peer}, {case.load}"[:60])
                     if "error" not in record:
@@ -105,13 +106,19 @@ class Bench:
 
 
 def summary(latencies: list[float], seconds: float, cpu: float) -> Figures:
-    """Returns the figures of calls that took `latencies` within `seconds`; latencies in ms, CPU in us per call."""
+    """Returns the figures of calls that took `latencies` within `seconds`.
+
+    Args:
+        latencies: seconds of each call.
+        seconds: of the whole.
+        cpu: seconds of this process's CPU per call.
+    """
     if not latencies:
         raise TimeoutError("no call was answered in time")
     latencies.sort()
     count = len(latencies)
     figures = {name: 1e3 * latencies[int(share * count)] for name, share in _SHARES.items()}
-    return {"rate": count / seconds, "cpu": 1e6 * cpu / count, **figures}
+    return {"rate": count / seconds, "cpu": 1e6 * cpu, **figures}
 
 
 _SHARES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}

@@ -35,8 +35,9 @@ async def tasks(buy: Callable[[str], Awaitable[object]], callers: int, seconds: 
 
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(caller(number)) for number in range(callers)]
-    cpu = time.process_time() - cpu
-    return summary(latencies, seconds, cpu), callers + sum(task.result() for task in running)
+    calls = sum(task.result() for task in running)
+    cpu = (time.process_time() - cpu) / max(1, calls)
+    return summary(latencies, seconds, cpu), callers + calls
 
 
 def threads(buy: Callable[[str], object], callers: int, seconds: float) -> tuple[Figures, int]:
@@ -76,7 +77,7 @@ def threads(buy: Callable[[str], object], callers: int, seconds: float) -> tuple
         pass
     for thread in running:
         thread.join(seconds + 60)
-    cpu = time.process_time() - cpu
+    cpu = (time.process_time() - cpu) / max(1, sum(counts))
     if errors:
         raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
     return summary([value for own in latencies for value in own], seconds, cpu), sum(counts)

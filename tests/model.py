@@ -717,6 +717,8 @@ class Model:
         if not orders:
             return {}
         if any(order.buyer_id in self.poison for order in orders):
+            self._fails(after=False)
+            self._fails(after=True)
             if len(orders) == 1:
                 return {}
             middle = len(orders) // 2

@@ -22,9 +22,10 @@ class Keys:
 
     def of(self, sale: str) -> Self:
         """Returns the keys of `sale`; refuses keys that already belong to another."""
+        check_sale(sale)
         if self.sale not in {"", sale}:
             raise InvalidRequest("keys", f"these are the keys of sale {self.sale!r}, not of {sale!r}")
-        return replace(self, sale=check_sale(sale))
+        return replace(self, sale=sale)
 
     def _goods(self, goods_id: str, name: str) -> str:
         return f"flashsale:{{{self.sale}}}:{check_goods_id(goods_id)}:{name}"

@@ -17,6 +17,7 @@ class SyncReport:
         leading: False when another syncer held the lease, and this pass did nothing.
         loaded: goods preloaded now.
         missing: goods that were loaded once and that Redis no longer holds: closed until `rebuild`.
+        corrupt: goods whose keys in Redis are not what flashsale writes; left alone.
         resized: goods whose `Total` moved, with the total that now stands.
         returned: gate slots given back, in units.
         expired: orders whose payment deadline had passed.
@@ -26,6 +27,7 @@ class SyncReport:
     leading: bool
     loaded: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    corrupt: tuple[str, ...] = ()
     resized: tuple[tuple[str, int], ...] = ()
     returned: int = 0
     expired: int = 0

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from flashsale.auditor import Auditor
-from flashsale.errors import AlreadyLoaded, FlashSaleError, NotSettled, StoreRequired, UnknownGoods
+from flashsale.errors import AlreadyLoaded, CorruptState, FlashSaleError, NotSettled, StoreRequired, UnknownGoods
 from flashsale.model import Goods, OrderState, Stock, check_seconds
 from flashsale.observer import log
 from flashsale.rebuilder import Rebuilder
@@ -70,7 +70,11 @@ class Syncer:
         try:
             report = SyncReport(leading=True, expired=self._expire())
             for goods in self._store.goods():
-                report = self._sync(goods, report)
+                try:
+                    report = self._sync(goods, report)
+                except CorruptState:  # it stops these goods, not the others
+                    log.exception("goods %s cannot be synced", goods.goods_id)
+                    report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             return replace(report, settled=self._settle_page())
         finally:
             self._sale.control.lead(self._token, 0.0)
@@ -187,8 +191,12 @@ class Syncer:
         """Expires orders whose payment deadline has passed by the Redis clock; paying has won or loses here."""
         expired = 0
         for order_id in self._sale.ledger.overdue():
-            state = self._sale.settler.settle(order_id, OrderState.EXPIRED)
-            expired += state is OrderState.EXPIRED
+            try:
+                state = self._sale.settler.settle(order_id, OrderState.EXPIRED)
+            except CorruptState:  # it stops this order, not the others
+                log.exception("an order past its deadline cannot be expired")
+            else:
+                expired += state is OrderState.EXPIRED
         return expired
 
     def _settle_page(self) -> int:

@@ -160,7 +160,7 @@ class Inventory:
         fields = await self._link.command("HMGET", self.keys.stock(goods_id), "Total", "Booked", "Ledger")
         if fields[0] is None and fields[1] is None:
             fail(Code.UNKNOWN, self.sale, goods_id)
-        total, booked, ledger = number(fields[0]), number(fields[1]), number(fields[2] or b"0")
+        total, booked, ledger = number(fields[0]), number(fields[1]), number(b"0" if fields[2] is None else fields[2])
         if total is None or booked is None or ledger is None:
             fail(Code.CORRUPT, self.sale, goods_id)
         return Stock(total=total, booked=booked, remaining=max(0, total - booked), direct=max(0, booked - ledger))

@@ -176,7 +176,8 @@ class OrderQueue:
             for claim in batch:
                 order = claim.order
                 arguments += claim.token.split("-")
-                arguments += (order.order_id, f"{order.quantity}|{order.goods_id}|{order.buyer_id}") if order else ("", "")
+                content = f"{order.quantity}|{order.goods_id}|{order.buyer_id}" if order else ""
+                arguments += (order.order_id if order else "", content)
             buried += await self._link.run("bury", keys, arguments)
         return buried
 

@@ -12,7 +12,7 @@ from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
-from flashsale.errors import AlreadyLoaded, FlashSaleError, NotSettled, StoreRequired, UnknownGoods
+from flashsale.errors import AlreadyLoaded, CorruptState, FlashSaleError, NotSettled, StoreRequired, UnknownGoods
 from flashsale.model import Goods, OrderState, Stock, check_seconds
 from flashsale.observer import log
 from flashsale.reports import Audit, Rebuild, Repair, Settlement, SyncReport
@@ -69,7 +69,11 @@ class Syncer:
         try:
             report = SyncReport(leading=True, expired=await self._expire())
             for goods in await self._store.goods():
-                report = await self._sync(goods, report)
+                try:
+                    report = await self._sync(goods, report)
+                except CorruptState:  # it stops these goods, not the others
+                    log.exception("goods %s cannot be synced", goods.goods_id)
+                    report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             return replace(report, settled=await self._settle_page())
         finally:
             await self._sale.control.lead(self._token, 0.0)
@@ -186,8 +190,12 @@ class Syncer:
         """Expires orders whose payment deadline has passed by the Redis clock; paying has won or loses here."""
         expired = 0
         for order_id in await self._sale.ledger.overdue():
-            state = await self._sale.settler.settle(order_id, OrderState.EXPIRED)
-            expired += state is OrderState.EXPIRED
+            try:
+                state = await self._sale.settler.settle(order_id, OrderState.EXPIRED)
+            except CorruptState:  # it stops this order, not the others
+                log.exception("an order past its deadline cannot be expired")
+            else:
+                expired += state is OrderState.EXPIRED
         return expired
 
     async def _settle_page(self) -> int:

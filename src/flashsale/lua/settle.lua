@@ -49,11 +49,13 @@ end
 redis.call("ZSCORE", KEYS[2], id)
 local letter = redis.call("HEXISTS", KEYS[3], id)
 local hold = to == "PERSISTED" and redis.pcall("HGET", KEYS[4], "hold")
-local goods, held, access
+local goods, held, access = nil, nil, false
 if FREE[to] then
   local units = integer(quantity)
   goods, held = read(KEYS[4]), flags > 1 and redis.call("HGET", KEYS[5], buyer)
-  access = KEYS[6] and slot == 1 and integer(redis.call("GET", KEYS[6]) or "0")
+  if KEYS[6] and slot == 1 then
+    access = integer(redis.call("GET", KEYS[6]) or "0")
+  end
   if goods.code or units > goods.booked or units > goods.ledger or (held and not integer(held)) or access == nil then
     return { -2, state, quantity, show(slot) }
   end
