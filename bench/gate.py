@@ -148,9 +148,7 @@ def run(bench):
             cases.append(Case("refused", f"by Redis: {peer}", "512 callers", measure))
         for call in ("enter", "buy"):
             for face, measure in {"asyncio": _in_process_asyncio, "sync": _in_process}.items():
-                case = Case(
-                    "refused", f"in process: {call}, {face}", "1 caller", partial(measure, bed, call, seconds)
-                )
+                case = Case("refused", f"in process: {call}, {face}", "1 caller", partial(measure, bed, call, seconds))
                 cases.append(case)
         size = 0.1 if bench.quick else 1
         for peer, way, requests in (

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+PATIENCE = 2  # failures of one case
 SERVER, CLIENT = set(CPUS[:1]), set(CPUS[1:2] or CPUS[:1])
 
 Figures = dict[str, float]
@@ -76,7 +77,8 @@ class Bench:
         """Measures all cases in turn, round by round, so that a disturbance hits every case alike.
 
         Returns:
-            One record per case, with each figure of each round. A case that failed has an `error` instead.
+            One record per case, with each figure of each round. A case that failed has an `error`, and is
+            given up after the second time.
         """
         rounds = rounds or self.rounds
         records = [{"table": case.table, "peer": case.peer, "load": case.load, "figures": {}} for case in cases]
@@ -86,7 +88,7 @@ class Bench:
             for _ in range(rounds):
                 for case, record in zip(cases, records, strict=True):
                     progress.update(task, description=f"{section}: {case.table}, {case.peer}, {case.load}"[:60])
-                    if "error" not in record:
+                    if record.get("failures", 0) < PATIENCE:
                         self._measure(case, record)
                     progress.advance(task)
         return records
@@ -98,6 +100,7 @@ class Bench:
                 figures = case.measure()
         except Exception as error:
             causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+            record["failures"] = record.get("failures", 0) + 1
             record["error"] = f"{type(causes[0]).__name__}: {causes[0]}"[:200]
             self.console.print(f"[red]{case.table}, {case.peer}, {case.load}: {record['error']}", highlight=False)
             return

@@ -14,8 +14,8 @@ import uvloop
 from bench import harness, loads
 from bench.harness import Case
 from bench.peers import postgres, recipes, same_script
-from bench.servers import redis_server
 from bench.servers import postgres as postgres_server
+from bench.servers import redis_server
 
 CALLERS, THREADS, CONNECTIONS = [1, 8, 64, 512, 2000], [1, 8, 32, 128], [1, 16, 32]
 LOOPS = {"": asyncio.new_event_loop, " (uvloop)": uvloop.new_event_loop}
@@ -73,7 +73,7 @@ def run(bench):
     peers += [same_script.COREDIS, same_script.REDIS_POOL, recipes.LITERAL, recipes.LOCK, recipes.WATCH]
     peers += [postgres.UPDATE_INSERT, postgres.FOR_UPDATE, postgres.ONE_STATEMENT]
     about = {peer.name: peer.about() for peer in peers}
-    return {"records": records, "peers": about, "profile": profile, "slow": slow}
+    return {"records": records, "peers": about, "profile": profile, "slow": slow, "postgres": database.version}
 
 
 def _asyncio(bench, bed):

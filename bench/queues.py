@@ -33,7 +33,7 @@ def _drain(bed, database, peer, jobs):
 
 def run(bench):
     with redis_server() as bed, postgres() as database:
-        share = 0.2 if bench.quick else 1
+        share = 0.1 if bench.quick else 1
         cases = []
         for peer, about in QUEUES.items():
             consume, drain = (int(jobs * share) for jobs in about.jobs)
@@ -41,5 +41,6 @@ def run(bench):
             cases.append(Case("PostgreSQL", peer, "one consumer", partial(_drain, bed, database, peer, drain)))
         return {
             "records": bench.run("queue", cases),
+            "postgres": database.version,
             "queues": {peer: asdict(about) for peer, about in QUEUES.items()},
         }

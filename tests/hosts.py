@@ -12,6 +12,8 @@ from tests.servers import HOST
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from flashsale import Goods
+
 
 class Host(Shop):
     """A `Shop` whose clients go wherever a test wants (fixture `host`).
@@ -53,6 +55,15 @@ class Host(Shop):
         await sale.preload("phone", total)
         await sale.start("phone")
         return sale
+
+    async def books(self, name: str, *goods: Goods) -> Part:
+        """Returns the store of this sale, in one file with the others."""
+        stores = importlib.import_module(f"{self.face.__name__}.stores")
+        store = Part(self.keep(stores.SQLAlchemyStore(f"sqlite:///{self.database}", name)), self._threads)
+        await store.create_all()
+        for each in goods:
+            await store.put_goods(each)
+        return store
 
     def booked(self, sale: str = "spring") -> int:
         """Returns how many phones are booked, by the stock hash itself."""

@@ -19,10 +19,10 @@ from flashsale import (
     Receipt,
 )
 from flashsale.lua import SCRIPTS
-from tests.helpers import mutate, order, snapshot
+from tests.helpers import mutate, order, settled, snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from tests.helpers import Shop
 
@@ -53,148 +53,142 @@ async def stocked(shop: Shop) -> Any:
     return sale
 
 
-async def nothing_happens(shop: Shop, *calls: Callable[[], Any]) -> None:
-    """Every call raises InvalidRequest, and Redis stays as it was."""
+async def nothing_happens(shop: Shop, values: Iterable[Any], *calls: Callable[[Any], Any]) -> None:
+    """Every call with every value raises InvalidRequest, and Redis stays as it was."""
     before = snapshot(shop.raw)
     for number, call in enumerate(calls):
-        with pytest.raises(InvalidRequest) as caught:
-            await call()
-            pytest.fail(f"call {number} was taken")
-        assert isinstance(caught.value, ValueError)
-        assert caught.value.field
-    assert snapshot(shop.raw) == before
+        for bad in values:
+            try:
+                await settled(call(bad))
+            except InvalidRequest as error:
+                assert isinstance(error, ValueError)
+                assert error.field
+            else:
+                pytest.fail(f"call {number} took {shown(bad)}")
+        assert snapshot(shop.raw) == before, f"call {number} changed something"
 
 
 # -- rows 29 and 31: what callers give ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bad", BAD_QUANTITIES, ids=shown)
-async def test_bad_quantities_are_refused_everywhere(shop: Shop, bad: Any) -> None:
+async def test_bad_quantities_are_refused_everywhere(shop: Shop) -> None:
     sale = await stocked(shop)
     await nothing_happens(
         shop,
-        lambda: sale.buy("phone", "ann", bad),
-        lambda: sale.buy("phone", "ann", bad, order_id="claimed"),
-        lambda: sale.gate.enter("phone", bad),
-        lambda: sale.gate.leave("phone", bad),
-        lambda: sale.inventory.deduct("phone", bad),
-        lambda: sale.inventory.release("phone", bad),
-        lambda: sale.queue.push(Order("o", "phone", "ann", bad)),
-        lambda: sale.inventory.reserve([order(), Order("o", "phone", "ann", bad)]),
+        BAD_QUANTITIES,
+        lambda bad: sale.buy("phone", "ann", bad),
+        lambda bad: sale.buy("phone", "ann", bad, order_id="claimed"),
+        lambda bad: sale.gate.enter("phone", bad),
+        lambda bad: sale.gate.leave("phone", bad),
+        lambda bad: sale.inventory.deduct("phone", bad),
+        lambda bad: sale.inventory.release("phone", bad),
+        lambda bad: sale.queue.push(Order("o", "phone", "ann", bad)),
+        lambda bad: sale.inventory.reserve([order(), Order("o", "phone", "ann", bad)]),
     )
 
 
-@pytest.mark.parametrize("bad", BAD_NAMES, ids=shown)
-async def test_bad_goods_ids_are_refused_everywhere(shop: Shop, bad: Any) -> None:
+async def test_bad_goods_ids_are_refused_everywhere(shop: Shop) -> None:
     sale = await stocked(shop)
     await nothing_happens(
         shop,
-        lambda: sale.buy(bad, "ann"),
-        lambda: sale.preload(bad, 5),
-        lambda: sale.start(bad),
-        lambda: sale.stop(bad),
-        lambda: sale.gate.preload(bad, 5),
-        lambda: sale.gate.start(bad),
-        lambda: sale.gate.stop(bad),
-        lambda: sale.gate.resize(bad, 5),
-        lambda: sale.gate.schedule(bad, opens_at=1.0),
-        lambda: sale.gate.enter(bad),
-        lambda: sale.gate.leave(bad),
-        lambda: sale.gate.state(bad),
-        lambda: sale.inventory.preload(bad, 5),
-        lambda: sale.inventory.deduct(bad),
-        lambda: sale.inventory.release(bad),
-        lambda: sale.inventory.stock(bad),
-        lambda: sale.inventory.reserve([Order("o", bad, "ann", 1)]),
+        BAD_NAMES,
+        lambda bad: sale.buy(bad, "ann"),
+        lambda bad: sale.preload(bad, 5),
+        lambda bad: sale.start(bad),
+        lambda bad: sale.stop(bad),
+        lambda bad: sale.gate.preload(bad, 5),
+        lambda bad: sale.gate.start(bad),
+        lambda bad: sale.gate.stop(bad),
+        lambda bad: sale.gate.resize(bad, 5),
+        lambda bad: sale.gate.schedule(bad, opens_at=1.0),
+        lambda bad: sale.gate.enter(bad),
+        lambda bad: sale.gate.leave(bad),
+        lambda bad: sale.gate.state(bad),
+        lambda bad: sale.inventory.preload(bad, 5),
+        lambda bad: sale.inventory.deduct(bad),
+        lambda bad: sale.inventory.release(bad),
+        lambda bad: sale.inventory.stock(bad),
+        lambda bad: sale.inventory.reserve([Order("o", bad, "ann", 1)]),
+        lambda bad: Goods(bad, 5),
     )
-    with pytest.raises(InvalidRequest):
-        Goods(bad, 5)
 
 
-@pytest.mark.parametrize("bad", BAD_NAMES, ids=shown)
-async def test_bad_names_of_a_sale_are_refused(shop: Shop, bad: Any) -> None:
+@pytest.mark.parametrize("part", ["FlashSale", "Gate", "Inventory", "OrderQueue"])
+async def test_bad_names_of_a_sale_are_refused(shop: Shop, part: str) -> None:
     client = shop.client()
-    for part in ("FlashSale", "Gate", "Inventory", "OrderQueue"):
-        with pytest.raises(InvalidRequest):
-            shop.part(part, client, bad)
+    await nothing_happens(shop, BAD_NAMES, lambda bad: shop.part(part, client, bad))
 
 
-@pytest.mark.parametrize("bad", BAD_IDS, ids=shown)
-async def test_bad_ids_of_orders_and_buyers_are_refused(shop: Shop, bad: Any) -> None:
-    sale = await stocked(shop)
-    calls = [
-        lambda: sale.buy("phone", bad),
-        lambda: sale.status(bad),
-        lambda: sale.cancel(bad),
-        lambda: sale.confirm(bad),
-        lambda: sale.inventory.reserve([Order(bad, "phone", "ann", 1)]),
-        lambda: sale.queue.push(Order("o", "phone", bad, 1)),
-    ]
-    if bad is not None:  # there it means: make one
-        calls.append(lambda: sale.buy("phone", "ann", order_id=bad))
-    await nothing_happens(shop, *calls)
-
-
-@pytest.mark.parametrize("bad", BAD_COUNTS, ids=shown)
-async def test_bad_totals_are_refused(shop: Shop, bad: Any) -> None:
+async def test_bad_ids_of_orders_and_buyers_are_refused(shop: Shop) -> None:
     sale = await stocked(shop)
     await nothing_happens(
         shop,
-        lambda: sale.preload("case", bad),
-        lambda: sale.gate.preload("case", bad),
-        lambda: sale.gate.resize("phone", bad),
-        lambda: sale.inventory.preload("case", bad),
-        lambda: sale.inventory.preload("case", 5, booked=bad),
+        BAD_IDS,
+        lambda bad: sale.buy("phone", bad),
+        lambda bad: sale.status(bad),
+        lambda bad: sale.cancel(bad),
+        lambda bad: sale.confirm(bad),
+        lambda bad: sale.inventory.reserve([Order(bad, "phone", "ann", 1)]),
+        lambda bad: sale.queue.push(Order("o", "phone", bad, 1)),
     )
-    if bad is not None:  # there it means: no cap
-        await nothing_happens(shop, lambda: sale.preload("case", 5, per_buyer=bad))
+    but_none = [bad for bad in BAD_IDS if bad is not None]  # None: we make one
+    await nothing_happens(shop, but_none, lambda bad: sale.buy("phone", "ann", order_id=bad))
 
 
-@pytest.mark.parametrize("bad", BAD_SECONDS, ids=shown)
-async def test_bad_times_are_refused(shop: Shop, bad: Any) -> None:
+async def test_bad_totals_are_refused(shop: Shop) -> None:
+    sale = await stocked(shop)
+    await nothing_happens(
+        shop,
+        BAD_COUNTS,
+        lambda bad: sale.preload("case", bad),
+        lambda bad: sale.gate.preload("case", bad),
+        lambda bad: sale.gate.resize("phone", bad),
+        lambda bad: sale.inventory.preload("case", bad),
+        lambda bad: sale.inventory.preload("case", 5, booked=bad),
+    )
+    but_none = [bad for bad in BAD_COUNTS if bad is not None]  # None: no cap
+    await nothing_happens(shop, but_none, lambda bad: sale.preload("case", 5, per_buyer=bad))
+
+
+async def test_bad_times_are_refused(shop: Shop) -> None:
     sale = await stocked(shop)
     claims = await sale.queue.claim()
     await nothing_happens(
         shop,
-        lambda: sale.preload("case", 5, opens_at=bad),
-        lambda: sale.preload("case", 5, closes_at=bad),
-        lambda: sale.preload("case", 5, hold=bad),
-        lambda: sale.inventory.preload("case", 5, opens_at=bad),
-        lambda: sale.gate.schedule("phone", opens_at=bad),
-        lambda: sale.gate.schedule("phone", closes_at=bad),
-        lambda: sale.queue.pop(bad),
-        lambda: sale.queue.claim(lease=bad),
-        lambda: sale.queue.claim(timeout=bad),
-        lambda: sale.queue.nack(claims, delay=bad),
-        lambda: sale.queue.extend(claims, lease=bad),
-        lambda: sale.inventory.reserve([order(created_at=bad)]),
+        BAD_SECONDS,
+        lambda bad: sale.preload("case", 5, opens_at=bad),
+        lambda bad: sale.preload("case", 5, closes_at=bad),
+        lambda bad: sale.preload("case", 5, hold=bad),
+        lambda bad: sale.inventory.preload("case", 5, opens_at=bad),
+        lambda bad: sale.gate.schedule("phone", opens_at=bad),
+        lambda bad: sale.gate.schedule("phone", closes_at=bad),
+        lambda bad: sale.queue.pop(bad),
+        lambda bad: sale.queue.claim(lease=bad),
+        lambda bad: sale.queue.claim(timeout=bad),
+        lambda bad: sale.queue.nack(claims, delay=bad),
+        lambda bad: sale.queue.extend(claims, lease=bad),
+        lambda bad: sale.inventory.reserve([order(created_at=bad)]),
+        lambda bad: shop.gate(cache_for=bad),
+        lambda bad: shop.sale(cache_for=bad),
+        lambda bad: shop.worker(sale, lease=bad),
+        lambda bad: shop.syncer(sale, interval=bad),
     )
-    for part in ("FlashSale", "Gate"):
-        with pytest.raises(InvalidRequest):
-            shop.part(part, shop.client(), "spring", cache_for=bad)
-    with pytest.raises(InvalidRequest):
-        shop.worker(sale, lease=bad)
-    with pytest.raises(InvalidRequest):
-        shop.syncer(sale, interval=bad)
 
 
 async def test_values_that_contradict_each_other_are_refused(shop: Shop) -> None:
     sale = await stocked(shop)
     await nothing_happens(
         shop,
-        lambda: sale.preload("case", 5, opens_at=10, closes_at=10),
-        lambda: sale.gate.schedule("phone", opens_at=10, closes_at=9),
-        lambda: sale.inventory.preload("case", 5, booked=6),
-        lambda: sale.preload("case", 5, per_buyer=0),
-        lambda: sale.preload("case", 5, hold=0),
-        lambda: sale.queue.claim(0),
-        lambda: sale.queue.claim(1001),
-        lambda: sale.queue.claim(lease=0),
-        lambda: sale.queue.dead(0),
+        [None],
+        lambda _: sale.preload("case", 5, opens_at=10, closes_at=10),
+        lambda _: sale.gate.schedule("phone", opens_at=10, closes_at=9),
+        lambda _: sale.inventory.preload("case", 5, booked=6),
+        lambda _: sale.preload("case", 5, per_buyer=0),
+        lambda _: sale.preload("case", 5, hold=0),
+        lambda _: sale.queue.claim(lease=0),
     )
-    for batch in (0, 1001, True, 1.0):
-        with pytest.raises(InvalidRequest):
-            shop.worker(sale, batch=batch)
+    await nothing_happens(shop, [0, -1, 1001, True, 1.0, "1"], sale.queue.claim, lambda bad: shop.worker(sale, batch=bad))
+    await nothing_happens(shop, [0, -1, True, 1.0, "1"], sale.queue.dead)
 
 
 def deep(levels: int) -> list[Any]:
@@ -204,26 +198,26 @@ def deep(levels: int) -> list[Any]:
     return value
 
 
-BAD_DATA = {
-    "a set": {1},
-    "bytes": b"x",
-    "an object": object(),
-    "NaN": float("nan"),
-    "infinity": [float("inf")],
-    "odd keys": {(1, 2): 3},
-    "64 KiB": "x" * 65536,
-    "33 levels": deep(32),
-    "100,000 levels": deep(100_000),
+BAD_DATA: dict[str, Callable[[], Any]] = {
+    "a set": lambda: {1},
+    "bytes": lambda: b"x",
+    "an object": object,
+    "NaN": lambda: float("nan"),
+    "infinity": lambda: [float("inf")],
+    "odd keys": lambda: {(1, 2): 3},
+    "64 KiB": lambda: "x" * 65536,
+    "33 levels": lambda: deep(32),
+    "100,000 levels": lambda: deep(100_000),
 }
 
 
-@pytest.mark.parametrize("bad", BAD_DATA.values(), ids=BAD_DATA)
-async def test_data_that_json_cannot_say_is_refused(shop: Shop, bad: Any) -> None:
+async def test_data_that_json_cannot_say_is_refused(shop: Shop) -> None:
     sale = await stocked(shop)
     await nothing_happens(
         shop,
-        lambda: sale.buy("phone", "ann", data=bad),
-        lambda: sale.queue.push(Order("o", "phone", "ann", 1, data=bad)),
+        BAD_DATA,
+        lambda bad: sale.buy("phone", "ann", data=BAD_DATA[bad]()),
+        lambda bad: sale.queue.push(Order("o", "phone", "ann", 1, data=BAD_DATA[bad]())),
     )
 
 
@@ -266,15 +260,15 @@ async def test_errors_show_no_buyer_and_no_data(shop: Shop) -> None:
             error = error.__cause__ or error.__context__
 
 
-@pytest.mark.parametrize("goods_id", ["orderList", "a_count", "a_start", "a_access", "_count"])
-async def test_goods_that_collide_with_the_plain_layout_are_refused(shop: Shop, goods_id: str) -> None:
+async def test_goods_that_collide_with_the_plain_layout_are_refused(shop: Shop) -> None:
     sale = shop.sale(keys=PlainKeys())
     await nothing_happens(
         shop,
-        lambda: sale.preload(goods_id, 5),
-        lambda: sale.buy(goods_id, "ann"),
-        lambda: sale.gate.enter(goods_id),
-        lambda: sale.inventory.deduct(goods_id),
+        ["orderList", "a_count", "a_start", "a_access", "_count"],
+        lambda bad: sale.preload(bad, 5),
+        lambda bad: sale.buy(bad, "ann"),
+        lambda bad: sale.gate.enter(bad),
+        lambda bad: sale.inventory.deduct(bad),
     )
 
 
@@ -301,25 +295,25 @@ RAW_QUANTITIES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", RAW_QUANTITIES, ids=shown)
-async def test_the_scripts_refuse_bad_quantities_too(shop: Shop, bad: str) -> None:
+async def test_the_scripts_refuse_bad_quantities_too(shop: Shop) -> None:
     """Other programs call them by EVALSHA, without our checks in Python."""
     sale = await stocked(shop)
     await sale.inventory.load_scripts()
     keys, raw = shop.keys, shop.raw
     group = [keys.meta, keys.orders, keys.order_list, keys.bell, keys.stock("phone"), keys.buyers("phone")]
     body = '{"order_id":"o","goods_id":"phone","buyer_id":"ann","quantity":1}'
-    wanted = ["1", "phone", "o", bad, "ann", body]
     before = snapshot(raw)
 
     def run(name: str, *keys_and_args: Any) -> Any:
         return raw.evalsha(SCRIPTS[name].sha, *keys_and_args)
 
-    assert run("deduct", 1, keys.stock("phone"), bad) == 0
-    assert run("release", 1, keys.stock("phone"), bad) == 0
-    assert run("enter", 4, *keys.gate("phone"), "1", bad)[0] < 1
-    assert run("reserve", 6, *group, "0", "0", *wanted)[0] < 1
-    assert run("reserve", 10, *group, *keys.gate("phone"), "0", "2", *wanted)[0] < 1
+    for bad in RAW_QUANTITIES:
+        wanted = ["1", "phone", "o", bad, "ann", body]
+        assert run("deduct", 1, keys.stock("phone"), bad) == 0, bad
+        assert run("release", 1, keys.stock("phone"), bad) == 0, bad
+        assert run("enter", 4, *keys.gate("phone"), "1", bad)[0] < 1, bad
+        assert run("reserve", 6, *group, "0", "0", *wanted)[0] < 1, bad
+        assert run("reserve", 10, *group, *keys.gate("phone"), "0", "2", *wanted)[0] < 1, bad
     assert snapshot(raw) == before
 
 
@@ -339,34 +333,33 @@ async def test_a_bad_quantity_in_a_raw_batch_fails_alone(shop: Shop) -> None:
 
 # -- row 30: what lies in Redis -------------------------------------------------------------------------------------
 
-NOT_INTEGERS = ["10.0", "0x10", "1e2", "-1", "01", " 1", "", "nan", "1" + "0" * 15, "\xff"]
+NOT_TIMES = [b"0x10", b"1e2", b"-1", b" 1", b"", b"nan", b"\xff"]
+NOT_INTEGERS = [*NOT_TIMES, b"10.0", b"01", b"1" + b"0" * 15]
 
 
 @pytest.mark.parametrize("field", ["Total", "Booked", "Ledger", "per_buyer", "opens_at", "closes_at"])
-@pytest.mark.parametrize("bad", NOT_INTEGERS, ids=shown)
-async def test_a_corrupt_stock_is_an_error_and_stays_as_it_is(shop: Shop, field: str, bad: str) -> None:
-    if field.endswith("_at") and bad in {"10.0", "01", "1" + "0" * 15}:
-        pytest.skip("a time")
+async def test_a_corrupt_stock_is_an_error_and_stays_as_it_is(shop: Shop, field: str) -> None:
     sale = await shop.open(20)
     await shop.open(20, sale=sale, goods_id="case")
     await sale.buy("phone", "ann", order_id="before")
-    shop.raw.hset(shop.keys.stock("phone"), field, bad.encode("latin-1"))
-    before = snapshot(shop.raw)
-    calls = [sale.buy("phone", "ann"), sale.inventory.reserve([order()])]
-    if field in {"Total", "Booked"}:
-        calls += [sale.inventory.deduct("phone")]
+    calls = [lambda: sale.buy("phone", "ann"), lambda: sale.inventory.reserve([order()])]
     if field in {"Total", "Booked", "Ledger"}:
-        calls += [sale.inventory.release("phone"), sale.inventory.stock("phone")]
-    for call in calls:
+        calls += [lambda: sale.inventory.release("phone"), lambda: sale.inventory.stock("phone")]
+    if field in {"Total", "Booked"}:
+        calls.append(lambda: sale.inventory.deduct("phone"))
+    for number, bad in enumerate(NOT_TIMES if field.endswith("_at") else NOT_INTEGERS):
+        shop.raw.hset(shop.keys.stock("phone"), field, bad)
+        before = snapshot(shop.raw)
+        for call in calls:
+            with pytest.raises(CorruptState) as caught:
+                await call()
+            assert (caught.value.sale, caught.value.goods_id) == ("spring", "phone")
+        assert (await sale.buy("phone", "ann", order_id="before")).replayed  # the ledger is asked first
+        assert snapshot(shop.raw) == before
         with pytest.raises(CorruptState) as caught:
-            await call
-        assert (caught.value.sale, caught.value.goods_id) == ("spring", "phone")
-    assert snapshot(shop.raw) == before
-    assert (await sale.buy("phone", "ann", order_id="before")).replayed  # the ledger is asked first
-    with pytest.raises(CorruptState) as caught:
-        await sale.inventory.reserve([order(1), order(2, "case"), order(3)])
-    assert [type(answer) for answer in caught.value.answers] == [CorruptState, Receipt, CorruptState]
-    assert caught.value.answers[1].outcome is Outcome.ACCEPTED
+            await sale.inventory.reserve([order("a"), order(f"b-{number}", "case"), order("c")])
+        assert [type(answer) for answer in caught.value.answers] == [CorruptState, Receipt, CorruptState]
+        assert caught.value.answers[1].outcome is Outcome.ACCEPTED
 
 
 @pytest.mark.parametrize("field", ["Total", "Booked"])
@@ -413,21 +406,24 @@ async def test_a_key_of_a_wrong_type_is_an_error_and_stays_as_it_is(shop: Shop, 
 
 
 @pytest.mark.parametrize("name", ["count", "access"])
-@pytest.mark.parametrize("bad", NOT_INTEGERS, ids=shown)
-async def test_a_corrupt_gate_is_an_error_and_stays_as_it_is(shop: Shop, name: str, bad: str) -> None:
+async def test_a_corrupt_gate_is_an_error_and_stays_as_it_is(shop: Shop, name: str) -> None:
     sale = await shop.open(20)
     await shop.open(20, sale=sale, goods_id="case")
-    shop.raw.set(getattr(shop.keys, name)("phone"), bad.encode("latin-1"))
-    before = snapshot(shop.raw)
-    for call in (sale.gate.enter("phone"), sale.gate.state("phone"), sale.buy("phone", "ann")):
-        with pytest.raises(CorruptState):
-            await call
+    calls = [
+        lambda: sale.gate.enter("phone"),
+        lambda: sale.gate.state("phone"),
+        lambda: sale.buy("phone", "ann"),
+    ]
     if name == "access":
-        for call in (sale.gate.leave("phone"), sale.gate.resize("phone", 5)):
+        calls += [lambda: sale.gate.leave("phone"), lambda: sale.gate.resize("phone", 5)]
+    for bad in NOT_INTEGERS:
+        shop.raw.set(getattr(shop.keys, name)("phone"), bad)
+        before = snapshot(shop.raw)
+        for call in calls:
             with pytest.raises(CorruptState):
-                await call
-    assert snapshot(shop.raw) == before
-    assert (await sale.gate.enter("case")).admitted
+                await call()
+        assert snapshot(shop.raw) == before
+        assert (await sale.gate.enter("case")).admitted
 
 
 @pytest.mark.parametrize("name", ["count", "start", "access", "window"])
@@ -449,30 +445,30 @@ async def test_settings_of_a_gate_of_a_wrong_type_are_left_alone(shop: Shop, nam
 
 
 MANGLED = [
-    "", "QUEUED", "QUEUED|1|1|phone|1|", "SOLD|1|1|phone|1|ann", "queued|1|1|phone|1|ann", "QUEUED|0|1|phone|1|ann",
-    "QUEUED|-1|1|phone|1|ann", "QUEUED|1.0|1|phone|1|ann", "QUEUED|1|2|phone|1|ann", "QUEUED|1|1|ph:ne|1|ann",
-    "QUEUED|1|1|phone|x|ann", "QUEUED|1e1|1|phone|1|ann", "\xff\xfe", '{"order_id": 1}',
+    b"", b"QUEUED", b"QUEUED|1|1|phone|1|", b"SOLD|1|1|phone|1|ann", b"queued|1|1|phone|1|ann",
+    b"QUEUED|0|1|phone|1|ann", b"QUEUED|-1|1|phone|1|ann", b"QUEUED|1.0|1|phone|1|ann", b"QUEUED|1|4|phone|1|ann",
+    b"QUEUED|1|1|ph:ne|1|ann", b"QUEUED|1|1|phone|x|ann", b"QUEUED|1e1|1|phone|1|ann", b"\xff\xfe", b'{"order_id":1}',
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", MANGLED, ids=shown)
-async def test_a_mangled_record_is_an_error_and_stays_as_it_is(shop: Shop, bad: str) -> None:
+async def test_a_mangled_record_is_an_error_and_stays_as_it_is(shop: Shop) -> None:
     sale = await shop.open(10, store=True)
     await sale.buy("phone", "ann", order_id="o-1")
-    shop.raw.hset(shop.keys.orders, "o-1", bad.encode("latin-1"))
-    before = snapshot(shop.raw)
-    for call in (
-        lambda: sale.buy("phone", "ann", order_id="o-1"),
-        lambda: sale.inventory.reserve([order("o-1")]),
-        lambda: sale.status("o-1"),
-        lambda: sale.cancel("o-1"),
-        lambda: sale.confirm("o-1"),
-    ):
-        with pytest.raises(CorruptState):
-            await call()
-    assert snapshot(shop.raw) == before
-    receipts = await sale.inventory.reserve([order("o-2")])
-    assert receipts[0].accepted
+    for bad in MANGLED:
+        shop.raw.hset(shop.keys.orders, "o-1", bad)
+        before = snapshot(shop.raw)
+        for call in (
+            lambda: sale.buy("phone", "ann", order_id="o-1"),
+            lambda: sale.inventory.reserve([order("o-1")]),
+            lambda: sale.status("o-1"),
+            lambda: sale.cancel("o-1"),
+            lambda: sale.confirm("o-1"),
+        ):
+            with pytest.raises(CorruptState):
+                await call()
+                pytest.fail(f"took {bad!r}")
+        assert snapshot(shop.raw) == before
+    assert (await sale.buy("phone", "ann", order_id="o-2")).accepted
 
 
 @pytest.mark.parametrize("field", ["Booked", "Ledger", "Total"])
@@ -547,7 +543,5 @@ async def test_without_the_check_in_lua_bad_quantities_get_through(
     real_shop: Shop, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     mutate(monkeypatch, script, NUMBER, NUMBER + "  if true then return tonumber(text) end\n")
-    with pytest.raises((AssertionError, CorruptState)):
-        for bad in ("1e0", "0x1"):
-            await test_the_scripts_refuse_bad_quantities_too(real_shop, bad)
-            real_shop.raw.flushall()
+    with pytest.raises(AssertionError):
+        await test_the_scripts_refuse_bad_quantities_too(real_shop)

@@ -105,11 +105,11 @@ async def test_after_our_close_the_hosts_connections_live(
 
 def test_client_side_caching(server: servers.RedisServer) -> None:
     cache = pytest.importorskip("redis.cache")
-    with redis.Redis(port=server.port, protocol=3, cache_config=cache.CacheConfig()) as client:  # the host's affair
-        with flashsale.FlashSale(client, "spring") as sale:
-            sale.preload("phone", 1)
-            sale.start("phone")
-            assert sale.buy("phone", "ann").accepted
+    client = redis.Redis(port=server.port, protocol=3, cache_config=cache.CacheConfig())
+    with client, flashsale.FlashSale(client, "spring") as sale:
+        sale.preload("phone", 1)
+        sale.start("phone")
+        assert sale.buy("phone", "ann").accepted
 
 
 async def test_a_fake_server_is_shared(host: Host) -> None:
@@ -163,7 +163,9 @@ def test_what_we_cannot_use_is_refused_at_once(case: tuple[Any, Any]) -> None:
 
 
 async def test_a_full_pool_is_waited_for(host: Host, server: servers.RedisServer) -> None:
-    client = host.keep(host.redis.Redis.from_pool(host.redis.BlockingConnectionPool(port=server.port, max_connections=1)))
+    client = host.keep(
+        host.redis.Redis.from_pool(host.redis.BlockingConnectionPool(port=server.port, max_connections=1))
+    )
     sale = await host.opened(client)
     answers = await asyncio.gather(sale.queue.pop(0.5), *(sale.gate.state("phone") for _ in range(20)))
     assert answers[0] is None

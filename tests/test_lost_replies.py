@@ -64,9 +64,9 @@ def own() -> Iterator[servers.RedisServer]:
 
 async def test_the_hosts_client_sells_twice_and_we_do_not(host: Host, proxy: FaultProxy, sale: Any) -> None:
     client = host.connect(proxy.port)
-    if client.connection_pool.connection_kwargs.get("retry") is None:  # the releases that do not retry by default
+    if redis.VERSION < (6,):  # which does not retry by default
         retry = host.module(".retry").Retry(redis.backoff.NoBackoff(), 3)
-        client = host.connect(proxy.port, retry=retry)
+        client = host.connect(proxy.port, retry=retry, retry_on_error=[redis.ConnectionError])
     proxy.cut_reply(b"EVALSHA")
     answer = await host.call(client.evalsha, SCRIPTS["deduct"].sha, 1, "flashsale:{spring}:phone:stock", 1)
     assert (answer, host.booked()) == (1, 2)  # one unit sold, two booked
@@ -213,7 +213,9 @@ async def test_a_server_that_refuses_connections(host: Host, proxy: FaultProxy, 
     ids=["unknown name", "bad name", "TLS", "unix socket", "database"],
 )
 async def test_what_fails_before_the_send(host: Host, proxy: FaultProxy, sale: Any, settings: dict[str, Any]) -> None:
-    lost = host.on(host.keep(host.redis.Redis(port=proxy.port, socket_timeout=SHORT, socket_connect_timeout=SHORT, **settings)))
+    lost = host.on(
+        host.keep(host.redis.Redis(port=proxy.port, socket_timeout=SHORT, socket_connect_timeout=SHORT, **settings))
+    )
     with pytest.raises(NotExecuted):
         await lost.buy("phone", "ann")
     assert host.booked() == 0

@@ -1,6 +1,6 @@
 """One queue in a process of its own: enqueues orders one by one, then consumes them until the handler has seen all.
 
-    python -m bench.peers.consumers PEER REDIS_PORT JOBS [POSTGRESQL_URI]
+python -m bench.peers.consumers PEER REDIS_PORT JOBS [POSTGRESQL_URI]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 
 import redis
+import redis.asyncio
 
 from bench.peers import handler
 from bench.servers import ENDLESS, GOODS, HOST, SALE
@@ -40,8 +41,8 @@ class Queue:
 QUEUES = {
     "flashsale": Queue(
         (100_000, 40_000),
-        "`OrderQueue.push`; `claim(500)` and `ack`; into PostgreSQL `Worker` and `SQLAlchemyStore` with their defaults, "
-        "guarded by `booked <= granted`",
+        "`OrderQueue.push`; `claim(500)` and `ack`; into PostgreSQL `Worker` and `SQLAlchemyStore` with their "
+        "defaults, guarded by `booked <= granted`",
         "yes: leases",
     ),
     "flashsale.aio": Queue((100_000, 40_000), "the same in asyncio", "yes: leases"),
@@ -57,7 +58,12 @@ QUEUES = {
         "only with acks_late",
     ),
     "huey": Queue((4000, 1500), "`RedisHuey`, no results; 1 worker thread, 8 for PostgreSQL", "no"),
-    "arq": Queue((3000, 1500), f"max_jobs {TASKS}, poll_delay 10 ms, no results; psycopg's asyncio connections", "yes"),
+    "arq": Queue(
+        (3000, 1500),
+        f"max_jobs {TASKS}, poll_delay 10 ms, no results; a newer redis-py than it declares; psycopg's asyncio "
+        "connections",
+        "yes",
+    ),
     "saq": Queue((3000, 1500), f"concurrency {TASKS}, job info not kept; psycopg's asyncio connections", "yes: sweep"),
 }
 
@@ -128,8 +134,6 @@ def flashsale_aio(port, jobs, uri):
     from flashsale import FlashSale, Goods, Order, aio
 
     async def run():
-        import redis.asyncio as redis_asyncio
-
         store = None
         if uri:
             from flashsale.aio.stores import SQLAlchemyStore
@@ -140,7 +144,7 @@ def flashsale_aio(port, jobs, uri):
         with redis.Redis(HOST, port) as client, FlashSale(client, SALE) as sale:
             _sell(client, sale, [Order(**order) for order in _orders(jobs)])
         async with (
-            redis_asyncio.Redis(host=HOST, port=port) as client,
+            redis.asyncio.Redis(host=HOST, port=port) as client,
             aio.FlashSale(client, SALE, store=store, observer=_Progress()) as sale,
         ):
             if uri:
@@ -199,14 +203,16 @@ def celery(port, jobs, uri):
 
     app = Celery("bench", broker=f"redis://{HOST}:{port}/0")
     app.conf.update(
-        task_ignore_result=True, worker_prefetch_multiplier=1000, worker_hijack_root_logger=False, task_store_eager=False
+        task_ignore_result=True,
+        worker_prefetch_multiplier=1000,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,  # the handler prints the figures
     )
     task = app.task(handler.handle)
     _enqueue(jobs, task.delay)
     pool = ["--pool=threads", f"--concurrency={THREADS}"] if uri else ["--pool=solo", "--concurrency=1"]
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=ERROR", "--quiet"]
-    app.Worker  # noqa: B018 - fails here, not in the worker, when celery is incomplete
-    app.worker_main(["--quiet", "worker", *pool, *quiet[:-1]])
+    alone = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=ERROR"]
+    app.worker_main(["--quiet", "worker", *pool, *alone])
 
 
 def huey(port, jobs, uri):
@@ -237,12 +243,14 @@ def arq(port, jobs, uri):
 
 def saq(port, jobs, uri):
     import saq
+    from saq.queue.redis import RedisQueue
 
     async def handle(_context, *, order):
         await handler.handle_async(order)
 
     async def run():
-        queue = saq.Queue.from_url(f"redis://{HOST}:{port}")
+        client = redis.asyncio.Redis(host=HOST, port=port, max_connections=3 * TASKS)
+        queue = RedisQueue(client, max_concurrent_ops=TASKS)
         await _enqueue_async(jobs, lambda order: queue.enqueue("handle", order=order, ttl=-1))
         await saq.Worker(queue, [("handle", handle)], concurrency=TASKS).start()
 

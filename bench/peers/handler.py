@@ -1,4 +1,4 @@
-"""The handler that every queue runs: nothing, or one row into PostgreSQL. It counts, and ends the process when all is done."""
+"""The handler that every queue runs: nothing, or one row into PostgreSQL. It ends the process when all is done."""
 
 from __future__ import annotations
 

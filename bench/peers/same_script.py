@@ -83,11 +83,11 @@ def _same(name, configuration, open_):
 
 
 OURS = _same("flashsale", "`flashsale.aio.FlashSale.buy` with its defaults", _ours)
-OURS_THREADS = _same("flashsale", "`flashsale.FlashSale.buy` with its defaults, one object for all threads", _ours_threads)
+OURS_THREADS = _same("flashsale", "`flashsale.FlashSale.buy`, one object for all threads", _ours_threads)
 REDIS_ASYNCIO = _same("redis.asyncio", "EVALSHA per call, RESP parser hiredis, a connection per caller", _redis_asyncio)
 REDIS_ASYNCIO_64 = _same(
     "redis.asyncio, 64 connections", "the same, at most 64 connections behind a semaphore", _redis_asyncio_64
 )
-GLIDE = _same("valkey-glide", "EVALSHA per call, one multiplexed connection, its Rust core on the client's core", _glide)
+GLIDE = _same("valkey-glide", "EVALSHA per call, one multiplexed connection, its Rust core on the same core", _glide)
 COREDIS = _same("coredis", "EVALSHA per call, at most 64 connections", _coredis)
 REDIS_POOL = _same("redis-py", "EVALSHA per call, RESP parser hiredis, a connection per thread", _redis_pool)

@@ -37,6 +37,14 @@ def number(text: bytes | None) -> int | None:
     return int(text)
 
 
+def hold_seconds(text: bytes | None) -> float | None:
+    """Returns a hold as the scripts read it: None where there is none, or no number."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
 def policy(
     per_buyer: int | None, opens_at: float | None, closes_at: float | None, hold: float | None
 ) -> dict[str, str]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from flashsale.errors import InvalidRequest, StoreRequired, UnknownGoods
-from flashsale.model import RELEASED, Order, OrderState, StoredOrder
+from flashsale.model import MAX_UNITS, RELEASED, Order, OrderState, StoredOrder
 from flashsale.records import Record, path
 from flashsale.reports import Audit, Disagreement, Problem, Repair, Units
 from flashsale.sale import FlashSale
@@ -50,7 +50,14 @@ class Auditor:
         strangers = self._strangers()
         disagreements = self._look_again(suspects | strangers.keys(), strangers, waiting)
         lost = self._lost(list(expected), waiting)
-        return Audit(goods=goods, orders=disagreements, lost=lost, unreadable=unreadable, moving=moving)
+        return Audit(
+            goods=goods,
+            orders=disagreements,
+            lost=lost,
+            waiting=len(waiting),
+            unreadable=unreadable,
+            moving=moving,
+        )
 
     def repair(self, *, dry_run: bool) -> Repair:
         """Mends what an audit finds; see `Syncer.repair`."""
@@ -72,13 +79,14 @@ class Auditor:
         if not odd:
             return 0
         states = self._store.states([order.order_id for order in odd])
-        return sum([self._settle_one(order, states.get(order.order_id)) for order in odd])
+        return sum([self._settle_one(order, records.get(order.order_id), states.get(order.order_id)) for order in odd])
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def _first_look(self) -> tuple[dict[str, Units], set[str], bool]:
         """Sums the units and notes every order whose ledger and row differ; again, a few times, if the sale moved."""
         for _ in range(LOOKS):
+            seq = (self._sale.control.state()).seq  # one sold for one returned leaves the sums as they were
             before = self._stocks()
             places: Counter[tuple[str, str]] = Counter()
             suspects: set[str] = set()
@@ -89,7 +97,7 @@ class Auditor:
                 for record in new.values():
                     places[record.goods_id, _PLACE.get(record.state, "")] += record.quantity
                 suspects |= self._differing(new)
-            moving = self._stocks() != before
+            moving = self._stocks() != before or (self._sale.control.state()).seq != seq
             if not moving:
                 break
         units = {
@@ -164,7 +172,8 @@ class Auditor:
             if look:
                 waiting, _ = self._waiting()
             orders = strangers | {order_id: record.order(order_id) for order_id, record in records.items()}
-            found = self._judge(orders, {name: records.get(name) for name in sorted(suspects)}, waiting)
+            there = sorted(suspects & orders.keys())  # a rebuild or a loss may have taken the others
+            found = self._judge(orders, {name: records.get(name) for name in there}, waiting)
             suspects = set(found)
         return tuple(found[order_id] for order_id in sorted(found))
 
@@ -185,6 +194,9 @@ class Auditor:
 
     def _lost(self, expected: list[str], waiting: set[str]) -> tuple[str, ...]:
         lost: list[str] = []
+        if expected:
+            letters = self._sale.queue.dead(MAX_UNITS)
+            waiting = waiting | {claim.order.order_id for claim in letters if claim.order}
         for at in range(0, len(expected), 500):
             batch = expected[at : at + 500]
             records = self._sale.ledger.get_many(batch)
@@ -202,13 +214,14 @@ class Auditor:
             return self._store.settle(found.order, OrderState.CONFIRMED) is OrderState.CONFIRMED
         if found.problem is Problem.NO_DEADLINE:
             return self._sale.ledger.start_hold(found.order)
+        record = self._sale.ledger.get(found.order_id)
         states = self._store.states([found.order_id])
-        return self._settle_one(found.order, states.get(found.order_id))
+        return self._settle_one(found.order, record, states.get(found.order_id))
 
-    def _settle_one(self, order: Order, state: OrderState | None) -> bool:
+    def _settle_one(self, order: Order, record: Record | None, state: OrderState | None) -> bool:
+        """Settles one order; `record` is older than `state`, else an order that was cancelled in between came back."""
         if state is None:
             return False
-        record = self._sale.ledger.get(order.order_id)
         if record is not None and path(record.state, state):
             return self._sale.settler.follow(order.order_id, state)
         epoch = self._store.epoch()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from flashsale.answers import policy
@@ -73,16 +74,17 @@ class Control:
         """Ends the rebuild of this epoch."""
         self._in_epoch(self._link.run("open", [self._keys.meta], [epoch]))
 
-    def forget_orders(self, epoch: int) -> None:
-        """Empties ledger and deadlines for a rebuild; what is on the list or claimed stays."""
-        self._in_epoch(self._link.run("forget", [self._keys.meta, self._keys.orders, self._keys.holds], [epoch]))
+    def wipe(self, goods: Iterable[Goods], epoch: int) -> None:
+        """Empties ledger, deadlines and stocks for a rebuild, at once; what is on the list or claimed stays.
 
-    def wipe(self, goods: Goods, epoch: int) -> None:
-        """Empties the stock of one goods for a rebuild."""
-        keys = [self._keys.meta, self._keys.stock(goods.goods_id), self._keys.buyers(goods.goods_id), self._keys.goods]
-        fields = policy(goods.per_buyer, goods.opens_at, goods.closes_at, goods.hold)
-        given: list[Argument] = [item for field in fields.items() if field[1] for item in field]
-        arguments: list[Argument] = [epoch, goods.goods_id, goods.total, *given, "version", goods.version]
+        Total is 0 from then until `Inventory.configure`.
+        """
+        keys = [self._keys.meta, self._keys.orders, self._keys.holds, self._keys.goods]
+        arguments: list[Argument] = [epoch]
+        for each in goods:
+            keys += (self._keys.stock(each.goods_id), self._keys.buyers(each.goods_id))
+            fields = policy(each.per_buyer, each.opens_at, each.closes_at, each.hold)
+            arguments += (each.goods_id, each.version, *fields.values())
         self._in_epoch(self._link.run("wipe", keys, arguments))
 
     def _in_epoch(self, code: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+from flashsale.errors import InvalidRequest
+from flashsale.health import OLDEST
 from flashsale.model import check_int, check_seconds
 
 
@@ -31,12 +33,28 @@ class Guarantee:
         durability: which.
         replicas: with REPLICATED, how many.
         within: seconds.
+        socket_timeout: seconds; the wait ends before the connection would be given up.
     """
 
-    def __init__(self, durability: Durability, *, replicas: int, within: float) -> None:
-        self.durability = Durability(durability)
-        self._replicas = check_int("replicas", replicas, 1)
-        self._milliseconds = max(1, round(check_seconds("durable_within", within, low=0.001, high=60.0) * 1000))
+    def __init__(self, durability: Durability, *, replicas: int, within: float, socket_timeout: float) -> None:
+        try:
+            self.durability = Durability(durability)
+        except ValueError as error:
+            raise InvalidRequest("durability", f"must be one of {', '.join(Durability)}") from error
+        self.replicas = check_int("replicas", replicas, 1)
+        seconds = check_seconds("durable_within", within, low=0.001, high=60.0)
+        seconds = min(seconds, max(socket_timeout / 2, socket_timeout - 0.5))
+        self._milliseconds = max(1, round(seconds * 1000))
+
+    @property
+    def oldest(self) -> tuple[int, int]:
+        """The oldest server that can give it."""
+        return (7, 2) if self.durability is Durability.FSYNCED else OLDEST
+
+    @property
+    def replicas_needed(self) -> int:
+        """How many replicas it needs."""
+        return self.replicas if self.durability is Durability.REPLICATED else 0
 
     @property
     def needs_one_server(self) -> bool:
@@ -50,7 +68,7 @@ class Guarantee:
         written first: what was written earlier on any connection lies before it in the stream.
         """
         if self.durability is Durability.REPLICATED:
-            return [("HSET", meta, "barrier", 1), ("WAIT", self._replicas, self._milliseconds)]
+            return [("HSET", meta, "barrier", 1), ("WAIT", self.replicas, self._milliseconds)]
         if self.durability is Durability.FSYNCED:
             return [("HSET", meta, "barrier", 1), ("WAITAOF", 1, 0, self._milliseconds)]
         return []
@@ -58,7 +76,7 @@ class Guarantee:
     def is_met(self, acknowledged: Any) -> bool:
         """True when the barrier's reply says that enough have it; None: no reply came."""
         if self.durability is Durability.REPLICATED:
-            return acknowledged is not None and int(acknowledged) >= self._replicas
+            return acknowledged is not None and int(acknowledged) >= self.replicas
         if self.durability is Durability.FSYNCED:
             return acknowledged is not None and int(acknowledged[0]) >= 1
         return True

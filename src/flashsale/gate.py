@@ -156,7 +156,14 @@ class Gate:
             self.refusals.forget(goods_id)
 
     def mirror(
-        self, goods_id: str, count: int, booked: int, *, access: int | None = None, paused: bool = False
+        self,
+        goods_id: str,
+        count: int,
+        booked: int,
+        *,
+        access: int | None = None,
+        paused: bool = False,
+        stock_here: bool = False,
     ) -> tuple[int, int]:
         """Makes the gate follow the stock; the Syncer's call.
 
@@ -167,6 +174,7 @@ class Gate:
             access: what `access` was at the last look, if the stock has not moved since: then whatever lies above
                 `booked` has leaked and is given back.
             paused: the sale is paused.
+            stock_here: the stock shares this Redis: its booked units are read in the same script.
 
         Returns:
             The access that stands, and the slots given back, in units.
@@ -175,7 +183,8 @@ class Gate:
             UnknownGoods: never preloaded.
         """
         arguments = [count, booked, "" if access is None else access, int(paused)]
-        code, standing, returned = self._link.run("mirror", self.keys.gate(goods_id), arguments)
+        keys = [*self.keys.gate(goods_id), *([self.keys.stock(goods_id)] if stock_here else [])]
+        code, standing, returned = self._link.run("mirror", keys, arguments)
         self._done(goods_id, code)
         return int(standing), int(returned)
 
@@ -196,7 +205,11 @@ class Gate:
         """
         check_goods_id(goods_id)
         check_quantity(quantity)
-        return self.refused(goods_id) or self._entries.submit(_Entry(goods_id, quantity))
+        return self.refused(goods_id) or self.ask(goods_id, quantity)
+
+    def ask(self, goods_id: str, quantity: int) -> Admission:
+        """Like `enter`, and always asks the primary: for whom no remembered refusal may answer, or has."""
+        return self._entries.submit(_Entry(goods_id, quantity))
 
     def refused(self, goods_id: str) -> Admission | None:
         """Returns the refusal that this process remembers, or None when the primary must be asked."""

@@ -23,8 +23,14 @@ class Finding(NamedTuple):
         return self.message
 
 
-def judge(info: Mapping[str, str], *, replicas: int) -> tuple[Finding, ...]:
-    """Returns what is wrong with a server whose INFO is `info`, when the stock should have `replicas` replicas."""
+def judge(info: Mapping[str, str], *, replicas: int, oldest: tuple[int, int] = OLDEST) -> tuple[Finding, ...]:
+    """Returns what is wrong with a server whose INFO is `info`.
+
+    Args:
+        info: names and values.
+        replicas: how many the stock should have.
+        oldest: version that the sale needs.
+    """
     findings = []
     policy = info.get("maxmemory_policy", "unknown")
     if policy not in {"noeviction", "unknown"}:
@@ -36,8 +42,8 @@ def judge(info: Mapping[str, str], *, replicas: int) -> tuple[Finding, ...]:
         findings.append(Finding("replicas", f"{connected} replicas are connected, {replicas} are wanted"))
     version = info.get("valkey_version") or info.get("redis_version", "")
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if parts and parts < OLDEST:
-        findings.append(Finding("version", f"the server is {version}; scripts need 6.2"))
+    if parts and parts < oldest:
+        findings.append(Finding("version", f"the server is {version}; this sale needs {oldest[0]}.{oldest[1]}"))
     if not info:
         findings.append(Finding("version", "the server does not answer INFO: its settings are unknown"))
     return tuple(findings)

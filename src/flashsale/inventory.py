@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from flashsale.answers import REFUSALS, fail, goods_error, number, policy
+from flashsale.answers import REFUSALS, fail, goods_error, hold_seconds, number, policy
 from flashsale.clients import Client
 from flashsale.control import LAYOUT
 from flashsale.durability import Guarantee
@@ -171,7 +171,7 @@ class Inventory:
         holds = {}
         for goods_id in goods_ids:
             hold = self._link.command("HGET", self.keys.stock(goods_id), "hold")
-            holds[goods_id] = None if hold is None else float(hold)
+            holds[goods_id] = hold_seconds(hold)
         return holds
 
     # -- orders -----------------------------------------------------------------------------------------------------
@@ -262,7 +262,10 @@ class Inventory:
         for order in orders:
             arguments += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id)
             arguments.append(order.to_json())
-        barrier = guarantee.barrier(self.keys.meta) if guarantee else ()
+
+        def barrier(reply: list[int]) -> Sequence[Sequence[Argument]]:
+            return guarantee.barrier(self.keys.meta) if guarantee and any(code > 0 for code in reply[::3]) else ()
+
         try:
             reply, acknowledged = self._link.run_behind(barrier, "reserve", keys, arguments)
         except (NotExecuted, OutcomeUnknown) as error:

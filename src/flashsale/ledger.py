@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from flashsale.answers import fail
 from flashsale.keys import Keys
 from flashsale.lua import Code
-from flashsale.model import Order, OrderState, StoredOrder, check_id
+from flashsale.model import RELEASED, Order, OrderState, StoredOrder, check_id
 from flashsale.records import Record, read
 from flashsale.scripts import Argument, Link
 
@@ -51,12 +52,11 @@ class Ledger:
 
     def get_many(self, order_ids: Collection[str]) -> dict[str, Record]:
         """Returns the records of those of `order_ids` that the ledger knows."""
-        if not order_ids:
-            return {}
-        texts = self._link.command("HMGET", self._keys.orders, *order_ids)
-        return {
-            order_id: read(text, order_id) for order_id, text in zip(order_ids, texts, strict=True) if text is not None
-        }
+        records: dict[str, Record] = {}
+        for ids in _chunks(order_ids):
+            texts = self._link.command("HMGET", self._keys.orders, *ids)
+            records |= {name: read(text, name) for name, text in zip(ids, texts, strict=True) if text is not None}
+        return records
 
     def pages(self) -> Iterator[dict[str, Record]]:
         """Yields the whole ledger in pages; an order that is there all the time is yielded at least once."""
@@ -82,7 +82,8 @@ class Ledger:
         if code == Code.CORRUPT:
             fail(code, keys.sale, goods_id)
         made = bool(code == Code.DONE)
-        return Move(made, int(quantity) if made and gated == b"1" and not self._gate_here else 0)
+        free = made and state in RELEASED and gated == b"1" and not self._gate_here
+        return Move(made, int(quantity) if free else 0)
 
     def adopt(self, orders: Sequence[Order]) -> list[Adoption]:
         """Brings orders found on the list into the ledger, when a foreign program pushed them there.
@@ -139,10 +140,11 @@ class Ledger:
 
     def deadlines(self, order_ids: Collection[str]) -> set[str]:
         """Returns those of `order_ids` that have a payment deadline."""
-        if not order_ids:
-            return set()
-        scores = self._link.command("ZMSCORE", self._keys.holds, *order_ids)
-        return {order_id for order_id, score in zip(order_ids, scores, strict=True) if score is not None}
+        found: set[str] = set()
+        for ids in _chunks(order_ids):
+            scores = self._link.command("ZMSCORE", self._keys.holds, *ids)
+            found |= {order_id for order_id, score in zip(ids, scores, strict=True) if score is not None}
+        return found
 
     def start_hold(self, order: Order) -> bool:
         """Gives an unpaid order the payment deadline that it lacks, a whole hold from now."""
@@ -158,3 +160,9 @@ class Ledger:
         for order in orders:
             arguments += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id)
         return keys, arguments
+
+
+def _chunks(order_ids: Collection[str]) -> Iterator[list[str]]:
+    rest = iter(order_ids)
+    while ids := list(islice(rest, PAGE)):
+        yield ids

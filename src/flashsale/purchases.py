@@ -22,12 +22,15 @@ from flashsale.gate import Gate
 from flashsale.inventory import Inventory
 from flashsale.ledger import Ledger
 from flashsale.model import (
+    RELEASED,
     Admission,
     BasketReceipt,
     Order,
     OrderState,
     Outcome,
     Receipt,
+    check_goods_id,
+    check_id,
     check_quantity,
 )
 from flashsale.observer import Notifier, log
@@ -35,6 +38,7 @@ from flashsale.settler import Settler
 from flashsale.waiting import Coalescer
 
 MAX_GOODS: Final = 50  # goods of one basket
+MAX_BASKET_ID: Final = 120  # characters; its order ids are a little longer
 
 Answer = TypeVar("Answer")
 
@@ -86,9 +90,10 @@ class Purchases:
 
     def buy_basket(self, basket_id: str, buyer_id: str, items: Iterable[tuple[str, int]], data: Any) -> BasketReceipt:
         """Buys all or none; see `FlashSale.buy_basket`."""
+        _check_basket_id(basket_id)
         units: Counter[str] = Counter()
         for goods_id, quantity in items:
-            units[goods_id] += check_quantity(quantity)
+            units[check_goods_id(goods_id)] += check_quantity(quantity)
         if not 1 <= len(units) <= MAX_GOODS:
             raise InvalidRequest("items", f"1..{MAX_GOODS} goods")
         orders = [
@@ -100,17 +105,19 @@ class Purchases:
             raise OrderConflict(sale=self._gate.sale, goods_id=orders[0].goods_id, order_id=basket_id)
         for receipt in receipts:
             self._notify.outcome(receipt.goods_id, receipt.outcome)
-        return BasketReceipt(receipts[0].outcome, basket_id, tuple(receipts))
+        outcome = next((receipt.outcome for receipt in receipts if not receipt.accepted), Outcome.ACCEPTED)
+        return BasketReceipt(outcome, basket_id, tuple(receipts))
 
     def basket(self, basket_id: str) -> list[str]:
         """Returns the order ids of a basket, in one read."""
+        _check_basket_id(basket_id)
         names = [f"{basket_id}#{place}" for place in range(1, MAX_GOODS + 1)]
         return list(self._ledger.get_many(names))
 
     def _buy(self, order: Order, *, known: bool) -> Receipt:
         if self._one_redis or (known and self._ledger.get(order.order_id)):
             return self._waiting.submit(order)
-        admission = self._gate.enter(order.goods_id, order.quantity)
+        admission = self._gate.ask(order.goods_id, order.quantity)
         if not admission.admitted:
             return _refusal(order, admission)
         try:
@@ -128,7 +135,7 @@ class Purchases:
         entered: list[Order] = []
         if not self._one_redis and not (known and self._ledger.get(orders[0].order_id)):
             for order in orders:
-                admission = self._gate.enter(order.goods_id, order.quantity)
+                admission = self._gate.ask(order.goods_id, order.quantity)
                 if not admission.admitted:
                     self._leave_all(entered)
                     return [_refusal(each, Admission(admission.outcome, 0)) for each in orders]
@@ -143,10 +150,30 @@ class Purchases:
         receipts = [answer for answer in answers if isinstance(answer, Receipt)]
         if len(receipts) < len(orders) or receipts[0].state is None or receipts[0].replayed:
             self._leave_all(entered)
-        for answer in answers:
-            if isinstance(answer, FlashSaleError):
-                raise answer
+        errors = [answer for answer in answers if isinstance(answer, FlashSaleError)]
+        if errors:  # what is wrong with one order tells more than that the others were not tried
+            raise next((error for error in errors if not isinstance(error, NotExecuted)), errors[0])
+        if any(receipt.outcome is not Outcome.ACCEPTED for receipt in receipts):
+            return self._undo_half(receipts)
         return receipts
+
+    def _undo_half(self, receipts: list[Receipt]) -> list[Receipt]:
+        """Gives back what the guard in the database left of a basket of which it refused an order."""
+        if not any(receipt.state is OrderState.REJECTED for receipt in receipts):
+            return receipts
+        states: list[OrderState | None] = []
+        try:
+            for receipt in receipts:
+                standing = receipt.state
+                if standing is not None and standing not in RELEASED:
+                    standing = self._settler.settle(receipt.order_id, OrderState.CANCELLED)
+                states.append(standing)
+        except (StoreError, NotExecuted, OutcomeUnknown):  # asked again, the basket finishes this
+            return [receipt._replace(outcome=Outcome.UNCERTAIN) for receipt in receipts]
+        return [
+            receipt._replace(outcome=Outcome.SOLD_OUT, state=state)
+            for receipt, state in zip(receipts, states, strict=True)
+        ]
 
     def _leave_all(self, orders: Sequence[Order]) -> None:
         for order in orders:
@@ -176,13 +203,11 @@ class Purchases:
         }
         try:
             standing = self._settler.persist(list(queued.values()))
-        except StoreError as error:
+        except FlashSaleError as error:  # the units are booked: nobody may be told that nothing happened
             log.warning("a batch of %d is left to the worker: %s", len(queued), type(error).__name__)
             standing = {}
         return [
-            _persisted(answer, standing.get(answer.order_id))
-            if isinstance(answer, Receipt) and answer.order_id in queued
-            else answer
+            _persisted(answer, standing.get(answer.order_id, answer.state)) if isinstance(answer, Receipt) else answer
             for answer in answers
         ]
 
@@ -213,11 +238,17 @@ def _once_more(ask: Callable[[bool], Answer], order_id: str, *, known: bool) -> 
 
 
 def _persisted(receipt: Receipt, state: OrderState | None) -> Receipt:
-    if state is None:
+    """Returns the receipt of a purchase whose row is in `state`; None: refused by the stock."""
+    if state in {OrderState.QUEUED, OrderState.DEAD}:
         return receipt._replace(outcome=Outcome.UNCERTAIN)
     if state is OrderState.REJECTED:
         return receipt._replace(outcome=Outcome.SOLD_OUT, state=state)
     return receipt._replace(state=state)
+
+
+def _check_basket_id(basket_id: str) -> None:
+    if len(check_id("basket_id", basket_id)) > MAX_BASKET_ID:
+        raise InvalidRequest("basket_id", f"longer than {MAX_BASKET_ID} characters")
 
 
 def _refusal(order: Order, admission: Admission) -> Receipt:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from flashsale.errors import CorruptState, StoreRequired
+from flashsale.errors import CorruptState, StoreError, StoreRequired
 from flashsale.lua import Code
 from flashsale.model import RELEASED, Goods, StoredOrder
 from flashsale.reports import Rebuild
@@ -14,6 +14,7 @@ from flashsale.sale import FlashSale
 from flashsale.store import OrderStore
 
 PAGE = 500  # rows of one script call
+LOOKS = 3  # how often what changes meanwhile is read again
 
 
 class Rebuilder:
@@ -34,19 +35,49 @@ class Rebuilder:
         control = self._sale.control
         epoch = self._store.advance_epoch()
         control.close(epoch)
-        control.forget_orders(epoch)
-        goods = {entry.goods_id: entry for entry in self._store.goods()}
-        for entry in goods.values():
-            self._store.grant(entry.goods_id, entry.total, loaded=True)
-            control.wipe(entry, epoch)
-        rows, booked = self._restore(epoch)
-        self._verify(booked, goods)
-        for entry in goods.values():
-            self._sale.gate.ensure(entry.goods_id, entry.total, opens_at=entry.opens_at, closes_at=entry.closes_at)
-            self._sale.gate.mirror(entry.goods_id, entry.total, booked[entry.goods_id])
+        goods = self._grant()
+        control.wipe(goods, epoch)
+        rows, booked = self._restore_all(epoch, goods)
+        for entry in goods:
+            self._reopen(entry)
         control.open(epoch)
         self._sale.gate.refusals.forget()
-        return Rebuild(epoch=epoch, orders=rows, goods={goods_id: booked[goods_id] for goods_id in goods})
+        return Rebuild(epoch=epoch, orders=rows, goods={entry.goods_id: booked[entry.goods_id] for entry in goods})
+
+    def _grant(self) -> list[Goods]:
+        """Sets the guard of each goods to what Redis will be given, and returns them as they were then."""
+        for _ in range(LOOKS):
+            goods = list(self._store.goods())
+            granted = [
+                self._store.grant(entry.goods_id, entry.total, loaded=True, version=entry.version) for entry in goods
+            ]
+            if all(granted):
+                return goods
+        raise StoreError("the goods change faster than they can be granted; the sale stays closed")
+
+    def _restore_all(self, epoch: int, goods: Sequence[Goods]) -> tuple[int, Counter[str]]:
+        """Restores every row and compares the sums; again, if rows came or went meanwhile."""
+        for _ in range(LOOKS):
+            rows, booked = self._restore(epoch)
+            ledger = {entry.goods_id: self._in_ledger(entry.goods_id) for entry in goods}
+            short = [goods_id for goods_id, units in ledger.items() if units < booked[goods_id]]
+            if not short:
+                return rows, booked
+        raise CorruptState("the sums do not agree; the sale stays closed", sale=self._sale.name, goods_id=short[0])
+
+    def _in_ledger(self, goods_id: str) -> int:
+        stock = self._sale.inventory.stock(goods_id)
+        return stock.booked - stock.direct
+
+    def _reopen(self, goods: Goods) -> None:
+        """Puts goods up for sale again, in the stock and then at the gate."""
+        goods_id, gate = goods.goods_id, self._sale.gate
+        total = self._sale.inventory.configure(goods)
+        if total != goods.total:  # more is booked than the host wishes to sell
+            self._store.grant(goods_id, total, version=goods.version)
+        stock = self._sale.inventory.stock(goods_id)
+        gate.ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
+        gate.mirror(goods_id, total, stock.booked)
 
     def _restore(self, epoch: int) -> tuple[int, Counter[str]]:
         """Brings every row into the ledger; also the released ones, whose ids never buy again."""
@@ -66,13 +97,4 @@ class Rebuilder:
             if code not in {Code.DONE, Code.REFUSED}:
                 raise CorruptState(
                     f"a row cannot be restored: {Code(code).name}", sale=self._sale.name, goods_id=row.order.goods_id
-                )
-
-    def _verify(self, booked: Counter[str], goods: dict[str, Goods]) -> None:
-        """Compares the sums; an order that a worker saved meanwhile is in both, or in neither."""
-        for goods_id in goods:
-            stock = self._sale.inventory.stock(goods_id)
-            if stock.booked < booked[goods_id]:
-                raise CorruptState(
-                    "the sums do not agree; the sale stays closed", sale=self._sale.name, goods_id=goods_id
                 )

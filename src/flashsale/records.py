@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from flashsale.errors import CorruptState
 from flashsale.model import TRANSITIONS, Order, OrderState
+
+# As `parse` in lua/include/record.lua.
+_RECORD = re.compile(
+    rf"({'|'.join(OrderState)})\|([1-9][0-9]*)\|([0-3])\|([A-Za-z0-9_.-]+)\|([0-9]+)\|([!-~]+)".encode("ascii")
+)
 
 
 class Record(NamedTuple):
@@ -29,11 +35,11 @@ def read(text: bytes, order_id: str) -> Record:
     Raises:
         CorruptState: somebody else wrote it.
     """
-    try:
-        state, quantity, gated, goods_id, seq, buyer_id = text.decode("ascii").split("|", 5)
-        return Record(OrderState(state), int(quantity), gated in {"1", "3"}, goods_id, int(seq), buyer_id)
-    except ValueError as error:
-        raise CorruptState(f"the ledger's record of order {order_id!r} is not what flashsale writes") from error
+    match = _RECORD.fullmatch(text)
+    if match is None:
+        raise CorruptState(f"the ledger's record of order {order_id!r} is not what flashsale writes")
+    state, quantity, gated, goods_id, seq, buyer_id = (part.decode("ascii") for part in match.groups())
+    return Record(OrderState(state), int(quantity), gated in {"1", "3"}, goods_id, int(seq), buyer_id)
 
 
 def path(start: OrderState, end: OrderState) -> list[OrderState]:

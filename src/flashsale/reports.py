@@ -15,6 +15,7 @@ class SyncReport:
 
     Args:
         leading: False when another syncer held the lease, and this pass did nothing.
+        closed: True while a rebuild is under way, or has failed: this pass did nothing.
         loaded: goods preloaded now.
         missing: goods that were loaded once and that Redis no longer holds: closed until `rebuild`.
         corrupt: goods whose keys in Redis are not what flashsale writes; left alone.
@@ -25,6 +26,7 @@ class SyncReport:
     """
 
     leading: bool
+    closed: bool = False
     loaded: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     corrupt: tuple[str, ...] = ()
@@ -107,6 +109,7 @@ class Audit:
         goods: the units of each goods.
         orders: every order that disagrees, and still did when asked again.
         lost: of the expected order ids, those that no system holds.
+        waiting: orders on the list or under a lease, those that a foreign program pushed too.
         unreadable: elements of the queue that are not orders.
         moving: True when the sale moved so fast that the units could not be summed at one moment; orders are exact.
     """
@@ -114,6 +117,7 @@ class Audit:
     goods: Mapping[str, Units]
     orders: tuple[Disagreement, ...] = ()
     lost: tuple[str, ...] = ()
+    waiting: int = 0
     unreadable: int = 0
     moving: bool = False
 
@@ -183,8 +187,9 @@ class Settlement:
     @property
     def ok(self) -> bool:
         """True when every unit and every order is accounted for, and nothing is under way."""
-        under_way = self.audit.queued or self.audit.held or self.audit.dead or self.audit.moving
-        return self.audit.ok and not under_way
+        audit = self.audit
+        under_way = audit.waiting or audit.queued or audit.held or audit.dead or audit.moving
+        return audit.ok and not under_way
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class FlashSale:
         observer: metrics and tracing.
         durability: where an order must be before `buy` says ACCEPTED; else it says UNCERTAIN.
         replicas: with `Durability.REPLICATED`: how many replicas must have it.
-        durable_within: seconds to wait for that.
+        durable_within: seconds to wait for that; a shorter `socket_timeout` of the client's ends it earlier.
 
     Raises:
         InvalidRequest: an argument breaks the contract, or the client cannot give the durability.
@@ -81,7 +81,7 @@ class FlashSale:
         self.name = check_sale(sale)
         self.keys = (keys or Keys()).of(sale)
         self._link = Link(client)
-        self._one_redis = gate_client is None or gate_client is client
+        self.one_redis = gate_client is None or gate_client is client
         self._gate_link = self._link if gate_client is None or gate_client is client else Link(gate_client)
         self.gate = Gate(
             self._gate_link,
@@ -93,12 +93,15 @@ class FlashSale:
         )
         self.inventory = Inventory(self._link, sale, keys=self.keys)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
-        self.ledger = Ledger(self._link, self.keys, gate_here=self._one_redis)
+        self.ledger = Ledger(self._link, self.keys, gate_here=self.one_redis)
         self.control = Control(self._link, self.keys)
         self.store = store
         self.notify = Notifier(observer)
         self.settler = Settler(self.gate, self.inventory, self.ledger, store)
-        self.guarantee = Guarantee(durability, replicas=replicas, within=durable_within)
+        self.guarantee = Guarantee(
+            durability, replicas=replicas, within=durable_within, socket_timeout=self._link.socket_timeout
+        )
+        durability = self.guarantee.durability
         if self.guarantee.needs_one_server and isinstance(client, RedisCluster):
             raise InvalidRequest("durability", f"a Redis Cluster cannot wait for {durability}: WAIT counts elsewhere")
         if durability is Durability.PERSISTED and store is None:
@@ -110,7 +113,7 @@ class FlashSale:
             self.settler,
             self.notify,
             self.guarantee,
-            one_redis=self._one_redis,
+            one_redis=self.one_redis,
             max_waiting=max_waiting,
         )
 
@@ -316,15 +319,18 @@ class FlashSale:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
         before = self.inventory.stock(goods_id)
-        total = self.settler.adjust(self.store.restock(goods_id, units), before)
-        self.gate.resize(goods_id, total)
-        return total
+        self.settler.adjust(self.store.restock(goods_id, units), before)
+        while True:  # whoever restocks at the same moment sets the gate as well: the last one to do so looks again
+            total = (self.inventory.stock(goods_id)).total
+            self.gate.resize(goods_id, total)
+            if (self.inventory.stock(goods_id)).total == total:
+                return total
 
     def check(self, *, replicas: int = 0, strict: bool = False) -> tuple[Finding, ...]:
         """Looks at the Redis servers' settings before a sale: eviction, persistence, replicas, version.
 
         Args:
-            replicas: how many replicas the stock should have.
+            replicas: how many replicas the stock should have; at least those that `durability` waits for.
             strict: True: raise when anything is found.
 
         Returns:
@@ -333,7 +339,8 @@ class FlashSale:
         Raises:
             UnsafeServer: something was found, and `strict`.
         """
-        findings = judge(self._link.info(), replicas=replicas)
+        wanted = max(check_int("replicas", replicas, 0), self.guarantee.replicas_needed)
+        findings = judge(self._link.info(), replicas=wanted, oldest=self.guarantee.oldest)
         if strict and findings:
             raise UnsafeServer(findings)
         return findings
@@ -350,7 +357,7 @@ class FlashSale:
     def close(self) -> None:
         """Closes our connections; the host's stay."""
         self.gate.close()
-        if not self._one_redis:
+        if not self.one_redis:
             self._gate_link.close()
         self._link.close()
 

@@ -8,6 +8,7 @@ the wrong server. Here finding a server is a step of its own, before anything is
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 import re
 from collections.abc import Sequence
@@ -148,6 +149,7 @@ class ClusterServers(Servers):
         self._settings["redis_connect_func"] = getattr(client, "user_on_connect_func", None)  # else bound to `client`
         self._remap = client.nodes_manager.address_remap or (lambda address: address)
         self._seeds: list[Address] = [(node.host, int(node.port)) for node in nodes]
+        self._turns = itertools.count()
         self._ranges: list[tuple[int, int, Address]] = []  # first slot, last slot, primary
 
     @override
@@ -181,8 +183,8 @@ class ClusterServers(Servers):
     def _ask_around(self) -> None:
         """Learns which primary has which slots, from the first node that answers."""
         known = list(dict.fromkeys([*self._holders(None), *self._seeds]))
-        self._seeds = [*self._seeds[1:], self._seeds[0]]  # the next time another one is believed
-        for address in known:
+        first = next(self._turns) % len(known)  # one that is behind the times is not believed again and again
+        for address in known[first:] + known[:first]:
             try:
                 reply = Redis(connection_pool=self.pool(address)).execute_command("CLUSTER SLOTS")
             except (RedisError, OSError) as error:

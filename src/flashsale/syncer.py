@@ -6,10 +6,19 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from flashsale.auditor import Auditor
-from flashsale.errors import AlreadyLoaded, CorruptState, FlashSaleError, NotSettled, StoreRequired, UnknownGoods
+from flashsale.errors import (
+    AlreadyLoaded,
+    CorruptState,
+    FlashSaleError,
+    NotSettled,
+    OrderConflict,
+    StoreRequired,
+    UnknownGoods,
+)
 from flashsale.model import Goods, OrderState, Stock, check_seconds
 from flashsale.observer import log
 from flashsale.rebuilder import Rebuilder
@@ -49,6 +58,8 @@ class Syncer:
             while not event.is_set():
                 try:
                     report = self.run_once()
+                    if report.closed:
+                        log.error("the sale is closed; only a rebuild opens it")
                     if report.missing:
                         log.error("goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing))
                 except FlashSaleError as error:
@@ -68,6 +79,8 @@ class Syncer:
         if not self._sale.control.lead(self._token, self.LEASE):
             return SyncReport(leading=False)
         try:
+            if (self._sale.control.state()).state == "closed":
+                return SyncReport(leading=True, closed=True)
             report = SyncReport(leading=True, expired=self._expire())
             for goods in self._store.goods():
                 try:
@@ -117,7 +130,10 @@ class Syncer:
         while rows := self._store.orders(after=after):
             after = rows[-1].order.order_id
             counts.update(row.state for row in rows)
-        gate = {goods_id: self._sale.gate.state(goods_id) for goods_id in self._sale.control.goods()}
+        gate = {}
+        for goods_id in self._sale.control.goods():
+            with suppress(UnknownGoods):  # a purge was begun
+                gate[goods_id] = self._sale.gate.state(goods_id)
         return Settlement(audit=audit, orders=counts, gate=gate, refused=dict(self._sale.gate.refusals.counts))
 
     def purge(self) -> Settlement:
@@ -128,6 +144,13 @@ class Syncer:
         """
         settlement = self.settlement()
         if not settlement.ok:
+            raise NotSettled(settlement)
+        was_open = (self._sale.control.state()).state == "open"
+        if was_open:  # who buys between the proof and the removal would be told "accepted"
+            self._sale.pause()
+            settlement = self.settlement()
+        if not settlement.ok:
+            self._sale.resume()
             raise NotSettled(settlement)
         self._sale.forget()
         return settlement
@@ -183,7 +206,9 @@ class Syncer:
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
         paused = (sale.control.state()).state != "open"
-        access, returned = sale.gate.mirror(goods_id, total, booked, access=unmoved, paused=paused)
+        access, returned = sale.gate.mirror(
+            goods_id, total, booked, access=unmoved, paused=paused, stock_here=sale.one_redis
+        )
         self._last[goods_id] = (booked, access)
         return returned
 
@@ -193,7 +218,7 @@ class Syncer:
         for order_id in self._sale.ledger.overdue():
             try:
                 state = self._sale.settler.settle(order_id, OrderState.EXPIRED)
-            except CorruptState:  # it stops this order, not the others
+            except (CorruptState, OrderConflict):  # it stops this order, not the others
                 log.exception("an order past its deadline cannot be expired")
             else:
                 expired += state is OrderState.EXPIRED

@@ -106,6 +106,9 @@ class Worker:
         pairs = list(zip(claims, adoptions, strict=True))
         self._bury_conflicts([claim for claim, adoption in pairs if adoption.code == Code.CONFLICT])
         self._give_up_or_wait([claim for claim, adoption in pairs if adoption.code in {Code.UNKNOWN, Code.CORRUPT}])
+        early = [claim for claim, adoption in pairs if adoption.code == Code.PAUSED]
+        if early:  # a rebuild is under way
+            self._queue.nack(early, delay=1.0, burn=False)
         rejected = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
         for claim in rejected:
             try:

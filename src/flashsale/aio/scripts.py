@@ -6,7 +6,7 @@ know on which side of the send an error came: before it nothing happened, after 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from hiredis import pack_command
@@ -19,8 +19,13 @@ from flashsale.faults import FAILURES, is_stale, sent, shown, unsent
 from flashsale.lua import SCRIPTS, Script
 
 Argument: TypeAlias = str | bytes | int | float
+Barrier: TypeAlias = Callable[[Any], Sequence[Sequence[Argument]]]
 
 REDIRECTS: Final = 5  # of one request, on a Cluster
+
+
+def _nothing(_: Any) -> Sequence[Sequence[Argument]]:
+    return ()
 
 
 class Link:
@@ -42,12 +47,14 @@ class Link:
             OutcomeUnknown: sent, no whole reply.
             CorruptState: a key has the wrong type; nothing was changed.
         """
-        return (await self.run_behind((), name, keys, args))[0]
+        return (await self.run_behind(_nothing, name, keys, args))[0]
 
     async def run_behind(
-        self, barrier: Sequence[Sequence[Argument]], name: str, keys: Sequence[str], args: Sequence[Argument]
+        self, barrier: Barrier, name: str, keys: Sequence[str], args: Sequence[Argument]
     ) -> tuple[Any, Any]:
-        """Runs a script, then the commands of `barrier` on the same connection: only there does a WAIT count.
+        """Runs a script, then the commands that `barrier` returns for its reply, on the same connection.
+
+        Only there does a WAIT count.
 
         Returns:
             The script's reply, and that of the last command: None when it did not come, though the script has run.
@@ -99,7 +106,7 @@ class Link:
             raise unsent(error) from error
 
     async def _send(
-        self, key: str | None, *command: Argument, barrier: Sequence[Sequence[Argument]] = ()
+        self, key: str | None, *command: Argument, barrier: Barrier = _nothing
     ) -> tuple[Any, Any]:
         """Sends to the server that has `key`, and goes where a Cluster sends us instead."""
         packed = _pack(*command)
@@ -118,7 +125,7 @@ class Link:
         raise NotExecuted("the cluster sends us around in circles", reason="MOVED")
 
     async def _exchange(
-        self, address: Address, packed: bytes, barrier: Sequence[Sequence[Argument]] = (), *, asking: bool = False
+        self, address: Address, packed: bytes, barrier: Barrier = _nothing, *, asking: bool = False
     ) -> tuple[Any, Any]:
         """Sends one request and reads its one reply: a connection with anything unread never goes back to the pool."""
         pool = self._servers.pool(address)
@@ -136,12 +143,11 @@ class Link:
             begun = True
             await connection.send_packed_command([packed], check_health=False)
             reply = await connection.read_response()
-            whole = not barrier
-            if whole:
-                return reply, None
+            behind = barrier(reply)
+            whole = not behind
             acknowledged = None
             try:
-                for command in barrier:
+                for command in behind:
                     await connection.send_packed_command([_pack(*command)], check_health=False)
                     acknowledged = await connection.read_response()
             except FAILURES:

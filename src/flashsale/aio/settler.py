@@ -57,19 +57,17 @@ class Settler:
         Returns:
             True when the ledger now stands at `state`.
         """
-        record = await self._ledger.get(order_id)
-        if record is None:
-            return False
-        for step in path(record.state, state):
-            move = await self._ledger.move(order_id, record, step)
-            if not move.made:
+        for _ in OrderState:  # a step that somebody else makes meanwhile is met at the next look
+            record = await self._ledger.get(order_id)
+            way = path(record.state, state) if record else []
+            if record is None or not way:
                 break
+            move = await self._ledger.move(order_id, record, way[0])
             if move.slots:
                 await self.leave(record.goods_id, move.slots)
-            if step in RELEASED:
+            if move.made and way[0] in RELEASED:
                 self._gate.refusals.forget(record.goods_id)
-        standing = await self._ledger.get(order_id)
-        return standing is not None and standing.state is state
+        return record is not None and record.state is state
 
     async def persist(self, orders: Sequence[Order]) -> dict[str, OrderState]:
         """Saves queued orders here and now, and makes the ledger follow; each id stands once in `orders`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from flashsale.aio.auditor import Auditor
@@ -12,7 +13,15 @@ from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
-from flashsale.errors import AlreadyLoaded, CorruptState, FlashSaleError, NotSettled, StoreRequired, UnknownGoods
+from flashsale.errors import (
+    AlreadyLoaded,
+    CorruptState,
+    FlashSaleError,
+    NotSettled,
+    OrderConflict,
+    StoreRequired,
+    UnknownGoods,
+)
 from flashsale.model import Goods, OrderState, Stock, check_seconds
 from flashsale.observer import log
 from flashsale.reports import Audit, Rebuild, Repair, Settlement, SyncReport
@@ -48,6 +57,8 @@ class Syncer:
             while not event.is_set():
                 try:
                     report = await self.run_once()
+                    if report.closed:
+                        log.error("the sale is closed; only a rebuild opens it")
                     if report.missing:
                         log.error("goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing))
                 except FlashSaleError as error:
@@ -67,6 +78,8 @@ class Syncer:
         if not await self._sale.control.lead(self._token, self.LEASE):
             return SyncReport(leading=False)
         try:
+            if (await self._sale.control.state()).state == "closed":
+                return SyncReport(leading=True, closed=True)
             report = SyncReport(leading=True, expired=await self._expire())
             for goods in await self._store.goods():
                 try:
@@ -116,7 +129,10 @@ class Syncer:
         while rows := await self._store.orders(after=after):
             after = rows[-1].order.order_id
             counts.update(row.state for row in rows)
-        gate = {goods_id: await self._sale.gate.state(goods_id) for goods_id in await self._sale.control.goods()}
+        gate = {}
+        for goods_id in await self._sale.control.goods():
+            with suppress(UnknownGoods):  # a purge was begun
+                gate[goods_id] = await self._sale.gate.state(goods_id)
         return Settlement(audit=audit, orders=counts, gate=gate, refused=dict(self._sale.gate.refusals.counts))
 
     async def purge(self) -> Settlement:
@@ -127,6 +143,13 @@ class Syncer:
         """
         settlement = await self.settlement()
         if not settlement.ok:
+            raise NotSettled(settlement)
+        was_open = (await self._sale.control.state()).state == "open"
+        if was_open:  # who buys between the proof and the removal would be told "accepted"
+            await self._sale.pause()
+            settlement = await self.settlement()
+        if not settlement.ok:
+            await self._sale.resume()
             raise NotSettled(settlement)
         await self._sale.forget()
         return settlement
@@ -182,7 +205,9 @@ class Syncer:
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
         paused = (await sale.control.state()).state != "open"
-        access, returned = await sale.gate.mirror(goods_id, total, booked, access=unmoved, paused=paused)
+        access, returned = await sale.gate.mirror(
+            goods_id, total, booked, access=unmoved, paused=paused, stock_here=sale.one_redis
+        )
         self._last[goods_id] = (booked, access)
         return returned
 
@@ -192,7 +217,7 @@ class Syncer:
         for order_id in await self._sale.ledger.overdue():
             try:
                 state = await self._sale.settler.settle(order_id, OrderState.EXPIRED)
-            except CorruptState:  # it stops this order, not the others
+            except (CorruptState, OrderConflict):  # it stops this order, not the others
                 log.exception("an order past its deadline cannot be expired")
             else:
                 expired += state is OrderState.EXPIRED

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from flashsale.errors import FlashSaleError, Overloaded
 from flashsale.observer import log
@@ -59,18 +59,29 @@ class Coalescer(Generic[Item, Answer]):
         self._waiting.append((item, future))
         if self._in_flight < IN_FLIGHT:
             self._in_flight += 1
-            task = asyncio.create_task(self._drain())
-            self._tasks.add(task)  # the loop itself holds tasks only weakly
-            task.add_done_callback(self._tasks.discard)
-        return await future
+            self._spawn(self._drain())
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._spawn(self._undo([(item, future.result())]))  # answered, but the caller never woke to see it
+            raise
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(self._tasks.discard)
 
     async def _drain(self) -> None:
         try:
             while batch := self._cut():
+                answers: Sequence[Answer | Exception]
                 try:
                     answers = await self._send([item for item, _ in batch])
                 except FlashSaleError as error:
                     answers = [error.copy() for _ in batch]
+                except Exception as error:  # noqa: BLE001 - raised again in every caller of the batch
+                    answers = [error] * len(batch)
                 except BaseException as error:
                     for _, future in batch:
                         if not future.done():
@@ -78,7 +89,7 @@ class Coalescer(Generic[Item, Answer]):
                     raise
                 abandoned: list[tuple[Item, Answer]] = []
                 for (item, future), answer in zip(batch, answers, strict=True):
-                    if isinstance(answer, FlashSaleError):
+                    if isinstance(answer, Exception):
                         if not future.done():
                             future.set_exception(answer)
                     elif future.done():

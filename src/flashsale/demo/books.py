@@ -82,6 +82,4 @@ async def read_database(store: AsyncOrderStore, rush: Mark) -> DatabaseSide:
 
 async def forget(client: Redis, keys: Keys) -> None:
     """Deletes every key of the sale, and no other."""
-    goods = [*keys.gate(GOODS_ID), keys.stock(GOODS_ID), keys.buyers(GOODS_ID)]
-    sale = [keys.order_list, keys.orders, keys.meta, keys.goods, keys.bell, keys.leases, keys.claimed]
-    await client.delete(*goods, *sale, keys.dead, keys.holds)
+    await client.delete(*keys.gate(GOODS_ID), keys.stock(GOODS_ID), keys.buyers(GOODS_ID), *keys.of_sale())

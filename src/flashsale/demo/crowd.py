@@ -27,7 +27,7 @@ from flashsale.model import OrderState, Outcome, Receipt
 
 EVERY: Final = 0.2  # seconds between tallies
 _TRIES: Final = 6
-_AT_ONCE: Final = 8  # buyers of one process at the database at a time
+_AT_ONCE: Final = 2  # buyers of one process at the database at a time: SQLite lets them in one by one
 _SHUT: Final = frozenset({Outcome.NOT_STARTED, Outcome.PAUSED})
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -28,6 +27,7 @@ from flashsale.demo.databases import Database
 from flashsale.demo.options import GOODS_ID, LEAD, PER_BUYER, DemoError, OptionError, Options
 from flashsale.demo.servers import Server, redis_for
 from flashsale.demo.settlement import Settlement, settle
+from flashsale.demo.signals import Signals, Stopped
 from flashsale.demo.tally import Tally
 from flashsale.demo.troupe import Helper, Member, helper, member
 from flashsale.demo.view import Scene, View
@@ -54,7 +54,7 @@ def run(options: Options, view: View | None = None) -> int:
     view = view or View()
     try:
         settlement = asyncio.run(_play(options, view))
-    except _Stopped as stopped:
+    except Stopped as stopped:
         view.say("stopped: nothing is left running")
         return 128 + stopped.number
     except OptionError:
@@ -69,12 +69,13 @@ def run(options: Options, view: View | None = None) -> int:
 async def _play(options: Options, view: View) -> Settlement:
     """Plays, unless a signal ends it; everything that was started is stopped in either case."""
     sale = f"demo-{secrets.token_hex(4)}"
-    with _stop_on_signals(), _temporary_folder() as folder:
+    signals = Signals()
+    with signals.heeded(), _temporary_folder() as folder:
         async with redis_for(options.redis, folder) as server:
             database = databases.database_for(options.database, folder, sale)
             view.say(f"Redis: {server.label}")
             view.say(f"database: {database.label}")
-            return await Stage(options, sale, server, database, folder, view).play()
+            return await Stage(options, sale, server, database, folder, view, check=signals.check).play()
 
 
 class Stage:
@@ -87,16 +88,26 @@ class Stage:
         database: the database, with its tables.
         folder: for logs.
         view: the screen.
+        check: called while waiting; raises when it is time to stop.
     """
 
     def __init__(
-        self, options: Options, sale: str, server: Server, database: Database, folder: Path, view: View
+        self,
+        options: Options,
+        sale: str,
+        server: Server,
+        database: Database,
+        folder: Path,
+        view: View,
+        *,
+        check: Callable[[], None],
     ) -> None:
         self._options = options
         self._server = server
         self._database = database
         self._folder = folder
         self._view = view
+        self._check = check
         self._scene = Scene(units=options.units)
         self._most_booked = 0
         self._helpers: list[Helper] = []
@@ -202,6 +213,7 @@ class Stage:
         """Waits for `done`, watches the processes, and shows the scene; `within` is seconds."""
         deadline = time.monotonic() + within
         while not await done():
+            self._check()
             if time.monotonic() > deadline:
                 if required:
                     raise DemoError(f"it took longer than {within:.0f} s until {what}")
@@ -269,43 +281,6 @@ class Stage:
                 await asyncio.to_thread(databases.forget, self._database.url, self._name)
         except (RedisError, SQLAlchemyError) as error:
             self._view.say(f"sale {self._name} could not be removed from your servers: {type(error).__name__}")
-
-
-class _Stopped(Exception):
-    """A signal asked us to stop."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[None]:
-    """Makes Ctrl-C, SIGTERM and SIGHUP cancel the play at its next wait, so that no process is lost in its birth."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    received: list[int] = []
-
-    def cancel(number: int) -> None:
-        if not received:  # the second one finds us cleaning up
-            task.cancel()
-        received.append(number)
-
-    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    heeded = [number for number in names if signal.getsignal(number) is not signal.SIG_IGN]  # nohup means it
-    for number in heeded:
-        with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
-            loop.add_signal_handler(number, cancel, number)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not received:
-            raise
-        raise _Stopped(received[0]) from None
-    finally:
-        for number in heeded:
-            with suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.remove_signal_handler(number)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 -- adopt: bring orders that a foreign program pushed into the ledger; orders of ours are recognised and left alone.
 --
--- KEYS[1]   meta    hash    seq
+-- KEYS[1]   meta    hash    state, seq
 -- KEYS[2]   orders  hash    the ledger
 -- KEYS[3..]         groups  per goods: stock, buyers
 -- ARGV[1..]         groups  per order: number of the goods' group, goods id, order id, quantity, buyer id
@@ -10,13 +10,15 @@
 --    2  in the ledger already
 --   -1  unknown goods
 --   -2  corrupt goods or record
+--   -5  unknown while the sale is closed for a rebuild, that may bring it back
 --   -7  the order id has other content
 
 -- include: number
 -- include: goods
 -- include: record
 local FIELDS = 5
-local seq = integer(redis.call("HGET", KEYS[1], "seq") or "0")
+local meta = redis.call("HMGET", KEYS[1], "seq", "state")
+local seq = integer(meta[1] or "0")
 local all, ids = {}, {}
 for first = 3, #KEYS, 2 do
   local goods = read(KEYS[first])
@@ -46,6 +48,8 @@ for i, id in ipairs(ids) do
     local same = now_state and booked == quantity and of == name and by == buyer
     code = same and 2 or (now_state and -7 or -2)
     state = same and now_state or ""
+  elseif meta[2] == "closed" then
+    code = -5
   elseif goods.code or goods.held[buyer] == "corrupt" then
     code = goods.code or -2
   else

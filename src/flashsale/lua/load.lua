@@ -22,13 +22,12 @@ if layout and (integer(layout) or 0) > integer(ARGV[4]) then
   return { -8, layout }
 end
 local values = redis.call("HMGET", KEYS[1], "Total", "Booked", "preload")
-if values[1] or values[2] then
-  local same = values[3] == ARGV[5] or (not values[3] and values[1] == ARGV[2] and #ARGV == 5)
-  return { same and 1 or -9, ARGV[4] }
+local foreign = not values[3] and values[1] == ARGV[2] and #ARGV == 7 -- made elsewhere; only a version is asked for
+if (values[1] or values[2]) and not foreign then
+  return { values[3] == ARGV[5] and 1 or -9, ARGV[4] }
 end
-redis.call("HSET", KEYS[1], "Total", ARGV[2], "Booked", ARGV[3], "Ledger", "0", "preload", ARGV[5])
-if #ARGV > 5 then
-  redis.call("HSET", KEYS[1], unpack(ARGV, 6))
+if not foreign then
+  redis.call("HSET", KEYS[1], "Total", ARGV[2], "Booked", ARGV[3], "Ledger", "0", "preload", ARGV[5], unpack(ARGV, 6))
 end
 redis.call("SADD", KEYS[3], ARGV[1])
 if not layout then

@@ -4,8 +4,9 @@
 -- KEYS[2]  start   string   start flag
 -- KEYS[3]  access  string   units that passed
 -- KEYS[4]  window  hash     opens_at, closes_at, pause, auto
+-- KEYS[5]  stock   hash     Booked; named only where gate and stock share a Redis
 -- ARGV[1]  count   integer  the stock's total
--- ARGV[2]  booked  integer  the stock's booked units: access is never below them
+-- ARGV[2]  booked  integer  the stock's booked units, where KEYS[5] is not named: access is never below them
 -- ARGV[3]  access  integer  what access was at the last look, if the stock has not moved since, else ""
 -- ARGV[4]  pause   0/1      the sale is paused or closed
 --
@@ -22,7 +23,11 @@ local gate = look(time, 1)
 if gate.code == -1 or gate.code == -2 then
   return { gate.code, "0", "0" }
 end
-local count, booked, access = integer(ARGV[1]), integer(ARGV[2]), gate.access
+local booked = integer(KEYS[5] and redis.call("HGET", KEYS[5], "Booked") or ARGV[2])
+if not booked then
+  return { -2, "0", "0" }
+end
+local count, access = integer(ARGV[1]), gate.access
 if show(access) == ARGV[3] then
   access = math.min(access, booked) -- nobody is between gate and stock: what is above booked has leaked
 end

@@ -1,22 +1,37 @@
--- wipe: empty the stock of one goods for a rebuild; only while the sale is closed in this epoch.
+-- wipe: empty ledger, deadlines and stock of a sale for a rebuild, at once; only while it is closed in this epoch.
 --
--- KEYS[1]  meta    hash     epoch, state
--- KEYS[2]  stock   hash     replaced
--- KEYS[3]  buyers  hash     removed
--- KEYS[4]  goods   set      goods ids of the sale
--- ARGV[1]  epoch   integer  of the rebuild
--- ARGV[2]  goods   string   goods id
--- ARGV[3]  total   integer  units for sale
--- ARGV[4..]        strings  field and value of the policy: opens_at, closes_at, per_buyer, hold, version
+-- Total stays 0, for foreign programs too, until all is restored. Direct units, where they can be read, stay booked.
+--
+-- KEYS[1]  meta    hash        epoch, state
+-- KEYS[2]  orders  hash        the ledger: removed
+-- KEYS[3]  holds   sorted set  removed
+-- KEYS[4]  goods   set         goods ids of the sale
+-- KEYS[5..]        groups      per goods: stock, replaced; buyers, removed
+-- ARGV[1]  epoch   integer     of the rebuild
+-- ARGV[2..]        groups      per goods: goods id, version, opens_at, closes_at, per_buyer, hold; empty where there is none
 --
 -- Returns a code
 --    1  wiped
 --   -8  not closed, or another epoch
+
+-- include: number
+-- include: goods
+local FIELDS = { "version", "opens_at", "closes_at", "per_buyer", "hold" }
 local meta = redis.call("HMGET", KEYS[1], "epoch", "state")
 if meta[1] ~= ARGV[1] or meta[2] ~= "closed" then
   return -8
 end
+redis.call("SCARD", KEYS[4])
 redis.call("UNLINK", KEYS[2], KEYS[3])
-redis.call("HSET", KEYS[2], "Total", ARGV[3], "Booked", "0", "Ledger", "0", unpack(ARGV, 4))
-redis.call("SADD", KEYS[4], ARGV[2])
+for key = 5, #KEYS, 2 do
+  local at, goods = 2 + (key - 5) / 2 * (#FIELDS + 1), read(KEYS[key])
+  redis.call("UNLINK", KEYS[key], KEYS[key + 1])
+  redis.call("HSET", KEYS[key], "Total", "0", "Booked", show(math.max(0, goods.booked - goods.ledger)), "Ledger", "0")
+  for i, field in ipairs(FIELDS) do
+    if ARGV[at + i] ~= "" then
+      redis.call("HSET", KEYS[key], field, ARGV[at + i])
+    end
+  end
+  redis.call("SADD", KEYS[4], ARGV[at])
+end
 return 1

@@ -373,14 +373,16 @@ class StoreContract:
 
     def test_what_was_not_written_makes_no_event(self, store: OrderStore) -> None:
         """An event is part of the transaction that fails, and a call that is refused makes none."""
+        batch = [order("all", 10), order("late")]
         with pytest.raises(StoreError):
-            store.save([order("all", 10), order("late"), order("unknown", goods_id="zebra")])
+            store.save([*batch, order("unknown", goods_id="zebra")])
         with pytest.raises(NotPersisted):
-            store.settle(order(), CONFIRMED)
-        store.save([order()])
-        with pytest.raises(OrderConflict):
-            store.settle(order(quantity=2), CANCELLED)
+            store.settle(order("all"), CONFIRMED)
         assert store.events(now=NOW) == []
+        store.save(batch)
+        with pytest.raises(OrderConflict):
+            store.settle(order("all", 9), CANCELLED)
+        assert moves(every_event(store)) == [("late", QUEUED, REJECTED)]
 
     @pytest.mark.parametrize("targets", [(CANCELLED, CANCELLED), (CANCELLED, EXPIRED), (CONFIRMED, CANCELLED)])
     @pytest.mark.parametrize("saved", [True, False])

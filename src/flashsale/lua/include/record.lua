@@ -6,6 +6,10 @@ local function record(state, quantity, gated, goods, seq, buyer)
 end
 
 -- parse(text): state, quantity, gated, goods, seq, buyer, all strings; nil when corrupt.
+local STATES = " QUEUED PERSISTED CONFIRMED CANCELLED EXPIRED REJECTED DEAD "
 local function parse(text)
-  return string.match(text, "^(%u+)|([1-9]%d*)|([0-3])|([%w_.-]+)|(%d+)|(.+)$")
+  local state, quantity, gated, goods, seq, buyer = string.match(text, "^(%u+)|([1-9]%d*)|([0-3])|([%w_.-]+)|(%d+)|(.+)$")
+  if state and string.find(STATES, " " .. state .. " ", 1, true) then
+    return state, quantity, gated, goods, seq, buyer
+  end
 end

@@ -1,0 +1,252 @@
+"""Writes the page. Every figure comes from the run's JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from bench.harness import median
+from bench.plots import draw
+from bench.results import Results
+from bench.targets import targets
+
+METHOD = """\
+The servers run on the same machine and are reached over loopback TCP, for every peer alike. Redis has one core, the
+client another; PostgreSQL may use all, with fsync and durable commits on. Cases are measured in turn, round by
+round, so that a disturbance hits all alike. Shown is the median of the rounds, and in brackets the lowest and the
+highest; ratios are of medians of one run. A purchase names its order id and carries no data, and after each case the
+units sold must be those that were answered.
+"""
+
+
+def write(results: Results, page: Path) -> None:
+    """Writes the page, and its plots beside it."""
+    plots = draw(results, page.parent / "plots")
+    parts = ["# Benchmarks", *_head(results), *_targets(results)]
+    for name, (title, section) in SECTIONS.items():
+        if name in results.sections:
+            parts += [f"## {title}", *_run(results, name), *section(results, plots)]
+    page.write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
+
+
+def _head(results: Results) -> Iterator[str]:
+    last = max((section["run"] for section in results.sections.values()), key=lambda run: run["when"])
+    versions = ", ".join(f"{name} {version}" for name, version in last["packages"].items())
+    databases = {section["postgres"] for section in results.sections.values() if "postgres" in section}
+    yield "Written by `make bench`, which sets everything up, measures and ends by writing this page. Do not edit."
+    yield METHOD
+    yield _rows(
+        ["", ""],
+        [
+            ["when", last["when"]],
+            ["command", f"`{last['command']}`"],
+            ["machine", f"{last['cpu']}, {last['cores']} cores, {last['system']}"],
+            ["servers", ", ".join([last["server"], *(f"PostgreSQL {version}" for version in sorted(databases))])],
+            ["Python", f"{last['python']}; {versions}"],
+            ["rounds", f"{last['rounds']}, {last['seconds']:g} s each where time decides"],
+            ["load before the run", f"{last['load']:.2f}"],
+        ],
+    )
+    if any(section["run"]["rounds"] < 5 for section in results.sections.values()):
+        yield "**This was a smoke run: its figures mean nothing.**"
+    if any(section["run"]["load"] > 1 for section in results.sections.values()):
+        yield "**The machine was busy with other work: the figures are too low, and the ratios unsure.**"
+
+
+def _run(results: Results, name: str) -> Iterator[str]:
+    """Says when a section was measured, if that was in another run than the rest."""
+    runs = {section["run"]["when"] for section in results.sections.values()}
+    if len(runs) > 1:
+        run = results.sections[name]["run"]
+        yield f"Measured {run['when']} by `{run['command']}`, {run['rounds']} rounds."
+
+
+def _targets(results: Results) -> Iterator[str]:
+    yield "## Targets"
+    rows = [[target.sentence, target.measured, target.reached] for target in targets(results)]
+    yield _rows(["target", "measured", "reached"], rows)
+
+
+# -- sections -------------------------------------------------------------------------------------------------------
+
+
+def _purchases(results: Results, plots: Sequence[str]) -> Iterator[str]:
+    section = results.sections["purchases"]
+    yield "One process sells one unit at a time to each caller, as fast as the callers come back."
+    yield "### Purchases a second, asyncio, by callers"
+    yield _plot("purchases", plots)
+    yield _table(results, "purchases", "asyncio")
+    yield "### Latency, ms: p50 / p99 / p99.9"
+    yield _plot("latency", plots)
+    yield _table(results, "purchases", "asyncio", ("p50", "p99", "p999"))
+    yield "### Purchases a second, threads"
+    yield "Unpinned, the client's threads may run on both cores, as they do where nobody cares."
+    yield _plot("threads", plots)
+    yield _table(results, "purchases", "threads")
+    yield "Latency, ms: p50 / p99 / p99.9"
+    yield _table(results, "purchases", "threads", ("p50", "p99", "p999"))
+    yield "### Purchases a second, PostgreSQL alone, by connections"
+    yield _table(results, "purchases", "PostgreSQL")
+    yield "Latency, ms: p50 / p99 / p99.9"
+    yield _table(results, "purchases", "PostgreSQL", ("p50", "p99", "p999"))
+    yield "### How near to the limit of Redis"
+    yield "The same script with ready-made calls, always four of them under way: what the Redis core can do."
+    yield _table(results, "purchases", "limit")
+    yield from _share(results)
+    yield (
+        f"Calls of the whole section in the slow log (over 10 ms): {section['slow']}. Where the client's CPU goes, by"
+        f" {section['profile']['callers']} callers, sampled:"
+    )
+    cpu = section["profile"]["cpu"]
+    rows = [[f"`{place}`", f"{share:.1%}", f"{share * cpu:.2f}"] for place, share in section["profile"]["places"]]
+    yield _rows(["function, C code that it calls included", "share", f"us of {cpu:.2f} per purchase"], rows)
+    yield "### Who is compared"
+    rows = [
+        [peer, about["configuration"], about["idempotent"], about["capped"], about["queue"]]
+        for peer, about in section["peers"].items()
+    ]
+    yield _rows(["peer", "configuration", "idempotent", "capped", "sure to reach the database"], rows)
+
+
+def _share(results: Results) -> Iterator[str]:
+    limit = results.median("purchases", "limit", "the script, back to back", "128 a call")
+    rows = []
+    for peer in ("flashsale", "flashsale (uvloop)"):
+        rate = results.median("purchases", "asyncio", peer, "512")
+        cpu = results.median("purchases", "asyncio", peer, "512", "cpu")
+        if limit and rate and cpu:
+            rows.append([peer, f"{rate / limit:.0%}", f"{1e6 / rate:.2f}", f"{cpu:.2f}", f"{1e6 / limit:.2f}"])
+    if rows:
+        header = [
+            "512 callers",
+            "share of the limit",
+            "us per purchase",
+            "CPU us of the client",
+            "us of Redis at its limit",
+        ]
+        yield _rows(header, rows)
+
+
+def _gate(results: Results, plots: Sequence[str]) -> Iterator[str]:
+    yield _plot("gate", plots)
+    yield "### Admissions a second, asyncio, by callers"
+    yield _table(results, "gate", "admitted")
+    yield "### Refusals a second"
+    yield (
+        "By Redis: sold out, every caller asks. In process: before the sale, one caller asks in a row; one call every"
+        " 50 ms goes to Redis."
+    )
+    yield _table(results, "gate", "refused")
+    yield "### The sold-out storm"
+    yield "Requests a second of a crowd of whom one in twenty comes before the last unit is gone."
+    yield _table(results, "gate", "storm")
+    yield _rows(["way", "configuration"], [list(way) for way in results.sections["gate"]["ways"].items()])
+
+
+def _queue(results: Results, plots: Sequence[str]) -> Iterator[str]:
+    yield (
+        "Orders are enqueued one by one and consumed by one process on the client's core, with a handler that does"
+        " nothing or inserts one row. The clock runs from the first tenth to the last order. `buy` enqueues in the"
+        " script that sells, so its enqueueing is part of the purchases above."
+    )
+    yield _plot("queue", plots)
+    queues = results.sections["queue"]["queues"]
+    rows = []
+    for peer, about in queues.items():
+        cells = [
+            _cell(results.rounds("queue", table, peer, None, figure))
+            for table, figure in (("no-op", "enqueue"), ("no-op", "rate"), ("PostgreSQL", "rate"))
+        ]
+        rows.append([peer, *cells, about["at_least_once"]])
+    yield _rows(["", "enqueued /s", "consumed /s, no-op", "into PostgreSQL /s", "survives a killed consumer"], rows)
+    yield from _errors(results, "queue")
+    yield _rows(
+        ["queue", "configuration", "orders measured: no-op, PostgreSQL"],
+        [
+            [peer, about["configuration"], ", ".join(f"{jobs:,}" for jobs in about["jobs"])]
+            for peer, about in queues.items()
+        ],
+    )
+
+
+def _aof(results: Results, plots: Sequence[str]) -> Iterator[str]:
+    yield "Purchases a second with an append-only file; nothing is rewritten meanwhile."
+    yield _plot("aof", plots)
+    yield _table(results, "aof", "aof")
+
+
+def _growth(results: Results, plots: Sequence[str]) -> Iterator[str]:
+    yield "Purchases a second, in bursts, by the orders that the ledger already holds:"
+    yield _plot("growth", plots)
+    yield _table(results, "growth", "growth")
+    yield "Bytes of Redis per order, while it is queued and once the list is empty (the ledger and the buyer remain):"
+    yield _table(results, "growth", "memory", ("queued", "kept"), digits=0)
+    yield "Time of one script call by the orders in it, microseconds of Redis (commandstats):"
+    yield _plot("script", plots)
+    yield _table(results, "growth", "script", ("time",), digits=1)
+
+
+def _web(results: Results, plots: Sequence[str]) -> Iterator[str]:
+    section = results.sections["web"]
+    yield (
+        f"Requests a second of `POST /buy/phone`, every one under a new order id, over {section['connections']}"
+        f" connections by {section['generator']}. The web process has a core; Redis and the load generator share the"
+        " other."
+    )
+    yield _plot("web", plots)
+    yield _table(results, "web", "web")
+    yield "Latency, ms: p50 / p99 / p99.9"
+    yield _table(results, "web", "web", ("p50", "p99", "p999"))
+    yield _rows(["server", "configuration"], [list(way) for way in section["ways"].items()])
+
+
+SECTIONS = {
+    "purchases": ("Purchases", _purchases),
+    "gate": ("Gate", _gate),
+    "queue": ("Queue", _queue),
+    "aof": ("Append-only file", _aof),
+    "growth": ("Growth", _growth),
+    "web": ("A web process", _web),
+}
+
+
+# -- Markdown -------------------------------------------------------------------------------------------------------
+
+
+def _table(results: Results, section: str, table: str, figures: Sequence[str] = ("rate",), digits: int = 2) -> str:
+    """Returns a table of peers by loads: of a rate with its extremes, of several figures their medians."""
+    records = results.records(section, table)
+    loads = list(dict.fromkeys(record["load"] for record in records))
+    loads.sort(key=lambda load: int(load) if load.isdigit() else 0)
+    rows: dict[str, dict[str, str]] = {}
+    for record in records:
+        values = [record["figures"].get(figure, []) for figure in figures]
+        if figures == ("rate",):
+            text = _cell(values[0])
+        else:
+            text = " / ".join(f"{median(each):,.{digits}f}" for each in values if each)
+        rows.setdefault(record["peer"], {})[record["load"]] = text or "failed"
+    header = ["", *(f"{int(load):,}" if load.isdigit() else load for load in loads)]
+    body = _rows(header, [[peer, *(cells.get(load, "") for load in loads)] for peer, cells in rows.items()])
+    return "\n\n".join([body, *_errors(results, section, table)]) if figures == ("rate",) else body
+
+
+def _errors(results: Results, section: str, table: str | None = None) -> Iterator[str]:
+    for record in results.sections[section]["records"]:
+        if "error" in record and table in {None, record["table"]}:
+            yield f"Failed: {record['table']}, {record['peer']}, {record['load']}: {' '.join(record['error'].split())}"
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    return f"{median(values):,.0f}" + (f" ({min(values):,.0f}-{max(values):,.0f})" if len(values) > 1 else "")
+
+
+def _rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plot(name: str, plots: Sequence[str]) -> str:
+    return f"![{name}](plots/{name}.svg)" if name in plots else ""

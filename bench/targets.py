@@ -1,0 +1,133 @@
+"""The targets that the library set itself, each held against the figures of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from bench.results import Results
+
+ONE_BY_ONE = ("redis.asyncio", "redis.asyncio, 64 connections")
+QUEUES = ("rq", "dramatiq", "celery", "huey", "arq", "saq")
+Median = Callable[..., float | None]
+
+
+class Target(NamedTuple):
+    """One line of the table.
+
+    Args:
+        sentence: what was aimed at.
+        figure: what was measured, or None.
+        wanted: at least this, or with `at_most` at most.
+        unit: `x` for a ratio, `%`, or `/s`.
+        note: what the figure is made of.
+    """
+
+    sentence: str
+    figure: float | None
+    wanted: float
+    unit: str
+    note: str = ""
+    at_most: bool = False
+
+    @property
+    def measured(self) -> str:
+        if self.figure is None:
+            return "not measured"
+        text = {"x": f"{self.figure:,.2f}x", "%": f"{self.figure:.1f} %", "/s": f"{self.figure:,.0f}/s"}[self.unit]
+        return f"{text} {self.note}".strip()
+
+    @property
+    def reached(self) -> str:
+        if self.figure is None:
+            return ""
+        return "yes" if (self.figure <= self.wanted if self.at_most else self.figure >= self.wanted) else "**no**"
+
+
+def targets(results: Results) -> Iterator[Target]:
+    """Yields every target; ratios are of medians of one run."""
+    get = results.median
+    yield from _purchases(get)
+    yield from _gate(get)
+    yield from _queue(get)
+    for table in ("the script, back to back, 128 a call", "flashsale, 512 callers"):
+        for policy, most in (("everysec", 15), ("always", 50)):
+            kept = _ratio(get("aof", "aof", table, policy), get("aof", "aof", table, "off"))
+            cost = None if kept is None else 100 * (1 - kept)
+            yield Target(f"AOF {policy} costs under {most} %", cost, most, "%", f"({table})", at_most=True)
+    ratio = _ratio(*(get("growth", "growth", "flashsale, 512 callers", size) for size in ("1000000", "1000")))
+    yield Target("1,000,000 orders in the ledger: at least 0.9x the throughput at 1,000", ratio, 0.9, "x")
+
+
+def _purchases(get: Median) -> Iterator[Target]:
+    def ours(callers: str, suffix: str = "") -> float | None:
+        return get("purchases", "asyncio", "flashsale" + suffix, callers)
+
+    def best(callers: str | None, *peers: str) -> float | None:
+        return _most(get("purchases", "asyncio", peer, callers) for peer in peers)
+
+    for callers, times in (("512", 12), ("64", 5), ("1", 1)):
+        for suffix in ("", " (uvloop)"):
+            peers = [peer + suffix for peer in ONE_BY_ONE]
+            ratio = _ratio(ours(callers, suffix), best(callers, *peers))
+            plural = "s" if callers != "1" else ""
+            both = ", both on uvloop" if suffix else ""
+            sentence = f"{callers} caller{plural}: at least {times}x redis.asyncio's one EVALSHA per call{both}"
+            yield Target(sentence, ratio, times, "x")
+    yield Target("512 callers: at least 100,000 purchases a second", ours("512"), 100_000, "/s")
+    glide = best("512", "valkey-glide", "valkey-glide, on both cores")
+    yield Target("512 callers: at least 3x valkey-glide", _ratio(ours("512"), glide), 3, "x")
+    for count in ("32", "128"):
+        pool = get("purchases", "threads", "redis-py", count)
+        ratio = _ratio(get("purchases", "threads", "flashsale", count), pool)
+        yield Target(f"{count} threads, unpinned: at least 3x the redis-py pool", ratio, 3, "x")
+    ratio = _ratio(ours("512"), get("purchases", "PostgreSQL", "PostgreSQL UPDATE + INSERT"))
+    yield Target("At least 75x PostgreSQL's UPDATE + INSERT", ratio, 75, "x", "(its best number of connections)")
+    recipe = _most(
+        [
+            best(None, "the article's recipe"),
+            get("purchases", "threads", "the article's recipe, pinned"),
+        ]
+    )
+    ratio = _ratio(ours("512"), recipe)
+    yield Target("At least 60x the article's literal recipe", ratio, 60, "x", "(its best number of callers)")
+
+
+def _gate(get: Median) -> Iterator[Target]:
+    ours = get("gate", "admitted", "flashsale", "512")
+    ratio = _ratio(ours, get("gate", "admitted", "three round trips", "512"))
+    yield Target("Gate: at least 60x three round trips", ratio, 60, "x", "(512 callers)")
+    yield Target("Gate: at least 300,000 admissions a second from one process", ours, 300_000, "/s", "(512 callers)")
+    for call, face, wanted in (
+        ("enter", "asyncio", 3_000_000),
+        ("enter", "sync", 8_000_000),
+        ("buy", "asyncio", 500_000),
+        ("buy", "sync", 500_000),
+    ):
+        figure = get("gate", "refused", f"in process: {call}, {face}")
+        yield Target(f"Refused in process by `{call}`, {face}: at least {wanted:,} a second", figure, wanted, "/s")
+    for suffix, call in (("", "enter"), (", buy", "buy")):
+        ratio = _ratio(get("gate", "storm", "flashsale" + suffix), get("gate", "storm", "one script" + suffix))
+        yield Target(f"Sold-out storm on `{call}`: at least 100x the one-EVALSHA code", ratio, 100, "x")
+
+
+def _queue(get: Median) -> Iterator[Target]:
+    def ours(table: str) -> float | None:
+        return _most(get("queue", table, peer) for peer in ("flashsale", "flashsale.aio"))
+
+    ratio = _ratio(ours("no-op"), get("queue", "no-op", "BRPOP"))
+    yield Target("Queue, no-op handler: at least 15x BRPOP", ratio, 15, "x")
+    ratio = _ratio(ours("no-op"), _most(get("queue", "no-op", peer) for peer in QUEUES))
+    yield Target("Queue, no-op handler: at least 40x the best of the task queues", ratio, 40, "x")
+    drained = ours("PostgreSQL")
+    yield Target("Drain into PostgreSQL with the guard: at least 30,000 orders a second", drained, 30_000, "/s")
+    ratio = _ratio(drained, get("queue", "PostgreSQL", "BRPOP"))
+    yield Target("Drain into PostgreSQL with the guard: at least 15x BRPOP + INSERT", ratio, 15, "x")
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    return one / other if one is not None and other else None
+
+
+def _most(figures) -> float | None:
+    return max((figure for figure in figures if figure is not None), default=None)

@@ -1,0 +1,292 @@
+"""Sales through Sentinel and on a Cluster: elections, dead nodes, moved slots; a caller retries with the same id."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from flashsale import Goods, NotExecuted, OrderState, OutcomeUnknown
+from flashsale.keys import PlainKeys
+from tests import servers
+from tests.helpers import eventually, until
+from tests.proxy import FaultProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.hosts import Host
+
+UNITS = 20
+
+
+async def served(sale: Any, order_id: str, **order: Any) -> Any:
+    """Buys, again and again with one order id, until there is an answer: what every caller should do."""
+
+    async def ask() -> Any:
+        try:
+            return await sale.buy("phone", "ann", order_id=order_id, **order)
+        except (NotExecuted, OutcomeUnknown) as error:
+            assert error.order_id == order_id
+            return None
+
+    return await until(ask, f"an answer for {order_id}")
+
+
+# -- Sentinel -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    """A primary, its replica and three Sentinels."""
+    with (
+        servers.redis_server() as primary,
+        servers.redis_server(replica_of=primary) as replica,
+        servers.sentinels(primary) as sentinels,
+    ):
+        yield primary, replica, sentinels
+
+
+Watched = tuple[servers.RedisServer, servers.RedisServer, servers.Sentinels]
+
+
+def clients(host: Host, sentinels: servers.Sentinels, **settings: Any) -> tuple[Any, Any, Any]:
+    """Returns redis-py's Sentinel, and its clients for the primary and for a replica."""
+    manager = sentinels.amanager(**settings) if host.is_async else sentinels.manager(**settings)
+    for each in manager.sentinels:
+        host.keep(each)
+    return manager, host.keep(manager.master_for(sentinels.name)), host.keep(manager.slave_for(sentinels.name))
+
+
+async def test_a_primary_dies(host: Host, watched: Watched) -> None:
+    primary, replica, sentinels = watched
+    manager, client, reader = clients(host, sentinels, decode_responses=True)
+    order = list(manager.sentinels)
+    sale = await host.opened(client, UNITS, gate_replica=reader)
+    before = [await served(sale, f"o-{number}") for number in range(8)]
+    assert await until(lambda: _count(sale), "the gate on the replica") == UNITS
+    assert primary.client().wait(1, 10_000) == 1  # what was acknowledged before the crash is on the replica
+    buyers = [asyncio.create_task(served(sale, f"p-{number}")) for number in range(16)]
+    await asyncio.to_thread(primary.kill)
+    await asyncio.gather(*buyers)
+    again = [await served(sale, f"p-{number}") for number in range(16)]  # some answers came from the dead one
+    host.raw = replica.client()
+    assert sum(receipt.accepted for receipt in [*before, *again]) == host.booked() == UNITS
+    assert manager.sentinels == order  # redis-py reorders them when it asks; we ask through a copy
+
+
+async def _count(sale: Any) -> int:
+    return (await sale.gate.state("phone")).count
+
+
+async def test_a_primary_is_switched(host: Host, watched: Watched) -> None:
+    """The old primary lives on as a replica, and idle connections still lead there."""
+    primary, replica, sentinels = watched
+    sale = await host.opened(clients(host, sentinels)[1], UNITS)
+    assert (await sale.buy("phone", "ann")).accepted
+    assert primary.client().wait(1, 10_000) == 1
+    await until(lambda: _switched(sentinels), "a switch")
+    await until(lambda: sentinels.primary_port() == replica.port, "the Sentinels to agree")
+    primary.client().replicaof(servers.HOST, replica.port)  # the Sentinels would do it in some seconds
+    receipts = [await served(sale, f"o-{number}") for number in range(UNITS)]
+    host.raw = replica.client()
+    assert sum(receipt.accepted for receipt in receipts) + 1 == host.booked() == UNITS
+
+
+def _switched(sentinels: servers.Sentinels) -> bool:
+    try:
+        return bool(sentinels.servers[0].client().execute_command("SENTINEL", "FAILOVER", sentinels.name))
+    except redis.ResponseError:  # no replica that is good enough, not yet
+        return False
+
+
+async def test_no_sentinel_answers(host: Host) -> None:
+    sentinel = host.module(".sentinel").Sentinel([(servers.HOST, servers.free_port())])
+    for each in sentinel.sentinels:
+        host.keep(each)
+    sale = host.on(host.keep(sentinel.master_for("flashsale")))
+    with pytest.raises(NotExecuted) as refused:
+        await sale.buy("phone", "ann", order_id="o-1")
+    assert refused.value.order_id == "o-1"
+
+
+# -- Cluster --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[servers.Cluster]:
+    """Three primaries."""
+    with servers.cluster(cluster_require_full_coverage="no", appendonly="yes") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(nodes: servers.Cluster, host: Host) -> servers.Cluster:
+    """The three, emptied."""
+    for node in nodes.nodes:
+        node.client().flushall()
+    host.raw = nodes.client()
+    return nodes
+
+
+def connect(host: Host, cluster: servers.Cluster, **settings: Any) -> Any:
+    return host.keep(host.redis.RedisCluster(host=servers.HOST, port=cluster.nodes[0].port, **settings))
+
+
+def on(cluster: servers.Cluster, node: int) -> str:
+    """Returns the name of a sale whose keys are on this node."""
+    names = (f"sale-{number}" for number in range(1000))
+    return next(name for name in names if cluster.node_of(f"{{{name}}}") is cluster.nodes[node])
+
+
+async def test_buy_and_worker_on_every_node(host: Host, cluster: servers.Cluster) -> None:
+    client = connect(host, cluster, decode_responses=True)
+    before = dict(client.nodes_manager.nodes_cache)
+    for node in range(3):
+        name = on(cluster, node)
+        store = await host.books(name, Goods("phone", 3))
+        sale = await host.opened(client, 3, name=name, store=store)
+        await sale.inventory.load_scripts()
+        receipts = [await sale.buy("phone", "ann") for _ in range(4)]
+        assert [receipt.accepted for receipt in receipts] == [True, True, True, False]
+        assert await host.worker(sale).run_once() == 3
+        assert await sale.status(receipts[0].order_id) is OrderState.PERSISTED
+        assert await sale.cancel(receipts[0].order_id) is OrderState.CANCELLED
+        assert (await sale.buy("phone", "bob")).accepted
+        await sale.pause()
+        await sale.resume()
+        assert await sale.queue.dead() == []
+        assert await sale.queue.pop(0.01)
+        assert host.booked(name) == 3
+        assert cluster.nodes[node].client().exists(f"flashsale:{{{name}}}:orders")
+    if not host.is_async:  # the asyncio client was never used: it has not even looked at the cluster
+        assert dict(client.nodes_manager.nodes_cache) == before
+
+
+@contextlib.contextmanager
+def behind_proxies(cluster: servers.Cluster) -> Iterator[tuple[dict[int, FaultProxy], Any]]:
+    """A proxy in front of each node, by its port, and the settings that lead there."""
+    with contextlib.ExitStack() as stack:
+        proxies = {node.port: stack.enter_context(FaultProxy(node.port)) for node in cluster.nodes}
+        ports = {port: proxy.port for port, proxy in proxies.items()}
+        yield proxies, {"address_remap": lambda address: (address[0], ports.get(address[1], address[1]))}
+
+
+async def test_a_reply_cut_by_a_node(host: Host, cluster: servers.Cluster) -> None:
+    name = on(cluster, 1)
+    with behind_proxies(cluster) as (proxies, settings):
+        sale = await host.opened(connect(host, cluster, **settings), 2, name=name)
+        await sale.inventory.load_scripts()
+        proxy = proxies[cluster.nodes[1].port]
+        proxy.cut_reply(b"EVALSHA")
+        with pytest.raises(OutcomeUnknown):
+            await sale.inventory.deduct("phone")
+        assert (proxy.tripped, host.booked(name)) == (1, 1)
+        proxy.cut_reply(b"EVALSHA", times=None)
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await sale.buy("phone", "ann")
+        assert host.booked(name) == 2
+        proxy.clear()
+        receipt = await sale.buy("phone", "ann", order_id=unknown.value.order_id)
+        assert (receipt.accepted, receipt.replayed, host.booked(name)) == (True, True, 2)
+
+
+async def test_a_dead_node_and_its_return(host: Host, cluster: servers.Cluster) -> None:
+    client = connect(host, cluster)
+    dead, alive = [await host.opened(client, 2, name=on(cluster, node)) for node in (2, 1)]
+    assert (await dead.buy("phone", "ann")).accepted
+    cluster.nodes[2].kill()
+    await asyncio.sleep(0)
+    for _ in range(2):
+        with pytest.raises((NotExecuted, OutcomeUnknown)) as refused:
+            await dead.buy("phone", "ann", order_id="o-1")
+        assert refused.value.order_id == "o-1"
+        assert (await alive.buy("phone", "ann")).accepted
+    with pytest.raises(NotExecuted):  # by now it is known that nobody is there
+        await dead.inventory.deduct("phone")
+    await asyncio.to_thread(cluster.nodes[2].start)
+    receipt = await served(dead, "o-1")
+    assert (receipt.accepted, host.booked(on(cluster, 2))) == (True, 2)
+
+
+async def test_a_replica_takes_over(host: Host) -> None:
+    with servers.cluster() as cluster, servers.redis_server(cluster_enabled="yes") as replica:
+        raw = replica.client()
+        raw.execute_command("CLUSTER", "MEET", servers.HOST, cluster.nodes[0].port)
+        primary = cluster.nodes[2]
+        node_id = primary.client().execute_command("CLUSTER", "MYID").decode()
+        eventually(lambda: _replicates(raw, node_id), "a replica")
+        eventually(lambda: raw.info("replication").get("master_link_status") == "up", "a replica in step")
+        eventually(lambda: raw.cluster("INFO")["cluster_state"] == "ok", "a replica that knows the slots")
+        name = on(cluster, 2)
+        sale = await host.opened(connect(host, cluster), 3, name=name)
+        assert (await sale.buy("phone", "ann")).accepted
+        assert primary.client().wait(1, 10_000) == 1
+        primary.kill()
+        raw.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+        receipts = [await served(sale, f"o-{number}") for number in range(3)]
+        assert [receipt.accepted for receipt in receipts] == [True, True, False]
+        assert raw.hget(f"flashsale:{{{name}}}:phone:stock", "Booked") == b"3"
+
+
+def _replicates(client: redis.Redis, node_id: str) -> bool:
+    try:
+        return bool(client.execute_command("CLUSTER", "REPLICATE", node_id))
+    except redis.ResponseError:  # not yet known
+        return False
+
+
+async def test_a_slot_that_moves(host: Host, cluster: servers.Cluster) -> None:
+    name = on(cluster, 0)
+    source, target = cluster.nodes[0].client(), cluster.nodes[1].client()
+    ids = [client.execute_command("CLUSTER", "MYID") for client in (source, target)]
+    slot = source.execute_command("CLUSTER", "KEYSLOT", f"{{{name}}}")
+    sale = await host.opened(connect(host, cluster), 100, name=name)
+    assert (await sale.buy("phone", "ann", order_id="before")).accepted
+
+    target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+    source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+    keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+    for key in keys:
+        answers = [await _outcome(sale, f"while-{key.decode()}")]
+        source.execute_command("MIGRATE", servers.HOST, cluster.nodes[1].port, key, 0, 5000)
+        assert {None, True} >= {*answers}
+    assert await sale.queue.size() >= 1  # one key, by ASK
+    for client in (target, source):
+        client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+    receipts = [await served(sale, f"while-{key.decode()}") for key in keys]
+    assert all(receipt.accepted for receipt in receipts)  # by MOVED
+    assert int(target.hget(f"flashsale:{{{name}}}:phone:stock", "Booked")) == len(keys) + 1
+    assert (await sale.buy("phone", "ann", order_id="before")).replayed
+
+    for key in target.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+        target.delete(key)
+    for client in (source, target):
+        client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[0])
+
+
+async def _outcome(sale: Any, order_id: str) -> bool | None:
+    """Buys once; None when it was surely not executed, as TRYAGAIN says."""
+    try:
+        return (await sale.buy("phone", "ann", order_id=order_id)).accepted
+    except NotExecuted as refused:
+        assert refused.reason == "TRYAGAIN"
+        return None
+
+
+async def test_the_bare_layout_is_for_one_server(host: Host, cluster: servers.Cluster) -> None:
+    sale = host.part("FlashSale", connect(host, cluster), "spring", keys=PlainKeys())
+    with pytest.raises(NotExecuted) as refused:
+        await sale.preload("phone", 1)
+    assert refused.value.reason == "CROSSSLOT"
+
+
+async def test_nobody_of_a_cluster_answers(host: Host) -> None:
+    if not host.is_async:  # the sync client looks at once
+        pytest.skip("redis-py's own client refuses")
+    sale = host.on(host.keep(host.redis.RedisCluster(host=servers.HOST, port=servers.free_port())))
+    with pytest.raises(NotExecuted):
+        await sale.buy("phone", "ann")
