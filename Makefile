@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test lint sync clean
+.PHONY: help demo test bench lint sync clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -25,6 +25,10 @@ test: $(VENV)/.dev ## everything CI runs: generated code, lint, types, tests
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.bench ## measure beside the obvious code; writes docs/benchmarks.md
+	@$(BIN)/python -c 'import arq' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps arq
+	@$(BIN)/python -m bench $(ARGS)
 
 lint: $(VENV)/.dev ## fix and format what can be fixed, then check types
 	@$(BIN)/ruff check --fix .

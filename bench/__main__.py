@@ -65,6 +65,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--report", action="store_true", help="only write the page anew from the last run's figures")
     parser.add_argument("--out", type=Path, help="folder of the page (default: docs)")
+    parser.set_defaults(**DEFAULTS)
     options = parser.parse_args()
     if unknown := set(options.sections) - SECTIONS.keys():
         parser.error(f"no such section: {', '.join(sorted(unknown))}")

@@ -65,7 +65,7 @@ async def main(port, connections, seconds, prefix):
     async with asyncio.timeout(seconds + 30):
         for protocol in protocols:
             await protocol.closed
-    figures = summary(latencies, seconds, 0)
+    figures = summary(latencies, len(latencies) / seconds, 0)
     del figures["cpu"]
     print(json.dumps(figures | {"failed": sum(protocol.failed for protocol in protocols)}))
 

@@ -6,9 +6,11 @@ import contextlib
 import gc
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -101,27 +103,21 @@ class Bench:
         except Exception as error:
             causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
             record["failures"] = record.get("failures", 0) + 1
-            record["error"] = f"{type(causes[0]).__name__}: {causes[0]}"[:200]
+            text = f"{type(causes[0]).__name__}: {causes[0]}"
+            for private in (sys.executable, sys.prefix, str(Path.cwd()), str(Path.home())):
+                text = text.replace(private, "...")  # the page names nobody's folders
+            record["error"] = text[:200]
             self.console.print(f"[red]{case.table}, {case.peer}, {case.load}: {record['error']}", highlight=False)
             return
         for name, value in figures.items():
             record["figures"].setdefault(name, []).append(value)
 
 
-def summary(latencies: list[float], seconds: float, cpu: float) -> Figures:
-    """Returns the figures of calls that took `latencies` within `seconds`.
-
-    Args:
-        latencies: seconds of each call.
-        seconds: of the whole.
-        cpu: seconds of this process's CPU per call.
-    """
-    if not latencies:
-        raise TimeoutError("no call was answered in time")
+def summary(latencies: list[float], rate: float, cpu: float) -> Figures:
+    """Returns the figures of calls that took `latencies`, in seconds; `cpu`: of this process per call, seconds."""
     latencies.sort()
-    count = len(latencies)
-    figures = {name: 1e3 * latencies[int(share * count)] for name, share in _SHARES.items()}
-    return {"rate": count / seconds, "cpu": 1e6 * cpu, **figures}
+    percentiles = {name: 1e3 * latencies[int(share * len(latencies))] for name, share in _SHARES.items()}
+    return {"rate": rate, "cpu": 1e6 * cpu, **percentiles}
 
 
 _SHARES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}

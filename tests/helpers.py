@@ -139,9 +139,10 @@ class Shop:
 
     def client(self, **kwargs: Any) -> Any:
         """Returns a host's client; `db=1` makes it one of another Redis as far as keys go."""
-        if not self.is_async:
-            return self.backend.client(**kwargs)
-        client = self.backend.aclient(**kwargs)
+        return self.keep(self.backend.aclient(**kwargs)) if self.is_async else self.backend.client(**kwargs)
+
+    def keep(self, client: Any) -> Any:
+        """Returns the client, to be closed after the test."""
         self._opened.append(client)
         return client
 
@@ -187,8 +188,7 @@ class Shop:
         """Returns a store on the test's own SQLite file, with these goods."""
         stores = importlib.import_module(f"{self.face.__name__}.stores")
         store = Part(stores.SQLAlchemyStore(f"sqlite:///{self.database}", "spring"), self._threads)
-        self._opened.append(store)
-        await store.create_all()
+        await self.keep(store).create_all()
         for each in goods:
             await store.put_goods(each)
         return store
@@ -205,7 +205,7 @@ class Shop:
 
     async def close(self) -> None:
         for each in reversed(self._opened):
-            await (each.close() if isinstance(each, Part) else each.aclose())
+            await settled(each.aclose() if hasattr(each, "aclose") else each.close())
         self._threads.shutdown()
 
 

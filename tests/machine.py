@@ -175,7 +175,9 @@ class World:
         wrap: makes a store of ours another one, for mutations.
     """
 
-    def __init__(self, backend: Backend, engine: Any, name: str, *, one_redis: bool, wrap: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, backend: Backend, engine: Any, name: str, *, one_redis: bool, wrap: Callable[[Any], Any]
+    ) -> None:
         self.name = name
         self.keys = Keys().of(name)
         self.poison: set[str] = set()
@@ -237,7 +239,9 @@ class World:
         stocks, held = {}, {}
         for goods_id, stock, buyers in zip(GOODS_IDS, rest[::2], rest[1::2], strict=True):
             if stock:
-                policy = Policy(*(_number(stock.get(name)) for name in (b"per_buyer", b"opens_at", b"closes_at", b"hold")))
+                policy = Policy(
+                    *(_number(stock.get(name)) for name in (b"per_buyer", b"opens_at", b"closes_at", b"hold"))
+                )
                 units = (int(stock[name]) for name in (b"Total", b"Booked", b"Ledger", b"version"))
                 stocks[goods_id] = (*units, policy)
             held |= {(goods_id, buyer.decode()): int(units) for buyer, units in buyers.items() if int(units)}
@@ -305,6 +309,7 @@ def _delivery(text: bytes, *ended: bool) -> tuple[Any, ...]:
 
 
 def _record(text: bytes) -> tuple[Any, ...]:
+    assert text.count(b"|") >= 5, f"not a record: {text!r}"
     state, quantity, gated, goods_id, _, buyer_id = text.decode().split("|", 5)
     return (OrderState(state), (goods_id, buyer_id, int(quantity)), gated in {"1", "3"}, gated in {"2", "3"})
 
@@ -319,8 +324,8 @@ def _gate(counters: list[bytes | None], window: dict[bytes, bytes]) -> tuple[Any
 def differences(wanted: dict[str, Any], found: dict[str, Any]) -> str:
     """Names what differs, part by part."""
     lines = []
-    for part in wanted:
-        mine, theirs = wanted[part], found[part]
+    for part, mine in wanted.items():
+        theirs = found[part]
         if mine == theirs:
             continue
         if isinstance(mine, dict):
@@ -357,7 +362,9 @@ orders = st.builds(
 )
 # What one order id usually asks for: so that asking again is asking the same.
 usual = order_ids.map(lambda name: Order(name, "ab"[int(name[1]) % 2], BUYERS[int(name[1]) % 3], int(name[1]) % 3 + 1))
-junk = st.sampled_from([b"junk", b'{"order_id":"o1"}', b"[1]", b'{"order_id":"o1","goods_id":"a","buyer_id":"ann","quantity":0}'])
+junk = st.sampled_from(
+    [b"junk", b'{"order_id":"o1"}', b"[1]", b'{"order_id":"o1","goods_id":"a","buyer_id":"ann","quantity":0}']
+)
 boundaries = st.tuples(st.sampled_from([0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 9, 12]), st.booleans())
 crashes = st.one_of(st.none(), boundaries)
 outages = st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 2), st.booleans()))
@@ -507,7 +514,7 @@ class SaleMachine(RuleBasedStateMachine):
                 self.put(goods)
             self.sync(None)
             for goods_id in ("a", "b"):
-                self.start(goods_id, True)
+                self.start(goods_id)
 
     def put(self, goods: Goods) -> None:
         self.step(lambda process: process.store.put_goods(goods), lambda model: model.put_goods(goods))
@@ -528,11 +535,8 @@ class SaleMachine(RuleBasedStateMachine):
             crash=crash,
         )
 
-    @rule(goods_id=goods_ids, on=st.booleans())
-    def start(self, goods_id: str, on: bool) -> None:
-        self.step(
-            lambda p: p.sale.start(goods_id) if on else p.sale.stop(goods_id), lambda m: m.flag(goods_id, start=on)
-        )
+    def start(self, goods_id: str) -> None:
+        self.step(lambda p: p.sale.start(goods_id), lambda m: m.flag(goods_id, start=True))
 
     @rule(paused=st.booleans(), crash=crashes)
     def pause(self, paused: bool, crash: Any) -> None:
@@ -544,17 +548,17 @@ class SaleMachine(RuleBasedStateMachine):
 
     # -- the gate ---------------------------------------------------------------------------------------------------
 
-    @rule(goods_id=goods_ids, quantity=units)
-    def enter(self, goods_id: str, quantity: int) -> None:
-        self.step(lambda p: p.sale.gate.enter(goods_id, quantity), lambda m: m.enter(goods_id, quantity))
-
-    @rule(goods_id=goods_ids, quantity=units)
-    def leave(self, goods_id: str, quantity: int) -> None:
-        self.step(lambda p: p.sale.gate.leave(goods_id, quantity), lambda m: m.leave(goods_id, quantity))
-
-    @rule(goods_id=goods_ids, count=totals)
-    def resize(self, goods_id: str, count: int) -> None:
-        self.step(lambda p: p.sale.gate.resize(goods_id, count), lambda m: m.resize(goods_id, count))
+    @rule(
+        what=st.sampled_from(["enter", "leave", "resize", "start", "start", "stop"]), goods_id=goods_ids, number=totals
+    )
+    def at_the_gate(self, what: str, goods_id: str, number: int) -> None:
+        if what in {"start", "stop"}:
+            self.step(lambda p: getattr(p.sale, what)(goods_id), lambda m: m.flag(goods_id, start=what == "start"))
+        else:
+            number = number if what == "resize" else max(1, number)
+            self.step(
+                lambda p: getattr(p.sale.gate, what)(goods_id, number), lambda m: getattr(m, what)(goods_id, number)
+            )
 
     # -- buying -----------------------------------------------------------------------------------------------------
 
@@ -615,41 +619,32 @@ class SaleMachine(RuleBasedStateMachine):
 
     # -- another program beside us ----------------------------------------------------------------------------------
 
-    @rule(goods_id=goods_ids, quantity=units)
-    def deduct(self, goods_id: str, quantity: int) -> None:
-        self.step(lambda p: p.sale.inventory.deduct(goods_id, quantity), lambda m: m.deduct(goods_id, quantity))
-
-    @rule(goods_id=goods_ids, quantity=units)
-    def release(self, goods_id: str, quantity: int) -> None:
-        self.step(lambda p: p.sale.inventory.release(goods_id, quantity), lambda m: m.release(goods_id, quantity))
-
-    @rule(goods_id=loadable, quantity=units, order=usual)
-    def foreign_purchase(self, goods_id: str, quantity: int, order: Order) -> None:
-        """Deducts by the article's script; has it the units, it pushes plain JSON."""
-        known = goods_id in self.model.stocks
-        key = [self.world.keys.stock(order.goods_id)]
-        if not known or order.goods_id not in self.model.stocks:
-            return
-        taken = self.step(
-            lambda _: self.world.article(key, [order.quantity]), lambda m: m.deduct(order.goods_id, order.quantity)
+    @rule(what=st.sampled_from(["deduct", "release"]), goods_id=goods_ids, quantity=units)
+    def directly(self, what: str, goods_id: str, quantity: int) -> None:
+        self.step(
+            lambda p: getattr(p.sale.inventory, what)(goods_id, quantity),
+            lambda m: getattr(m, what)(goods_id, quantity),
         )
-        if taken:
-            self.foreign_push(order)
 
-    @rule(goods_id=loadable, quantity=units)
+    def _article(self, goods_id: str, quantity: int) -> int:
+        """The article's script; a negative number gives back."""
+        key = [self.world.keys.stock(goods_id)]
+        if quantity < 0:
+            return self.step(lambda _: -self.world.article(key, [quantity]), lambda m: m.release(goods_id, -quantity))
+        return self.step(lambda _: self.world.article(key, [quantity]), lambda m: m.deduct(goods_id, quantity))
+
+    @rule(goods_id=loadable, quantity=st.integers(-3, 3).filter(bool))
     def foreign_deduction(self, goods_id: str, quantity: int) -> None:
-        if goods_id in self.model.stocks:
-            key = [self.world.keys.stock(goods_id)]
-            self.step(lambda _: self.world.article(key, [quantity]), lambda m: m.deduct(goods_id, quantity))
+        """Another program takes units, or gives back some of those that it took."""
+        stock = self.model.stocks.get(goods_id)
+        if stock is not None and quantity >= -stock.direct:
+            self._article(goods_id, quantity)
 
-    @rule(goods_id=loadable, quantity=units)
-    def foreign_return(self, goods_id: str, quantity: int) -> None:
-        """The article's script takes a negative number too: another program gives back what it took."""
-        if goods_id in self.model.stocks and quantity <= self.model.stocks[goods_id].direct:
-            key = [self.world.keys.stock(goods_id)]
-            self.step(
-                lambda _: -self.world.article(key, [-quantity]), lambda m: m.release(goods_id, quantity)
-            )
+    @rule(order=usual)
+    def foreign_purchase(self, order: Order) -> None:
+        """Another program deducts, and if that went well pushes plain JSON."""
+        if order.goods_id in self.model.stocks and self._article(order.goods_id, order.quantity):
+            self.foreign_push(order)
 
     @rule(order=st.one_of(usual, orders))
     def foreign_push(self, order: Order) -> None:
@@ -710,31 +705,19 @@ class SaleMachine(RuleBasedStateMachine):
         return row.state is PERSISTED or known.state is not QUEUED
 
     @precondition(lambda self: self.handles)
-    @rule(picked=picks)
-    def ack(self, picked: list[int]) -> None:
-        claims, handles = self._picked(picked, when=self._committed)
-        self.step(lambda p: p.sale.queue.ack(claims), lambda m: m.ack(handles))
-
-    @precondition(lambda self: self.handles)
-    @rule(picked=picks, delay=st.sampled_from([0.0, LONG]), burn=st.booleans())
-    def nack(self, picked: list[int], delay: float, burn: bool) -> None:
-        claims, handles = self._picked(picked)
+    @rule(what=st.sampled_from(["ack", "nack", "nack later", "nack unburned", "extend", "bury"]), picked=picks)
+    def with_claims(self, what: str, picked: list[int]) -> None:
+        claims, handles = self._picked(picked, when=self._committed if what == "ack" else lambda _: True)
+        verb, _, how = what.partition(" ")
+        real, ideal = {
+            "later": ({"delay": LONG}, {"delayed": True}),
+            "unburned": ({"burn": False}, {"delayed": False, "burn": False}),
+            "": ({}, {"delayed": False} if verb == "nack" else {}),
+        }[how]
         self.step(
-            lambda p: p.sale.queue.nack(claims, delay=delay, burn=burn),
-            lambda m: m.nack(handles, delayed=delay > 0, burn=burn),
+            lambda p: getattr(p.sale.queue, verb)(claims, **(real | ({"lease": LONG} if verb == "extend" else {}))),
+            lambda m: getattr(m, verb)(handles, **ideal),
         )
-
-    @precondition(lambda self: self.handles)
-    @rule(picked=picks)
-    def extend(self, picked: list[int]) -> None:
-        claims, handles = self._picked(picked)
-        self.step(lambda p: p.sale.queue.extend(claims, lease=LONG), lambda m: m.extend(handles))
-
-    @precondition(lambda self: self.handles)
-    @rule(picked=picks)
-    def bury(self, picked: list[int]) -> None:
-        claims, handles = self._picked(picked)
-        self.step(lambda p: p.sale.queue.bury(claims), lambda m: m.bury(handles))
 
     def _may_be_saved(self, handle: Handle) -> bool:
         order = handle.element
@@ -765,7 +748,9 @@ class SaleMachine(RuleBasedStateMachine):
         """The second half of a cancellation, or of a worker; late, or twice."""
         row = self.model.orders.get(order_id)
         if row is not None:
-            self.step(lambda p: p.sale.settler.follow(order_id, row.state) and None, lambda m: m.follow(order_id, row.state))
+            self.step(
+                lambda p: p.sale.settler.follow(order_id, row.state) and None, lambda m: m.follow(order_id, row.state)
+            )
 
     @rule()
     def requeue_dead(self) -> None:
@@ -820,22 +805,19 @@ class SaleMachine(RuleBasedStateMachine):
         if leases:
             self.world.raw.hdel(self.world.keys.meta, "leader_until")
 
-    @rule()
-    def new_process(self) -> None:
-        self.restart()
-        self.model.restarted()
-
-    @rule()
-    def script_flush(self) -> None:
-        self.world.raw.script_flush()
-        self.world.gate_raw.script_flush()
-
-    @rule(on=st.booleans())
-    def poison(self, on: bool) -> None:
-        """The database refuses every row of one buyer, for a while."""
-        self.world.poison.clear()
-        self.world.poison.update({"eve"} if on else ())
-        self.model.poison = frozenset(self.world.poison)
+    @rule(what=st.sampled_from(["new process", "scripts", "poison", "cure"]))
+    def upset(self, what: str) -> None:
+        """A new process; SCRIPT FLUSH; the database refuses every row of one buyer, for a while."""
+        if what == "new process":
+            self.restart()
+            self.model.restarted()
+        elif what == "scripts":
+            self.world.raw.script_flush()
+            self.world.gate_raw.script_flush()
+        else:
+            self.world.poison.clear()
+            self.world.poison.update({"eve"} if what == "poison" else ())
+            self.model.poison = frozenset(self.world.poison)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -852,7 +834,7 @@ class SaleMachine(RuleBasedStateMachine):
     def drain(self) -> None:
         """Every worker and operator does what is left to do: then Redis and database agree order by order."""
         note("drained")
-        self.poison(False)
+        self.upset("cure")
         for goods_id in sorted(self.model.stocks.keys() - self.model.rows.keys()):
             self.put(Goods(goods_id, self.model.stocks[goods_id].total))
         self._run_empty()

@@ -41,7 +41,7 @@ FAR: Final = 4e9  # a lease or a deadline that has not ended; below it lie the e
 MAX_ATTEMPTS: Final = 5
 
 QUEUED, PERSISTED, CONFIRMED, CANCELLED, EXPIRED, REJECTED, DEAD = (
-    OrderState[name] for name in "QUEUED PERSISTED CONFIRMED CANCELLED EXPIRED REJECTED DEAD".split()
+    OrderState[name] for name in ("QUEUED", "PERSISTED", "CONFIRMED", "CANCELLED", "EXPIRED", "REJECTED", "DEAD")
 )
 ROW_ACTIVE: Final = frozenset({PERSISTED, CONFIRMED})
 
@@ -809,7 +809,7 @@ class Model:
         return self.stocks[goods_id].total
 
     def _settle_page(self) -> Steps:
-        """The ledger follows what the database decided and a crash kept from it; every other pass, as pages go round."""
+        """The ledger follows what the database decided and a crash kept from it; every other pass: pages go round."""
         self.around = not self.around and bool(self.orders)
         settled = 0
         for order_id, row in sorted(self.orders.items()) if self.around else []:
@@ -874,13 +874,9 @@ class Model:
                 goods_id: (g.count, g.start, g.access, g.opens_at, g.closes_at, g.auto, g.pause)
                 for goods_id, g in self.gates.items()
             },
-            "ledger": {
-                order_id: (r.state, r.order.content, r.gated, r.counted) for order_id, r in self.ledger.items()
-            },
+            "ledger": {order_id: (r.state, r.order.content, r.gated, r.counted) for order_id, r in self.ledger.items()},
             "list": self.queue,
-            "claimed": {
-                number: (d.attempts, d.lease, d.element, d.ends < FAR) for number, d in self.claimed.items()
-            },
+            "claimed": {number: (d.attempts, d.lease, d.element, d.ends < FAR) for number, d in self.claimed.items()},
             "dead": {name: (d.attempts, d.lease, d.element) for name, d in self.dead.items()},
             "holds": {order_id: ends < FAR for order_id, ends in self.holds.items()},
             "led": self.led,

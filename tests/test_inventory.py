@@ -40,9 +40,7 @@ async def test_preload_only_creates(shop: Shop) -> None:
 
 async def test_preload_at_the_same_moment_creates_once(shop: Shop) -> None:
     inventory = shop.inventory()
-    answers = await asyncio.gather(
-        *(inventory.preload("phone", 10 + n % 2) for n in range(10)), return_exceptions=True
-    )
+    answers = await asyncio.gather(*(inventory.preload("phone", 10 + n % 2) for n in range(10)), return_exceptions=True)
     failed = [answer for answer in answers if answer is not None]
     assert len(failed) == 5
     assert {type(answer) for answer in failed} == {AlreadyLoaded}
@@ -169,7 +167,12 @@ MECHANISMS = {
         "goods.booked",
         test_release_gives_direct_units_back_and_no_others,
     ),
-    "create-only": ("load", "if (values[1] or values[2]) and not foreign then", "if false then", test_preload_only_creates),
+    "create-only": (
+        "load",
+        "if (values[1] or values[2]) and not foreign then",
+        "if false then",
+        test_preload_only_creates,
+    ),
 }
 
 

@@ -404,12 +404,16 @@ async def test_baskets_at_the_same_moment_never_share_a_unit(shop: Shop) -> None
 
 MECHANISMS = {
     "ledger lookup": (
-        "standing = nil, \"\", fresh[id] or known[i]",
+        'standing = nil, "", fresh[id] or known[i]',
         'standing = nil, "", nil',
         test_a_repeat_returns_the_first_answer_and_changes_nothing,
     ),
-    "content": ('and by == buyer', "", test_an_id_with_other_content_is_a_conflict),
-    "window": ("if closes_at and time >= tonumber(closes_at) then", "if false then", test_refused_orders_leave_nothing_behind),
+    "content": ("and by == buyer", "", test_an_id_with_other_content_is_a_conflict),
+    "window": (
+        "if closes_at and time >= tonumber(closes_at) then",
+        "if false then",
+        test_refused_orders_leave_nothing_behind,
+    ),
     "cap": ("goods.held[buyer] + units > goods.cap", "false", test_a_buyer_holds_at_most_the_cap),
     "stock": ("if units > goods.left then", "if false then", test_the_last_unit_is_sold_and_no_other),
     "together": ("if together and not whole then", "if false then", test_a_basket_is_refused_whole),

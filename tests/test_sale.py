@@ -217,8 +217,8 @@ async def test_whoever_releases_from_an_old_record_releases_nothing(shop: Shop) 
     await sale.buy("phone", "ann", 2, order_id="o-1")
     await sale.buy("phone", "ann", 2, order_id="o-2")
     record = await sale.ledger.get("o-1")
-    moves = [await sale.ledger.move("o-1", record, OrderState.CANCELLED) for _ in range(3)]
-    assert [move.made for move in moves] == [True, False, False]
+    moves = [await sale.ledger.move("o-1", record, OrderState.CANCELLED) for _ in range(2)]
+    assert [move.made for move in moves] == [True, False]
     assert await slots(sale) == await units(sale) == 2
     assert shop.raw.hget(shop.keys.buyers("phone"), "ann") == b"2"
 
@@ -324,9 +324,7 @@ async def test_the_stock_of_one_redis_survives_the_loss_of_the_other(shop: Shop)
     """Whoever asks again with his id is answered, though the gate is gone."""
     sale = await two_redis(shop)
     await sale.buy("phone", "ann", order_id="o-1")
-    shop.client(db=1)
-    gate = shop.backend.client(db=1)
-    gate.flushdb()
+    shop.backend.client(db=1).flushdb()
     assert (await sale.buy("phone", "ann", order_id="o-1")).replayed
     with pytest.raises(UnknownGoods):
         await sale.buy("phone", "ann")
@@ -454,8 +452,7 @@ async def test_more_callers_than_may_wait_are_turned_away_before_anything_is_sen
     shop = real_shop
     await shop.open(100)
     with FaultProxy(redis_server.port) as proxy:
-        client = (redis.asyncio.Redis if shop.is_async else redis.Redis)(port=proxy.port)
-        shop._opened.append(client if shop.is_async else shop.part("Gate", client, "unused"))
+        client = shop.keep((redis.asyncio.Redis if shop.is_async else redis.Redis)(port=proxy.port))
         sale = shop.part("FlashSale", client, "spring", max_waiting=5)
         assert (await sale.buy("phone", "first")).accepted
         proxy.hold()
@@ -470,8 +467,6 @@ async def test_more_callers_than_may_wait_are_turned_away_before_anything_is_sen
         }
         assert len(turned_away) + sum(isinstance(answer, Receipt) for answer in answers) == 40
         assert await units(sale) == 41 - len(turned_away)
-        if not shop.is_async:
-            client.close()
 
 
 def test_a_forked_child_sells_beside_its_parent(redis_url: str, redis_server: servers.RedisServer) -> None:

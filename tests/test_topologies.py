@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+import redis.asyncio
 
+import flashsale.aio
 from flashsale import Goods, NotExecuted, OrderState, OutcomeUnknown
 from flashsale.keys import PlainKeys
 from tests import servers
@@ -284,9 +286,9 @@ async def test_the_bare_layout_is_for_one_server(host: Host, cluster: servers.Cl
     assert refused.value.reason == "CROSSSLOT"
 
 
-async def test_nobody_of_a_cluster_answers(host: Host) -> None:
-    if not host.is_async:  # the sync client looks at once
-        pytest.skip("redis-py's own client refuses")
-    sale = host.on(host.keep(host.redis.RedisCluster(host=servers.HOST, port=servers.free_port())))
-    with pytest.raises(NotExecuted):
-        await sale.buy("phone", "ann")
+async def test_nobody_of_a_cluster_answers() -> None:
+    client = redis.asyncio.RedisCluster(host=servers.HOST, port=servers.free_port())  # the sync one would look at once
+    async with flashsale.aio.FlashSale(client, "spring") as sale:
+        with pytest.raises(NotExecuted) as refused:
+            await sale.buy("phone", "ann")
+        assert refused.value.order_id

@@ -368,9 +368,18 @@ async def test_unreadable_elements_are_dead_and_the_worker_goes_on(shop: Shop) -
 async def test_a_foreign_order_is_adopted_from_the_direct_units_first(shop: Shop) -> None:
     sale = await shop.open(5, store=True)
     assert await sale.inventory.deduct("phone", 2) == 2
-    shop.raw.lpush(shop.keys.order_list, json.dumps(
-        {"order_id": "foreign", "goods_id": "phone", "buyer_id": "ann", "quantity": 2, "data": {"from": "elsewhere"}}
-    ))
+    shop.raw.lpush(
+        shop.keys.order_list,
+        json.dumps(
+            {
+                "order_id": "foreign",
+                "goods_id": "phone",
+                "buyer_id": "ann",
+                "quantity": 2,
+                "data": {"from": "elsewhere"},
+            }
+        ),
+    )
     await work_off(shop, shop.worker(sale))
     assert await sale.inventory.stock("phone") == (5, 2, 3, 0)
     assert await sale.status("foreign") is OrderState.PERSISTED
@@ -494,7 +503,7 @@ MECHANISMS = {
     "states that stand": (
         "ack",
         'if state == "QUEUED" then',
-        'if state then',
+        "if state then",
         test_an_order_cancelled_before_it_was_persisted_never_becomes_active,
     ),
 }

@@ -82,7 +82,7 @@ class Outbox:
         Raises:
             StoreError: the database does not answer. The event that was being handled comes again.
             NotExecuted, OutcomeUnknown: Redis does not answer.
-            InvalidRequest: the handler is of the other kind, sync or async.
+            InvalidRequest: the handler answered with something that nobody awaits; the event stays.
         """
         return self._pass(None)
 

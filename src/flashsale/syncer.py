@@ -169,8 +169,8 @@ class Syncer:
             self._store.grant(goods_id, max(goods.total, stock.total), loaded=True, version=goods.version)
         total = self._sale.settler.adjust(goods, stock)
         if self._granted.get(goods_id) != total:  # a crash between stock and guard leaves the guard too loose
-            self._store.grant(goods_id, total, version=goods.version)
-            self._granted[goods_id] = total
+            if self._store.grant(goods_id, total, version=goods.version):
+                self._granted[goods_id] = total
         if total != stock.total:
             report = replace(report, resized=(*report.resized, (goods_id, total)))
         returned = self._mirror(goods, total)

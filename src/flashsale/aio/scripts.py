@@ -105,9 +105,7 @@ class Link:
         except FAILURES as error:
             raise unsent(error) from error
 
-    async def _send(
-        self, key: str | None, *command: Argument, barrier: Barrier = _nothing
-    ) -> tuple[Any, Any]:
+    async def _send(self, key: str | None, *command: Argument, barrier: Barrier = _nothing) -> tuple[Any, Any]:
         """Sends to the server that has `key`, and goes where a Cluster sends us instead."""
         packed = _pack(*command)
         address, asking = (await self._find(key))[0], False

@@ -55,6 +55,8 @@ class Coalescer(Generic[Item, Answer]):
         """
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(len(self._waiting))
+        if not self._in_flight and self._abandon is None:
+            return await self._send_alone(item)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._in_flight < IN_FLIGHT:
@@ -66,6 +68,20 @@ class Coalescer(Generic[Item, Answer]):
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._spawn(self._undo([(item, future.result())]))  # answered, but the caller never woke to see it
             raise
+
+    async def _send_alone(self, item: Item) -> Answer:
+        """Sends within the caller's own task: when nobody else is there, a task and a future would be for nothing."""
+        self._in_flight += 1
+        try:
+            (answer,) = await self._send([item])
+        finally:
+            if self._waiting:
+                self._spawn(self._drain())  # what has gathered meanwhile takes this place in flight
+            else:
+                self._in_flight -= 1
+        if isinstance(answer, FlashSaleError):
+            raise answer
+        return answer
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -1,0 +1,193 @@
+"""The proof after a sale: what the buyers were told, what Redis holds and what the database holds, side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from flashsale import FlashSale, Keys, Order, OrderState, Outcome, Syncer
+from flashsale.model import RELEASED
+from flashsale.records import read
+from flashsale.stores.tables import EVENTS, GOODS, ORDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import redis
+
+    from flashsale.stores import SQLAlchemyStore
+
+
+@dataclass
+class Purchase:
+    """One order as its buyer knows it.
+
+    Attributes:
+        plan: what the buyer does with it: keep, pay, cancel at once, cancel, refund.
+        asked: True once a host was asked for it.
+        outcome: the answer; None: there was none.
+        told: the state that paying or cancelling returned at last; None where two callers were told differently.
+    """
+
+    order: Order
+    plan: str = "keep"
+    asked: bool = False
+    outcome: Outcome | None = None
+    told: OrderState | None = None
+
+
+@dataclass
+class Books:
+    """Counts of orders and units, and everything that disagrees, in words."""
+
+    asked: int = 0
+    acknowledged: int = 0
+    rows: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    strangers: int = 0
+    units_accepted: int = 0
+    units_returned: int = 0
+    units_booked: int = 0
+    states: dict[str, int] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def same(self, what: str, **sides: object) -> None:
+        """Notes that the sides disagree, if they do."""
+        values = list(sides.values())
+        if any(value != values[0] for value in values):
+            told = ", ".join(f"{name} {_short(value)}" for name, value in sides.items())
+            self.wrong.append(f"{what}: {told}")
+
+
+EXPECTED = {
+    "keep": OrderState.PERSISTED,
+    "pay": OrderState.CONFIRMED,
+    "cancel at once": OrderState.CANCELLED,
+    "cancel": OrderState.CANCELLED,
+    "refund": OrderState.CANCELLED,
+}
+
+
+def prove(purchases: Sequence[Purchase], raw: redis.Redis, store: SQLAlchemyStore, sale: str) -> Books:
+    """Compares buyers, Redis and database after everything came to rest, with queries of our own and with `audit`.
+
+    Args:
+        purchases: all that were planned.
+        raw: a client with bytes replies.
+        store: of the sale.
+        sale: its name.
+    """
+    books = Books()
+    rows = _sql(store, select(ORDERS).where(ORDERS.c.sale == sale))
+    accepted = {purchase.order.order_id: purchase for purchase in purchases if purchase.outcome is Outcome.ACCEPTED}
+    by_id = {row.order_id: row for row in rows}
+    books.asked = sum(purchase.asked for purchase in purchases)
+    books.acknowledged, books.rows = len(accepted), len(rows)
+    books.states = dict(Counter(row.state for row in rows))
+    if unanswered := [purchase for purchase in purchases if purchase.asked and purchase.outcome is None]:
+        books.wrong.append(f"{len(unanswered)} buyers were not answered")
+    _compare_orders(books, accepted, rows, by_id)
+    _compare_units(books, accepted, rows, store, raw, Keys(sale))
+    _compare_events(books, accepted, store, sale)
+    with FlashSale(raw, sale, store=store) as face:
+        audit = Syncer(face).audit(expected=accepted)
+    if not audit.ok or audit.waiting or audit.queued or audit.dead:
+        books.wrong.append(f"the audit says {_short(audit)}")
+    return books
+
+
+def _compare_orders(
+    books: Books, accepted: Mapping[str, Purchase], rows: Sequence[Any], by_id: Mapping[str, Any]
+) -> None:
+    lost, strangers = accepted.keys() - by_id.keys(), by_id.keys() - accepted.keys()
+    books.lost, books.strangers, books.duplicated = len(lost), len(strangers), len(rows) - len(by_id)
+    books.same("acknowledged, but in no row", lost=lost, none=set())
+    books.same("in a row, but never acknowledged", found=strangers, none=set())
+    books.same("rows of one order", rows=len(rows), orders=len(by_id))
+    for order_id in accepted.keys() & by_id.keys():
+        purchase, row = accepted[order_id], by_id[order_id]
+        content = (row.goods_id, row.buyer_id, row.quantity)
+        books.same(f"content of {order_id}", buyer=purchase.order.content, database=content)
+        books.same(
+            f"state of {order_id} ({purchase.plan})",
+            expected=EXPECTED[purchase.plan].value,
+            told=(purchase.told or (OrderState.PERSISTED if purchase.plan == "keep" else "nothing")),
+            database=row.state,
+        )
+
+
+def _compare_units(
+    books: Books,
+    accepted: Mapping[str, Purchase],
+    rows: Sequence[Any],
+    store: SQLAlchemyStore,
+    raw: redis.Redis,
+    keys: Keys,
+) -> None:
+    """Every unit, by goods and by buyer, from four sides that know nothing of each other."""
+    ledger: Counter[str] = Counter()
+    held: dict[str, Counter[str]] = {}
+    for order_id, text in raw.hgetall(keys.orders).items():
+        record = read(text, order_id.decode())
+        if record.state not in RELEASED:
+            ledger[record.goods_id] += record.quantity
+    bought: Counter[str] = Counter()
+    given_back: Counter[str] = Counter()
+    for purchase in accepted.values():
+        bought[purchase.order.goods_id] += purchase.order.quantity
+        if EXPECTED[purchase.plan] in RELEASED:
+            given_back[purchase.order.goods_id] += purchase.order.quantity
+    active: Counter[str] = Counter()
+    for row in rows:
+        if OrderState(row.state) not in RELEASED:
+            active[row.goods_id] += row.quantity
+            held.setdefault(row.goods_id, Counter())[row.buyer_id] += row.quantity
+    for goods in _sql(store, select(GOODS).where(GOODS.c.sale == keys.sale)):
+        name = goods.goods_id
+        total, booked, in_ledger = map(int, raw.hmget(keys.stock(name), "Total", "Booked", "Ledger"))
+        books.same(
+            f"units of {name}",
+            bought_less_returned=bought[name] - given_back[name],
+            rows=active[name],
+            database_booked=goods.booked,
+            redis_booked=booked,
+            redis_ledger=in_ledger,
+            ledger_records=ledger[name],
+            gate=int(raw.get(keys.access(name)) or -1),
+        )
+        books.same(f"total of {name}", wished=goods.total, granted=goods.granted, redis=total)
+        if max(booked, goods.booked) > total:
+            books.wrong.append(f"{name} is oversold: {booked} of {total}")
+        if goods.per_buyer is not None:
+            buyers = {
+                buyer.decode(): int(units) for buyer, units in raw.hgetall(keys.buyers(name)).items() if int(units)
+            }
+            books.same(f"buyers of {name}", redis=buyers, rows=dict(held.get(name, {})))
+            if max(buyers.values(), default=0) > goods.per_buyer:
+                books.wrong.append(f"a buyer holds more than {goods.per_buyer} of {name}")
+    books.units_accepted, books.units_returned = bought.total(), given_back.total()
+    books.units_booked = active.total()
+
+
+def _compare_events(books: Books, accepted: Mapping[str, Purchase], store: SQLAlchemyStore, sale: str) -> None:
+    """The host is to hear of each change once."""
+    query = select(EVENTS.c.order_id, EVENTS.c.state, func.count()).where(EVENTS.c.sale == sale)
+    written = {(row[0], row[1]): row[2] for row in _sql(store, query.group_by(EVENTS.c.order_id, EVENTS.c.state))}
+    due = {(name, "CONFIRMED"): 1 for name, purchase in accepted.items() if purchase.plan in {"pay", "refund"}}
+    due |= {(name, "CANCELLED"): 1 for name, purchase in accepted.items() if EXPECTED[purchase.plan] in RELEASED}
+    books.same("events for the host", due=set(due.items()) - set(written.items()), none=set())
+    books.same("events too many", found=set(written.items()) - set(due.items()), none=set())
+
+
+def _sql(store: SQLAlchemyStore, query: Any) -> list[Any]:
+    with store._begin() as connection:
+        return list(connection.execute(query))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 500 else f"{text[:500]}... ({len(text)} characters)"
