@@ -111,7 +111,7 @@ class Report:
             ("  that left claims behind", f"{self.orphaning} ({self.orphans} orders)"),
             ("  until those were in the database", _spread(self.worker_recoveries)),
             ("kill -9 of Redis", self.redis_kills),
-            ("  until a buyer was answered", _spread(self.redis_recoveries)),
+            ("  until a caller was answered", _spread(self.redis_recoveries)),
             ("replies cut", self.replies_cut),
             ("calls repeated by callers", self.retries),
             ("dead letters requeued", self.dead),
@@ -258,7 +258,7 @@ class Chaos:
         self._hosts: list[aio.FlashSale] = []
         self._workers: list[subprocess.Popen[bytes]] = []
         self._redis_lock = asyncio.Lock()
-        self._redis_killed_at: float | None = None  # monotonic seconds; set until a buyer is answered again
+        self._redis_killed_at: float | None = None  # monotonic seconds; set until a caller is answered again
         self._served = 0
         self._raw: redis.asyncio.Redis
 
@@ -320,9 +320,6 @@ class Chaos:
             )
             purchase.outcome = receipt.outcome
             self._served += 1
-            if self._redis_killed_at is not None:
-                self.report.redis_recoveries.append(time.monotonic() - self._redis_killed_at)
-                self._redis_killed_at = None
             if receipt.accepted and purchase.plan != "keep":
                 group.create_task(self._follow(purchase))
 
@@ -347,7 +344,11 @@ class Chaos:
         """Asks again until there is an answer, as a host does."""
         while True:
             try:
-                return await ask()
+                answer = await ask()
+                if self._redis_killed_at is not None:
+                    self.report.redis_recoveries.append(time.monotonic() - self._redis_killed_at)
+                    self._redis_killed_at = None
+                return answer
             except NotPersisted:  # paid before the worker came: no fault
                 pass
             except (NotExecuted, OutcomeUnknown, StoreError):
@@ -538,9 +539,6 @@ def play(options: Options, database_url: str, say: Callable[[str], None] = lambd
 
 
 async def _within(seconds: float, work: Awaitable[None]) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with asyncio.timeout(seconds):
         await work
 
@@ -594,8 +592,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = Options(**vars(parser.parse_args(argv)))
     if options.orders < 20 or min(options.worker_kills, options.redis_kills, options.cut_replies) < 0:
         parser.error("at least 20 orders, and no count below 0")
-    with _found(), servers.postgres() as postgres, postgres.database() as database_url:
-        report = play(options, database_url, _Progress())
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # what was started is ended
+    try:
+        with _found(), servers.postgres() as postgres, postgres.database() as database_url:
+            report = play(options, database_url, _Progress())
+    except KeyboardInterrupt:
+        return 130
     print(f"\n{report.table()}\n")
     for line in report.wrong:
         print(f"WRONG: {line}")

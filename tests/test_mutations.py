@@ -383,7 +383,7 @@ class NeverLoaded(SQLAlchemyStore):
 SCENARIOS = {
     "a ledger state is left once": (
         two_cancels_at_once,
-        ("settle", "if not string.find(", "if false and not string.find("),
+        ("settle", '" " .. to .. " ", 1, true) then', '"", 1, true) then'),
     ),
     "the lease, when letting go": (a_zombie_lets_go, ("nack", "if lease == ARGV[at + 1] then", "if lease then")),
     "the lease, when holding on": (a_zombie_holds_on, ("extend", '|(%d+)|") == ARGV[at + 1]', '|(%d+)|")')),

@@ -64,8 +64,8 @@ class Guarantee:
     def barrier(self, meta: str) -> list[tuple[str | int, ...]]:
         """Returns the commands to send behind the script; empty when there is nothing to wait for.
 
-        Both barriers wait for this connection's own writes, and a repeated purchase writes nothing. So something is
-        written first: what was written earlier on any connection lies before it in the stream.
+        From 7.2 on both barriers wait for this connection's own writes, and a repeated purchase writes nothing. So
+        something is written first: what was written earlier on any connection lies before it in the stream.
         """
         if self.durability is Durability.REPLICATED:
             return [("HSET", meta, "barrier", 1), ("WAIT", self.replicas, self._milliseconds)]

@@ -125,9 +125,8 @@ class Link:
         self, address: Address, packed: bytes, barrier: Barrier = _nothing, *, asking: bool = False
     ) -> tuple[Any, Any]:
         """Sends one request and reads its one reply: a connection with anything unread never goes back to the pool."""
-        pool = self._servers.pool(address)
         try:
-            connection = pool.get_connection()
+            connection = self._servers.take(address)
         except FAILURES as error:
             self._servers.forget(address)
             raise unsent(error) from error
@@ -161,11 +160,10 @@ class Link:
                 self._servers.forget(address)
             raise failure from shown(error)
         finally:
-            try:
-                if not whole:
-                    connection.disconnect(True)  # noqa: FBT003  without waiting; older releases know no name
-            finally:
-                pool.release(connection)
+            if whole:
+                self._servers.give_back(address, connection)
+            else:
+                self._servers.drop(address, connection)
 
 
 def _pack(*command: Argument) -> bytes:

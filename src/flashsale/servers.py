@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import random
 import re
 from collections.abc import Sequence
@@ -21,10 +22,13 @@ from redis.exceptions import ClusterDownError, RedisError
 from redis.retry import Retry
 from typing_extensions import override
 
+from flashsale.waiting import is_stale
+
 Address: TypeAlias = tuple[str, int]
 
 TIMEOUT: Final = 5.0  # seconds, where the host set none: nothing hangs for ever
 MAX_CONNECTIONS: Final = 64
+AT_HAND: Final = 4  # connections of one address kept out of the pool; two batches are in flight at most
 ANYWHERE: Final[Address] = ("", 0)  # stands for the one server that the settings lead to
 
 # Bound to the host's client or pool, a reason to retry, or another look of the replies: they must not come along.
@@ -62,6 +66,7 @@ class Servers:
 
     def __init__(self, theirs: Any) -> None:
         settings = {name: value for name, value in theirs.connection_kwargs.items() if name not in _DROPPED}
+        # On RESP3 redis-py 8 listens for maintenance notices, and no longer sees that an idle connection has ended.
         settings |= {"retry": Retry(NoBackoff(), 0), "decode_responses": False, "protocol": 2}
         for name in ("socket_timeout", "socket_connect_timeout"):
             if settings.get(name) is None:
@@ -71,6 +76,8 @@ class Servers:
         self._connection_class = theirs.connection_class
         self._max_connections = min(theirs.max_connections, MAX_CONNECTIONS)
         self._pools: dict[Address, Any] = {}
+        self._at_hand: dict[Address, list[Any]] = {}
+        self._process = os.getpid()
 
     def find(self, key: str | None) -> Sequence[Address]:  # noqa: ARG002
         """Returns where `key` is, or for None every primary; raises what stood in the way."""
@@ -95,8 +102,36 @@ class Servers:
             return self._pools.setdefault(address, pool)  # another thread may have been quicker
         return self._pools[address]
 
+    def take(self, address: Address) -> Any:
+        """Returns a connection for one request: one that is at hand, else one of the pool."""
+        if self._process != os.getpid():
+            self._process, self._at_hand = os.getpid(), {}  # a forked child shares nothing with its parent
+        at_hand = self._at_hand.get(address)
+        while at_hand:
+            connection = at_hand.pop()
+            if not is_stale(connection):
+                return connection
+            self.drop(address, connection)
+        return self.pool(address).get_connection()
+
+    def give_back(self, address: Address, connection: Any) -> None:
+        """Keeps a sound connection at hand, if few are: through the pool it would be checked anew for each request."""
+        at_hand = self._at_hand.setdefault(address, [])
+        if len(at_hand) < AT_HAND < self._max_connections / 2:
+            at_hand.append(connection)
+        else:
+            self.pool(address).release(connection)
+
+    def drop(self, address: Address, connection: Any) -> None:
+        """Closes a connection of which nobody knows what comes next on it, and gives its place in the pool back."""
+        try:
+            connection.disconnect(True)  # noqa: FBT003  without waiting; older releases know no name
+        finally:
+            self.pool(address).release(connection)
+
     def close(self) -> None:
         """Closes every connection."""
+        self._at_hand = {}
         for pool in list(self._pools.values()):
             pool.disconnect()
 

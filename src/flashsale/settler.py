@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flashsale.errors import FlashSaleError, StoreRequired
+from flashsale.errors import FlashSaleError, RowRefused, StoreRequired
 from flashsale.gate import Gate
 from flashsale.inventory import Inventory
 from flashsale.ledger import Ledger
@@ -48,7 +48,12 @@ class Settler:
             return None
         if state in RELEASED and record.state in RELEASED:
             state = record.state  # an adopted order that was sold out: the database has yet to hear of it
-        standing = self._store.settle(record.order(order_id), state)
+        try:
+            standing = self._store.settle(record.order(order_id), state)
+        except RowRefused:
+            if record.state is not OrderState.DEAD or self._store.states([order_id]):
+                raise
+            standing = state  # not even a tombstone: it never had a row, and with its letter goes the last way to one
         self.follow(order_id, standing)
         return standing
 

@@ -168,9 +168,9 @@ class Syncer:
         elif not goods.loaded:
             self._store.grant(goods_id, max(goods.total, stock.total), loaded=True, version=goods.version)
         total = self._sale.settler.adjust(goods, stock)
-        if self._granted.get(goods_id) != total:  # a crash between stock and guard leaves the guard too loose
-            if self._store.grant(goods_id, total, version=goods.version):
-                self._granted[goods_id] = total
+        loose = self._granted.get(goods_id) != total  # a crash between stock and guard leaves the guard too loose
+        if loose and self._store.grant(goods_id, total, version=goods.version):
+            self._granted[goods_id] = total
         if total != stock.total:
             report = replace(report, resized=(*report.resized, (goods_id, total)))
         returned = self._mirror(goods, total)

@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from redis.exceptions import RedisError
 
 from flashsale.errors import FlashSaleError, OutcomeUnknown, Overloaded
 
@@ -142,6 +144,14 @@ class Coalescer(Generic[Item, Answer]):
             batch.append(call)
             weight += self._weigh(call.item)
         return batch
+
+
+def is_stale(connection: Any) -> bool:
+    """True when the server has closed an idle connection of redis-py, or has sent what nobody asked for."""
+    try:
+        return bool(connection.can_read(timeout=0))
+    except (RedisError, OSError):
+        return True
 
 
 sleep = time.sleep

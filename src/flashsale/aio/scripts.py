@@ -126,9 +126,8 @@ class Link:
         self, address: Address, packed: bytes, barrier: Barrier = _nothing, *, asking: bool = False
     ) -> tuple[Any, Any]:
         """Sends one request and reads its one reply: a connection with anything unread never goes back to the pool."""
-        pool = self._servers.pool(address)
         try:
-            connection = await pool.get_connection()
+            connection = await self._servers.take(address)
         except FAILURES as error:
             self._servers.forget(address)
             raise unsent(error) from error
@@ -162,11 +161,10 @@ class Link:
                 self._servers.forget(address)
             raise failure from shown(error)
         finally:
-            try:
-                if not whole:
-                    await connection.disconnect(True)  # noqa: FBT003  without waiting; older releases know no name
-            finally:
-                await pool.release(connection)
+            if whole:
+                await self._servers.give_back(address, connection)
+            else:
+                await self._servers.drop(address, connection)
 
 
 def _pack(*command: Argument) -> bytes:

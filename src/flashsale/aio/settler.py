@@ -9,7 +9,7 @@ from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.errors import FlashSaleError, StoreRequired
+from flashsale.errors import FlashSaleError, RowRefused, StoreRequired
 from flashsale.model import RELEASED, Goods, Order, OrderState, Stock
 from flashsale.observer import log
 from flashsale.records import path
@@ -47,7 +47,12 @@ class Settler:
             return None
         if state in RELEASED and record.state in RELEASED:
             state = record.state  # an adopted order that was sold out: the database has yet to hear of it
-        standing = await self._store.settle(record.order(order_id), state)
+        try:
+            standing = await self._store.settle(record.order(order_id), state)
+        except RowRefused:
+            if record.state is not OrderState.DEAD or await self._store.states([order_id]):
+                raise
+            standing = state  # not even a tombstone: it never had a row, and with its letter goes the last way to one
         await self.follow(order_id, standing)
         return standing
 

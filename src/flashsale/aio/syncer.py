@@ -167,9 +167,9 @@ class Syncer:
         elif not goods.loaded:
             await self._store.grant(goods_id, max(goods.total, stock.total), loaded=True, version=goods.version)
         total = await self._sale.settler.adjust(goods, stock)
-        if self._granted.get(goods_id) != total:  # a crash between stock and guard leaves the guard too loose
-            if await self._store.grant(goods_id, total, version=goods.version):
-                self._granted[goods_id] = total
+        loose = self._granted.get(goods_id) != total  # a crash between stock and guard leaves the guard too loose
+        if loose and await self._store.grant(goods_id, total, version=goods.version):
+            self._granted[goods_id] = total
         if total != stock.total:
             report = replace(report, resized=(*report.resized, (goods_id, total)))
         returned = await self._mirror(goods, total)

@@ -134,6 +134,14 @@ class Coalescer(Generic[Item, Answer]):
         return batch
 
 
+def is_stale(connection: Any) -> bool:
+    """True when the server has closed an idle connection of redis-py, or has sent what nobody asked for."""
+    reader = connection._reader  # noqa: SLF001 - redis-py's own check takes a turn of the event loop
+    if not isinstance(reader, asyncio.StreamReader):  # fakeredis has no socket that could be closed
+        return reader is None
+    return reader.at_eof() or bool(reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
 sleep = asyncio.sleep
 
 
