@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -47,9 +47,7 @@ async def active_units(sale: Part, goods_id: str = "phone") -> int:
     """Returns the units that rows of the database hold."""
     final = {OrderState.CANCELLED, OrderState.EXPIRED, OrderState.REJECTED}
     found = await settled(sale.store.orders())
-    return sum(
-        row.order.quantity for row in found if row.order.goods_id == goods_id and row.state not in final
-    )
+    return sum(row.order.quantity for row in found if row.order.goods_id == goods_id and row.state not in final)
 
 
 async def booked(sale: Part, goods_id: str = "phone") -> int:

@@ -1,4 +1,4 @@
-"""`Syncer.audit` and `.repair`: what disagrees is named, order by order, and mended; a healthy sale is never accused."""
+"""`Syncer.audit` and `.repair`: what disagrees is named and mended, order by order; a healthy sale is never accused."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import random
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,12 @@ async def test_every_unit_has_its_place(shop: Shop) -> None:
     assert named == (107, 69, 12, 1, 2, 3, 20)
     assert adds_up(audit.units)
     assert (audit.ok, audit.orders, audit.lost, audit.waiting, audit.unreadable, audit.moving) == (
-        True, (), (), 2, 0, False,
+        True,
+        (),
+        (),
+        2,
+        0,
+        False,
     )
 
 
@@ -99,7 +105,7 @@ async def test_a_sale_without_goods_or_orders_is_in_order(shop: Shop) -> None:
 
 async def test_a_live_sale_is_never_accused(real_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Buyers, a worker, payments, cancellations and a syncer at full speed, and one audit after the other."""
-    monkeypatch.setattr(f"{real_shop.face.__name__}.auditor.BETWEEN", 0.2)  # as long as a step may take on a slow machine
+    monkeypatch.setattr(f"{real_shop.face.__name__}.auditor.BETWEEN", 0.2)  # a step may take long on a slow machine
     shop = real_shop
     total = 100_000
     sale = shop.sale(store=await shop.store(Goods("phone", total, hold=900)), cache_for=0)
@@ -125,7 +131,8 @@ async def test_a_live_sale_is_never_accused(real_shop: Shop, monkeypatch: pytest
                     await getattr(sale, verb)(dice.choice(acknowledged))
 
     crowd = [buy() for _ in range(4)] + [decide("confirm"), decide("cancel"), decide("cancel")]
-    running = [asyncio.ensure_future(each) for each in (*crowd, shop.worker(sale, batch=20).run(stop), syncer.run(stop))]
+    crowd += [shop.worker(sale, batch=20).run(stop), syncer.run(stop)]
+    running = [asyncio.ensure_future(each) for each in crowd]
     try:
         looks = 0
         while looks < 5 or len(acknowledged) < 400:
@@ -145,7 +152,8 @@ async def test_a_live_sale_is_never_accused(real_shop: Shop, monkeypatch: pytest
     assert adds_up(audit.units)
     states = await rows(sale)
     assert (audit.total, audit.queued, audit.waiting) == (total, 0, 0)
-    assert (audit.held, audit.sold) == (sum(s is PERSISTED for s in states.values()), sum(s is CONFIRMED for s in states.values()))
+    counts = Counter(states.values())
+    assert (audit.held, audit.sold) == (counts[PERSISTED], counts[CONFIRMED])
     assert await booked(sale) == await active_units(sale) == audit.held + audit.sold
 
 
@@ -331,7 +339,9 @@ async def test_many_problems_are_all_named_and_only_they_are_touched(shop: Shop)
     await sale.confirm("o-11")
     syncer = shop.syncer(sale)
     assert await found(syncer) == [
-        ("o-03", Problem.BEHIND), ("o-07", Problem.BEHIND), ("stranger", Problem.UNKNOWN),
+        ("o-03", Problem.BEHIND),
+        ("o-07", Problem.BEHIND),
+        ("stranger", Problem.UNKNOWN),
     ]
     before = shop.raw.hgetall(shop.keys.orders)
     assert len((await syncer.repair(dry_run=False)).mended) == 3

@@ -24,7 +24,7 @@ from flashsale import (
 from flashsale.durability import Guarantee
 from flashsale.health import judge
 from tests import servers
-from tests.helpers import Part, mutate, order, settled, snapshot, until
+from tests.helpers import Part, mutate, settled, snapshot, until
 from tests.proxy import FaultProxy
 from tests.sales import access, active_units, booked, each_backend, rows, work
 
@@ -398,9 +398,7 @@ async def test_redis_lost_behind_the_script_is_never_called_not_executed(host: H
         store = Part(stores.SQLAlchemyStore(f"sqlite:///{tmp_path}/shop.db", "spring"), host._threads)
         await store.create_all()
         await store.put_goods(Goods("phone", 5))
-        sale = await host.opened(
-            host.connect(line.port), 5, store=store, durability=Durability.PERSISTED, cache_for=0
-        )
+        sale = await host.opened(host.connect(line.port), 5, store=store, durability=Durability.PERSISTED, cache_for=0)
         line.lose_request(b"$4\r\nTIME\r\n", times=None)
         receipt = await sale.buy("phone", "ann")
         assert (receipt.outcome, receipt.state) == (UNCERTAIN, QUEUED)
@@ -431,7 +429,7 @@ async def test_a_basket_is_persisted_whole_or_given_back(shop: Shop) -> None:
         basket = await sale.buy_basket("bob", [("phone", 2), ("case", 2)], basket_id="b-2")
         assert (basket.outcome, basket.accepted) == (SOLD_OUT, False)
         assert [receipt.outcome for receipt in basket.receipts] == [SOLD_OUT] * 2
-        assert {receipt.goods_id: receipt.state for receipt in basket.receipts} == {"case": CANCELLED, "phone": REJECTED}
+        assert [receipt.state for receipt in basket.receipts] == [CANCELLED, REJECTED]
         assert [receipt.replayed for receipt in basket.receipts] == [replayed] * 2
         assert [await booked(sale, name) for name in ("phone", "case")] == [1, 1]
         assert [await access(sale, name) for name in ("phone", "case")] == [1, 1]
@@ -495,7 +493,8 @@ def test_a_cluster_cannot_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    ("within", "socket_timeout", "milliseconds"), [(1, 5, 1000), (10, 5, 4500), (1, 1, 500), (0.001, 5, 1), (1, 0.2, 100)]
+    ("within", "socket_timeout", "milliseconds"),
+    [(1, 5, 1000), (10, 5, 4500), (1, 1, 500), (0.001, 5, 1), (1, 0.2, 100)],
 )
 def test_a_wait_ends_before_the_connection_would_be_given_up(
     within: float, socket_timeout: float, milliseconds: int
@@ -520,7 +519,10 @@ GOOD = {"redis_version": "7.4.0", "maxmemory_policy": "noeviction", "aof_enabled
         ({"redis_version": "6.0.16"}, ["version"]),
         ({"redis_version": "6.2.0"}, []),
         ({"redis_version": "6.0.0", "valkey_version": "8.0.1"}, []),
-        ({"maxmemory_policy": "allkeys-lfu", "aof_enabled": "0", "connected_slaves": "0"}, ["eviction", "persistence", "replicas"]),
+        (
+            {"maxmemory_policy": "allkeys-lfu", "aof_enabled": "0", "connected_slaves": "0"},
+            ["eviction", "persistence", "replicas"],
+        ),
     ],
 )
 def test_what_a_servers_settings_say(change: dict[str, str], found: list[str]) -> None:
@@ -530,7 +532,8 @@ def test_what_a_servers_settings_say(change: dict[str, str], found: list[str]) -
 def test_a_server_that_says_nothing_is_a_finding() -> None:
     assert [finding.name for finding in judge({}, replicas=0)] == ["version"]
     assert judge(GOOD, replicas=1, oldest=(7, 2)) == ()
-    assert [finding.name for finding in judge(GOOD | {"redis_version": "7.0.15"}, replicas=1, oldest=(7, 2))] == ["version"]
+    (finding,) = judge(GOOD | {"redis_version": "7.0.15"}, replicas=1, oldest=(7, 2))
+    assert finding.name == "version"
 
 
 async def test_an_unfit_server_is_named_and_with_strict_refused(host: Host) -> None:

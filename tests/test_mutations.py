@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import time
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import hypothesis
 import pytest
@@ -17,16 +17,27 @@ from hypothesis import HealthCheck, Phase
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import update
 
-from flashsale import FlashSale, Goods, Order, OrderQueue, OrderState, StoredOrder, Syncer, UnknownGoods, Worker
+from flashsale import (
+    FlashSale,
+    Goods,
+    Order,
+    OrderQueue,
+    OrderState,
+    StoredOrder,
+    StoreError,
+    UnknownGoods,
+    Worker,
+)
 from flashsale.lua import SCRIPTS, Script
 from flashsale.model import RELEASED
 from flashsale.stores import SQLAlchemyStore
 from flashsale.stores.tables import GOODS, ORDERS
 from tests.machine import Crash, Faults, Store, database, machine
+from tests.scenes import Scene
 
 FAKE = pytest.mark.parametrize("backend", [("fakeredis", False)], ids=["fakeredis"], indirect=True)
 QUICK = hypothesis.settings(
-    max_examples=150,
+    max_examples=400,
     stateful_step_count=40,
     phases=[Phase.generate],
     derandomize=True,
@@ -85,7 +96,6 @@ SCRIPT_MUTATIONS = {
         "units = 0",
     ),
     "leases do not end": ("claim", '"-inf", string.format("%.6f", time), "LIMIT"', '"-inf", "0", "LIMIT"'),
-    "bury asks for no lease": ("bury", 'string.match(entry, "^%d+|(%d+)|") == ARGV[at + 1]', 'entry ~= ""'),
     "ack moves what is released": ("ack", 'if state == "QUEUED" then', "if state then"),
     "a release keeps the buyer's allowance": ("settle", "goods.held[buyer], goods.touched = ", "local _, _ = "),
     "a release keeps the slot": ("settle", "access = access and math.max(0, access - units)", "access = false"),
@@ -164,50 +174,7 @@ def test_machine_misses_the_ack_after_the_commit(backend, monkeypatch):
     print(search(backend))
 
 
-@FAKE
-def test_machine_misses_the_attempt_that_does_not_count(backend, monkeypatch):
-    nack = OrderQueue.nack
-    monkeypatch.setattr(
-        OrderQueue, "nack", lambda self, claims, *, delay=0.0, burn=True: nack(self, claims, delay=delay, burn=True)
-    )
-    print(search(backend))
-
-
 # -- scenarios: what needs two processes at once, or a loss ------------------------------------------------------------
-
-
-class Scene:
-    """A sale of two units of one goods, loaded and started.
-
-    Args:
-        backend: the Redis.
-        mutant: of the store.
-        total: units.
-    """
-
-    def __init__(self, backend: Any, mutant: type[SQLAlchemyStore] = SQLAlchemyStore, total: int = 2) -> None:
-        self.raw = backend.raw()
-        self.raw.flushdb()
-        self.store = mutant(database(), "s")
-        self.sale = FlashSale(backend.client(), "s", store=self.store, cache_for=0)
-        self.worker, self.syncer = Worker(self.sale), Syncer(self.sale)
-        self.store.put_goods(Goods("a", total))
-        self.syncer.run_once()
-        self.sale.start("a")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.sale.close()
-        self.store._engine.dispose()
-
-    def booked(self) -> int:
-        return self.sale.inventory.stock("a").booked
-
-    def row_units(self) -> int:
-        active = (row.order.quantity for row in self.store.orders() if row.state not in RELEASED)
-        return sum(active)
 
 
 def two_cancels_at_once(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
@@ -312,6 +279,43 @@ def _claimed_and_lost(scene: Scene) -> list[Any]:
     return claims
 
 
+def a_zombie_gives_up(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
+    """A worker slept for longer than its lease, and buries what another one works on by now."""
+    with Scene(backend, mutant) as scene:
+        scene.sale.buy("a", "ann", order_id="o1")
+        zombies = _claimed_and_lost(scene)
+        scene.sale.queue.claim(1, timeout=0)
+        scene.sale.queue.bury(zombies)
+        assert scene.sale.status("o1") is OrderState.QUEUED, "an order died in another worker's hands"
+
+
+def the_database_is_away(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
+    """For many passes of the worker: nobody is to blame."""
+    with Scene(backend, mutant) as scene:
+        assert scene.sale.buy("a", "ann", order_id="o1").accepted
+        scene.sale.store = Store(scene.store, faults := Faults(), set())
+        worker = Worker(scene.sale)
+        for _ in range(7):
+            faults.outage = (0, False)
+            with contextlib.suppress(StoreError):
+                worker.run_once()
+            scene.no_delays()
+        faults.clear()
+        worker.run_once()
+        assert scene.sale.status("o1") is OrderState.PERSISTED, "an order died of a database that was away"
+
+
+class AlwaysBurns:
+    """Every attempt counts."""
+
+    @staticmethod
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        nack = OrderQueue.nack
+        monkeypatch.setattr(
+            OrderQueue, "nack", lambda queue, claims, *, delay=0.0, burn=True: nack(queue, claims, delay=delay)
+        )
+
+
 def deducted_past_the_end(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
     """Three units of two."""
     with Scene(backend, mutant) as scene:
@@ -387,6 +391,11 @@ SCENARIOS = {
     ),
     "the lease, when letting go": (a_zombie_lets_go, ("nack", "if lease == ARGV[at + 1] then", "if lease then")),
     "the lease, when holding on": (a_zombie_holds_on, ("extend", '|(%d+)|") == ARGV[at + 1]', '|(%d+)|")')),
+    "the lease, when giving up": (
+        a_zombie_gives_up,
+        ("bury", 'string.match(entry, "^%d+|(%d+)|") == ARGV[at + 1]', 'entry ~= ""'),
+    ),
+    "the attempt that does not count": (the_database_is_away, AlwaysBurns),
     "the bound of a deduction": (deducted_past_the_end, ("deduct", "if booked + units > total then", "if false then")),
     "the version of the total": (a_late_syncer, ("configure", "if integer(ARGV[1]) < standing then", "if false then")),
     "the version of the grant": (a_late_syncer_grants, AnyVersion),
@@ -411,6 +420,8 @@ def test_scenario_misses(mechanism, backend, monkeypatch):
     mutant = SQLAlchemyStore
     if isinstance(mutation, tuple):
         mutate(monkeypatch, *mutation)
+    elif mutation is AlwaysBurns:
+        mutation.patch(monkeypatch)
     else:
         mutant = mutation
     with pytest.raises(AssertionError) as failure:

@@ -132,14 +132,12 @@ class Purchases:
         return receipt
 
     def _buy_all(self, orders: Sequence[Order], *, known: bool) -> list[Receipt]:
-        entered: list[Order] = []
+        entered: Sequence[Order] = ()
         if not self._one_redis and not (known and self._ledger.get(orders[0].order_id)):
-            for order in orders:
-                admission = self._gate.ask(order.goods_id, order.quantity)
-                if not admission.admitted:
-                    self._leave_all(entered)
-                    return [_refusal(each, Admission(admission.outcome, 0)) for each in orders]
-                entered.append(order)
+            refusal = self._enter_all(orders)
+            if refusal is not None:
+                return [_refusal(each, Admission(refusal.outcome, 0)) for each in orders]
+            entered = orders
         try:
             answers = self._reserve(orders, together=True)
         except OutcomeUnknown:
@@ -174,6 +172,19 @@ class Purchases:
             receipt._replace(outcome=Outcome.SOLD_OUT, state=state)
             for receipt, state in zip(receipts, states, strict=True)
         ]
+
+    def _enter_all(self, orders: Sequence[Order]) -> Admission | None:
+        """Takes a slot for each order; refused one, it keeps none and returns the refusal."""
+        for place, order in enumerate(orders):
+            try:
+                admission = self._gate.ask(order.goods_id, order.quantity)
+            except FlashSaleError:
+                self._leave_all(orders[:place])
+                raise
+            if not admission.admitted:
+                self._leave_all(orders[:place])
+                return admission
+        return None
 
     def _leave_all(self, orders: Sequence[Order]) -> None:
         for order in orders:

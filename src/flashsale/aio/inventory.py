@@ -260,7 +260,7 @@ class Inventory:
         arguments: list[Argument] = ["1" if together else "0", mode]
         for order in orders:
             arguments += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id)
-            arguments.append(order.to_json())
+            arguments.append(order.to_json() if order.created_at is not None else order.to_json()[1:])
 
         def barrier(reply: list[int]) -> Sequence[Sequence[Argument]]:
             return guarantee.barrier(self.keys.meta) if guarantee and any(code > 0 for code in reply[::3]) else ()

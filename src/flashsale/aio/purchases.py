@@ -133,14 +133,12 @@ class Purchases:
         return receipt
 
     async def _buy_all(self, orders: Sequence[Order], *, known: bool) -> list[Receipt]:
-        entered: list[Order] = []
+        entered: Sequence[Order] = ()
         if not self._one_redis and not (known and await self._ledger.get(orders[0].order_id)):
-            for order in orders:
-                admission = await self._gate.ask(order.goods_id, order.quantity)
-                if not admission.admitted:
-                    await self._leave_all(entered)
-                    return [_refusal(each, Admission(admission.outcome, 0)) for each in orders]
-                entered.append(order)
+            refusal = await self._enter_all(orders)
+            if refusal is not None:
+                return [_refusal(each, Admission(refusal.outcome, 0)) for each in orders]
+            entered = orders
         try:
             answers = await self._reserve(orders, together=True)
         except OutcomeUnknown:
@@ -175,6 +173,19 @@ class Purchases:
             receipt._replace(outcome=Outcome.SOLD_OUT, state=state)
             for receipt, state in zip(receipts, states, strict=True)
         ]
+
+    async def _enter_all(self, orders: Sequence[Order]) -> Admission | None:
+        """Takes a slot for each order; refused one, it keeps none and returns the refusal."""
+        for place, order in enumerate(orders):
+            try:
+                admission = await self._gate.ask(order.goods_id, order.quantity)
+            except FlashSaleError:
+                await self._leave_all(orders[:place])
+                raise
+            if not admission.admitted:
+                await self._leave_all(orders[:place])
+                return admission
+        return None
 
     async def _leave_all(self, orders: Sequence[Order]) -> None:
         for order in orders:
