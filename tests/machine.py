@@ -88,6 +88,7 @@ class Faults:
         self.crash: tuple[int, bool] | None = None
         self.lost: tuple[int, bool] | None = None  # the request, or its reply
         self.outage: tuple[int, bool] | None = None  # of the database, counting what it decides
+        self.meanwhile: tuple[int, Callable[[], Any]] | None = None  # others act while this process sleeps
 
     def send(self, real: Callable[..., Any], *command: Any, **how: Any) -> Any:
         if "BLPOP" in command:  # nobody waits here
@@ -118,6 +119,11 @@ class Faults:
     def boundary(self, call: Callable[[], Any]) -> Any:
         if self.dead:
             raise Crash  # nothing runs in a dead process, not even `finally`
+        if self.meanwhile is not None:
+            left, act = self.meanwhile
+            self.meanwhile = (left - 1, act) if left else None
+            if not left:
+                act()
         if self.crash is None:
             return call()
         left, after = self.crash
