@@ -192,6 +192,7 @@ class FaultProxy:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             client, _ = self._listener.accept()
             client.setblocking(False)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so for its own alone
             self.connections += 1
             task = self._loop.create_task(self._handle(client))
             self._tasks.add(task)

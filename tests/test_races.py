@@ -19,13 +19,22 @@ from hypothesis import strategies as st
 from flashsale import FlashSaleError, Goods, Order
 from flashsale.model import RELEASED
 from flashsale.reports import Problem
-from tests.machine import LONG, Process, World, database, usual
+from tests.machine import LONG, Process, World, database, usual, usual_order
 from tests.model import QUEUED, REJECTED, Model
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 VERBS = ("buy", "buy", "cancel", "cancel", "confirm", "work", "work", "sync", "restock", "push", "pay late", "requeue")
 acts = st.tuples(st.sampled_from(VERBS), usual, st.integers(-3, 3))
-scripts = st.lists(st.tuples(acts, st.integers(0, 9), st.lists(acts, max_size=3)), min_size=3, max_size=14)
+plays = st.tuples(
+    acts,
+    st.sampled_from([0, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 6, 8, 11]),  # where the first one sleeps
+    st.lists(
+        st.tuples(st.sampled_from(VERBS), st.sampled_from([True, True, False]), usual, st.integers(-3, 3)),
+        min_size=1,
+        max_size=3,
+    ),  # what the others do: with the same order, or with another one
+)
+scripts = st.lists(plays, min_size=3, max_size=14)
 names = itertools.count()
 
 
@@ -42,6 +51,8 @@ class Race:
         self.act(self.others, ("sync", None, 0))
         for goods_id in ("a", "b"):
             self.others.sale.start(goods_id)
+        for number in range(1, 5):
+            self.act(self.others, ("buy", usual_order(number), 0))
 
     def close(self) -> None:
         self.sleeper.close()
@@ -83,12 +94,12 @@ class Race:
     def play(self, act: Any, boundary: int, meanwhile: list[Any]) -> None:
         def others() -> None:
             self.leases_end()
-            for each in meanwhile:
-                self.act(self.others, each)
+            for verb, same, order, number in meanwhile:
+                self.act(self.others, (verb, act[1] if same else order, number))
             self.check()
 
         self.leases_end()
-        self.sleeper.faults.meanwhile = (boundary, others) if meanwhile else None
+        self.sleeper.faults.meanwhile = (boundary, others)
         self.act(self.sleeper, act)
         self.sleeper.faults.clear()
         self.check()
