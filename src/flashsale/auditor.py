@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from flashsale.checks import MAX_UNITS
 from flashsale.errors import InvalidRequest, StoreRequired, UnknownGoods
-from flashsale.model import MAX_UNITS, RELEASED, Order, OrderState, StoredOrder
+from flashsale.model import RELEASED, Order, OrderState, StoredOrder
 from flashsale.records import Record, path
 from flashsale.reports import Audit, Disagreement, Problem, Repair, Units
 from flashsale.sale import FlashSale

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+from flashsale.checks import check_int, check_seconds
 from flashsale.errors import InvalidRequest
 from flashsale.health import OLDEST
-from flashsale.model import check_int, check_seconds
 
 
 class Durability(StrEnum):

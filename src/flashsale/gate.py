@@ -11,20 +11,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from flashsale.answers import REFUSALS, fail, goods_error, seconds
+from flashsale.checks import check_goods_id, check_int, check_policy, check_quantity, check_seconds
 from flashsale.clients import Client
 from flashsale.errors import AlreadyLoaded, FlashSaleError
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
-from flashsale.model import (
-    Admission,
-    GateState,
-    Outcome,
-    check_goods_id,
-    check_int,
-    check_policy,
-    check_quantity,
-    check_seconds,
-)
+from flashsale.model import Admission, GateState, Outcome
 from flashsale.refusals import Refusals
 from flashsale.scripts import Link
 from flashsale.waiting import Coalescer

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from flashsale.answers import REFUSALS, fail, goods_error, hold_seconds, number, policy
+from flashsale.checks import check_int, check_policy, check_quantity
 from flashsale.clients import Client
 from flashsale.control import LAYOUT
 from flashsale.durability import Guarantee
@@ -22,17 +23,7 @@ from flashsale.errors import (
 )
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
-from flashsale.model import (
-    Goods,
-    Order,
-    OrderState,
-    Outcome,
-    Receipt,
-    Stock,
-    check_int,
-    check_policy,
-    check_quantity,
-)
+from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock
 from flashsale.scripts import Argument, Link
 
 MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values

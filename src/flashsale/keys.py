@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
+from flashsale.checks import check_goods_id, check_sale
 from flashsale.errors import InvalidRequest
-from flashsale.model import Order, check_goods_id, check_sale
+from flashsale.model import Order
 
 
 @dataclass(frozen=True)

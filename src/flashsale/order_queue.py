@@ -8,10 +8,11 @@ from itertools import islice
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from flashsale.checks import check_int, check_seconds
 from flashsale.clients import Client
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys
-from flashsale.model import Claim, Order, check_int, check_seconds
+from flashsale.model import Claim, Order
 from flashsale.scripts import Argument, Link
 
 MAX_ATTEMPTS: Final = 5  # claims of one element; then it is dead until an operator decides

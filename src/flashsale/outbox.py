@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from flashsale.backoff import Backoff, delay_after
+from flashsale.checks import check_int, check_seconds
 from flashsale.errors import FlashSaleError, InvalidRequest, StoreRequired
 from flashsale.lua import Code
-from flashsale.model import Event, check_int, check_seconds
+from flashsale.model import Event
 from flashsale.observer import log
 from flashsale.sale import FlashSale
 from flashsale.store import OrderStore

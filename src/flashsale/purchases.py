@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
+from flashsale.checks import check_goods_id, check_id, check_quantity
 from flashsale.durability import Durability, Guarantee
 from flashsale.errors import (
     FlashSaleError,
@@ -21,18 +22,7 @@ from flashsale.errors import (
 from flashsale.gate import Gate
 from flashsale.inventory import Inventory
 from flashsale.ledger import Ledger
-from flashsale.model import (
-    RELEASED,
-    Admission,
-    BasketReceipt,
-    Order,
-    OrderState,
-    Outcome,
-    Receipt,
-    check_goods_id,
-    check_id,
-    check_quantity,
-)
+from flashsale.model import RELEASED, Admission, BasketReceipt, Order, OrderState, Outcome, Receipt
 from flashsale.observer import Notifier, log
 from flashsale.settler import Settler
 from flashsale.waiting import Coalescer

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from redis import RedisCluster
 
+from flashsale.checks import MAX_UNITS, check_int, check_sale, check_seconds, new_order_id
 from flashsale.clients import Client
 from flashsale.control import Control
 from flashsale.durability import Durability, Guarantee
@@ -18,17 +19,7 @@ from flashsale.health import Finding, judge
 from flashsale.inventory import Inventory
 from flashsale.keys import Keys
 from flashsale.ledger import Ledger
-from flashsale.model import (
-    MAX_UNITS,
-    BasketReceipt,
-    Order,
-    OrderState,
-    Receipt,
-    check_int,
-    check_sale,
-    check_seconds,
-    new_order_id,
-)
+from flashsale.model import BasketReceipt, Order, OrderState, Receipt
 from flashsale.observer import Notifier, Observer
 from flashsale.order_queue import OrderQueue
 from flashsale.purchases import Purchases

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from flashsale.auditor import Auditor
+from flashsale.checks import check_seconds
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -19,7 +20,7 @@ from flashsale.errors import (
     StoreRequired,
     UnknownGoods,
 )
-from flashsale.model import Goods, OrderState, Stock, check_seconds
+from flashsale.model import Goods, OrderState, Stock
 from flashsale.observer import log
 from flashsale.rebuilder import Rebuilder
 from flashsale.reports import Audit, Rebuild, Repair, Settlement, SyncReport

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from flashsale.backoff import Backoff
+from flashsale.checks import check_int, check_seconds
 from flashsale.errors import CorruptState, FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
 from flashsale.ledger import Adoption
 from flashsale.lua import Code
-from flashsale.model import Claim, Order, OrderState, check_int, check_seconds
+from flashsale.model import Claim, Order, OrderState
 from flashsale.observer import log
 from flashsale.sale import FlashSale
 from flashsale.store import OrderStore

@@ -13,8 +13,9 @@ from typing import Final
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import sleep
+from flashsale.checks import MAX_UNITS
 from flashsale.errors import InvalidRequest, StoreRequired, UnknownGoods
-from flashsale.model import MAX_UNITS, RELEASED, Order, OrderState, StoredOrder
+from flashsale.model import RELEASED, Order, OrderState, StoredOrder
 from flashsale.records import Record, path
 from flashsale.reports import Audit, Disagreement, Problem, Repair, Units
 

@@ -10,6 +10,7 @@ from flashsale.aio.clients import Client
 from flashsale.aio.control import LAYOUT
 from flashsale.aio.scripts import Argument, Link
 from flashsale.answers import REFUSALS, fail, goods_error, hold_seconds, number, policy
+from flashsale.checks import check_int, check_policy, check_quantity
 from flashsale.durability import Guarantee
 from flashsale.errors import (
     AlreadyLoaded,
@@ -22,17 +23,7 @@ from flashsale.errors import (
 )
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
-from flashsale.model import (
-    Goods,
-    Order,
-    OrderState,
-    Outcome,
-    Receipt,
-    Stock,
-    check_int,
-    check_policy,
-    check_quantity,
-)
+from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock
 
 MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values
 BATCH: Final = 128  # orders of one script call otherwise: under 1 ms of Redis

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from flashsale.aio.scripts import Argument, Link
 from flashsale.answers import fail
+from flashsale.checks import check_id
 from flashsale.keys import Keys
 from flashsale.lua import Code
-from flashsale.model import RELEASED, Order, OrderState, StoredOrder, check_id
+from flashsale.model import RELEASED, Order, OrderState, StoredOrder
 from flashsale.records import Record, read
 
 PAGE = 500  # records of one read

@@ -9,9 +9,10 @@ from typing import Final, Self, TypeVar
 
 from flashsale.aio.clients import Client
 from flashsale.aio.scripts import Argument, Link
+from flashsale.checks import check_int, check_seconds
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys
-from flashsale.model import Claim, Order, check_int, check_seconds
+from flashsale.model import Claim, Order
 
 MAX_ATTEMPTS: Final = 5  # claims of one element; then it is dead until an operator decides
 MAX_BATCH: Final = 1000  # elements of one script call: Lua's unpack ends near 8,000 values

@@ -11,9 +11,10 @@ from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
 from flashsale.backoff import Backoff, delay_after
+from flashsale.checks import check_int, check_seconds
 from flashsale.errors import FlashSaleError, InvalidRequest, StoreRequired
 from flashsale.lua import Code
-from flashsale.model import Event, check_int, check_seconds
+from flashsale.model import Event
 from flashsale.observer import log
 
 PAGE: Final = 100  # events of one read

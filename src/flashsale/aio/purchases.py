@@ -12,6 +12,7 @@ from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
 from flashsale.aio.settler import Settler
 from flashsale.aio.waiting import Coalescer
+from flashsale.checks import check_goods_id, check_id, check_quantity
 from flashsale.durability import Durability, Guarantee
 from flashsale.errors import (
     FlashSaleError,
@@ -22,18 +23,7 @@ from flashsale.errors import (
     Overloaded,
     StoreError,
 )
-from flashsale.model import (
-    RELEASED,
-    Admission,
-    BasketReceipt,
-    Order,
-    OrderState,
-    Outcome,
-    Receipt,
-    check_goods_id,
-    check_id,
-    check_quantity,
-)
+from flashsale.model import RELEASED, Admission, BasketReceipt, Order, OrderState, Outcome, Receipt
 from flashsale.observer import Notifier, log
 
 MAX_GOODS: Final = 50  # goods of one basket

@@ -18,21 +18,12 @@ from flashsale.aio.purchases import Purchases
 from flashsale.aio.scripts import Link
 from flashsale.aio.settler import Settler
 from flashsale.aio.store import AsyncOrderStore
+from flashsale.checks import MAX_UNITS, check_int, check_sale, check_seconds, new_order_id
 from flashsale.durability import Durability, Guarantee
 from flashsale.errors import InvalidRequest, StoreRequired, UnsafeServer
 from flashsale.health import Finding, judge
 from flashsale.keys import Keys
-from flashsale.model import (
-    MAX_UNITS,
-    BasketReceipt,
-    Order,
-    OrderState,
-    Receipt,
-    check_int,
-    check_sale,
-    check_seconds,
-    new_order_id,
-)
+from flashsale.model import BasketReceipt, Order, OrderState, Receipt
 from flashsale.observer import Notifier, Observer
 
 

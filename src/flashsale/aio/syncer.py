@@ -13,6 +13,7 @@ from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
+from flashsale.checks import check_seconds
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -22,7 +23,7 @@ from flashsale.errors import (
     StoreRequired,
     UnknownGoods,
 )
-from flashsale.model import Goods, OrderState, Stock, check_seconds
+from flashsale.model import Goods, OrderState, Stock
 from flashsale.observer import log
 from flashsale.reports import Audit, Rebuild, Repair, Settlement, SyncReport
 

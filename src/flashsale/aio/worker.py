@@ -10,9 +10,10 @@ from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
 from flashsale.backoff import Backoff
+from flashsale.checks import check_int, check_seconds
 from flashsale.errors import CorruptState, FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
 from flashsale.lua import Code
-from flashsale.model import Claim, Order, OrderState, check_int, check_seconds
+from flashsale.model import Claim, Order, OrderState
 from flashsale.observer import log
 
 

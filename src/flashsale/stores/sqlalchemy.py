@@ -32,22 +32,9 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
+from flashsale.checks import MAX_UNITS, check_goods_id, check_int, check_sale
 from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreError
-from flashsale.model import (
-    MAX_UNITS,
-    RELEASED,
-    TRANSITIONS,
-    Event,
-    Goods,
-    Order,
-    OrderState,
-    Saved,
-    StoredOrder,
-    by_goods,
-    check_goods_id,
-    check_int,
-    check_sale,
-)
+from flashsale.model import RELEASED, TRANSITIONS, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
 from flashsale.stores.engines import DRIVERS, database_url, engine_options, prepare_sqlite, store_error
 from flashsale.stores.event_rows import dead_events, due_events, event_values, read_event
 from flashsale.stores.tables import (

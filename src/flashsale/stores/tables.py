@@ -29,7 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
-from flashsale.model import Goods, Order, OrderState, StoredOrder, dump_json
+from flashsale.checks import dump_json
+from flashsale.model import Goods, Order, OrderState, StoredOrder
 
 METADATA: Final = MetaData()
 

@@ -1,0 +1,113 @@
+"""The checks on everything that comes from outside. Pure.
+
+Each returns what it was given, or raises `InvalidRequest` with the name of the argument and the rule.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from typing import Any, Final
+
+from flashsale.errors import InvalidRequest
+
+MAX_QUANTITY: Final = 1_000_000
+MAX_UNITS: Final = 10**15 - 1  # 15 digits: exact in a Lua double, and printed in full by %.0f
+MAX_BODY: Final = 64 * 1024  # bytes of one order as JSON
+MAX_DEPTH: Final = 32  # nested objects or arrays in one order
+MAX_TIME: Final = 10**11  # epoch seconds; anything above is milliseconds by mistake
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ID = re.compile(r"[!-~]{1,128}")
+
+
+def check_sale(sale: object) -> str:
+    """Returns `sale` if it is 1-64 of `A-Z a-z 0-9 _ . -`, else raises InvalidRequest."""
+    return _checked("sale", sale, _NAME, "1-64 of A-Z a-z 0-9 _ . -")
+
+
+def check_goods_id(goods_id: object) -> str:
+    """Returns `goods_id` if it is 1-64 of `A-Z a-z 0-9 _ . -`, else raises InvalidRequest."""
+    return _checked("goods_id", goods_id, _NAME, "1-64 of A-Z a-z 0-9 _ . -")
+
+
+def check_id(name: str, value: object) -> str:
+    """Returns a buyer or order id if it is 1-128 printable ASCII characters without spaces."""
+    return _checked(name, value, _ID, "1-128 printable ASCII characters without spaces")
+
+
+def _checked(name: str, value: object, pattern: re.Pattern[str], rule: str) -> str:
+    if type(value) is not str or pattern.fullmatch(value) is None:
+        raise InvalidRequest(name, f"must be a string of {rule}")
+    return value
+
+
+def check_quantity(quantity: object) -> int:
+    """Returns `quantity` if it is an int, not a bool, in 1..1,000,000."""
+    return check_int("quantity", quantity, 1, MAX_QUANTITY)
+
+
+def check_int(name: str, value: object, low: int, high: int = MAX_UNITS) -> int:
+    """Returns `value` if it is an int, not a bool, in low..high."""
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidRequest(name, f"must be an int in {low}..{high}")
+    return value
+
+
+def check_seconds(name: str, value: object, *, low: float = 0.0, high: float = MAX_TIME) -> float:
+    """Returns `value` as float if it is a finite number (not a bool) in low..high."""
+    if type(value) not in {int, float} or not low <= value <= high:  # type: ignore[operator]  # NaN is in no range
+        raise InvalidRequest(name, f"must be seconds in {low:g}..{high:g}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def check_optional_seconds(name: str, value: object) -> float | None:
+    """Like `check_seconds`, and None stays None."""
+    return None if value is None else check_seconds(name, value)
+
+
+def new_order_id() -> str:
+    """Returns an order id that nobody can guess: 122 random bits from the operating system."""
+    return uuid.uuid4().hex
+
+
+def check_policy(per_buyer: object, opens_at: float | None, closes_at: float | None, hold: float | None = None) -> None:
+    """Raises InvalidRequest unless cap, window (epoch seconds) and hold (seconds) make sense together."""
+    if per_buyer is not None:
+        check_int("per_buyer", per_buyer, 1)
+    check_optional_seconds("opens_at", opens_at)
+    check_optional_seconds("closes_at", closes_at)
+    if hold is not None:
+        check_seconds("hold", hold, low=0.001)
+    if opens_at is not None and closes_at is not None and closes_at <= opens_at:
+        raise InvalidRequest("closes_at", "must be after opens_at")
+
+
+def dump_json(value: Any) -> str:
+    """Returns compact ASCII JSON; raises InvalidRequest for what JSON cannot say."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest("data", f"not JSON: {type(error).__name__}") from error
+
+
+def check_body(text: str) -> None:
+    """Raises InvalidRequest for a body past 64 KiB or nested past 32 levels; before it is parsed."""
+    if len(text) > MAX_BODY:
+        raise InvalidRequest("data", f"the order is longer than {MAX_BODY} bytes")
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = deepest = 0
+    for token in _STRUCTURE.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token[0] in "]}":
+            depth -= 1
+    if deepest > MAX_DEPTH:
+        raise InvalidRequest("data", f"the order is nested deeper than {MAX_DEPTH}")
+
+
+# The closing quote is optional: a string without end would be searched anew from each of its characters.
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
