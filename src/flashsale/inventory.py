@@ -23,8 +23,9 @@ from flashsale.errors import (
 )
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
-from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock
+from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock, weigh
 from flashsale.scripts import Argument, Link
+from flashsale.waiting import Coalescer
 
 MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values
 BATCH: Final = 128  # orders of one script call otherwise: under 1 ms of Redis
@@ -40,13 +41,17 @@ class Inventory:
         client: a redis-py client; we copy its settings and leave it alone.
         sale: name of the sale.
         keys: the key layout; `PlainKeys()` for the article's bare names.
+        max_waiting: callers of `reserve` that may wait in this process before `Overloaded` is raised.
     """
 
-    def __init__(self, client: Client | Link, sale: str, *, keys: Keys | None = None) -> None:
+    def __init__(
+        self, client: Client | Link, sale: str, *, keys: Keys | None = None, max_waiting: int = 10_000
+    ) -> None:
         self.keys = (keys or Keys()).of(sale)
         self.sale = sale
         self._owns_link = not isinstance(client, Link)
         self._link = client if isinstance(client, Link) else Link(client)
+        self._singles = Coalescer[Order, Receipt](self.answer, max_waiting=max_waiting, weigh=weigh)
 
     # -- setting up -------------------------------------------------------------------------------------------------
 
@@ -188,12 +193,24 @@ class Inventory:
             NotExecuted: surely nothing happened.
             The first three concern single orders: the others are answered all the same, in the error's `answers`.
         """
+        if len(orders) == 1:
+            return [self._reserve_one(orders[0])]
         answers = self.answer(orders, together=together)
         for answer in answers:
             if isinstance(answer, FlashSaleError):
                 answer.answers = answers
                 raise answer
         return [answer for answer in answers if isinstance(answer, Receipt)]
+
+    def _reserve_one(self, order: Order) -> Receipt:
+        """Concurrent callers with one order each share a script call."""
+        try:
+            return self._singles.submit(order)
+        except FlashSaleError as error:
+            if isinstance(error, (NotExecuted, OutcomeUnknown)):
+                error.order_id = order.order_id
+            error.answers = [error]
+            raise
 
     def answer(
         self,

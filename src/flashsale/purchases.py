@@ -22,7 +22,7 @@ from flashsale.errors import (
 from flashsale.gate import Gate
 from flashsale.inventory import Inventory
 from flashsale.ledger import Ledger
-from flashsale.model import RELEASED, Admission, BasketReceipt, Order, OrderState, Outcome, Receipt
+from flashsale.model import RELEASED, Admission, BasketReceipt, Order, OrderState, Outcome, Receipt, weigh
 from flashsale.observer import Notifier, log
 from flashsale.settler import Settler
 from flashsale.waiting import Coalescer
@@ -66,7 +66,7 @@ class Purchases:
         self._notify = notify
         self._guarantee = guarantee
         self._one_redis = one_redis
-        self._waiting = Coalescer[Order, Receipt](self._reserve, max_waiting=max_waiting, weigh=_weigh)
+        self._waiting = Coalescer[Order, Receipt](self._reserve, max_waiting=max_waiting, weigh=weigh)
 
     def buy(self, order: Order, *, named: bool) -> Receipt:
         """Buys; `named` when the caller brought the order id, so that the ledger may know it."""
@@ -254,7 +254,3 @@ def _check_basket_id(basket_id: str) -> None:
 
 def _refusal(order: Order, admission: Admission) -> Receipt:
     return Receipt(admission.outcome, order.order_id, order.goods_id, order.quantity, admission.remaining)
-
-
-def _weigh(order: Order) -> int:
-    return 200 if order.data is None else len(order.to_json())
