@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, NoReturn
 
-from flashsale.errors import CorruptState, FlashSaleError, UnknownGoods
+from flashsale.errors import CorruptState, FlashSaleError, NotExecuted, OutcomeUnknown, UnknownGoods
 from flashsale.lua import Code
 from flashsale.model import Outcome
 
@@ -23,6 +24,16 @@ def goods_error(code: int, sale: str, goods_id: str) -> FlashSaleError:
     if code == Code.UNKNOWN:
         return UnknownGoods("unknown goods", sale=sale, goods_id=goods_id)
     return CorruptState("a value in Redis is not what flashsale writes", sale=sale, goods_id=goods_id)
+
+
+@contextmanager
+def about(order_id: str) -> Iterator[None]:
+    """Puts the order's id on an error that asks to try again."""
+    try:
+        yield
+    except (NotExecuted, OutcomeUnknown) as error:
+        error.order_id = order_id
+        raise
 
 
 def fail(code: int, sale: str, goods_id: str) -> NoReturn:

@@ -18,7 +18,7 @@ from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import Admission, GateState, Outcome
 from flashsale.refusals import Refusals
-from flashsale.scripts import Link
+from flashsale.scripts import Argument, Link
 from flashsale.waiting import Coalescer
 
 
@@ -58,6 +58,7 @@ class Gate:
         self._owns_link = not isinstance(client, Link)
         self._link = client if isinstance(client, Link) else Link(client)
         self._replica = None if replica is None else Link(replica)
+        check_int("max_waiting", max_waiting, 1)
         self._entries = Coalescer[_Entry, Admission](self._enter, max_waiting=max_waiting, abandon=self._abandon)
 
     # -- setting up -------------------------------------------------------------------------------------------------
@@ -66,18 +67,21 @@ class Gate:
         """SCRIPT LOADs every script and returns the SHA1s."""
         return self._link.load(list(SCRIPTS.values()))
 
-    def preload(self, goods_id: str, count: int) -> None:
-        """Creates the gate of one goods, shut; the same call again changes nothing.
+    def preload(
+        self, goods_id: str, count: int, *, opens_at: float | None = None, closes_at: float | None = None
+    ) -> None:
+        """Creates the gate of one goods, shut; the same call again changes nothing, not even the window.
 
         Args:
             goods_id: which goods.
             count: units that may pass.
+            opens_at: as in `schedule`.
+            closes_at: as in `schedule`.
 
         Raises:
             AlreadyLoaded: it exists with another count.
         """
-        check_int("count", count, 0)
-        if self._link.run("open_gate", self.keys.gate(goods_id), [count]) == Code.DIFFERENT:
+        if self._create(goods_id, count, opens_at, closes_at) == Code.DIFFERENT:
             raise AlreadyLoaded("the gate exists with another count", sale=self.sale, goods_id=goods_id)
 
     def ensure(
@@ -87,7 +91,7 @@ class Gate:
 
         Setting the same window again would let the clock start goods that somebody has stopped.
         """
-        self._link.run("open_gate", self.keys.gate(goods_id), [check_int("count", count, 0)])
+        self._create(goods_id, count, opens_at, closes_at)
         reply = self._look(self._link, goods_id)
         if [str(at, "ascii") for at in reply[4:6]] != [seconds(opens_at), seconds(closes_at)]:
             self.schedule(goods_id, opens_at=opens_at, closes_at=closes_at)
@@ -299,6 +303,11 @@ class Gate:
             return None
         self.refusals.renew(goods_id)
         return Admission(REFUSALS.get(reply[0], Outcome.SOLD_OUT), int(reply[3]))
+
+    def _create(self, goods_id: str, count: int, opens_at: float | None, closes_at: float | None) -> int:
+        check_policy(None, opens_at, closes_at)
+        arguments: list[Argument] = [check_int("count", count, 0), seconds(opens_at), seconds(closes_at)]
+        return int(self._link.run("open_gate", self.keys.gate(goods_id), arguments))
 
     def _look(self, link: Link, goods_id: str) -> list[Any]:
         reply: list[Any] = link.run("gate_state", self.keys.gate(goods_id))

@@ -51,6 +51,7 @@ class Inventory:
         self.sale = sale
         self._owns_link = not isinstance(client, Link)
         self._link = client if isinstance(client, Link) else Link(client)
+        check_int("max_waiting", max_waiting, 1)
         self._singles = Coalescer[Order, Receipt](self.answer, max_waiting=max_waiting, weigh=weigh)
 
     # -- setting up -------------------------------------------------------------------------------------------------
@@ -238,7 +239,14 @@ class Inventory:
         answers: list[Receipt | FlashSaleError] = []
         for at in range(0, len(orders), size):
             mode = "2" if gate is not None else "1" if gated else "0"
-            answers += self._reserve(orders[at : at + size], mode, gate, guarantee, together=together)
+            try:
+                answers += self._reserve(orders[at : at + size], mode, gate, guarantee, together=together)
+            except (NotExecuted, OutcomeUnknown) as error:
+                if not answers:
+                    raise
+                half = OutcomeUnknown("only the first part of the orders was answered", order_id=orders[at].order_id)
+                half.answers = [*answers, *[error] * (len(orders) - at)]
+                raise half from error
         return answers
 
     # -- life -------------------------------------------------------------------------------------------------------

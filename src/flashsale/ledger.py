@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from flashsale.answers import fail
+from flashsale.answers import about, fail
 from flashsale.checks import check_id
 from flashsale.keys import Keys
 from flashsale.lua import Code
@@ -48,7 +48,8 @@ class Ledger:
 
     def get(self, order_id: str) -> Record | None:
         """Returns the record of an order, in one read."""
-        text = self._link.command("HGET", self._keys.orders, check_id("order_id", order_id))
+        with about(check_id("order_id", order_id)):
+            text = self._link.command("HGET", self._keys.orders, order_id)
         return None if text is None else read(text, order_id)
 
     def get_many(self, order_ids: Collection[str]) -> dict[str, Record]:
@@ -79,7 +80,8 @@ class Ledger:
         names = [keys.orders, keys.holds, keys.dead, keys.stock(goods_id), keys.buyers(goods_id)]
         if self._gate_here:
             names.append(keys.access(goods_id))
-        code, _, quantity, gated = self._link.run("settle", names, [order_id, goods_id, state])
+        with about(order_id):
+            code, _, quantity, gated = self._link.run("settle", names, [order_id, goods_id, state])
         if code == Code.CORRUPT:
             fail(code, keys.sale, goods_id)
         made = bool(code == Code.DONE)
@@ -121,7 +123,8 @@ class Ledger:
     def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Moves a payment deadline to `seconds` from now, unless it is later; False: there is none, or it passed."""
         check_id("order_id", order_id)
-        return bool(self._link.run("hold", [self._keys.holds], [order_id, f"{seconds:.6f}"]))
+        with about(order_id):
+            return bool(self._link.run("hold", [self._keys.holds], [order_id, f"{seconds:.6f}"]))
 
     def persisted(self, orders: Sequence[Order]) -> None:
         """Marks queued orders PERSISTED whose rows are committed; their payment deadlines start."""

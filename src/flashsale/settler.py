@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flashsale.errors import FlashSaleError, RowRefused, StoreRequired
+from flashsale.errors import FlashSaleError, NotPersisted, RowRefused, StoreRequired
 from flashsale.gate import Gate
 from flashsale.inventory import Inventory
 from flashsale.ledger import Ledger
@@ -50,6 +50,10 @@ class Settler:
             state = record.state  # an adopted order that was sold out: the database has yet to hear of it
         try:
             standing = self._store.settle(record.order(order_id), state)
+        except NotPersisted:
+            if record.state not in RELEASED:
+                raise
+            return record.state  # it never had a row, and never will: asking again would not help
         except RowRefused:
             if record.state is not OrderState.DEAD or self._store.states([order_id]):
                 raise

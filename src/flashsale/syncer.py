@@ -17,6 +17,7 @@ from flashsale.errors import (
     FlashSaleError,
     NotSettled,
     OrderConflict,
+    StoreError,
     StoreRequired,
     UnknownGoods,
 )
@@ -82,8 +83,9 @@ class Syncer:
         try:
             if (self._sale.control.state()).state == "closed":
                 return SyncReport(leading=True, closed=True)
+            all_goods = self._store.goods()  # first: when the database is away, that ends the pass at once
             report = SyncReport(leading=True, expired=self._expire())
-            for goods in self._store.goods():
+            for goods in all_goods:
                 try:
                     report = self._sync(goods, report)
                 except CorruptState:  # it stops these goods, not the others
@@ -219,7 +221,7 @@ class Syncer:
         for order_id in self._sale.ledger.overdue():
             try:
                 state = self._sale.settler.settle(order_id, OrderState.EXPIRED)
-            except (CorruptState, OrderConflict):  # it stops this order, not the others
+            except (CorruptState, OrderConflict, StoreError):  # it stops this order, not the others
                 log.exception("an order past its deadline cannot be expired")
             else:
                 expired += state is OrderState.EXPIRED

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,18 +73,17 @@ class Coalescer(Generic[Item, Answer]):
         self._send = send
         self._max_waiting = max_waiting
         self._weigh = weigh
-        self._reset()
+        self.reset()
+        _COALESCERS.add(self)
 
-    def _reset(self) -> None:
-        self._process = os.getpid()
+    def reset(self) -> None:
+        """Starts empty, as a forked child must: the parent's callers are not in it."""
         self._lock = threading.Lock()
         self._waiting: deque[_Call[Item, Answer]] = deque()
         self._in_flight = 0
 
     def submit(self, item: Item) -> Answer:
         """Returns the answer for `item`, or raises its error."""
-        if self._process != os.getpid():
-            self._reset()  # a forked child starts empty: the parent's callers are not in it
         call: _Call[Item, Answer] = _Call(item)
         with self._lock:
             if len(self._waiting) >= self._max_waiting:
@@ -144,6 +144,18 @@ class Coalescer(Generic[Item, Answer]):
             batch.append(call)
             weight += self._weigh(call.item)
         return batch
+
+
+_COALESCERS: Final[weakref.WeakSet[Coalescer[Any, Any]]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for coalescer in list(_COALESCERS):
+        coalescer.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def is_stale(connection: Any) -> bool:

@@ -77,7 +77,7 @@ class Worker:
             self._queue.bury(unreadable)
         readable = [claim for claim in claims if claim.order is not None]
         try:
-            claims = self._adopted(readable)
+            claims, rejected = self._adopted(readable)
             by_id: dict[str, list[Claim]] = {}
             for claim in claims:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
@@ -90,7 +90,7 @@ class Worker:
         self._queue.ack(done)
         self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         self._tell_lag(done)
-        return len(settled)
+        return len(settled) + rejected
 
     def _follow(self, order_id: str, state: OrderState) -> bool:
         """Makes the ledger follow a release; False when the goods cannot be trusted: that stops only this order."""
@@ -101,8 +101,12 @@ class Worker:
                 return False
         return True
 
-    def _adopted(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        """Brings foreign orders into the ledger; returns the claims that the database may see."""
+    def _adopted(self, claims: Sequence[Claim]) -> tuple[Sequence[Claim], int]:
+        """Brings foreign orders into the ledger.
+
+        Returns:
+            The claims that the database may save, and how many orders were settled as REJECTED.
+        """
         adoptions = self._sale.ledger.adopt([_order(claim) for claim in claims])
         pairs = list(zip(claims, adoptions, strict=True))
         self._bury_conflicts([claim for claim, adoption in pairs if adoption.code == Code.CONFLICT])
@@ -110,14 +114,22 @@ class Worker:
         early = [claim for claim, adoption in pairs if adoption.code == Code.PAUSED]
         if early:  # a rebuild is under way
             self._queue.nack(early, delay=1.0, burn=False)
-        rejected = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
-        for claim in rejected:
-            try:
-                self._store.settle(_order(claim), OrderState.REJECTED)
-            except OrderConflict:
-                self._bury_conflicts([claim])
+        sold_out = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
+        rejected = [claim for claim in sold_out if self._reject(claim)]
         self._queue.ack(rejected)
-        return [claim for claim, adoption in pairs if _may_be_saved(adoption)]
+        return [claim for claim, adoption in pairs if _may_be_saved(adoption)], len(rejected)
+
+    def _reject(self, claim: Claim) -> bool:
+        """Tells the database of an order that was sold out; False when it takes no such row."""
+        try:
+            self._store.settle(_order(claim), OrderState.REJECTED)
+        except OrderConflict:
+            self._bury_conflicts([claim])
+            return False
+        except RowRefused:
+            self._give_up_or_wait([claim])
+            return False
+        return True
 
     def _bury_conflicts(self, claims: Sequence[Claim]) -> None:
         """Buries elements, but not the orders that the ledger has under their ids: those are other ones."""

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from flashsale.aio.clients import Client
-from flashsale.aio.scripts import Link
+from flashsale.aio.scripts import Argument, Link
 from flashsale.aio.waiting import Coalescer
 from flashsale.answers import REFUSALS, fail, goods_error, seconds
 from flashsale.checks import check_goods_id, check_int, check_policy, check_quantity, check_seconds
@@ -57,6 +57,7 @@ class Gate:
         self._owns_link = not isinstance(client, Link)
         self._link = client if isinstance(client, Link) else Link(client)
         self._replica = None if replica is None else Link(replica)
+        check_int("max_waiting", max_waiting, 1)
         self._entries = Coalescer[_Entry, Admission](self._enter, max_waiting=max_waiting, abandon=self._abandon)
 
     # -- setting up -------------------------------------------------------------------------------------------------
@@ -65,18 +66,21 @@ class Gate:
         """SCRIPT LOADs every script and returns the SHA1s."""
         return await self._link.load(list(SCRIPTS.values()))
 
-    async def preload(self, goods_id: str, count: int) -> None:
-        """Creates the gate of one goods, shut; the same call again changes nothing.
+    async def preload(
+        self, goods_id: str, count: int, *, opens_at: float | None = None, closes_at: float | None = None
+    ) -> None:
+        """Creates the gate of one goods, shut; the same call again changes nothing, not even the window.
 
         Args:
             goods_id: which goods.
             count: units that may pass.
+            opens_at: as in `schedule`.
+            closes_at: as in `schedule`.
 
         Raises:
             AlreadyLoaded: it exists with another count.
         """
-        check_int("count", count, 0)
-        if await self._link.run("open_gate", self.keys.gate(goods_id), [count]) == Code.DIFFERENT:
+        if await self._create(goods_id, count, opens_at, closes_at) == Code.DIFFERENT:
             raise AlreadyLoaded("the gate exists with another count", sale=self.sale, goods_id=goods_id)
 
     async def ensure(
@@ -86,7 +90,7 @@ class Gate:
 
         Setting the same window again would let the clock start goods that somebody has stopped.
         """
-        await self._link.run("open_gate", self.keys.gate(goods_id), [check_int("count", count, 0)])
+        await self._create(goods_id, count, opens_at, closes_at)
         reply = await self._look(self._link, goods_id)
         if [str(at, "ascii") for at in reply[4:6]] != [seconds(opens_at), seconds(closes_at)]:
             await self.schedule(goods_id, opens_at=opens_at, closes_at=closes_at)
@@ -298,6 +302,11 @@ class Gate:
             return None
         self.refusals.renew(goods_id)
         return Admission(REFUSALS.get(reply[0], Outcome.SOLD_OUT), int(reply[3]))
+
+    async def _create(self, goods_id: str, count: int, opens_at: float | None, closes_at: float | None) -> int:
+        check_policy(None, opens_at, closes_at)
+        arguments: list[Argument] = [check_int("count", count, 0), seconds(opens_at), seconds(closes_at)]
+        return int(await self._link.run("open_gate", self.keys.gate(goods_id), arguments))
 
     async def _look(self, link: Link, goods_id: str) -> list[Any]:
         reply: list[Any] = await link.run("gate_state", self.keys.gate(goods_id))

@@ -186,7 +186,7 @@ class OrderQueue:
         """Returns dead letters, oldest first, at most `limit`."""
         check_int("limit", limit, 1)
         letters = await self._letters()
-        claims = [_read(entry) for entry in letters.values()]
+        claims = [self._letter(entry) for entry in letters.values()]
         return sorted(claims, key=lambda claim: int(claim.token.split("-")[1]))[:limit]
 
     async def requeue_dead(self) -> int:
@@ -222,13 +222,26 @@ class OrderQueue:
         keys = [self.keys.meta, self.keys.order_list, self.keys.bell, self.keys.leases, self.keys.claimed]
         reply = await self._link.run("claim", keys, [limit, f"{lease:.6f}"])
         claims = [
-            Claim(_order(body), body, int(attempts), f"{delivery.decode('ascii')}-{number.decode('ascii')}")
+            Claim(self._order(body), body, int(attempts), f"{delivery.decode('ascii')}-{number.decode('ascii')}")
             for delivery, number, attempts, body in zip(*(iter(reply),) * 4, strict=True)
         ]
         worn_out = [claim for claim in claims if claim.attempts > MAX_ATTEMPTS]
         if worn_out:
             await self.bury(worn_out)
         return [claim for claim in claims if claim.attempts <= MAX_ATTEMPTS]
+
+    def _order(self, body: bytes) -> Order | None:
+        """The order, or None for what is none, or is of goods that this layout has no keys for."""
+        try:
+            order = Order.from_json(body)
+            self.keys.stock(order.goods_id)
+        except InvalidRequest:
+            return None
+        return order
+
+    def _letter(self, entry: bytes) -> Claim:
+        attempts, lease, body = entry.split(b"|", 2)
+        return Claim(self._order(body), body, int(attempts), f"0-{int(lease)}")
 
     async def _leased(self, script: str, claims: Iterable[Claim], arguments: Sequence[Argument]) -> int:
         count = 0
@@ -261,15 +274,3 @@ def _batches(items: Iterable[T]) -> Iterable[list[T]]:
 
 def _delivery(claim: Claim) -> str:
     return claim.token.split("-")[0]
-
-
-def _order(body: bytes) -> Order | None:
-    try:
-        return Order.from_json(body)
-    except InvalidRequest:
-        return None
-
-
-def _read(entry: bytes) -> Claim:
-    attempts, lease, body = entry.split(b"|", 2)
-    return Claim(_order(body), body, int(attempts), f"0-{int(lease)}")

@@ -81,7 +81,7 @@ class FlashSale:
             cache_for=cache_for,
             max_waiting=max_waiting,
         )
-        self.inventory = Inventory(self._link, sale, keys=self.keys)
+        self.inventory = Inventory(self._link, sale, keys=self.keys, max_waiting=max_waiting)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         self.ledger = Ledger(self._link, self.keys, gate_here=self.one_redis)
         self.control = Control(self._link, self.keys)
@@ -137,8 +137,7 @@ class FlashSale:
         await self.inventory.preload(
             goods_id, total, per_buyer=per_buyer, opens_at=opens_at, closes_at=closes_at, hold=hold
         )
-        await self.gate.preload(goods_id, total)
-        await self.gate.ensure(goods_id, total, opens_at=opens_at, closes_at=closes_at)
+        await self.gate.preload(goods_id, total, opens_at=opens_at, closes_at=closes_at)
 
     async def start(self, goods_id: str) -> None:
         """Sets the gate's start flag to 1.

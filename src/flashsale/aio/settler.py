@@ -9,7 +9,7 @@ from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.errors import FlashSaleError, RowRefused, StoreRequired
+from flashsale.errors import FlashSaleError, NotPersisted, RowRefused, StoreRequired
 from flashsale.model import RELEASED, Goods, Order, OrderState, Stock
 from flashsale.observer import log
 from flashsale.records import path
@@ -49,6 +49,10 @@ class Settler:
             state = record.state  # an adopted order that was sold out: the database has yet to hear of it
         try:
             standing = await self._store.settle(record.order(order_id), state)
+        except NotPersisted:
+            if record.state not in RELEASED:
+                raise
+            return record.state  # it never had a row, and never will: asking again would not help
         except RowRefused:
             if record.state is not OrderState.DEAD or await self._store.states([order_id]):
                 raise

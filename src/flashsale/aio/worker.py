@@ -76,7 +76,7 @@ class Worker:
             await self._queue.bury(unreadable)
         readable = [claim for claim in claims if claim.order is not None]
         try:
-            claims = await self._adopted(readable)
+            claims, rejected = await self._adopted(readable)
             by_id: dict[str, list[Claim]] = {}
             for claim in claims:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
@@ -89,7 +89,7 @@ class Worker:
         await self._queue.ack(done)
         await self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         await self._tell_lag(done)
-        return len(settled)
+        return len(settled) + rejected
 
     async def _follow(self, order_id: str, state: OrderState) -> bool:
         """Makes the ledger follow a release; False when the goods cannot be trusted: that stops only this order."""
@@ -100,8 +100,12 @@ class Worker:
                 return False
         return True
 
-    async def _adopted(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        """Brings foreign orders into the ledger; returns the claims that the database may see."""
+    async def _adopted(self, claims: Sequence[Claim]) -> tuple[Sequence[Claim], int]:
+        """Brings foreign orders into the ledger.
+
+        Returns:
+            The claims that the database may save, and how many orders were settled as REJECTED.
+        """
         adoptions = await self._sale.ledger.adopt([_order(claim) for claim in claims])
         pairs = list(zip(claims, adoptions, strict=True))
         await self._bury_conflicts([claim for claim, adoption in pairs if adoption.code == Code.CONFLICT])
@@ -111,14 +115,22 @@ class Worker:
         early = [claim for claim, adoption in pairs if adoption.code == Code.PAUSED]
         if early:  # a rebuild is under way
             await self._queue.nack(early, delay=1.0, burn=False)
-        rejected = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
-        for claim in rejected:
-            try:
-                await self._store.settle(_order(claim), OrderState.REJECTED)
-            except OrderConflict:
-                await self._bury_conflicts([claim])
+        sold_out = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
+        rejected = [claim for claim in sold_out if await self._reject(claim)]
         await self._queue.ack(rejected)
-        return [claim for claim, adoption in pairs if _may_be_saved(adoption)]
+        return [claim for claim, adoption in pairs if _may_be_saved(adoption)], len(rejected)
+
+    async def _reject(self, claim: Claim) -> bool:
+        """Tells the database of an order that was sold out; False when it takes no such row."""
+        try:
+            await self._store.settle(_order(claim), OrderState.REJECTED)
+        except OrderConflict:
+            await self._bury_conflicts([claim])
+            return False
+        except RowRefused:
+            await self._give_up_or_wait([claim])
+            return False
+        return True
 
     async def _bury_conflicts(self, claims: Sequence[Claim]) -> None:
         """Buries elements, but not the orders that the ledger has under their ids: those are other ones."""

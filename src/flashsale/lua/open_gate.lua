@@ -3,8 +3,10 @@
 -- KEYS[1]  count   string   created
 -- KEYS[2]  start   string   created as 0
 -- KEYS[3]  access  string   created as 0
--- KEYS[4]  window  hash     preload: the count it was created with
--- ARGV[1]  count   integer  units that may pass
+-- KEYS[4]  window  hash     opens_at, closes_at, auto; preload: the count it was created with
+-- ARGV[1]  count      integer  units that may pass
+-- ARGV[2]  opens_at   number   epoch seconds, or "" for by hand
+-- ARGV[3]  closes_at  number   epoch seconds, or "" for never
 --
 -- Returns a code
 --    1  created, or created before with the same count
@@ -17,4 +19,10 @@ redis.call("SET", KEYS[1], ARGV[1])
 redis.call("SETNX", KEYS[2], "0")
 redis.call("SETNX", KEYS[3], "0")
 redis.call("HSET", KEYS[4], "preload", ARGV[1])
+if ARGV[2] ~= "" then
+  redis.call("HSET", KEYS[4], "opens_at", ARGV[2], "auto", "1")
+end
+if ARGV[3] ~= "" then
+  redis.call("HSET", KEYS[4], "closes_at", ARGV[3])
+end
 return 1
