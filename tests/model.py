@@ -272,9 +272,11 @@ class Model:
         self.stocks[goods_id] = StockHash(total, booked, policy, version, request)
         self.state = self.state or "open"
 
-    def open_gate(self, goods_id: str, total: int) -> None:
-        gate = self.gates.setdefault(goods_id, GateKeys(total, total))
-        if total not in {gate.count, gate.preload}:
+    def open_gate(self, goods_id: str, total: int, policy: Policy) -> None:
+        if goods_id not in self.gates:
+            self.gates[goods_id] = GateKeys(total, total)
+            self.schedule(goods_id, policy)
+        elif total not in {self.gates[goods_id].count, self.gates[goods_id].preload}:
             raise Refused(AlreadyLoaded)
 
     def inventory_preload(self, goods_id: str, total: int, booked: int, policy: Policy) -> Steps:
@@ -284,15 +286,14 @@ class Model:
     def preload(self, goods_id: str, total: int, policy: Policy) -> Steps:
         self.load(goods_id, total, 0, policy)
         yield
-        self.open_gate(goods_id, total)
-        yield
-        self.schedule(goods_id, policy)
+        self.open_gate(goods_id, total, policy)
 
     def schedule(self, goods_id: str, policy: Policy) -> None:
         gate = self.gates[goods_id]
         if (gate.opens_at, gate.closes_at) != (policy.opens_at, policy.closes_at):
+            new = gate.opens_at != policy.opens_at
             gate.opens_at, gate.closes_at = policy.opens_at, policy.closes_at
-            gate.auto = policy.opens_at is not None
+            gate.auto = policy.opens_at is not None and (new or gate.auto)
 
     def flag(self, goods_id: str, *, start: bool) -> Steps:
         yield from ()
@@ -711,7 +712,7 @@ class Model:
             if claim.element.order_id not in standing:
                 self._nack([claim], delayed=True)
                 yield
-        return len(standing)
+        return len(standing) + len(rejected)
 
     def _saved(self, orders: Sequence[Order]) -> Steps:
         if not orders:
@@ -821,7 +822,10 @@ class Model:
 
     def _mirror(self, goods_id: str, row: GoodsRow) -> Steps:
         total, booked = self.stocks[goods_id].total, self.booked(goods_id)
-        gate = self.gates.setdefault(goods_id, GateKeys(total, total))
+        if goods_id not in self.gates:
+            self.gates[goods_id] = GateKeys(total, total)
+            self.schedule(goods_id, row.policy)
+        gate = self.gates[goods_id]
         yield
         self.schedule(goods_id, row.policy)
         yield
