@@ -142,7 +142,7 @@ async def test_a_retry_after_the_last_unit_still_finds_its_order(shop: Shop) -> 
 
 async def test_a_retry_finds_its_order_after_the_end_and_in_a_pause(shop: Shop) -> None:
     sale = shop.sale()
-    await sale.preload("phone", 5, closes_at=clock(shop.raw) + 0.3)
+    await sale.preload("phone", 5, closes_at=clock(shop.raw) + 0.8)
     await sale.inventory.reserve([order()])
 
     async def refused() -> Outcome:
@@ -172,7 +172,7 @@ async def test_a_retry_after_the_cancellation_says_so_and_books_nothing(shop: Sh
 
 async def test_the_window_opens_by_the_clock_of_redis(shop: Shop) -> None:
     inventory = shop.inventory()
-    await inventory.preload("phone", 5, opens_at=(opens_at := clock(shop.raw) + 0.3))
+    await inventory.preload("phone", 5, opens_at=(opens_at := clock(shop.raw) + 0.8))
     assert await outcome(inventory, order()) == [Outcome.NOT_STARTED]
     await until(lambda: clock(shop.raw) >= opens_at, "the opening")
     assert await outcome(inventory, order()) == [Outcome.ACCEPTED]
@@ -180,7 +180,7 @@ async def test_the_window_opens_by_the_clock_of_redis(shop: Shop) -> None:
 
 async def test_the_window_closes_by_the_clock_of_redis(shop: Shop) -> None:
     inventory = shop.inventory()
-    await inventory.preload("phone", 5, closes_at=(closes_at := clock(shop.raw) + 0.3))
+    await inventory.preload("phone", 5, closes_at=(closes_at := clock(shop.raw) + 0.8))
     assert await outcome(inventory, order(1)) == [Outcome.ACCEPTED]
     await until(lambda: clock(shop.raw) >= closes_at, "the end")
     assert await outcome(inventory, order(2)) == [Outcome.ENDED]
