@@ -332,7 +332,8 @@ async def test_the_scripts_refuse_bad_quantities_too(shop: Shop) -> None:
         wanted = ["1", "phone", "o", bad, "ann", body]
         assert run("deduct", 1, keys.stock("phone"), bad) == 0, bad
         assert run("release", 1, keys.stock("phone"), bad) == 0, bad
-        assert run("enter", 4, *keys.gate("phone"), "1", bad)[0] < 1, bad
+        assert run("enter", 4, *keys.gate("phone"), "1", bad, "1")[0] < 1, bad
+        assert run("enter", 4, *keys.gate("phone"), "1", "1", bad)[0] < 1, bad
         assert run("reserve", 6, *group, "0", "0", *wanted)[0] < 1, bad
         assert run("reserve", 10, *group, *keys.gate("phone"), "0", "2", *wanted)[0] < 1, bad
     assert snapshot(raw) == before

@@ -223,7 +223,7 @@ async def test_cancelled_callers_cost_no_slot(real_shop: Shop) -> None:
 
 
 MECHANISMS = {
-    "bound": ("units > gate.left and 0 or 1", "1", test_access_never_passes_the_count),
+    "bound": ("math.min(callers, math.floor(gate.left / units))", "callers", test_access_never_passes_the_count),
     "start flag": ('if not gate.code and values[2] ~= "1" then', "if false then", test_start_and_stop_move_the_flag),
     "window": ("gate.code = shut(", "gate.code = nil and shut(", test_the_clock_of_redis_ends_a_scheduled_gate),
     "schedule": ('gate.due = window[4] == "1"', "gate.due = false", test_the_clock_of_redis_opens_a_scheduled_gate),

@@ -83,7 +83,7 @@ SCRIPT_MUTATIONS = {
         "math.min(units, math.max(0, goods.booked - goods.ledger))",
         "units",
     ),
-    "the gate is not bounded": ("enter", "(units > gate.left and 0 or 1)", "1"),
+    "the gate is not bounded": ("enter", "math.min(callers, math.floor(gate.left / units))", "callers"),
     "a second preload starts again": ("load", "if (values[1] or values[2]) and not foreign then", "if false then"),
     "an adopted order takes no units": (
         "adopt",

@@ -132,7 +132,7 @@ async def test_a_stop_elsewhere_is_seen_at_once_by_who_asks(shop: Shop) -> None:
 async def test_an_aged_refusal_sends_one_caller_to_ask(real_shop: Shop) -> None:
     sale = await shut(real_shop, Outcome.NOT_STARTED, cache_for=60)
     await sale.buy("phone", "ann")
-    for refusal in sale.real.gate.refusals._by_goods.values():
+    for refusal in sale.real.gate.refusals.by_goods.values():
         refusal.fresh_until = 0.0  # it has aged
     before = calls(real_shop)
     answers = await asyncio.gather(*(sale.buy("phone", f"b-{n}") for n in range(100)))

@@ -168,6 +168,6 @@ async def test_without_its_mechanism_the_promise_fails(
         with pytest.raises(AssertionError):
             await test_a_hundred_calls_with_one_id_are_one_order(real_shop)
     else:
-        mutate(monkeypatch, "enter", "units > gate.left and 0 or 1", "1")
+        mutate(monkeypatch, "enter", "math.min(callers, math.floor(gate.left / units))", "callers")
         with pytest.raises(AssertionError):
             await test_a_hundred_parallel_callers_never_pass_the_count(real_shop)

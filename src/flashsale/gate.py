@@ -7,8 +7,10 @@ Start flag, access counter, bounded entry. Its answer keeps all but as many unit
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
+from time import monotonic
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, Self, TypeAlias
 
 from flashsale.answers import REFUSALS, fail, goods_error, seconds
 from flashsale.checks import check_goods_id, check_int, check_policy, check_quantity, check_seconds
@@ -17,14 +19,13 @@ from flashsale.errors import AlreadyLoaded, FlashSaleError
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import Admission, GateState, Outcome
-from flashsale.refusals import Refusals
+from flashsale.refusals import OPEN, Refusals
 from flashsale.scripts import Argument, Link
 from flashsale.waiting import Coalescer
 
+ONE: Final = 1  # unit: what a caller who says nothing asks for
 
-class _Entry(NamedTuple):
-    goods_id: str
-    quantity: int
+_Entry: TypeAlias = tuple[str, int]  # goods id, units
 
 
 class Gate:
@@ -55,6 +56,7 @@ class Gate:
         self.keys = (keys or Keys()).of(sale)
         self.sale = sale
         self.refusals = Refusals(check_seconds("cache_for", cache_for))
+        self._remembered = self.refusals.by_goods
         self._owns_link = not isinstance(client, Link)
         self._link = client if isinstance(client, Link) else Link(client)
         self._replica = None if replica is None else Link(replica)
@@ -186,7 +188,7 @@ class Gate:
 
     # -- the hot path -----------------------------------------------------------------------------------------------
 
-    def enter(self, goods_id: str, quantity: int = 1) -> Admission:
+    def enter(self, goods_id: str, quantity: int = ONE) -> Admission:
         """Asks to pass with `quantity` units.
 
         Callers of one process share round trips. A refusal is remembered for `cache_for` seconds.
@@ -199,13 +201,26 @@ class Gate:
             OutcomeUnknown: sent, no reply: a slot may be taken; the Syncer gives it back.
             NotExecuted: surely nothing happened.
         """
-        check_goods_id(goods_id)
-        check_quantity(quantity)
-        return self.refused(goods_id) or self.ask(goods_id, quantity)
+        try:
+            refusal = self._remembered[goods_id]
+        except (KeyError, TypeError):
+            check_goods_id(goods_id)
+            refusal = OPEN
+        if type(goods_id) is not str:  # equal to one that is remembered
+            check_goods_id(goods_id)
+        if quantity is not ONE:
+            check_quantity(quantity)
+        if refusal is not OPEN:
+            if monotonic() < refusal.fresh_until:
+                refusal.given += 1
+                return refusal.admission
+            if admission := self.refused(goods_id):
+                return admission
+        return self._entries.submit((goods_id, quantity))
 
     def ask(self, goods_id: str, quantity: int) -> Admission:
         """Like `enter`, and always asks the primary: for whom no remembered refusal may answer, or has."""
-        return self._entries.submit(_Entry(goods_id, quantity))
+        return self._entries.submit((goods_id, quantity))
 
     def refused(self, goods_id: str) -> Admission | None:
         """Returns the refusal that this process remembers, or None when the primary must be asked."""
@@ -271,27 +286,40 @@ class Gate:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _enter(self, entries: list[_Entry]) -> list[Admission | FlashSaleError]:
-        goods = {entry.goods_id: None for entry in entries}
+        """Sends one batch; callers in a row who ask for the same are one run of the script."""
+        runs = [(goods_id, units, len(list(callers))) for (goods_id, units), callers in groupby(entries)]
+        goods = dict.fromkeys(goods_id for goods_id, _, _ in runs)
         numbers = {goods_id: number for number, goods_id in enumerate(goods, start=1)}
         keys = [key for goods_id in goods for key in self.keys.gate(goods_id)]
-        arguments = [value for entry in entries for value in (numbers[entry.goods_id], entry.quantity)]
+        arguments = [value for goods_id, units, callers in runs for value in (numbers[goods_id], units, callers)]
         reply = self._link.run("enter", keys, arguments)
-        return [self._admission(entry, reply[2 * place], reply[2 * place + 1]) for place, entry in enumerate(entries)]
+        answers: list[Admission | FlashSaleError] = []
+        for place, run in enumerate(runs):
+            answers += self._answer(*run, *reply[3 * place : 3 * place + 3])
+        return answers
 
     def _abandon(self, entry: _Entry, admission: Admission) -> None:
         """A caller was cancelled while the answer was under way: its slot returns."""
         if admission.admitted:
-            self.leave(entry.goods_id, entry.quantity)
+            self.leave(*entry)
 
-    def _admission(self, entry: _Entry, code: int, remaining: int) -> Admission | FlashSaleError:
-        if code == Code.DONE:
-            self.refusals.forget(entry.goods_id)  # it is open: the others may ask as well
-            return Admission(Outcome.ADMITTED, remaining)
-        if code not in REFUSALS:
-            return goods_error(code, self.sale, entry.goods_id)
-        admission = Admission(REFUSALS[code], remaining)
-        self.refusals.note(entry.goods_id, admission)
-        return admission
+    def _answer(
+        self, goods_id: str, units: int, callers: int, code: int, admitted: int, left: int
+    ) -> list[Admission | FlashSaleError]:
+        """Returns the answers of one run: the first callers were admitted, `code` says why the others were not."""
+        answers: list[Admission | FlashSaleError] = []
+        if admitted:
+            self.refusals.forget(goods_id)  # it is open: the others may ask as well
+            before = left + units * admitted
+            answers += [Admission(Outcome.ADMITTED, after) for after in range(before - units, left - 1, -units)]
+        others = callers - admitted
+        if others and code in REFUSALS:
+            refusal = Admission(REFUSALS[code], left)
+            self.refusals.note(goods_id, refusal, others)
+            answers += [refusal] * others
+        elif others:
+            answers += [goods_error(code, self.sale, goods_id) for _ in range(others)]
+        return answers
 
     def _ask_replica(self, goods_id: str) -> Admission | None:
         assert self._replica is not None

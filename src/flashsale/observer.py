@@ -31,6 +31,7 @@ class Notifier:
 
     def __init__(self, observer: Observer | None) -> None:
         self._observer = observer
+        self.observed = observer is not None
 
     def outcome(self, goods_id: str, outcome: Outcome) -> None:
         """Passes on."""

@@ -5,9 +5,8 @@ A remembered answer may only refuse, never admit.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from flashsale.model import Admission, Outcome
@@ -16,13 +15,29 @@ PRIMARY_EVERY: Final = 1.0  # seconds; a replica that was cut off would keep the
 _KEPT: Final = frozenset({Outcome.NOT_STARTED, Outcome.ENDED, Outcome.PAUSED})
 
 
-class _Refusal:
-    __slots__ = ("admission", "fresh_until", "primary_at")
+class Refusal:
+    """A refusal that the primary gave.
 
-    def __init__(self, admission: Admission, now: float, keep: float) -> None:
+    Args:
+        admission: the answer.
+        fresh_until: monotonic seconds; until then it is given without asking.
+        primary_at: monotonic seconds of the primary's answer.
+
+    Attributes:
+        given: how often it was given from memory; threads may lose a few.
+    """
+
+    __slots__ = ("admission", "fresh_until", "given", "primary_at")
+
+    def __init__(self, admission: Admission, fresh_until: float, primary_at: float) -> None:
         self.admission = admission
-        self.fresh_until = now + keep
-        self.primary_at = now
+        self.fresh_until = fresh_until
+        self.primary_at = primary_at
+        self.given = 0
+
+
+OPEN: Final = Refusal(Admission(Outcome.ADMITTED, 0), float("-inf"), float("-inf"))
+"""Stands for no refusal: never fresh, so never given."""
 
 
 class Refusals:
@@ -30,58 +45,74 @@ class Refusals:
 
     Args:
         keep: seconds; 0 remembers nothing.
-        clock: monotonic seconds.
 
     Attributes:
-        counts: refusals given by this process, by goods; threads may lose a few.
+        by_goods: what is remembered of the goods that Redis knows: their refusal, or OPEN.
     """
 
-    def __init__(self, keep: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, keep: float) -> None:
         self._keep = keep
-        self._clock = clock
-        self._by_goods: dict[str, _Refusal] = {}
-        self.counts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self.by_goods: dict[str, Refusal] = {}
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Refusals given by this process, by goods."""
+        given = {goods_id: refusal.given for goods_id, refusal in list(self.by_goods.items())}
+        return self._counts + Counter(given)
+
+    def fresh(self, goods_id: str) -> Refusal | None:
+        """Returns a refusal that still may be given; whoever gives it counts it."""
+        try:
+            refusal = self.by_goods[goods_id]
+        except (KeyError, TypeError):  # TypeError: an id that cannot be hashed; the checks will say so
+            return None
+        return refusal if monotonic() < refusal.fresh_until and type(goods_id) is str else None
 
     def get(self, goods_id: str) -> Admission | None:
         """Returns the remembered refusal, or None when the caller must ask.
 
         When a refusal has aged, one caller is sent to ask, and the others go on with the old answer meanwhile.
         """
-        refusal = self._by_goods.get(goods_id)
-        if refusal is None:
+        refusal = self.by_goods.get(goods_id, OPEN)
+        if refusal is OPEN:
             return None
-        now = self._clock()
+        now = monotonic()
         if now < refusal.fresh_until:
-            self.counts[goods_id] += 1
+            refusal.given += 1
             return refusal.admission
         refusal.fresh_until = now + self._keep  # the others wait for this caller's answer, one more period at most
         return None
 
     def may_ask_replica(self, goods_id: str) -> bool:
         """True while the primary has confirmed this refusal within the last second."""
-        refusal = self._by_goods.get(goods_id)
-        return refusal is not None and self._clock() < refusal.primary_at + PRIMARY_EVERY
+        return monotonic() < self.by_goods.get(goods_id, OPEN).primary_at + PRIMARY_EVERY
 
     def renew(self, goods_id: str) -> None:
         """A replica says that it is still refused."""
-        if refusal := self._by_goods.get(goods_id):
-            refusal.fresh_until = self._clock() + self._keep
+        refusal = self.by_goods.get(goods_id, OPEN)
+        if refusal is not OPEN:
+            refusal.fresh_until = monotonic() + self._keep
 
-    def note(self, goods_id: str, admission: Admission) -> None:
-        """Remembers a refusal of the primary, or forgets it when the goods are open.
+    def note(self, goods_id: str, admission: Admission, callers: int = 1) -> None:
+        """Remembers a refusal that the primary gave to so many callers, or forgets it when the goods are open.
 
         Sold out is kept only at 0 units left: with fewer units than asked, another caller may still buy one.
         """
         outcome = admission.outcome
-        self.counts[goods_id] += 1
+        self._counts[goods_id] += callers
         if self._keep > 0 and (outcome in _KEPT or (outcome is Outcome.SOLD_OUT and admission.remaining == 0)):
-            self._by_goods[goods_id] = _Refusal(admission, self._clock(), self._keep)
+            now = monotonic()
+            self._replace(goods_id, Refusal(admission, now + self._keep, now))
         else:
-            self._by_goods.pop(goods_id, None)
+            self._replace(goods_id, OPEN)
 
     def forget(self, goods_id: str | None = None) -> None:
-        """Forgets one goods, or all: this process changed something itself."""
-        if goods_id is None:
-            self._by_goods.clear()
-        else:
-            self._by_goods.pop(goods_id, None)
+        """Forgets what is remembered of one goods, or of all: they are open, or this process changed something."""
+        for name in list(self.by_goods) if goods_id is None else [goods_id]:
+            self._replace(name, OPEN)
+
+    def _replace(self, goods_id: str, refusal: Refusal) -> None:
+        before = self.by_goods.pop(goods_id, OPEN)  # by one thread: what it gave is counted once
+        self._counts[goods_id] += before.given
+        self.by_goods[goods_id] = refusal

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from redis import RedisCluster
 
-from flashsale.checks import MAX_UNITS, check_int, check_sale, check_seconds, new_order_id
+from flashsale.checks import MAX_UNITS, check_id, check_int, check_quantity, check_sale, check_seconds, new_order_id
 from flashsale.clients import Client
 from flashsale.control import Control
 from flashsale.durability import Durability, Guarantee
 from flashsale.errors import InvalidRequest, StoreRequired, UnsafeServer
-from flashsale.gate import Gate
+from flashsale.gate import ONE, Gate
 from flashsale.health import Finding, judge
 from flashsale.inventory import Inventory
 from flashsale.keys import Keys
@@ -26,6 +27,8 @@ from flashsale.purchases import Purchases
 from flashsale.scripts import Link
 from flashsale.settler import Settler
 from flashsale.store import OrderStore
+
+_receipt = partial(tuple.__new__, Receipt)  # half the cost of Receipt(...)
 
 
 class FlashSale:
@@ -82,6 +85,7 @@ class FlashSale:
             cache_for=cache_for,
             max_waiting=max_waiting,
         )
+        self._refusals = self.gate.refusals
         self.inventory = Inventory(self._link, sale, keys=self.keys, max_waiting=max_waiting)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         self.ledger = Ledger(self._link, self.keys, gate_here=self.one_redis)
@@ -176,7 +180,7 @@ class FlashSale:
         self,
         goods_id: str,
         buyer_id: str,
-        quantity: int = 1,
+        quantity: int = ONE,
         *,
         order_id: str | None = None,
         data: Any = None,
@@ -204,6 +208,15 @@ class FlashSale:
             NotExecuted: surely nothing happened; `Overloaded` when too many callers wait in this process.
             CorruptState: what Redis holds of these goods cannot be trusted.
         """
+        if order_id is None and data is None and (refusal := self._refusals.fresh(goods_id)) is not None:
+            check_id("buyer_id", buyer_id)
+            if quantity is not ONE:
+                check_quantity(quantity)
+            refusal.given += 1
+            outcome, remaining = refusal.admission
+            if self.notify.observed:
+                self.notify.outcome(goods_id, outcome)
+            return _receipt((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
         order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
         return self._purchases.buy(order, named=order_id is not None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ from redis.asyncio import RedisCluster
 
 from flashsale.aio.clients import Client
 from flashsale.aio.control import Control
-from flashsale.aio.gate import Gate
+from flashsale.aio.gate import ONE, Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
 from flashsale.aio.order_queue import OrderQueue
@@ -18,13 +19,15 @@ from flashsale.aio.purchases import Purchases
 from flashsale.aio.scripts import Link
 from flashsale.aio.settler import Settler
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.checks import MAX_UNITS, check_int, check_sale, check_seconds, new_order_id
+from flashsale.checks import MAX_UNITS, check_id, check_int, check_quantity, check_sale, check_seconds, new_order_id
 from flashsale.durability import Durability, Guarantee
 from flashsale.errors import InvalidRequest, StoreRequired, UnsafeServer
 from flashsale.health import Finding, judge
 from flashsale.keys import Keys
 from flashsale.model import BasketReceipt, Order, OrderState, Receipt
 from flashsale.observer import Notifier, Observer
+
+_receipt = partial(tuple.__new__, Receipt)  # half the cost of Receipt(...)
 
 
 class FlashSale:
@@ -81,6 +84,7 @@ class FlashSale:
             cache_for=cache_for,
             max_waiting=max_waiting,
         )
+        self._refusals = self.gate.refusals
         self.inventory = Inventory(self._link, sale, keys=self.keys, max_waiting=max_waiting)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         self.ledger = Ledger(self._link, self.keys, gate_here=self.one_redis)
@@ -177,7 +181,7 @@ class FlashSale:
         self,
         goods_id: str,
         buyer_id: str,
-        quantity: int = 1,
+        quantity: int = ONE,
         *,
         order_id: str | None = None,
         data: Any = None,
@@ -205,6 +209,15 @@ class FlashSale:
             NotExecuted: surely nothing happened; `Overloaded` when too many callers wait in this process.
             CorruptState: what Redis holds of these goods cannot be trusted.
         """
+        if order_id is None and data is None and (refusal := self._refusals.fresh(goods_id)) is not None:
+            check_id("buyer_id", buyer_id)
+            if quantity is not ONE:
+                check_quantity(quantity)
+            refusal.given += 1
+            outcome, remaining = refusal.admission
+            if self.notify.observed:
+                self.notify.outcome(goods_id, outcome)
+            return _receipt((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
         order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
         return await self._purchases.buy(order, named=order_id is not None)
 

@@ -1,9 +1,9 @@
 -- enter: let callers pass while units remain; access never passes count.
 --
--- KEYS[1..]  gate    groups  per goods: count, start, access, window
--- ARGV[1..]  groups  groups  per caller: number of the goods' group, units
+-- KEYS[1..]  gate  groups  per goods: count, start, access, window
+-- ARGV[1..]  runs  groups  per run, callers in a row who ask for the same: number of the goods' group, units, callers
 --
--- Returns code and units left for each caller, one after the other
+-- Returns code, callers admitted and units left for each run, one after the other; code is that of the last caller
 --    1  admitted
 --    0  sold out
 --   -1  unknown goods
@@ -15,17 +15,26 @@
 -- include: number
 -- include: clock
 -- include: gate
+local function few(text)
+  local number = integer(text)
+  return number and number >= 1 and number <= 1000000 and number
+end
+
 local time, gates, answers = now(), {}, {}
 for first = 1, #KEYS, 4 do
   gates[#gates + 1] = look(time, first)
 end
-for at = 1, #ARGV, 2 do
-  local gate, units = gates[tonumber(ARGV[at])], integer(ARGV[at + 1])
-  local code = gate.code or (not units or units < 1 or units > 1000000) and -2 or (units > gate.left and 0 or 1)
+for at = 1, #ARGV, 3 do
+  local gate, units, callers = gates[tonumber(ARGV[at])], few(ARGV[at + 1]), few(ARGV[at + 2])
+  local code, admitted = gate.code or (units and callers and 1 or -2), 0
   if code == 1 then
-    gate.access, gate.left, gate.changed = gate.access + units, gate.left - units, true
+    admitted = math.min(callers, math.floor(gate.left / units))
+    code = admitted == callers and 1 or 0
   end
-  answers[#answers + 1], answers[#answers + 2] = code, gate.left
+  if admitted > 0 then
+    gate.access, gate.left, gate.changed = gate.access + admitted * units, gate.left - admitted * units, true
+  end
+  answers[#answers + 1], answers[#answers + 2], answers[#answers + 3] = code, admitted, gate.left
 end
 for _, gate in ipairs(gates) do
   if gate.changed then
