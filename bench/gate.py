@@ -13,12 +13,13 @@ import uvloop
 
 import flashsale.aio
 from bench import loads
-from bench.harness import Case, spin
+from bench.harness import Case
 from bench.servers import GOODS, HOST, SALE, redis_server
 from flashsale import FlashSale
 
 CALLERS = [1, 64, 512]
 STORM = 512  # callers
+LOOP = "the measuring loop alone"
 LATE = 20  # one request in so many comes before the last unit is gone
 WAYS = {
     "three round trips": "GET start, GET count, INCR access; redis.asyncio, a connection per caller",
@@ -90,11 +91,30 @@ def _crowd(bed, way, callers, seconds, *, total=None, loop=asyncio.new_event_loo
         return runner.run(measure())[0]
 
 
+def _nothing(_goods_id):
+    """What the loop alone costs."""
+
+
+async def _nothing_asyncio(_goods_id):
+    """What the loop and one coroutine cost."""
+
+
 def _in_process(bed, call, seconds):
     """Measures refusals that this process remembers: one caller, in a row, before the sale."""
     bed.fresh(started=False)
     with redis.Redis(HOST, bed.port) as client, FlashSale(client, SALE) as sale:
-        return spin(partial(sale.gate.enter, GOODS) if call == "enter" else partial(sale.buy, GOODS, "b"), seconds)
+        enter = _nothing if call == LOOP else sale.gate.enter
+        buy = sale.buy
+        count, begin = 0, time.perf_counter()
+        while (now := time.perf_counter()) < begin + seconds:
+            if call == "buy":
+                for _ in range(500):
+                    buy(GOODS, "b")
+            else:
+                for _ in range(500):
+                    enter(GOODS)
+            count += 500
+        return {"rate": count / (now - begin)}
 
 
 def _in_process_asyncio(bed, call, seconds):
@@ -102,11 +122,16 @@ def _in_process_asyncio(bed, call, seconds):
 
     async def measure():
         async with _sale(bed) as sale:
-            ask = partial(sale.gate.enter, GOODS) if call == "enter" else partial(sale.buy, GOODS, "b")
+            enter = _nothing_asyncio if call == LOOP else sale.gate.enter
+            buy = sale.buy
             count, begin = 0, time.perf_counter()
             while (now := time.perf_counter()) < begin + seconds:
-                for _ in range(500):
-                    await ask()
+                if call == "buy":
+                    for _ in range(500):
+                        await buy(GOODS, "b")
+                else:
+                    for _ in range(500):
+                        await enter(GOODS)
                 count += 500
             return {"rate": count / (now - begin)}
 
@@ -146,7 +171,7 @@ def run(bench):
         for peer, way in {"one script": _script, "flashsale, `cache_for=0`": uncached}.items():
             measure = partial(_crowd, bed, way, 512, seconds, total=0)
             cases.append(Case("refused", f"by Redis: {peer}", "512 callers", measure))
-        for call in ("enter", "buy"):
+        for call in (LOOP, "enter", "buy"):
             for face, measure in {"asyncio": _in_process_asyncio, "sync": _in_process}.items():
                 case = Case("refused", f"in process: {call}, {face}", "1 caller", partial(measure, bed, call, seconds))
                 cases.append(case)

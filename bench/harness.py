@@ -7,7 +7,6 @@ import gc
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,16 +120,6 @@ def summary(latencies: list[float], rate: float, cpu: float) -> Figures:
 
 
 _SHARES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
-
-
-def spin(call: Callable[[], object], seconds: float) -> Figures:
-    """Calls as fast as one thread can."""
-    count, begin = 0, time.perf_counter()
-    while (now := time.perf_counter()) < begin + seconds:
-        for _ in range(500):
-            call()
-        count += 500
-    return {"rate": count / (now - begin)}
 
 
 def median(values: Sequence[float]) -> float:

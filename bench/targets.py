@@ -92,8 +92,11 @@ def _purchases(get: Median) -> Iterator[Target]:
 
 def _gate(get: Median) -> Iterator[Target]:
     ours = get("gate", "admitted", "flashsale", "512")
-    ratio = _ratio(ours, get("gate", "admitted", "three round trips", "512"))
-    yield Target("Gate: at least 60x three round trips", ratio, 60, "x", "(512 callers)")
+    three = {callers: get("gate", "admitted", "three round trips", callers) for callers in ("1", "64", "512")}
+    at_best = _ratio(ours, _most(three.values()))
+    beside = "" if at_best is None else f"; {at_best:.1f}x its best number of callers"
+    ratio = _ratio(ours, three["512"])
+    yield Target("Gate: at least 60x three round trips", ratio, 60, "x", f"(512 callers{beside})")
     yield Target("Gate: at least 300,000 admissions a second from one process", ours, 300_000, "/s", "(512 callers)")
     for call, face, wanted in (
         ("enter", "asyncio", 3_000_000),

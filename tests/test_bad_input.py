@@ -154,6 +154,37 @@ async def test_bad_ids_of_orders_and_buyers_are_refused(shop: Shop) -> None:
     await nothing_happens(shop, but_none, lambda bad: sale.buy("phone", "ann", order_id=bad))
 
 
+class Name(str):
+    """Equal to a goods id that is remembered, and not a str."""
+
+    __slots__ = ()
+
+
+async def test_bad_input_is_refused_while_a_refusal_is_remembered(shop: Shop) -> None:
+    """The short way past Redis checks what the long one does."""
+    sale = await shop.open(0, sale=shop.sale(cache_for=60))
+    assert (await sale.gate.enter("phone")).outcome is Outcome.SOLD_OUT
+    told = sale.real.gate.refusals.counts["phone"]
+    names = [*BAD_NAMES, Name("phone")]
+    await nothing_happens(shop, names, sale.gate.enter, lambda bad: sale.buy(bad, "ann"))
+    await nothing_happens(
+        shop,
+        BAD_QUANTITIES,
+        lambda bad: sale.gate.enter("phone", bad),
+        lambda bad: sale.buy("phone", "ann", bad),
+        lambda bad: sale.buy("phone", "ann", bad, data={}),
+    )
+    ids = [*BAD_IDS, Name("ann")]
+    await nothing_happens(shop, ids, lambda bad: sale.buy("phone", bad), lambda bad: sale.buy("phone", bad, data={}))
+    bad_data = [float("nan"), object(), b"a", "x" * 70_000]
+    await nothing_happens(shop, bad_data, lambda bad: sale.buy("phone", "ann", data=bad))
+    assert sale.real.gate.refusals.counts["phone"] == told  # none of them was answered
+    for data in (None, {"colour": "red"}):
+        receipt = await sale.buy("phone", "ann", 3, data=data)
+        assert (receipt.outcome, receipt.goods_id, receipt.quantity) == (Outcome.SOLD_OUT, "phone", 3)
+    assert sale.real.gate.refusals.counts["phone"] == told + 2
+
+
 async def test_bad_totals_are_refused(shop: Shop) -> None:
     sale = await stocked(shop)
     await nothing_happens(

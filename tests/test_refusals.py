@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Goods, Outcome
+from flashsale.checks import new_order_id
 from tests import servers
 from tests.helpers import clock, until
 
@@ -138,6 +140,30 @@ async def test_an_aged_refusal_sends_one_caller_to_ask(real_shop: Shop) -> None:
     answers = await asyncio.gather(*(sale.buy("phone", f"b-{n}") for n in range(100)))
     assert {answer.outcome for answer in answers} == {Outcome.NOT_STARTED}
     assert calls(real_shop) == before + 1
+
+
+async def test_every_refusal_is_counted_and_has_an_id_of_its_own(shop: Shop) -> None:
+    sale = await shop.open(0, sale=shop.sale(cache_for=60))
+    receipts = [await sale.buy("phone", "ann") for _ in range(1000)]
+    assert len({receipt.order_id for receipt in receipts}) == 1000
+    await asyncio.gather(*(sale.gate.enter("phone") for _ in range(10)))
+    sale.real.gate.refusals.forget()
+    await asyncio.gather(*(sale.gate.enter("phone") for _ in range(10)))
+    assert sale.real.gate.refusals.counts == {"phone": 1020}
+
+
+def test_a_forked_child_makes_other_ids() -> None:
+    new_order_id()  # more are at hand now
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        os.write(write, "".join(new_order_id() for _ in range(100)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(read, 3200).decode()
+    os.close(read)
+    os.close(write)
+    assert len(theirs) == 3200
+    assert not {theirs[at : at + 32] for at in range(0, 3200, 32)} & {new_order_id() for _ in range(200)}
 
 
 # -- the replica ----------------------------------------------------------------------------------------------------

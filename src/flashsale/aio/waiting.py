@@ -37,7 +37,7 @@ class Coalescer(Generic[Item, Answer]):
         send: Callable[[list[Item]], Awaitable[Sequence[Answer | FlashSaleError]]],
         *,
         max_waiting: int,
-        weigh: Callable[[Item], int] = lambda _: 0,
+        weigh: Callable[[Item], int] | None = None,
         abandon: Callable[[Item, Answer], Awaitable[None]] | None = None,
     ) -> None:
         self._send = send
@@ -130,7 +130,8 @@ class Coalescer(Generic[Item, Answer]):
             call = self._waiting.popleft()
             if not call[1].done():
                 batch.append(call)
-                weight += self._weigh(call[0])
+                if self._weigh is not None:
+                    weight += self._weigh(call[0])
         return batch
 
 
