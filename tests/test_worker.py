@@ -492,7 +492,7 @@ MECHANISMS = {
         "adopt",
         "fresh[id] or known[i]",
         "nil",
-        test_orders_become_rows_whole_and_once,
+        test_a_foreign_order_with_the_id_of_another_is_dead,
     ),
     "the guard's answer": (
         "settle",
@@ -502,8 +502,8 @@ MECHANISMS = {
     ),
     "states that stand": (
         "ack",
-        'if state == "QUEUED" then',
-        "if state then",
+        '"^QUEUED(',
+        '"^%u+(',
         test_an_order_cancelled_before_it_was_persisted_never_becomes_active,
     ),
 }

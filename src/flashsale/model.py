@@ -6,6 +6,7 @@ Pure: nothing here talks to Redis or to a database.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -135,6 +136,8 @@ class Order:
         """
         try:
             text = body.decode("utf-8")
+            if plain := _PLAIN.fullmatch(text):
+                return cls._of_checked(*plain.groups())
             check_body(text)
             wire = _DECODER.decode(text)
         except (ValueError, RecursionError) as error:
@@ -153,6 +156,19 @@ class Order:
             data=wire.get("data"),
         )
 
+    @classmethod
+    def _of_checked(cls, created_at: str, order_id: str, goods_id: str, buyer_id: str, quantity: str) -> Self:
+        """Makes the order of values that obey the rules: `_PLAIN` says so."""
+        order = cls.__new__(cls)
+        put = object.__setattr__
+        put(order, "order_id", order_id)
+        put(order, "goods_id", goods_id)
+        put(order, "buyer_id", buyer_id)
+        put(order, "quantity", int(quantity))
+        put(order, "created_at", float(created_at))
+        put(order, "data", None)
+        return order
+
 
 def _needs_escape(*ids: str) -> bool:
     return any('"' in an_id or "\\" in an_id for an_id in ids)
@@ -162,6 +178,11 @@ def _no_constant(name: str) -> None:
     raise InvalidRequest("data", f"{name} is not JSON")
 
 
+# The body that our scripts write for an order without data: three times as fast to read as JSON in general.
+_PLAIN: Final = re.compile(
+    r'\{"created_at":([0-9]{1,11}\.[0-9]+),"order_id":"([!#-\[\]-~]{1,128})","goods_id":"([A-Za-z0-9_.-]{1,64})",'
+    r'"buyer_id":"([!#-\[\]-~]{1,128})","quantity":([1-9][0-9]{0,5}|1000000)\}'
+)
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # made once: json.loads would make one for every order
 
 

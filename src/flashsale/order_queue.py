@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -12,6 +12,7 @@ from flashsale.checks import check_int, check_seconds
 from flashsale.clients import Client
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys
+from flashsale.ledger import acknowledge
 from flashsale.model import Claim, Order
 from flashsale.scripts import Argument, Link
 
@@ -110,22 +111,17 @@ class OrderQueue:
         Returns:
             How many were still there.
         """
-        dropped = 0
+        return (self.drop(claims))[0]
+
+    def drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
+        """Acks; returns how many were still there, and the Redis clock: epoch seconds, 0.0 without claims."""
+        dropped, time = 0, 0.0
         for batch in _batches(claims):
-            goods = list(dict.fromkeys(claim.order.goods_id for claim in batch if claim.order))
-            numbers = {goods_id: place for place, goods_id in enumerate(goods, start=1)}
-            keys = [self.keys.leases, self.keys.claimed, self.keys.orders, self.keys.holds]
-            keys += [self.keys.stock(goods_id) for goods_id in goods]
-            arguments: list[Argument] = []
-            for claim in batch:
-                order = claim.order
-                arguments += (
-                    _delivery(claim),
-                    order.order_id if order else "",
-                    numbers[order.goods_id] if order else 0,
-                )
-            dropped += self._link.run("ack", keys, arguments)
-        return dropped
+            deliveries = [claim.token.partition("-")[0] for claim in batch]
+            orders = [claim.order for claim in batch if claim.order]
+            gone, time = acknowledge(self._link, self.keys, deliveries, orders)
+            dropped += gone
+        return dropped, time
 
     def nack(self, claims: Iterable[Claim], *, delay: float = 0.0, burn: bool = True) -> int:
         """Lets go of claims, to be claimed again after `delay` seconds.
@@ -221,28 +217,33 @@ class OrderQueue:
 
     def _claim(self, limit: int, lease: float) -> list[Claim]:
         keys = [self.keys.meta, self.keys.order_list, self.keys.bell, self.keys.leases, self.keys.claimed]
-        reply = self._link.run("claim", keys, [limit, f"{lease:.6f}"])
-        claims = [
-            Claim(self._order(body), body, int(attempts), f"{delivery.decode('ascii')}-{number.decode('ascii')}")
-            for delivery, number, attempts, body in zip(*(iter(reply),) * 4, strict=True)
-        ]
-        worn_out = [claim for claim in claims if claim.attempts > MAX_ATTEMPTS]
-        if worn_out:
-            self.bury(worn_out)
+        again, before, bodies = self._link.run("claim", keys, [limit, f"{lease:.6f}"])
+        deliveries, leases, attempts = again[::4], again[1::4], again[2::4]
+        tokens = [f"{int(delivery)}-{int(number)}" for delivery, number in zip(deliveries, leases, strict=True)]
+        tokens += [f"{number}-{number}" for number in range(int(before) + 1, int(before) + 1 + len(bodies))]
+        counts = [*map(int, attempts), *repeat(1, len(bodies))]
+        bodies = again[3::4] + bodies
+        claims = list(map(Claim, self._orders(bodies), bodies, counts, tokens))
+        worn_out = [claim for claim in claims[: len(deliveries)] if claim.attempts > MAX_ATTEMPTS]
+        if not worn_out:
+            return claims
+        self.bury(worn_out)
         return [claim for claim in claims if claim.attempts <= MAX_ATTEMPTS]
 
-    def _order(self, body: bytes) -> Order | None:
-        """The order, or None for what is none, or is of goods that this layout has no keys for."""
-        try:
-            order = Order.from_json(body)
-            self.keys.stock(order.goods_id)
-        except InvalidRequest:
-            return None
-        return order
+    def _orders(self, bodies: Iterable[bytes]) -> list[Order | None]:
+        """The orders, or None for what is none, or is of goods that this layout has no keys for."""
+        orders = [_order(body) for body in bodies]
+        homeless = set()
+        for goods_id in {order.goods_id for order in orders if order}:
+            try:
+                self.keys.stock(goods_id)
+            except InvalidRequest:
+                homeless.add(goods_id)
+        return [None if order and order.goods_id in homeless else order for order in orders] if homeless else orders
 
     def _letter(self, entry: bytes) -> Claim:
         attempts, lease, body = entry.split(b"|", 2)
-        return Claim(self._order(body), body, int(attempts), f"0-{int(lease)}")
+        return Claim(self._orders([body])[0], body, int(attempts), f"0-{int(lease)}")
 
     def _leased(self, script: str, claims: Iterable[Claim], arguments: Sequence[Argument]) -> int:
         count = 0
@@ -273,5 +274,8 @@ def _batches(items: Iterable[T]) -> Iterable[list[T]]:
         yield batch
 
 
-def _delivery(claim: Claim) -> str:
-    return claim.token.split("-")[0]
+def _order(body: bytes) -> Order | None:
+    try:
+        return Order.from_json(body)
+    except InvalidRequest:
+        return None

@@ -9,9 +9,10 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -209,3 +210,20 @@ def stop_on_signals(stop: StopEvent | None) -> Iterator[StopEvent]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Aside:
+    """Does one thing while its owner does another: in a thread, that ends with the block."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="flashsale-aside")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
+
+    def begin(self, work: Callable[[], Answer]) -> Callable[[], Answer]:
+        """Begins `work`; what is returned waits for its end, and gives its value or raises its error."""
+        return self._threads.submit(work).result

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from flashsale.aio.scripts import Argument, Link
 from flashsale.answers import about, fail
 from flashsale.checks import check_id
 from flashsale.keys import Keys
 from flashsale.lua import Code
-from flashsale.model import RELEASED, Order, OrderState, StoredOrder
+from flashsale.model import RELEASED, Order, OrderState, StoredOrder, by_goods
 from flashsale.records import Record, read
 
 PAGE = 500  # records of one read
+_STATES: Final = {state.value.encode("ascii"): state for state in OrderState}
+_GATED: Final = frozenset({b"0", b"1", b"2", b"3"})
 
 
 class Adoption(NamedTuple):
@@ -90,15 +92,20 @@ class Ledger:
     async def adopt(self, orders: Sequence[Order]) -> list[Adoption]:
         """Brings orders found on the list into the ledger, when a foreign program pushed them there.
 
-        From the direct units if they suffice, else by deducting; sold out, the order is REJECTED.
+        From the direct units if they suffice, else by deducting; sold out, the order is REJECTED. Most orders are ours:
+        a look at the ledger is enough for them.
         """
         if not orders:
             return []
-        reply = await self._link.run("adopt", *self._batch([self._keys.meta, self._keys.orders], orders))
-        return [
-            Adoption(reply[at], OrderState(reply[at + 1].decode("ascii")) if reply[at + 1] else None)
-            for at in range(0, len(reply), 2)
-        ]
+        records = await self._link.command("HMGET", self._keys.orders, *(order.order_id for order in orders))
+        adoptions = list(map(_known, orders, records))
+        foreign = [at for at, adoption in enumerate(adoptions) if adoption is None]
+        if foreign:
+            keys = [self._keys.meta, self._keys.orders]
+            reply = await self._link.run("adopt", *self._batch(keys, [orders[at] for at in foreign]))
+            for at, code, state in zip(foreign, reply[::2], reply[1::2], strict=True):
+                adoptions[at] = Adoption(code, OrderState(state.decode("ascii")) if state else None)
+        return [adoption for adoption in adoptions if adoption is not None]
 
     async def restore(self, rows: Sequence[StoredOrder], epoch: int) -> list[int]:
         """Brings rows of the database into the ledger that Redis does not know, or released wrongly.
@@ -127,14 +134,8 @@ class Ledger:
 
     async def persisted(self, orders: Sequence[Order]) -> None:
         """Marks queued orders PERSISTED whose rows are committed; their payment deadlines start."""
-        if not orders:
-            return
-        numbers = self._keys.number(orders)
-        keys = [self._keys.leases, self._keys.claimed, self._keys.orders, self._keys.holds]
-        keys += [self._keys.stock(goods_id) for goods_id in numbers]
-        no_delivery = "0"
-        arguments = [value for order in orders for value in (no_delivery, order.order_id, numbers[order.goods_id])]
-        await self._link.run("ack", keys, arguments)
+        if orders:
+            await acknowledge(self._link, self._keys, [], orders)
 
     async def time(self) -> float:
         """Returns the Redis clock, epoch seconds."""
@@ -163,6 +164,34 @@ class Ledger:
         for order in orders:
             arguments += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id)
         return keys, arguments
+
+
+async def acknowledge(link: Link, keys: Keys, deliveries: Sequence[str], orders: Iterable[Order]) -> tuple[int, float]:
+    """Drops elements and marks queued orders PERSISTED, whose rows are committed; their payment deadlines start.
+
+    Returns:
+        How many elements were still there, and the Redis clock, epoch seconds.
+    """
+    goods = by_goods(orders)
+    names = [keys.leases, keys.claimed, keys.orders, keys.holds, *map(keys.stock, goods)]
+    order_ids = [order.order_id for group in goods.values() for order in group]
+    arguments: list[Argument] = [len(deliveries), *map(len, goods.values()), *deliveries, *order_ids]
+    dropped, time = await link.run("ack", names, arguments)
+    return dropped, float(time)
+
+
+def _known(order: Order, record: bytes | None) -> Adoption | None:
+    """What the adopt script would say of an order that the ledger has with this content; None: ask the script."""
+    fields = record.split(b"|", 5) if record else []
+    if len(fields) < 6:
+        return None
+    state, quantity, gated, goods_id, seq, buyer_id = fields
+    content = (goods_id.decode("ascii", "replace"), buyer_id.decode("ascii", "replace"))
+    if content != (order.goods_id, order.buyer_id) or quantity != b"%d" % order.quantity:
+        return None
+    if state not in _STATES or gated not in _GATED or not seq.isdigit():
+        return None
+    return Adoption(Code.REPLAYED, _STATES[state])
 
 
 def _chunks(order_ids: Collection[str]) -> Iterator[list[str]]:

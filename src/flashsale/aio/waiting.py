@@ -7,7 +7,7 @@ import signal
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from flashsale.errors import FlashSaleError, Overloaded
 from flashsale.observer import log
@@ -174,3 +174,26 @@ async def stop_on_signals(stop: StopEvent | None) -> AsyncIterator[StopEvent]:
     finally:
         for number in installed:
             loop.remove_signal_handler(number)
+
+
+class Aside:
+    """Does one thing while its owner does another."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def begin(self, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Callable[[], Awaitable[Answer]]:
+        """Begins `work`; what is returned waits for its end, and gives its value or raises its error."""
+        task = self._task = asyncio.create_task(work())
+
+        async def end() -> Answer:
+            return await task
+
+        return end

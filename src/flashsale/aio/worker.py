@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from flashsale.aio.ledger import Adoption
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
+from flashsale.aio.waiting import Aside, StopEvent, pause, stop_on_signals
 from flashsale.backoff import Backoff
 from flashsale.checks import check_int, check_seconds
 from flashsale.errors import CorruptState, FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
@@ -19,6 +21,8 @@ from flashsale.observer import log
 
 class Worker:
     """Claims a batch, saves it in one transaction, commits, acks with the states that stand.
+
+    `run` claims the next batch while a full one is saved.
 
     Killed anywhere, another worker takes over when the lease ends: the row's primary key makes the second save
     harmless, and the ack comes only after the commit. Run as many as you like.
@@ -44,11 +48,13 @@ class Worker:
         An unreachable Redis or database is waited for.
         """
         backoff = Backoff()
-        async with stop_on_signals(stop) as event:
+        async with stop_on_signals(stop) as event, Aside() as aside:
+            claims: Sequence[Claim] = ()
             while not event.is_set():
                 try:
-                    await self.run_once()
+                    claims = await self._turn(claims or await self._claim(0.5), event, aside)
                 except FlashSaleError as error:
+                    claims = ()
                     delay = backoff.next()
                     log.warning("the worker waits %.1f s: %s", delay, type(error).__name__)
                     await pause(event, delay)
@@ -66,8 +72,39 @@ class Worker:
                 and this attempt does not count.
             NotExecuted, OutcomeUnknown: Redis does not answer; the leases end by themselves.
         """
-        claims = await self._queue.claim(self._batch, lease=self._lease, timeout=0.5)
+        claims = await self._claim(0.5)
         return await self._settle(claims) if claims else 0
+
+    async def _claim(self, timeout: float) -> Sequence[Claim]:
+        return await self._queue.claim(self._batch, lease=self._lease, timeout=timeout)
+
+    async def _turn(self, claims: Sequence[Claim], stop: StopEvent, aside: Aside) -> Sequence[Claim]:
+        """Settles a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
+
+        Returns:
+            The next batch, its lease still fresh; none once `stop` is set.
+        """
+        if len(claims) < self._batch or stop.is_set():
+            await self._settle(claims)
+            return ()
+        begun = time.monotonic()
+        next_claims = aside.begin(partial(self._claim, 0))
+        try:
+            await self._settle(claims)
+        except FlashSaleError:
+            await self._let_go(await next_claims())
+            raise
+        ahead = await next_claims()
+        if stop.is_set():
+            await self._let_go(ahead)
+            return ()
+        if time.monotonic() - begun > self._lease / 4:
+            await self._queue.extend(ahead, lease=self._lease)
+        return ahead
+
+    async def _let_go(self, claims: Sequence[Claim]) -> None:
+        """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
+        await self._queue.nack(claims, burn=False)
 
     async def _settle(self, claims: Sequence[Claim]) -> int:
         unreadable = [claim for claim in claims if claim.order is None]
@@ -86,9 +123,9 @@ class Worker:
             raise
         settled = {order_id for order_id, state in standing.items() if await self._follow(order_id, state)}
         done = [claim for order_id in settled for claim in by_id[order_id]]
-        await self._queue.ack(done)
+        _, now = await self._queue.drop(done)
         await self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
-        await self._tell_lag(done)
+        self._tell_lag(done, now)
         return len(settled) + rejected
 
     async def _follow(self, order_id: str, state: OrderState) -> bool:
@@ -160,10 +197,10 @@ class Worker:
         for claim in claims:
             await self._queue.nack([claim], delay=0.25 * 2**claim.attempts)
 
-    async def _tell_lag(self, claims: Sequence[Claim]) -> None:
+    def _tell_lag(self, claims: Sequence[Claim], now: float) -> None:
         accepted = [order.created_at for claim in claims if (order := claim.order) and order.created_at is not None]
         if accepted:
-            self._sale.notify.lag(len(claims), max(0.0, await self._sale.ledger.time() - min(accepted)))
+            self._sale.notify.lag(len(claims), max(0.0, now - min(accepted)))
 
 
 def _order(claim: Claim) -> Order:

@@ -7,44 +7,50 @@
 -- KEYS[3]   orders    hash        the ledger
 -- KEYS[4]   holds     sorted set  order id -> payment deadline
 -- KEYS[5..]           hashes      stock of each goods: hold
--- ARGV[1..]           groups      per element: delivery, order id or "", number of the goods' stock or 0
+-- ARGV[1]   count     integer     elements
+-- ARGV[2..]           strings     per goods: how many of its orders; then per element: delivery; then order ids by goods
 --
--- Returns how many elements were dropped
+-- Returns {how many elements were dropped, Redis TIME in seconds}
 
 -- include: clock
--- include: record
-local time, deliveries, ids, stocks = now(), {}, {}, {}
-for at = 1, #ARGV, 3 do
-  deliveries[#deliveries + 1] = ARGV[at]
-  if ARGV[at + 1] ~= "" then
-    ids[#ids + 1], stocks[#stocks + 1] = ARGV[at + 1], tonumber(ARGV[at + 2])
-  end
-end
+local QUEUED = "^QUEUED(|[1-9]%d*|[0-3]|[%w_.-]+|%d+|.+)$" -- a record, and all of it but its state
+local time, count, goods = now(), tonumber(ARGV[1]), #KEYS - 4
+local first = 2 + goods + count -- of the order ids
+redis.call("ZCARD", KEYS[1])
 redis.call("HLEN", KEYS[2])
 redis.call("ZCARD", KEYS[4])
-local known = #ids > 0 and redis.call("HMGET", KEYS[3], unpack(ids)) or {}
+local known = first <= #ARGV and redis.call("HMGET", KEYS[3], unpack(ARGV, first)) or { redis.call("HLEN", KEYS[3]) }
 local holds = {}
-for i = 5, #KEYS do
-  local hold = redis.pcall("HGET", KEYS[i], "hold")
-  holds[i - 4] = type(hold) == "string" and tonumber(hold)
+for i = 1, goods do
+  local hold = redis.pcall("HGET", KEYS[4 + i], "hold")
+  holds[i] = type(hold) == "string" and tonumber(hold) or nil
 end
 
-redis.call("ZREM", KEYS[1], unpack(deliveries))
-local dropped = redis.call("HDEL", KEYS[2], unpack(deliveries))
-local records, deadlines = {}, {}
-for i, id in ipairs(ids) do
-  local state, quantity, gated, of, seq, buyer = parse(known[i] or "")
-  if state == "QUEUED" then
-    records[#records + 1], records[#records + 2] = id, record("PERSISTED", quantity, gated, of, seq, buyer)
-    if holds[stocks[i]] then
-      deadlines[#deadlines + 1], deadlines[#deadlines + 2] = string.format("%.6f", time + holds[stocks[i]]), id
+local dropped = 0
+if count > 0 then
+  redis.call("ZREM", KEYS[1], unpack(ARGV, 2 + goods, first - 1))
+  dropped = redis.call("HDEL", KEYS[2], unpack(ARGV, 2 + goods, first - 1))
+end
+local at, n, records, deadlines = 0, 0, {}, {}
+for i = 1, goods do
+  local due = holds[i] and string.format("%.6f", time + holds[i])
+  for _ = 1, tonumber(ARGV[1 + i]) do
+    at = at + 1
+    local rest = string.match(known[at] or "", QUEUED)
+    if rest then
+      n = n + 1
+      local id = ARGV[first + at - 1]
+      records[2 * n - 1], records[2 * n] = id, "PERSISTED" .. rest
+      if due then
+        deadlines[#deadlines + 1], deadlines[#deadlines + 2] = due, id
+      end
     end
   end
 end
-if #records > 0 then
+if n > 0 then
   redis.call("HSET", KEYS[3], unpack(records))
 end
 if #deadlines > 0 then
   redis.call("ZADD", KEYS[4], unpack(deadlines))
 end
-return dropped
+return { dropped, string.format("%.6f", time) }

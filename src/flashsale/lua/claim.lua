@@ -8,7 +8,8 @@
 -- ARGV[1]  limit       integer     most elements
 -- ARGV[2]  lease       number      seconds
 --
--- Returns delivery, lease, attempts and body of each, one after the other
+-- Returns {again, before, bodies}: delivery, lease, attempts and body of each element claimed before, one after the
+-- other; the bodies of the new ones, whose delivery and lease are before + 1, before + 2, ...
 
 -- include: number
 -- include: clock
@@ -23,13 +24,10 @@ local rung = redis.call("LLEN", KEYS[3])
 local expired = redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", string.format("%.6f", time), "LIMIT", 0, limit)
 local kept = #expired > 0 and redis.call("HMGET", KEYS[5], unpack(expired)) or { redis.call("HLEN", KEYS[5]) }
 
-local claims, fields, scores = {}, {}, {}
-local function lease(delivery, attempts, body)
-  counter = counter + 1
-  claims[#claims + 1], claims[#claims + 2] = delivery, show(counter)
-  claims[#claims + 1], claims[#claims + 2] = show(attempts), body
-  fields[#fields + 1], fields[#fields + 2] = delivery, show(attempts) .. "|" .. show(counter) .. "|" .. body
-  scores[#scores + 1], scores[#scores + 2] = until_, delivery
+local again, n, fields, deliveries = {}, 0, {}, {}
+local function keep(delivery, entry)
+  n = n + 1
+  deliveries[n], fields[2 * n - 1], fields[2 * n] = delivery, delivery, entry
 end
 
 if #expired > 0 then
@@ -37,16 +35,25 @@ if #expired > 0 then
   for i, delivery in ipairs(expired) do
     local attempts, body = string.match(kept[i] or "", "^(%d+)|%d+|(.*)$")
     if attempts then
-      lease(delivery, tonumber(attempts) + 1, body)
+      counter, attempts = counter + 1, show(tonumber(attempts) + 1)
+      local at, lease = #again, show(counter)
+      again[at + 1], again[at + 2], again[at + 3], again[at + 4] = delivery, lease, attempts, body
+      keep(delivery, attempts .. "|" .. lease .. "|" .. body)
     end
   end
 end
-if #expired < limit then
-  for _, body in ipairs(redis.call("RPOP", KEYS[2], limit - #expired) or {}) do
-    lease(show(counter + 1), 1, body)
-  end
+local before = show(counter)
+local bodies = #expired < limit and redis.call("RPOP", KEYS[2], limit - #expired) or {}
+for _, body in ipairs(bodies) do
+  counter = counter + 1
+  local delivery = show(counter)
+  keep(delivery, "1|" .. delivery .. "|" .. body)
 end
-if #claims > 0 then
+if n > 0 then
+  local scores = {}
+  for i = 1, n do -- the last first: a short sorted set is searched from its low end for each
+    scores[2 * i - 1], scores[2 * i] = until_, deliveries[n + 1 - i]
+  end
   redis.call("HSET", KEYS[5], unpack(fields))
   redis.call("ZADD", KEYS[4], unpack(scores))
   redis.call("HSET", KEYS[1], "deliveries", show(counter))
@@ -54,4 +61,4 @@ if #claims > 0 then
     redis.call("LPUSH", KEYS[3], "1")
   end
 end
-return claims
+return { again, before, bodies }

@@ -6,7 +6,8 @@ Pure: no connection here. Both stores, sync and async, use this one module.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -110,10 +111,9 @@ def policy_values(goods: Goods) -> dict[str, Any]:
     }
 
 
-def goods_values(sale: str, goods: Goods) -> dict[str, Any]:
-    """Returns the first row of a goods: all units granted, none booked."""
+def goods_values(goods: Goods) -> dict[str, Any]:
+    """Returns the first row of a goods, but for its sale: all units granted, none booked."""
     return policy_values(goods) | {
-        "sale": sale,
         "goods_id": goods.goods_id,
         "granted": goods.total,
         "booked": 0,
@@ -136,15 +136,13 @@ def read_goods(row: Row[Any]) -> Goods:
     )
 
 
-def order_values(sale: str, order: Order, state: OrderState) -> dict[str, Any]:
-    """Returns the row of an order in a state."""
+def order_values(order: Order) -> dict[str, Any]:
+    """Returns what the row of an order has for itself: all but its sale and its state."""
     return {
-        "sale": sale,
         "order_id": order.order_id,
         "goods_id": order.goods_id,
         "buyer_id": order.buyer_id,
         "quantity": order.quantity,
-        "state": state.value,
         "created_at": order.created_at,
         "data": None if order.data is None else dump_json(order.data),
     }
@@ -172,32 +170,45 @@ def key_of(table: Table) -> Column[Any]:
 
 
 def insert_new(
-    dialect: str, table: Table, rows: Sequence[Mapping[str, Any]]
+    dialect: str, table: Table, common: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> tuple[Executable, Mapping[str, Any] | Sequence[Mapping[str, Any]]] | None:
     """Returns statement and parameters of one INSERT that skips the keys that exist and returns those it wrote.
 
     None for a dialect that has no such statement. Only the primary key is skipped: any other constraint refuses the
     row aloud.
+
+    Args:
+        dialect: SQLAlchemy's name of it.
+        table: into which.
+        common: the columns that are the same in all rows.
+        rows: the other columns of each.
     """
     if dialect == "postgresql":
-        names = [column.name for column in table.c]
-        return _UNNEST[table], {name: [row[name] for row in rows] for name in names}
+        arrays = {name: [row[name] for row in rows] for name in rows[0]}
+        return _unnest(table, tuple(common)), {**common, **arrays}
     if dialect == "sqlite":
         statement = sqlite.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
-        return statement.returning(key_of(table)), rows
+        return statement.returning(key_of(table)), whole(common, rows)
     return None
 
 
-def _unnest(table: Table) -> Executable:
-    """One array for each column: 2.5 times as fast as VALUES with a parameter for each value, and one short text."""
-    # text, not varchar(n): a cast to varchar(n) would cut a long value silently
-    arrays = [
-        bindparam(column.name, type_=postgresql.ARRAY(Text() if isinstance(column.type, String) else column.type))
-        for column in table.c
-    ]
-    rows = func.unnest(*arrays).table_valued(*table.c.keys()).render_derived()
-    statement = postgresql.insert(table).from_select(table.c.keys(), select(*rows.c))
+def whole(common: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns each row with the columns that all share."""
+    return [{**common, **row} for row in rows]
+
+
+@cache
+def _unnest(table: Table, common: tuple[str, ...]) -> Executable:
+    """One array for each column that differs, one value for each that does not; docs/design.md has what it wins."""
+
+    def sent(column: Column[Any]) -> TypeEngine[Any]:
+        # text, not varchar(n): a cast to varchar(n) would cut a long value silently
+        return Text() if isinstance(column.type, String) else column.type
+
+    own = [column for column in table.c if column.name not in common]
+    arrays = [bindparam(column.name, type_=postgresql.ARRAY(sent(column))) for column in own]
+    rows = func.unnest(*arrays).table_valued(*(column.name for column in own)).render_derived()
+    shared = [bindparam(name, type_=sent(table.c[name])) for name in common]
+    names = [*common, *(column.name for column in own)]
+    statement = postgresql.insert(table).from_select(names, select(*shared, *rows.c))
     return statement.on_conflict_do_nothing(index_elements=list(table.primary_key)).returning(key_of(table))
-
-
-_UNNEST: Final = {table: _unnest(table) for table in METADATA.sorted_tables}

@@ -34,6 +34,7 @@ from flashsale.stores.tables import (
     policy_values,
     read_goods,
     read_order,
+    whole,
 )
 
 _Id = TypeVar("_Id", str, int)
@@ -113,7 +114,7 @@ class SQLAlchemyStore:
         version = case((grown < goods.version, goods.version), else_=grown)
         change = update(GOODS).where(self._is_goods(goods.goods_id)).values(version=version, **policy_values(goods))
         async with self._begin() as connection:
-            await self._upsert(connection, change, GOODS, goods_values(self.sale, goods))
+            await self._upsert(connection, change, GOODS, goods_values(goods))
 
     async def goods(self) -> Iterable[Goods]:
         """Returns the policy of every goods of the sale."""
@@ -169,7 +170,7 @@ class SQLAlchemyStore:
         """Raises the epoch by one, and returns it."""
         change = update(SALES).where(SALES.c.sale == self.sale).values(epoch=SALES.c.epoch + 1)
         async with self._begin() as connection:
-            await self._upsert(connection, change, SALES, {"sale": self.sale, "epoch": 2})
+            await self._upsert(connection, change, SALES, {"epoch": 2})
             return await self._epoch(connection)
 
     # -- orders ---------------------------------------------------------------------------------------------------
@@ -187,9 +188,8 @@ class SQLAlchemyStore:
         if not orders:
             return Saved()
         by_id = sorted(orders, key=lambda order: order.order_id)
-        rows = [order_values(self.sale, order, OrderState.PERSISTED) for order in by_id]
         async with self._begin() as connection:
-            inserted = await self._insert_new(connection, ORDERS, rows)
+            inserted = await self._insert_orders(connection, by_id, OrderState.PERSISTED)
             standing = await self._standing(connection, ids - inserted)
             if len(inserted) + len(standing) < len(ids):
                 raise StoreError("rows were deleted while a batch was saved")
@@ -236,7 +236,7 @@ class SQLAlchemyStore:
                 if row is None:
                     if state not in RELEASED:
                         raise NotPersisted("the order has no row yet", order_id=order.order_id)
-                    if await self._insert_new(connection, ORDERS, [order_values(self.sale, order, state)]):
+                    if await self._insert_orders(connection, [order], state):
                         await self._tell(connection, [order.order_id], state, OrderState.QUEUED)
                         return state
                 elif not _same(row, order):
@@ -347,17 +347,22 @@ class SQLAlchemyStore:
         return standing
 
     async def _upsert(self, connection: AsyncConnection, change: Update, table: Table, row: Mapping[str, Any]) -> None:
-        if not await _matched(connection, change) and not await self._insert_new(connection, table, [row]):
+        if not await _matched(connection, change) and not await self._insert_new(connection, table, {}, [row]):
             await connection.execute(change)  # somebody inserted it in between
 
+    async def _insert_orders(self, connection: AsyncConnection, orders: Iterable[Order], state: OrderState) -> set[str]:
+        common = {"state": state.value}
+        return await self._insert_new(connection, ORDERS, common, [order_values(order) for order in orders])
+
     async def _insert_new(
-        self, connection: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]
+        self, connection: AsyncConnection, table: Table, common: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     ) -> set[str]:
         """Inserts the rows whose key is free, and returns the keys it wrote."""
-        if (one_insert := insert_new(self._dialect, table, rows)) is not None:
+        common = {"sale": self.sale, **common}
+        if (one_insert := insert_new(self._dialect, table, common, rows)) is not None:
             return set((await connection.execute(*one_insert)).scalars())
         key = key_of(table)
-        fresh = {row[key.name]: row for row in rows}
+        fresh = {row[key.name]: row for row in whole(common, rows)}
         while fresh:
             try:
                 async with connection.begin_nested():
