@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import itertools
 import json
 import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +21,7 @@ from tests.helpers import clock, mutate, order, until
 from tests.test_order_queue import UNREADABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from tests.helpers import Shop
@@ -136,6 +140,108 @@ async def test_the_lag_is_told_by_the_clock_of_redis(shop: Shop) -> None:
     assert (orders, 99 < seconds < 200) == (2, True)
 
 
+# -- the next batch is claimed while one is saved --------------------------------------------------------------------
+
+
+def before_each_save(shop: Shop, sale: Any, act: Callable[[], Awaitable[None]]) -> None:
+    """Lets the store do something before it saves."""
+    save = sale.store.save
+
+    async def aio(orders: Any) -> Any:
+        await act()
+        return await save(orders)
+
+    def sync(orders: Any) -> Any:
+        asyncio.run(act())
+        return save(orders)
+
+    sale.store.save = aio if shop.is_async else sync
+
+
+async def full_batches(shop: Shop) -> tuple[Any, Any]:
+    """Returns a sale with five orders on the list, and how to stop a worker."""
+    sale = await shop.open(store=True)
+    await sale.inventory.reserve([order(n) for n in range(5)])
+    return sale, asyncio.Event() if shop.is_async else threading.Event()
+
+
+async def test_a_stop_lets_go_of_what_was_claimed_ahead(shop: Shop) -> None:
+    sale, stop = await full_batches(shop)
+
+    async def stopped() -> None:
+        await until(lambda: shop.raw.hlen(shop.keys.claimed) == 4, "the next batch")
+        stop.set()
+
+    before_each_save(shop, sale, stopped)
+    await shop.worker(sale, batch=2).run(stop)
+    assert booked(shop) == 2
+    claims = await sale.queue.claim(timeout=0)
+    assert [(claim.order.order_id, claim.attempts) for claim in claims] == [("2", 1), ("3", 1), ("4", 1)]
+
+
+async def test_a_failing_database_lets_go_of_what_was_claimed_ahead(shop: Shop) -> None:
+    sale, stop = await full_batches(shop)
+
+    async def failing() -> None:
+        await until(lambda: shop.raw.hlen(shop.keys.claimed) == 4, "the next batch")
+        stop.set()
+        raise StoreError("away")
+
+    before_each_save(shop, sale, failing)
+    await shop.worker(sale, batch=2).run(stop)
+    assert booked(shop) == 0
+    at_once = await sale.queue.claim(timeout=0)
+    assert [(claim.order.order_id, claim.attempts) for claim in at_once] == [("2", 1), ("3", 1), ("4", 1)]
+    shop.end_leases()
+    again = await sale.queue.claim(timeout=0)
+    assert sorted((claim.order.order_id, claim.attempts) for claim in again) == [
+        ("0", 1),
+        ("1", 1),
+        ("2", 2),
+        ("3", 2),
+        ("4", 2),
+    ]
+
+
+async def test_what_was_claimed_ahead_of_a_slow_commit_keeps_its_lease(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sale, stop = await full_batches(shop)
+    clock_of_worker = SimpleNamespace(monotonic=itertools.count(0, 1000).__next__)  # each commit takes 1,000 s
+    monkeypatch.setattr(importlib.import_module(f"{shop.face.__name__}.worker"), "time", clock_of_worker)
+    ends: list[float] = []
+
+    async def slow() -> None:
+        if not ends:
+            await until(lambda: shop.raw.hlen(shop.keys.claimed) == 4, "the next batch")
+            for delivery in shop.raw.zrange(shop.keys.leases, 0, -1):
+                shop.raw.zadd(shop.keys.leases, {delivery: clock(shop.raw) + 5})
+        else:
+            stop.set()
+        ends.append(shop.raw.zrange(shop.keys.leases, 0, 0, withscores=True)[0][1] - clock(shop.raw))
+
+    before_each_save(shop, sale, slow)
+    await shop.worker(sale, batch=2, lease=900).run(stop)
+    assert ends[0] < 6
+    assert ends[1] > 600
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [test_a_stop_lets_go_of_what_was_claimed_ahead, test_a_failing_database_lets_go_of_what_was_claimed_ahead],
+)
+async def test_claims_that_are_not_let_go_are_missed(
+    real_shop: Shop, monkeypatch: pytest.MonkeyPatch, promise: Callable[[Shop], Awaitable[None]]
+) -> None:
+    async def aio(*_: object) -> None: ...
+
+    def sync(*_: object) -> None: ...
+
+    monkeypatch.setattr(real_shop.face.Worker, "_let_go", aio if real_shop.is_async else sync)
+    with pytest.raises(AssertionError):
+        await promise(real_shop)
+
+
 # -- a worker that dies ---------------------------------------------------------------------------------------------
 
 
@@ -215,8 +321,8 @@ async def test_a_signal_lets_the_batch_finish(
         finally:
             process.kill()
     assert booked(shop) == 3
-    assert not shop.raw.exists(shop.keys.claimed)  # acknowledged as well
-    assert await sale.queue.size() == 2
+    assert shop.raw.hlen(shop.keys.claimed) + await sale.queue.size() == 2  # the others are acknowledged as well
+    assert [claim.attempts for claim in await sale.queue.claim(timeout=0)] == [1, 1]
 
 
 # -- the database fails ---------------------------------------------------------------------------------------------

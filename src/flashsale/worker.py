@@ -51,9 +51,12 @@ class Worker:
         backoff = Backoff()
         with stop_on_signals(stop) as event, Aside() as aside:
             claims: Sequence[Claim] = ()
-            while not event.is_set():
+            while claims or not event.is_set():
                 try:
-                    claims = self._turn(claims or self._claim(0.5), event, aside)
+                    if event.is_set():
+                        self._let_go(claims)
+                        break
+                    claims = self._turn(claims or self._claim(0.5), aside)
                 except FlashSaleError as error:
                     claims = ()
                     delay = backoff.next()
@@ -79,13 +82,13 @@ class Worker:
     def _claim(self, timeout: float) -> Sequence[Claim]:
         return self._queue.claim(self._batch, lease=self._lease, timeout=timeout)
 
-    def _turn(self, claims: Sequence[Claim], stop: StopEvent, aside: Aside) -> Sequence[Claim]:
+    def _turn(self, claims: Sequence[Claim], aside: Aside) -> Sequence[Claim]:
         """Settles a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
 
         Returns:
-            The next batch, its lease still fresh; none once `stop` is set.
+            The next batch, its lease still fresh.
         """
-        if len(claims) < self._batch or stop.is_set():
+        if len(claims) < self._batch:
             self._settle(claims)
             return ()
         begun = time.monotonic()
@@ -96,9 +99,6 @@ class Worker:
             self._let_go(next_claims())
             raise
         ahead = next_claims()
-        if stop.is_set():
-            self._let_go(ahead)
-            return ()
         if time.monotonic() - begun > self._lease / 4:
             self._queue.extend(ahead, lease=self._lease)
         return ahead

@@ -191,7 +191,8 @@ class Aside:
 
     def begin(self, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Callable[[], Awaitable[Answer]]:
         """Begins `work`; what is returned waits for its end, and gives its value or raises its error."""
-        task = self._task = asyncio.create_task(work())
+        task: asyncio.Task[Answer] = asyncio.create_task(work())
+        self._task = task
 
         async def end() -> Answer:
             return await task

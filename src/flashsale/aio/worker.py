@@ -50,9 +50,12 @@ class Worker:
         backoff = Backoff()
         async with stop_on_signals(stop) as event, Aside() as aside:
             claims: Sequence[Claim] = ()
-            while not event.is_set():
+            while claims or not event.is_set():
                 try:
-                    claims = await self._turn(claims or await self._claim(0.5), event, aside)
+                    if event.is_set():
+                        await self._let_go(claims)
+                        break
+                    claims = await self._turn(claims or await self._claim(0.5), aside)
                 except FlashSaleError as error:
                     claims = ()
                     delay = backoff.next()
@@ -78,13 +81,13 @@ class Worker:
     async def _claim(self, timeout: float) -> Sequence[Claim]:
         return await self._queue.claim(self._batch, lease=self._lease, timeout=timeout)
 
-    async def _turn(self, claims: Sequence[Claim], stop: StopEvent, aside: Aside) -> Sequence[Claim]:
+    async def _turn(self, claims: Sequence[Claim], aside: Aside) -> Sequence[Claim]:
         """Settles a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
 
         Returns:
-            The next batch, its lease still fresh; none once `stop` is set.
+            The next batch, its lease still fresh.
         """
-        if len(claims) < self._batch or stop.is_set():
+        if len(claims) < self._batch:
             await self._settle(claims)
             return ()
         begun = time.monotonic()
@@ -95,9 +98,6 @@ class Worker:
             await self._let_go(await next_claims())
             raise
         ahead = await next_claims()
-        if stop.is_set():
-            await self._let_go(ahead)
-            return ()
         if time.monotonic() - begun > self._lease / 4:
             await self._queue.extend(ahead, lease=self._lease)
         return ahead
