@@ -126,6 +126,8 @@ def flashsale(port, jobs, uri):
             Worker(sale).run()
         while True:
             claims = sale.queue.claim(500)
+            for claim in claims:
+                handler.nothing(claim.order)
             sale.queue.ack(claims)
             handler.done(len(claims))
 
@@ -151,6 +153,8 @@ def flashsale_aio(port, jobs, uri):
                 await aio.Worker(sale).run()
             while True:
                 claims = await sale.queue.claim(500)
+                for claim in claims:
+                    handler.nothing(claim.order)
                 await sale.queue.ack(claims)
                 handler.done(len(claims))
 

@@ -64,6 +64,10 @@ async def handle_async(order: dict) -> None:
     done()
 
 
+def nothing(order: object) -> None:
+    """Gets one order of a batch that is counted as a whole."""
+
+
 def _values(order):
     return order["order_id"], order["goods_id"], order["buyer_id"], order["quantity"]
 
