@@ -91,7 +91,7 @@ SCRIPT_MUTATIONS = {
         "units = 0",
     ),
     "leases do not end": ("claim", '"-inf", string.format("%.6f", time), "LIMIT"', '"-inf", "0", "LIMIT"'),
-    "ack moves what is released": ("ack", 'if state == "QUEUED" then', "if state then"),
+    "ack moves what is released": ("ack", '"^QUEUED(', '"^%u+('),
     "a release keeps the buyer's allowance": ("settle", "goods.held[buyer], goods.touched = ", "local _, _ = "),
 }
 

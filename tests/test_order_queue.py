@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -311,6 +312,56 @@ async def test_an_unreadable_element_is_claimed_without_an_order(shop: Shop, bod
     assert [dead.body for dead in await queue.dead()] == [body]
     assert await queue.requeue_dead() == 1
     assert shop.raw.lrange(shop.keys.order_list, 0, -1) == [body]
+
+
+def _plain(order_id: str = "o-1", goods_id: str = "phone", quantity: str = "1", created_at: str = "7.25") -> bytes:
+    ids = f'"order_id":"{order_id}","goods_id":"{goods_id}","buyer_id":"ann"'
+    return f'{{"created_at":{created_at},{ids},"quantity":{quantity}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _plain(),
+        _plain(order_id="o" * 128, goods_id="g" * 64, quantity="1000000", created_at="99999999999.999999"),
+        _plain(order_id="o" * 129),
+        _plain(goods_id="g" * 65),
+        _plain(goods_id="a:b"),
+        _plain(order_id="a b"),
+        _plain(order_id="\\u0041"),
+        _plain(order_id='\\"'),
+        _plain(order_id="\u00e9"),
+        _plain(order_id=""),
+        _plain(quantity="0"),
+        _plain(quantity="01"),
+        _plain(quantity="1000001"),
+        _plain(quantity="\u0661"),
+        _plain(quantity="1.0"),
+        _plain(created_at="100000000000.5"),
+        _plain(created_at="1e5"),
+        _plain(created_at="1e400"),
+        _plain(created_at="-1.5"),
+        _plain(created_at="00.5"),
+        _plain(created_at="0.5"),
+        _plain(created_at="7."),
+        _plain(created_at="7." + "1" * 70_000),
+        _plain(created_at="7"),
+        _plain() + b"\n",
+        b" " + _plain(),
+        _plain()[:-1] + b',"quantity":2}',
+        _plain()[:-1] + b',"data":null}',
+    ],
+)
+def test_the_short_way_to_read_a_body_judges_as_the_long_one(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read() -> Order | None:
+        try:
+            return Order.from_json(body)
+        except InvalidRequest:
+            return None
+
+    short = read()
+    monkeypatch.setattr("flashsale.model._PLAIN", re.compile("nothing"))
+    assert short == read()
 
 
 # -- what is not ours -----------------------------------------------------------------------------------------------
