@@ -1,4 +1,7 @@
-"""Fixtures: one real Redis and one PostgreSQL for the whole run, and a backend that is fake or real, bytes or str."""
+"""Fixtures: one real Redis and one PostgreSQL for the whole run, and a backend that is fake or real, bytes or str.
+
+With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead.
+"""
 
 from __future__ import annotations
 
@@ -26,42 +29,110 @@ hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+BACKENDS = {
+    "fakeredis-bytes": ("fakeredis", False),
+    "fakeredis-str": ("fakeredis", True),
+    "redis-bytes": ("redis", False),
+    "redis-str": ("redis", True),
+}
+ON_A_CLUSTER_TOO = {"test_gate", "test_sale", "test_worker"}
+"""Modules that the ordinary run plays on a Cluster as well, with str replies."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cluster", action="store_true", help="on a Redis Cluster whatever asks for a backend")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Gives each test its backends, unless it names some itself."""
+    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "backend" in metafunc.fixturenames and "backend" not in chosen:
+        backends = dict(BACKENDS)
+        in_the_subset = metafunc.module.__name__.rpartition(".")[2] in ON_A_CLUSTER_TOO
+        one_server = metafunc.definition.get_closest_marker("one_server")
+        if in_the_subset and not one_server and not metafunc.config.option.cluster:
+            backends["cluster-str"] = ("cluster", True)
+        metafunc.parametrize("backend", backends.values(), ids=backends, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--cluster` only what can run there is left: what asks for a real backend, and for no server of its own."""
+    if config.option.cluster:
+        kept = [item for item in items if _may_run_on_a_cluster(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def _may_run_on_a_cluster(item: pytest.Item) -> bool:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if item.get_closest_marker("one_server") or fixtures & {"redis_server", "redis_url"}:
+        return False
+    kind, _ = item.callspec.params.get("backend", ("", False)) if hasattr(item, "callspec") else ("", False)
+    return kind == "redis" or "real_shop" in fixtures
+
+
 class Backend:
     """A Redis to test against, empty at the start of each test. Every client sees the same data.
 
-    Attributes:
-        kind: `fakeredis` or `redis`.
+    Args:
+        kind: `fakeredis`, `redis` or `cluster`.
         decode: whether `client` and `aclient` answer str; the library must not care.
+        server: the real Redis, if it is not the fake. Beside a Cluster it is the other Redis that `db=1` means.
+        cluster: the Cluster, if it is one.
     """
 
-    def __init__(self, kind: str, *, decode: bool, server: servers.RedisServer | None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        *,
+        decode: bool,
+        server: servers.RedisServer | None,
+        cluster: servers.Cluster | None = None,
+    ) -> None:
         self.kind = kind
         self.decode = decode
         self._fake = fakeredis.FakeServer()
         self._server = server
-        self._clients: list[redis.Redis] = []
+        self._cluster = cluster
+        self._clients: list[Any] = []
 
-    def client(self, **kwargs: Any) -> redis.Redis:
+    def client(self, **kwargs: Any) -> Any:
         """Returns a new client as a host would make it, closed after the test."""
         kwargs.setdefault("decode_responses", self.decode)
-        client: redis.Redis
+        client: Any
         if self._server is None:
             client = fakeredis.FakeRedis(server=self._fake, **kwargs)
+        elif self._cluster and not kwargs.get("db"):
+            client = redis.RedisCluster(host=servers.HOST, port=self._cluster.nodes[0].port, **kwargs)
         else:
             client = redis.Redis(host=servers.HOST, port=self._server.port, **kwargs)
         self._clients.append(client)
         return client
 
-    def aclient(self, **kwargs: Any) -> redis.asyncio.Redis:
+    def aclient(self, **kwargs: Any) -> Any:
         """Returns a new asyncio client; use it with `async with`."""
         kwargs.setdefault("decode_responses", self.decode)
         if self._server is None:
             return fakeredis.FakeAsyncRedis(server=self._fake, **kwargs)
+        if self._cluster and not kwargs.get("db"):
+            return redis.asyncio.RedisCluster(host=servers.HOST, port=self._cluster.nodes[0].port, **kwargs)
         return redis.asyncio.Redis(host=servers.HOST, port=self._server.port, **kwargs)
 
-    def raw(self) -> redis.Redis:
-        """Returns a client with bytes replies, to look at the keys and to set them up."""
-        return self.client(decode_responses=False)
+    def raw(self, sale: str = "spring") -> redis.Redis:
+        """Returns a client with bytes replies, to look at the keys of a sale and to set them up.
+
+        In a Cluster it leads to the node that has the sale, as an operator's would.
+        """
+        if self._cluster is None:
+            return self.client(decode_responses=False)
+        return self._cluster.node_of(f"{{{sale}}}").client()
+
+    def flush(self) -> None:
+        """Empties every server."""
+        if self._cluster is not None:
+            for node in self._cluster.nodes:
+                node.client().flushall()
+        self.client(db=1).flushall()
 
     def close(self) -> None:
         for client in self._clients:
@@ -82,22 +153,31 @@ def redis_url(redis_server: servers.RedisServer) -> str:
     return redis_server.url
 
 
-@pytest.fixture(
-    params=[("fakeredis", False), ("fakeredis", True), ("redis", False), ("redis", True)],
-    ids=["fakeredis-bytes", "fakeredis-str", "redis-bytes", "redis-str"],
-)
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[servers.Cluster]:
+    """The Cluster of this run: three primaries, each with a replica."""
+    with servers.cluster(replicas=True) as cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def empty_backend(request: pytest.FixtureRequest, kind: str, *, decode: bool) -> Iterator[Backend]:
+    if kind == "redis" and request.config.option.cluster:
+        kind = "cluster"
+    # asked for only here: a run without a real server still tests the fake
+    server = request.getfixturevalue("redis_server") if kind != "fakeredis" else None
+    cluster = request.getfixturevalue("redis_cluster") if kind == "cluster" else None
+    with contextlib.closing(Backend(kind, decode=decode, server=server, cluster=cluster)) as backend:
+        backend.flush()
+        yield backend
+
+
+@pytest.fixture
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Runs the test on fakeredis and on the real server, with bytes and with str replies."""
     kind, decode = request.param
-    server = None
-    if kind == "redis":
-        server = request.getfixturevalue("redis_server")  # a run without a real server still tests the fake
-    backend = Backend(kind, decode=decode, server=server)
-    backend.raw().flushall()
-    try:
+    with empty_backend(request, kind, decode=decode) as backend:
         yield backend
-    finally:
-        backend.close()
 
 
 @pytest.fixture
@@ -149,11 +229,9 @@ async def shop(request: pytest.FixtureRequest, backend: Backend, tmp_path: Path)
 
 
 @pytest.fixture(params=["flashsale", "flashsale.aio"], ids=["sync", "aio"])
-async def real_shop(
-    request: pytest.FixtureRequest, redis_server: servers.RedisServer, redis_url: str, tmp_path: Path
-) -> AsyncIterator[Shop]:
+async def real_shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
     """Like `shop`, on the real Redis only: for crowds, and for what the fake does not know."""
-    with contextlib.closing(Backend("redis", decode=False, server=redis_server)) as backend:
+    with empty_backend(request, "redis", decode=False) as backend:
         shop = Shop(request.param, backend, tmp_path)
         yield shop
         await shop.close()

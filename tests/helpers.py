@@ -62,12 +62,13 @@ def eventually(check: Callable[[], Any], what: str, *, within: float = 20.0) -> 
 PATIENCE = 20.0  # seconds
 
 
-async def until(check: Callable[[], Any], what: str) -> Any:
+async def until(check: Callable[[], Any], what: str, *, within: float | None = None) -> Any:
     """Like `eventually`, in an event loop; `check` may be awaitable."""
-    deadline = time.monotonic() + PATIENCE
+    within = within or PATIENCE
+    deadline = time.monotonic() + within
     while not (answer := await settled(check())):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {PATIENCE:g} s: {what}")
+            raise TimeoutError(f"not within {within:g} s: {what}")
         await asyncio.sleep(0.01)
     return answer
 

@@ -188,7 +188,7 @@ class World:
         self.keys = Keys().of(name)
         self.poison: set[str] = set()
         self.client = backend.client()
-        self.raw = backend.raw()
+        self.raw = backend.raw(name)
         self.gate_client = None if one_redis else backend.client(db=1)
         self.gate_raw = self.raw if one_redis else backend.client(db=1, decode_responses=False)
         self.engine = engine

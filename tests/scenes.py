@@ -26,7 +26,7 @@ class Scene:
     def __init__(
         self, backend: Backend, mutant: type[SQLAlchemyStore] = SQLAlchemyStore, total: int = 2, *, two: bool = False
     ) -> None:
-        self.raw = backend.raw()
+        self.raw = backend.raw("s")
         self.raw.flushall()
         gate = {"gate_client": backend.client(db=1)} if two else {}
         self.store = mutant(database(), "s")

@@ -166,6 +166,13 @@ class RedisServer:
         self.kill()
         self.start()
 
+    def follow(self, primary: RedisServer | None) -> None:
+        """Starts it again as a replica of another, or as a primary."""
+        self._config.pop("replicaof", None)
+        if primary is not None:
+            self._config |= {"replicaof": f"{HOST} {primary.port}"}
+        self.restart()
+
     def freeze(self) -> None:
         """SIGSTOP: connections stay open and nobody answers."""
         self.process.send_signal(signal.SIGSTOP)
@@ -209,12 +216,14 @@ class Sentinels:
         name: the service's name.
         servers: their processes.
         addresses: host and port of each.
+        clients: one of each.
     """
 
     def __init__(self, name: str, servers: list[RedisServer]) -> None:
         self.name = name
         self.servers = servers
         self.addresses = [(HOST, server.port) for server in servers]
+        self.clients = [server.client() for server in servers]
 
     def manager(self, **kwargs: Any) -> redis.sentinel.Sentinel:
         """Returns redis-py's Sentinel; `.master_for(sentinels.name)` is a host's client."""
@@ -224,29 +233,34 @@ class Sentinels:
         """Returns redis-py's asyncio Sentinel."""
         return redis.asyncio.sentinel.Sentinel(self.addresses, **kwargs)
 
+    def primary_ports(self) -> set[int]:
+        """Returns the port of the primary by each Sentinel, 0 where one knows none."""
+        addresses: list[Any] = [client.sentinel_get_master_addr_by_name(self.name) for client in self.clients]
+        return {address[1] if address else 0 for address in addresses}
+
     def primary_port(self) -> int:
         """Returns the port of the primary that the Sentinels agree on, or 0."""
-        ports = set()
-        for server in self.servers:
-            address: Any = server.client().sentinel_get_master_addr_by_name(self.name)
-            ports.add(address[1] if address else 0)
+        ports = self.primary_ports()
         return ports.pop() if len(ports) == 1 else 0
 
 
 @contextlib.contextmanager
-def sentinels(primary: RedisServer, *, name: str = "flashsale", down_after: float = 0.5) -> Iterator[Sentinels]:
+def sentinels(
+    primary: RedisServer, *, name: str = "flashsale", down_after: float = 0.5, failover_timeout: float = 2.0
+) -> Iterator[Sentinels]:
     """Runs three Sentinels, quorum 2; returns when each knows the others and every replica of the primary.
 
     Args:
         primary: start its replicas first.
         name: the service's name.
         down_after: seconds of silence after which the primary counts as down.
+        failover_timeout: seconds; an election that failed is tried again after twice as long.
     """
     replicas = primary.client().info("replication")["connected_slaves"]
     file = [
         f"sentinel monitor {name} {HOST} {primary.port} 2",
         f"sentinel down-after-milliseconds {name} {down_after * 1000:.0f}",
-        f"sentinel failover-timeout {name} 2000",
+        f"sentinel failover-timeout {name} {failover_timeout * 1000:.0f}",
     ]
     with contextlib.ExitStack() as stack:
         servers = []
@@ -267,12 +281,14 @@ class Cluster:
     """Three primaries that share the 16384 slots. Made by `cluster()`.
 
     Attributes:
-        nodes: their processes.
+        nodes: their processes, the primaries as laid out at the start.
+        replicas: one of each, in the same order, if there are any.
         url: of the first node.
     """
 
-    def __init__(self, nodes: list[RedisServer]) -> None:
+    def __init__(self, nodes: list[RedisServer], replicas: list[RedisServer]) -> None:
         self.nodes = nodes
+        self.replicas = replicas
         self.url = nodes[0].url
         self._clients: list[redis.cluster.RedisCluster] = []
 
@@ -299,25 +315,51 @@ class Cluster:
 _SLOTS = [(0, 5460), (5461, 10922), (10923, 16383)]
 
 
+def node_id(node: RedisServer) -> str:
+    """Returns the name that a node of a Cluster has for the others."""
+    answer: bytes = node.client().execute_command("CLUSTER", "MYID")
+    return answer.decode()
+
+
 @contextlib.contextmanager
-def cluster(**config: Any) -> Iterator[Cluster]:
-    """Runs three primaries without replicas; returns when each says `cluster_state:ok`."""
-    config = {"cluster_enabled": "yes", "cluster_node_timeout": 2000, **config}
+def cluster(*, replicas: bool = False, **config: Any) -> Iterator[Cluster]:
+    """Runs three primaries; returns when each node says `cluster_state:ok`.
+
+    Args:
+        replicas: each primary has one, in step on return.
+        config: settings of all nodes.
+    """
+    config = {"cluster_enabled": "yes", "cluster_node_timeout": 2000, "repl_diskless_sync_delay": 0, **config}
     with contextlib.ExitStack() as stack:
-        nodes = [stack.enter_context(redis_server(**config)) for _ in _SLOTS]
+        nodes = [stack.enter_context(redis_server(**config)) for _ in range(6 if replicas else 3)]
         clients = [node.client() for node in nodes]
-        for epoch, (client, (low, high)) in enumerate(zip(clients, _SLOTS, strict=True), start=1):
+        for epoch, (client, (low, high)) in enumerate(zip(clients, _SLOTS, strict=False), start=1):
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", epoch)
             client.execute_command("CLUSTER ADDSLOTS", *range(low, high + 1))
-            if client is not clients[0]:
-                client.execute_command("CLUSTER MEET", HOST, nodes[0].port)
+        for client in clients[1:]:
+            client.execute_command("CLUSTER MEET", HOST, nodes[0].port)
+        for primary, client in zip(nodes, clients[3:], strict=False):
+            eventually(lambda primary=primary, client=client: _replicates(client, primary), "a node that knows another")
 
         def is_ready() -> bool:
             states = [client.cluster("INFO") for client in clients]
-            return all(state["cluster_state"] == "ok" and state["cluster_known_nodes"] == "3" for state in states)
+            links = [client.info("replication").get("master_link_status", "up") for client in clients]
+            known = {state["cluster_known_nodes"] for state in states}
+            return (
+                all(state["cluster_state"] == "ok" for state in states)
+                and known == {str(len(nodes))}
+                and (set(links) == {"up"})
+            )
 
-        eventually(is_ready, "a cluster of three")
-        yield stack.enter_context(contextlib.closing(Cluster(nodes)))
+        eventually(is_ready, f"a cluster of {len(nodes)}")
+        yield stack.enter_context(contextlib.closing(Cluster(nodes[:3], nodes[3:])))
+
+
+def _replicates(client: redis.Redis, primary: RedisServer) -> bool:
+    try:
+        return bool(client.execute_command("CLUSTER", "REPLICATE", node_id(primary)))
+    except redis.ResponseError:  # not yet known
+        return False
 
 
 # -- PostgreSQL -----------------------------------------------------------------------------------------------------

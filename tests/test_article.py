@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.helpers import Shop
 
+pytestmark = pytest.mark.one_server
+
 SCRIPT = """\
 local n = tonumber(ARGV[1])
 if not n or n == 0 then

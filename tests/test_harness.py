@@ -137,6 +137,7 @@ def test_the_proxy_leaves_no_listener_behind(redis_server: servers.RedisServer) 
 # -- servers --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_server
 async def test_clients_of_a_backend_share_their_data(backend: Backend) -> None:
     assert backend.client().set("key", "value")
     async with backend.aclient() as aclient:
@@ -144,6 +145,7 @@ async def test_clients_of_a_backend_share_their_data(backend: Backend) -> None:
     assert backend.raw().get("key") == b"value"
 
 
+@pytest.mark.one_server
 def test_a_snapshot_sees_every_change(backend: Backend) -> None:
     raw = backend.raw()
     steps = [

@@ -417,7 +417,7 @@ async def test_the_gate_follows(shop: Shop, two: bool) -> None:
         await sale.buy("phone", "ann", order_id=f"p-{n}")
         await sale.buy("case", "ann", order_id=f"c-{n}")
     await work(shop, sale)
-    shop.raw.flushall()
+    shop.backend.flush()
     await syncer.rebuild()
     state = await sale.gate.state("case")
     assert (state.count, state.access, state.remaining, state.started) == (10, 4, 6, True)

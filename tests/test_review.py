@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.helpers import Shop
 
 
+@pytest.mark.one_server
 async def test_goods_that_the_layout_has_no_keys_for_are_buried_alone(shop: Shop) -> None:
     store = await shop.store(Goods("phone", 10))
     sale = shop.sale(store=store, keys=PlainKeys())

@@ -400,6 +400,7 @@ def settings_of(client: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.one_server
 async def test_the_hosts_client_is_left_as_it_was(shop: Shop) -> None:
     client = shop.client(socket_timeout=7, client_name="host")
     before = settings_of(client)

@@ -159,6 +159,7 @@ async def test_a_sale_that_is_not_over_is_not_purged(shop: Shop, why: str) -> No
 # -- the end --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_server  # that has the neighbours
 @pytest.mark.parametrize("two", [False, True], ids=["one Redis", "two Redis"])
 @each_backend
 async def test_a_purge_removes_every_key_of_the_sale_and_no_other(shop: Shop, two: bool) -> None:
@@ -187,6 +188,7 @@ async def test_a_purge_removes_every_key_of_the_sale_and_no_other(shop: Shop, tw
         await syncer.purge()
 
 
+@pytest.mark.one_server
 @each_backend
 async def test_the_articles_keys_are_purged_as_well(shop: Shop) -> None:
     keys = PlainKeys()
@@ -284,6 +286,7 @@ async def test_forgetting_asks_nobody(shop: Shop) -> None:
 # -- two sales ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_server
 @each_backend
 async def test_two_sales_with_the_same_order_ids_do_not_disturb_each_other(shop: Shop) -> None:
     """One Redis, one database, the same goods and the same ids in both."""
