@@ -36,6 +36,11 @@ class Host(Shop):
         self._opened.append(Part(client, self._threads))
         return client
 
+    @property
+    def stores(self) -> Any:
+        """The module `stores` of this face."""
+        return importlib.import_module(f"{self.face.__name__}.stores")
+
     def connect(self, port: int, **settings: Any) -> Any:
         """Returns a plain client."""
         return self.keep(self.redis.Redis(host=HOST, port=port, **settings))
@@ -58,8 +63,7 @@ class Host(Shop):
 
     async def books(self, name: str, *goods: Goods) -> Part:
         """Returns the store of this sale, in one file with the others."""
-        stores = importlib.import_module(f"{self.face.__name__}.stores")
-        store = Part(self.keep(stores.SQLAlchemyStore(f"sqlite:///{self.database}", name)), self._threads)
+        store = Part(self.keep(self.stores.SQLAlchemyStore(f"sqlite:///{self.database}", name)), self._threads)
         await store.create_all()
         for each in goods:
             await store.put_goods(each)

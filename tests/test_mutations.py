@@ -109,9 +109,11 @@ def test_machine_misses_the_mechanism_of_a_script(mutation, backend, monkeypatch
 class NoGuard(SQLAlchemyStore):
     """UPDATE goods SET booked = booked + n, whatever was granted."""
 
+    def unguarded(self, goods_id, units):
+        return update(GOODS).where(self._is_goods(goods_id)).values(booked=GOODS.c.booked + units)
+
     def _take(self, connection, goods_id, units):
-        booked = update(GOODS).where(self._is_goods(goods_id)).values(booked=GOODS.c.booked + units)
-        return connection.execute(booked).rowcount > 0
+        return connection.execute(NoGuard.unguarded(self, goods_id, units)).rowcount > 0
 
 
 class NoTombstone(SQLAlchemyStore):
