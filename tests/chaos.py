@@ -1,6 +1,7 @@
 """One sale in which everything breaks, and the proof that nobody lost an order and no unit was sold twice.
 
     python -m tests.chaos --orders 20000 --worker-kills 200 --redis-kills 50 --cut-replies 500 --seed 1
+    python -m tests.chaos --orders 20000 --worker-kills 200 --redis-kills 50 --elections 20 --cut-replies 500
 
 Buyers' hosts reach a Redis with an append-only file through a proxy that cuts replies; they ask again, with the same
 order id, until they are answered. Redis and the workers are killed with SIGKILL while orders are on their way and
@@ -28,8 +29,8 @@ from flashsale import Goods, Order
 from flashsale.stores import SQLAlchemyStore
 from tests import servers
 from tests.books import Purchase, prove
-from tests.proxy import FaultProxy
-from tests.turmoil import GOODS, HOLD, PER_BUYER, PLANS, SALE, Chaos, Crew, Options, Report
+from tests.stages import Alone, alone, watched
+from tests.turmoil import DOWN_AFTER, GOODS, HOLD, PER_BUYER, PLANS, SALE, Chaos, Crew, Options, Report
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -76,25 +77,21 @@ def play(options: Options, database_url: str, say: Callable[[str], None] = lambd
             store.put_goods(entry)
         with store._begin() as connection:
             connection.exec_driver_sql(SLOW)
-        server = stack.enter_context(
-            # no rewriting: its child process would outlive the server that we kill
-            servers.redis_server(aof=True, appendfsync=options.appendfsync, auto_aof_rewrite_percentage=0)
-        )
-        proxy = stack.enter_context(FaultProxy(server.port))
-        crew = Crew(folder, server.url, database_url)
+        stage: Alone
+        if options.elections:
+            stage = stack.enter_context(watched(down_after=DOWN_AFTER, appendfsync=options.appendfsync))
+        else:
+            stage = stack.enter_context(alone(appendfsync=options.appendfsync))
+        crew = Crew(folder, stage.arguments, database_url)
         stack.callback(crew.close)
-        chaos = Chaos(options, purchases, server=server, proxy=proxy, crew=crew, database_url=database_url, say=say)
+        chaos = Chaos(options, purchases, stage=stage, crew=crew, database_url=database_url, say=say)
         report = chaos.report
         asyncio.run(_within(options.seconds + 150, chaos.run()))
         report.wrong += crew.close()
         say("asking buyers, Redis and database")
-        report.books = prove(purchases, server.client(), store, SALE)
+        report.books = prove(purchases, stage.primary.client(), store, SALE)
         report.wrong += report.books.wrong
-    for wish in ("worker_kills", "redis_kills"):
-        if getattr(report, wish) < getattr(options, wish):
-            report.wrong.append(f"only {getattr(report, wish)} of {getattr(options, wish)} {wish}")
-    if report.replies_cut < options.cut_replies:
-        report.wrong.append(f"only {report.replies_cut} of {options.cut_replies} replies were cut")
+    report.wrong += report.shortfall(options)
     report.seconds = time.monotonic() - began
     return report
 
@@ -140,6 +137,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--orders", type=int, default=wish.orders, metavar="N", help=f"to be accepted, about ({wish.orders})")
     add("--worker-kills", type=int, default=wish.worker_kills, metavar="N", help=f"({wish.worker_kills})")
     add("--redis-kills", type=int, default=wish.redis_kills, metavar="N", help=f"({wish.redis_kills})")
+    add(
+        "--elections",
+        type=int,
+        default=wish.elections,
+        metavar="N",
+        help="with any, Redis is a primary and two replicas behind three Sentinels, and buyers are told ACCEPTED when "
+        f"a replica has their order ({wish.elections})",
+    )
     add("--cut-replies", type=int, default=wish.cut_replies, metavar="N", help=f"({wish.cut_replies})")
     add("--seed", type=int, default=wish.seed, metavar="N", help=f"of all that is random ({wish.seed})")
     add("--seconds", type=float, default=wish.seconds, metavar="S", help=f"of selling, at most ({wish.seconds:g})")
@@ -151,7 +156,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"may then lose orders, as the operator chose ({wish.appendfsync})",
     )
     options = Options(**vars(parser.parse_args(argv)))
-    if options.orders < 20 or min(options.worker_kills, options.redis_kills, options.cut_replies) < 0:
+    if (
+        options.orders < 20
+        or min(options.worker_kills, options.redis_kills, options.elections, options.cut_replies) < 0
+    ):
         parser.error("at least 20 orders, and no count below 0")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # what was started is ended

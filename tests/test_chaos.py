@@ -18,6 +18,14 @@ def test_nothing_is_lost_or_sold_twice(fresh_postgres_url: str) -> None:
     assert report.orphaning  # some workers died with orders in hand
 
 
+def test_elections_lose_nothing_that_was_replicated(fresh_postgres_url: str) -> None:
+    options = Options(orders=300, worker_kills=2, redis_kills=1, elections=1, cut_replies=10, seed=1, seconds=60)
+    report = play(options, fresh_postgres_url, print)
+    print(report.table())
+    assert report.wrong == []
+    assert report.retries
+
+
 def test_the_proof_notices_an_order_that_is_booked_twice(
     fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

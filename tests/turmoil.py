@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import statistics
@@ -16,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 import redis
 import redis.asyncio
 
-from flashsale import Keys, NotExecuted, NotPersisted, OutcomeUnknown, StoreError, aio
+from flashsale import Durability, Keys, NotExecuted, NotPersisted, Outcome, OutcomeUnknown, Receipt, StoreError, aio
 from flashsale.aio.stores import SQLAlchemyStore as AsyncStore
-from tests import servers
 from tests.books import Books, Purchase
-from tests.proxy import FaultProxy
+from tests.stages import Alone, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -35,6 +35,7 @@ BUYERS = 4  # that each host serves at once
 WORKERS = 4
 BATCH = 10  # orders of one transaction: small, so that a worker is seldom between two
 LEASE = 1.0  # seconds
+DOWN_AFTER = 1.0  # seconds of silence until the Sentinels elect another primary
 DELAY = 0.05  # seconds after its order, at most, that Redis is killed
 IN_HAND = 0.02  # seconds after orders were seen to be claimed, at most, that a worker is killed
 
@@ -54,6 +55,7 @@ class Options:
     orders: int = 20_000
     worker_kills: int = 200
     redis_kills: int = 50
+    elections: int = 0  # with any, Redis is three servers behind Sentinels, and orders are `replicated`
     cut_replies: int = 500
     seed: int = 1
     seconds: float = 480.0  # of selling; what is still due then does not happen, and the report says so
@@ -66,6 +68,7 @@ class Report:
 
     worker_kills: int = 0
     redis_kills: int = 0
+    elections: int = 0
     replies_cut: int = 0
     retries: int = 0  # by the callers; the library makes one of its own before
     orphaning: int = 0  # worker kills that left claimed orders behind
@@ -74,7 +77,10 @@ class Report:
     looks: int = 0  # at the stock, while the sale ran
     seconds: float = 0.0
     worker_recoveries: list[float] = field(default_factory=list)
+    disturbed_recoveries: list[float] = field(default_factory=list)  # of workers, while Redis was away as well
     redis_recoveries: list[float] = field(default_factory=list)
+    election_recoveries: list[float] = field(default_factory=list)
+    named: list[float] = field(default_factory=list)  # seconds from such a kill until a Sentinel named another primary
     books: Books | None = None
     wrong: list[str] = field(default_factory=list)
 
@@ -87,8 +93,12 @@ class Report:
             ("kill -9 of workers", self.worker_kills),
             ("  that left claims behind", f"{self.orphaning} ({self.orphans} orders)"),
             ("  until those were in the database", _spread(self.worker_recoveries)),
-            ("kill -9 of Redis", self.redis_kills),
-            ("  until a caller was answered", _spread(self.redis_recoveries)),
+            ("  the same, Redis away meanwhile", _spread(self.disturbed_recoveries)),
+            ("kill -9 of Redis, which comes back", self.redis_kills),
+            ("  until an order was answered", _spread(self.redis_recoveries)),
+            ("elections", self.elections),
+            ("  until a Sentinel named another", _spread(self.named)),
+            ("  until an order was answered", _spread(self.election_recoveries)),
             ("replies cut", self.replies_cut),
             ("calls repeated by callers", self.retries),
             ("dead letters requeued", self.dead),
@@ -105,6 +115,16 @@ class Report:
         ]
         return "\n".join(f"{name:<38}{value!s:>12}" for name, value in rows)
 
+    def shortfall(self, options: Options) -> list[str]:
+        """Returns what was wished for and did not happen."""
+        counts = {
+            "worker kills": (self.worker_kills, options.worker_kills),
+            "Redis kills": (self.redis_kills, options.redis_kills),
+            "elections": (self.elections, options.elections),
+            "cut replies": (self.replies_cut, options.cut_replies),
+        }
+        return [f"only {did} of {wish} {what}" for what, (did, wish) in counts.items() if did < wish]
+
 
 def _spread(seconds: Sequence[float]) -> str:
     if not seconds:
@@ -118,20 +138,17 @@ def _spread(seconds: Sequence[float]) -> str:
 class Crew:
     """Processes of the command `flashsale`; each is ended by its own pid, at the latest when the context is left."""
 
-    def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
+    def __init__(self, folder: Path, redis: Sequence[str], database_url: str) -> None:
         self._folder = folder
-        self._environment = {
-            **os.environ,
-            "FLASHSALE_REDIS_URL": redis_url,
-            "FLASHSALE_DATABASE_URL": database_url,
-        }
+        self._command = [sys.executable, "-m", "tests.hands", *redis, "--"]
+        self._environment = {**os.environ, "FLASHSALE_DATABASE_URL": database_url}
         self._logs: dict[subprocess.Popen[bytes], Path] = {}
         self._ready: set[subprocess.Popen[bytes]] = set()
         self._killed: set[subprocess.Popen[bytes]] = set()
 
     def start(self, name: str, *options: str) -> subprocess.Popen[bytes]:
         path = self._folder / f"{name}-{len(self._logs)}.log"
-        command = [sys.executable, "-m", "flashsale", name, "--sale", SALE, *options]
+        command = [*self._command, name, "--sale", SALE, *options]
         with path.open("wb") as log:  # in a session of its own: Ctrl-C is for us, who end it
             process = subprocess.Popen(
                 command,
@@ -185,8 +202,7 @@ class Chaos:
 
     Args:
         options: how much is to happen.
-        server: the Redis to be killed.
-        proxy: in front of it.
+        stage: the Redis to be killed.
         crew: runs workers and syncer.
         database_url: SQLAlchemy URL, with the tables and the goods.
         say: is told of the progress.
@@ -197,8 +213,7 @@ class Chaos:
         options: Options,
         purchases: Sequence[Purchase],
         *,
-        server: servers.RedisServer,
-        proxy: FaultProxy,
+        stage: Alone,
         crew: Crew,
         database_url: str,
         say: Callable[[str], None],
@@ -206,8 +221,7 @@ class Chaos:
         self.report = Report()
         self._options = options
         self._purchases = purchases
-        self._server = server
-        self._proxy = proxy
+        self._stage = stage
         self._crew = crew
         self._database_url = database_url
         self._say = say
@@ -216,19 +230,23 @@ class Chaos:
         self._hosts: list[aio.FlashSale] = []
         self._workers: list[subprocess.Popen[bytes]] = []
         self._redis_lock = asyncio.Lock()
-        self._redis_killed_at: float | None = None  # monotonic seconds; set until a caller is answered again
+        self._outages: list[float] = []  # monotonic seconds: when Redis was whole again; the last may be infinite
+        self._outage: tuple[float, list[float]] | None = None  # when Redis was killed, and where the seconds are noted
+        self._deaths: list[float] = []  # of workers, monotonic seconds
         self._served = 0
         self._raw: redis.asyncio.Redis
 
     async def run(self) -> None:
         """Sells, breaks, mends and drains."""
         async with contextlib.AsyncExitStack() as stack:
-            self._raw = await stack.enter_async_context(self._server.aclient(socket_timeout=5))
+            self._raw = await stack.enter_async_context(self._stage.watch_client())
+            durability = Durability.REPLICATED if self._options.elections else Durability.ACCEPTED
             store = await stack.enter_async_context(AsyncStore(self._database_url, SALE))
             for _ in range(HOSTS):
-                client = redis.asyncio.Redis(host=servers.HOST, port=self._proxy.port, socket_timeout=5)
-                await stack.enter_async_context(client)
-                self._hosts.append(await stack.enter_async_context(aio.FlashSale(client, SALE, store=store)))
+                client = await stack.enter_async_context(self._stage.host_client())
+                # on both: with one, the Sentinels may promote the other, which has not the order
+                sale = aio.FlashSale(client, SALE, store=store, durability=durability, replicas=2)
+                self._hosts.append(await stack.enter_async_context(sale))
             self._crew.start("syncer", "--interval", "0.2")
             for _ in range(WORKERS):
                 self._start_worker()
@@ -237,11 +255,13 @@ class Chaos:
             try:
                 await self._sell()
                 await self._drain()
+                await self._stage.whole()
             finally:
                 watch.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watch
-        self.report.replies_cut = self._proxy.tripped
+        self.report.replies_cut = self._stage.tripped
+        self.report.named = self._stage.named if isinstance(self._stage, Watched) else []
 
     async def _is_loaded(self) -> bool:
         return all([await self._raw.exists(self._keys.count(goods_id)) for goods_id in GOODS])
@@ -301,17 +321,27 @@ class Chaos:
     async def _answer(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Asks again until there is an answer, as a host does."""
         while True:
+            asked_at = time.monotonic()
             try:
                 answer = await ask()
-                if self._redis_killed_at is not None:
-                    self.report.redis_recoveries.append(time.monotonic() - self._redis_killed_at)
-                    self._redis_killed_at = None
-                return answer
+                if not isinstance(answer, Receipt):
+                    return answer
+                if answer.outcome is not Outcome.UNCERTAIN:
+                    self._answered(asked_at)
+                    return answer
+                self.report.retries += 1
             except NotPersisted:  # paid before the worker came: no fault
                 pass
             except (NotExecuted, OutcomeUnknown, StoreError):
                 self.report.retries += 1
             await asyncio.sleep(self._chance.uniform(0.02, 0.1))
+
+    def _answered(self, asked_at: float) -> None:
+        """An order that was asked for when Redis was dead already has an answer: this outage is over."""
+        if self._outage is not None and asked_at > self._outage[0]:
+            killed_at, seconds = self._outage
+            self._outage = None
+            seconds.append(time.monotonic() - killed_at)
 
     # -- faults -----------------------------------------------------------------------------------------------------
 
@@ -322,6 +352,7 @@ class Chaos:
         for count, fault in (
             (self._options.worker_kills, self._kill_worker),
             (self._options.redis_kills, self._kill_redis),
+            (self._options.elections, self._elect),
         ):
             for _ in range(count):
                 due.setdefault(self._chance.randrange(last), []).append(fault)
@@ -335,7 +366,7 @@ class Chaos:
 
     def _cut(self, times: int, *, half: bool) -> Callable[[asyncio.TaskGroup], Awaitable[None]]:
         async def cut(_: asyncio.TaskGroup) -> None:
-            (self._proxy.half_reply if half else self._proxy.cut_reply)(b"EVALSHA", times=times)
+            self._stage.cut(b"EVALSHA", times, half=half)
 
         return cut
 
@@ -353,6 +384,7 @@ class Chaos:
                     await asyncio.sleep(0.001)
         await asyncio.sleep(delay)
         killed_at = time.monotonic()
+        self._deaths.append(killed_at)
         self._crew.kill(victim)
         self.report.worker_kills += 1
         self._start_worker()
@@ -366,37 +398,71 @@ class Chaos:
         self._workers.append(self._crew.start("worker", "--batch", str(BATCH), "--lease", str(LEASE)))
 
     async def _time_recovery(self, killed_at: float) -> None:
-        """Follows what was claimed when a worker died until it is gone; claimed once more, it was the dead one's."""
+        """Follows what was claimed when a worker died until it is gone; claimed once more, it was the dead one's.
+
+        If the one who claimed it dies as well, its time counts from then on.
+        """
         claimed = await self._read(lambda: self._raw.hgetall(self._keys.claimed))
-        left = {delivery: entry.split(b"|", 2)[1] for delivery, entry in claimed.items()}
+        left = {delivery: (entry.split(b"|", 2)[1], killed_at) for delivery, entry in claimed.items()}
         orphans: set[bytes] = set()
+        longest = 0.0
         while left:
             await asyncio.sleep(0.02)
             names = list(left)
             entries = await self._read(lambda names=names: self._raw.hmget(self._keys.claimed, names))
+            now = time.monotonic()
             for delivery, entry in zip(names, entries, strict=True):
+                lease, since = left[delivery]
                 if entry is None:
                     del left[delivery]
-                elif entry.split(b"|", 2)[1] != left[delivery]:
+                    if delivery in orphans:
+                        longest = max(longest, now - since)
+                elif entry.split(b"|", 2)[1] != lease:
+                    died_since = max((death for death in self._deaths if death < now), default=since)
+                    left[delivery] = entry.split(b"|", 2)[1], died_since if delivery in orphans else since
                     orphans.add(delivery)
         if orphans:
-            self.report.worker_recoveries.append(time.monotonic() - killed_at)
+            disturbed = any(end > killed_at for end in self._outages)
+            (self.report.disturbed_recoveries if disturbed else self.report.worker_recoveries).append(longest)
             self.report.orphaning += 1
             self.report.orphans += len(orphans)
 
     async def _kill_redis(self, group: asyncio.TaskGroup) -> None:
-        group.create_task(self._kill_and_restart_redis(self._chance.uniform(0.0, DELAY), self._chance.uniform(0, 0.3)))
+        down = self._chance.uniform(0, 0.3)
 
-    async def _kill_and_restart_redis(self, delay: float, down: float) -> None:
-        async with self._redis_lock:
-            await asyncio.sleep(delay)
-            killed_at = time.monotonic()
-            self._server.kill()
-            await asyncio.sleep(down)
-            await asyncio.to_thread(self._server.start)
+        async def restart() -> None:
+            await self._stage.restart(down)
             self.report.redis_kills += 1
-            self._redis_killed_at = killed_at
-        self._progress()
+
+        await self._strike(group, restart, self.report.redis_recoveries)
+
+    async def _elect(self, group: asyncio.TaskGroup) -> None:
+        async def elect() -> None:
+            assert isinstance(self._stage, Watched)
+            await self._stage.elect()
+            self.report.elections += 1
+
+        await self._strike(group, elect, self.report.election_recoveries)
+
+    async def _strike(
+        self, group: asyncio.TaskGroup, outage: Callable[[], Awaitable[None]], seconds: list[float]
+    ) -> None:
+        """Lets Redis die in a moment, when the outage before is over; `replicated` outlives one loss, not two."""
+        await self._until(lambda: not self._redis_lock.locked(), "Redis is whole again")
+        await self._redis_lock.acquire()
+
+        async def strike(delay: float) -> None:
+            try:
+                await asyncio.sleep(delay)
+                self._outage = time.monotonic(), seconds
+                self._outages.append(math.inf)
+                await outage()
+                self._outages[-1] = time.monotonic()
+            finally:
+                self._redis_lock.release()
+            self._progress()
+
+        group.create_task(strike(self._chance.uniform(0.0, DELAY)))
 
     # -- watching ---------------------------------------------------------------------------------------------------
 
@@ -450,5 +516,5 @@ class Chaos:
         report = self.report
         self._say(
             f"{self._served} of {len(self._purchases)} orders, {report.worker_kills} workers and {report.redis_kills} "
-            f"Redis killed, {self._proxy.tripped} replies cut, {report.retries} retries"
+            f"Redis killed, {report.elections} elections, {self._stage.tripped} replies cut, {report.retries} retries"
         )
