@@ -14,7 +14,7 @@ import flashsale.aio
 from flashsale import Goods, NotExecuted, OrderState, OutcomeUnknown
 from flashsale.keys import PlainKeys
 from tests import servers
-from tests.helpers import eventually, until
+from tests.helpers import until
 from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
@@ -212,33 +212,6 @@ async def test_a_dead_node_and_its_return(host: Host, cluster: servers.Cluster) 
     await asyncio.to_thread(cluster.nodes[2].start)
     receipt = await served(dead, "o-1")
     assert (receipt.accepted, host.booked(on(cluster, 2))) == (True, 2)
-
-
-async def test_a_replica_takes_over(host: Host) -> None:
-    with servers.cluster() as cluster, servers.redis_server(cluster_enabled="yes") as replica:
-        raw = replica.client()
-        raw.execute_command("CLUSTER", "MEET", servers.HOST, cluster.nodes[0].port)
-        primary = cluster.nodes[2]
-        node_id = primary.client().execute_command("CLUSTER", "MYID").decode()
-        eventually(lambda: _replicates(raw, node_id), "a replica")
-        eventually(lambda: raw.info("replication").get("master_link_status") == "up", "a replica in step")
-        eventually(lambda: raw.cluster("INFO")["cluster_state"] == "ok", "a replica that knows the slots")
-        name = on(cluster, 2)
-        sale = await host.opened(connect(host, cluster), 3, name=name)
-        assert (await sale.buy("phone", "ann")).accepted
-        assert primary.client().wait(1, 10_000) == 1
-        primary.kill()
-        raw.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
-        receipts = [await served(sale, f"o-{number}") for number in range(3)]
-        assert [receipt.accepted for receipt in receipts] == [True, True, False]
-        assert raw.hget(f"flashsale:{{{name}}}:phone:stock", "Booked") == b"3"
-
-
-def _replicates(client: redis.Redis, node_id: str) -> bool:
-    try:
-        return bool(client.execute_command("CLUSTER", "REPLICATE", node_id))
-    except redis.ResponseError:  # not yet known
-        return False
 
 
 async def test_a_slot_that_moves(host: Host, cluster: servers.Cluster) -> None:
