@@ -10,8 +10,10 @@ from redis import exceptions
 from flashsale.errors import CorruptState, FlashSaleError, NotExecuted, OutcomeUnknown
 
 # What redis-py raises; a host's own exception (a task's time limit) is not ours to translate. A name of a host that
-# cannot be one is a UnicodeError.
-FAILURES: Final = (exceptions.RedisError, OSError, UnicodeError)
+# cannot be one is a UnicodeError, a connection that the other side has closed is on uvloop a RuntimeError; every other
+# RuntimeError is raised as it is.
+FAILURES: Final = (exceptions.RedisError, OSError, UnicodeError, RuntimeError)
+_CLOSED: Final = "the handler is closed"  # uvloop's words
 
 # What a server answers when it refused before the first write; Redis 6.2 wraps what a script's first write was told.
 _REFUSED: Final = re.compile(
@@ -40,11 +42,13 @@ _STALE: Final = frozenset({"CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOAUTH", "RE
 
 def unsent(error: Exception) -> NotExecuted:
     """Returns our error for one that came before the send."""
+    _pass_on(error)
     return NotExecuted(f"no connection to Redis: {type(error).__name__}", reason=_word(error))
 
 
 def sent(error: Exception) -> FlashSaleError:
     """Returns our error for one that came after the send. A server's text is not quoted: it may hold arguments."""
+    _pass_on(error)
     if word := _word(error):
         return NotExecuted(f"Redis refused: {word}", reason=word)
     if not isinstance(error, exceptions.ResponseError):
@@ -52,6 +56,11 @@ def sent(error: Exception) -> FlashSaleError:
     if _CORRUPT.search(str(error)):
         return CorruptState("a key has the wrong type")
     return OutcomeUnknown(f"Redis answered with an error: {type(error).__name__}")
+
+
+def _pass_on(error: Exception) -> None:
+    if isinstance(error, RuntimeError) and _CLOSED not in str(error):
+        raise error
 
 
 def is_stale(error: FlashSaleError) -> bool:

@@ -1,0 +1,59 @@
+"""On uvloop a connection that has ended says so with a RuntimeError: to a caller it is like any other lost one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis.asyncio
+import uvloop
+
+from flashsale import NotExecuted, OutcomeUnknown, aio
+
+LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+
+
+def ending_with(monkeypatch: pytest.MonkeyPatch, url: str, new_loop: Any, when: str) -> BaseException:
+    """Returns what a caller gets whose connection has ended just before `when`, and asserts that the next call works."""
+    real = getattr(redis.asyncio.Connection, when)
+    armed = False
+
+    async def ended(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal armed
+        if armed:
+            armed = False
+            self._writer.transport.abort()
+            await asyncio.sleep(0.01)
+        return await real(self, *args, **kwargs)
+
+    async def play() -> BaseException:
+        nonlocal armed
+        async with redis.asyncio.Redis.from_url(url) as client, aio.Inventory(client, "spring") as inventory:
+            await inventory.preload("phone", 5)
+            armed = True
+            with pytest.raises((NotExecuted, OutcomeUnknown)) as failed:
+                await inventory.deduct("phone")
+            assert await inventory.deduct("phone") == 1
+            return failed.value
+
+    monkeypatch.setattr(redis.asyncio.Connection, when, ended)
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(play())
+
+
+@LOOPS
+def test_a_connection_that_ends_before_the_send(redis_url: str, monkeypatch: pytest.MonkeyPatch, new_loop: Any) -> None:
+    failure = ending_with(monkeypatch, redis_url, new_loop, "send_packed_command")
+    assert isinstance(failure.__cause__, RuntimeError) == (new_loop is uvloop.new_event_loop)
+
+
+async def test_any_other_runtime_error_is_the_hosts(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wrong_loop(*_: Any, **__: Any) -> None:
+        raise RuntimeError("got Future attached to a different loop")
+
+    async with redis.asyncio.Redis.from_url(redis_url) as client, aio.Inventory(client, "spring") as inventory:
+        await inventory.preload("phone", 5)
+        monkeypatch.setattr(redis.asyncio.Connection, "send_packed_command", wrong_loop)
+        with pytest.raises(RuntimeError, match="different loop"):
+            await inventory.deduct("phone")
