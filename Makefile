@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test bench lint sync clean
+.PHONY: help demo test bench soak fuzz lint sync clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -29,6 +29,12 @@ test: $(VENV)/.dev ## everything CI runs: generated code, lint, types, tests
 bench: $(VENV)/.bench ## measure beside the obvious code; writes docs/benchmarks.md
 	@$(BIN)/python -c 'import arq' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps arq
 	@$(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/.dev $(VENV)/.bench ## serve for 20 minutes while things break; writes docs/soak.md
+	@$(BIN)/python -m tests.soak $(ARGS)
+
+fuzz: $(VENV)/.dev ## throw bytes at parsers and scripts, guided by coverage
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(VENV)/.dev ## fix and format what can be fixed, then check types
 	@$(BIN)/ruff check --fix .

@@ -15,7 +15,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from tests import servers
+from tests import acl, servers
 from tests.helpers import Shop
 from tests.hosts import Host
 
@@ -95,9 +95,15 @@ class Backend:
         self._server = server
         self._cluster = cluster
         self._clients: list[Any] = []
+        if server is not None:
+            for command in acl.users(more=acl.HOST):
+                server.client().execute_command(*command)
 
     def client(self, **kwargs: Any) -> Any:
-        """Returns a new client as a host would make it, closed after the test."""
+        """Returns a new client as a host would make it, closed after the test.
+
+        On the real server it is the user that docs/operating.md names.
+        """
         kwargs.setdefault("decode_responses", self.decode)
         client: Any
         if self._server is None:
@@ -105,7 +111,7 @@ class Backend:
         elif self._cluster and not kwargs.get("db"):
             client = redis.RedisCluster(host=servers.HOST, port=self._cluster.nodes[0].port, **kwargs)
         else:
-            client = redis.Redis(host=servers.HOST, port=self._server.port, **kwargs)
+            client = redis.Redis(host=servers.HOST, port=self._server.port, **(acl.LIBRARY | kwargs))
         self._clients.append(client)
         return client
 
@@ -116,15 +122,15 @@ class Backend:
             return fakeredis.FakeAsyncRedis(server=self._fake, **kwargs)
         if self._cluster and not kwargs.get("db"):
             return redis.asyncio.RedisCluster(host=servers.HOST, port=self._cluster.nodes[0].port, **kwargs)
-        return redis.asyncio.Redis(host=servers.HOST, port=self._server.port, **kwargs)
+        return redis.asyncio.Redis(host=servers.HOST, port=self._server.port, **(acl.LIBRARY | kwargs))
 
     def raw(self, sale: str = "spring") -> redis.Redis:
-        """Returns a client with bytes replies, to look at the keys of a sale and to set them up.
+        """Returns a client with bytes replies that may do anything, to look at the keys of a sale and to set them up.
 
         In a Cluster it leads to the node that has the sale, as an operator's would.
         """
         if self._cluster is None:
-            return self.client(decode_responses=False)
+            return self._admin()
         return self._cluster.node_of(f"{{{sale}}}").client()
 
     def flush(self) -> None:
@@ -132,7 +138,10 @@ class Backend:
         if self._cluster is not None:
             for node in self._cluster.nodes:
                 node.client().flushall()
-        self.client(db=1).flushall()
+        self._admin(db=1).flushall()
+
+    def _admin(self, **kwargs: Any) -> redis.Redis:
+        return self.client(decode_responses=False, username=None, password=None, **kwargs)
 
     def close(self) -> None:
         for client in self._clients:

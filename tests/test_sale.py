@@ -325,7 +325,7 @@ async def test_the_stock_of_one_redis_survives_the_loss_of_the_other(shop: Shop)
     """Whoever asks again with his id is answered, though the gate is gone."""
     sale = await two_redis(shop)
     await sale.buy("phone", "ann", order_id="o-1")
-    shop.backend.client(db=1).flushdb()
+    shop.backend.client(db=1, username=None, password=None).flushdb()
     assert (await sale.buy("phone", "ann", order_id="o-1")).replayed
     with pytest.raises(UnknownGoods):
         await sale.buy("phone", "ann")
@@ -424,7 +424,7 @@ async def test_after_close_the_hosts_client_still_works(shop: Shop) -> None:
         opened = shop.part(part, client, "spring")
         await opened.load_scripts() if part in {"Gate", "Inventory"} else None
         await opened.close()
-        answer = client.set("host", part)
+        answer = client.set("flashsale:{host}:key", part)
         assert await answer if shop.is_async else answer
 
 

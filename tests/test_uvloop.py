@@ -15,7 +15,7 @@ LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_
 
 
 def ending_with(monkeypatch: pytest.MonkeyPatch, url: str, new_loop: Any, when: str) -> BaseException:
-    """Returns what a caller gets whose connection has ended just before `when`, and asserts that the next call works."""
+    """Returns what a caller gets whose connection ended just before `when`; asserts that the next call works."""
     real = getattr(redis.asyncio.Connection, when)
     armed = False
 

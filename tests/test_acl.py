@@ -1,0 +1,155 @@
+"""The users of docs/operating.md can do what they must, and nothing else. The whole suite runs as the first one."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+import flashsale
+from flashsale import FlashSale, Goods, NotExecuted, OrderState, OutcomeUnknown, Syncer, UnknownGoods, Worker
+from flashsale.lua import SCRIPTS
+from flashsale.stores import SQLAlchemyStore
+from tests import acl, servers
+from tests.helpers import snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOURCES = Path(flashsale.__file__).parent
+CONNECTION = {"PING", "SELECT", "EVAL", "EVALSHA", "SCRIPT|LOAD"}  # of redis-py's connections, and of our link
+ELSEWHERE = {"CLUSTER|SLOTS", "ASKING", "WAIT", "WAITAOF", "CLIENT|SETNAME"}  # the page adds them where they are needed
+BUYING = {"ack", "enter", "gate_state", "hold", "leave", "reserve", "settle"}  # scripts of a shop's web process
+
+
+def of_scripts(names: set[str]) -> set[str]:
+    return {call for name in names for call in re.findall(r'redis\.p?call\("(\w+)"', SCRIPTS[name].text)}
+
+
+@pytest.fixture
+def server() -> Iterator[servers.RedisServer]:
+    """A Redis with the users of the page, as they stand there."""
+    with servers.redis_server() as server:
+        for command in acl.users():
+            server.client().execute_command(*command)
+        yield server
+
+
+def test_the_page_allows_what_the_sources_call_and_nothing_else() -> None:
+    plain = {
+        name
+        for path in (SOURCES / "aio").glob("*.py")
+        for name in re.findall(r'\bcommand\(\s*"([A-Z]+)"', path.read_text())
+    }
+    assert plain >= {"HMGET", "LRANGE", "BLPOP"}  # the pattern still finds them
+    assert acl.allowed("flashsale") == of_scripts(set(SCRIPTS)) | plain | CONNECTION
+
+
+def test_a_shop_may_do_less() -> None:
+    assert acl.allowed("shop") == of_scripts(BUYING) | {"INFO"} | CONNECTION
+    assert acl.allowed("shop") < acl.allowed("flashsale")
+
+
+def test_a_shop_buys_pays_and_cancels(server: servers.RedisServer, tmp_path: Path) -> None:
+    with (
+        SQLAlchemyStore(f"sqlite:///{tmp_path}/shop.db", "nov11") as store,
+        FlashSale(server.client(**acl.LIBRARY), "nov11", store=store) as back,
+        FlashSale(server.client(**acl.SHOP), "nov11", store=store, durability="persisted") as front,
+    ):
+        store.create_all()
+        store.put_goods(Goods("phone", 3, opens_at=1.0, per_buyer=1, hold=60.0))
+        Syncer(back).run_once()
+        assert front.buy("phone", "ann", order_id="o-1").accepted
+        assert not front.buy("phone", "ann").accepted
+        basket = front.buy_basket("bob", [("phone", 1)], basket_id="b-1")
+        assert basket.accepted
+        assert front.confirm("o-1") is OrderState.CONFIRMED
+        assert front.extend_hold(basket.receipts[0].order_id, 60)
+        assert front.cancel("o-1") is OrderState.CANCELLED
+        assert front.gate.enter("phone").admitted
+        assert front.gate.leave("phone") == 1
+        assert front.inventory.stock("phone").booked == 1
+        assert front.check()
+        Worker(back).run_once()
+        assert Syncer(back).audit().ok
+        for forbidden in (front.queue.claim, front.queue.pop, front.queue.dead, front.forget, front.pause):
+            before = snapshot(server.client())
+            with pytest.raises((NotExecuted, OutcomeUnknown)):
+                forbidden()
+            assert snapshot(server.client()) == before
+
+
+def test_no_user_reaches_another_key(server: servers.RedisServer) -> None:
+    server.client().set("session:ann", "secret")
+    for user in (acl.LIBRARY, acl.SHOP):
+        client = server.client(**user)
+        for call in (
+            lambda client=client: client.get("session:ann"),
+            lambda client=client: client.eval("return redis.call('GET', 'session:ann')", 0),
+            client.flushall,
+            client.acl_list,
+            client.config_get,
+            lambda client=client: client.keys("*"),
+        ):
+            with pytest.raises(redis.ResponseError, match=r"(?i)permission|NOPERM|can.t access"):
+                call()
+
+
+def life(sale: Any, worker: Any, syncer: Any) -> None:
+    """Everything once: what is forbidden is met somewhere."""
+    with contextlib.suppress(UnknownGoods):
+        sale.gate.state("book")
+    syncer.run_once()
+    sale.inventory.load_scripts()
+    sale.inventory.deduct("phone")
+    sale.inventory.release("phone")
+    sale.check()
+    for number in range(3):
+        sale.buy("phone", "ann", order_id=f"o-{number}")
+    sale.start("phone")
+    sale.pause()
+    sale.resume()
+    sale.queue.bury(sale.queue.claim(1))
+    sale.queue.requeue_dead()
+    worker.run_once()
+    sale.extend_hold("o-1", 600)
+    sale.confirm("o-1")
+    sale.cancel("o-2")
+    syncer.audit()
+    sale.queue.claim(timeout=0.01)
+    sale.queue.pop(0)
+    sale.queue.pop(0.01)
+    syncer.rebuild()
+    sale.forget()
+
+
+NEEDED = acl.allowed("flashsale") - {"PING", "SELECT", "EVAL"}  # these three only now and then
+
+
+@pytest.mark.parametrize("command", sorted(NEEDED))
+def test_one_command_less_is_a_typed_error(
+    redis_server: servers.RedisServer, redis_url: str, tmp_path: Path, command: str
+) -> None:
+    """Whatever an operator forgets: a typed error, never another exception; before the first write, `NOPERM`."""
+    raw = redis_server.client()
+    raw.execute_command("ACL", "SETUSER", "poor", "reset")
+    raw.execute_command("ACL", "SETUSER", "poor", *acl.users()[0][3:], f"-{command.split('|', maxsplit=1)[0]}")
+    with (
+        SQLAlchemyStore(f"sqlite:///{tmp_path}/shop.db", "nov11") as store,
+        FlashSale(redis_server.client(username="poor", password="secret"), "nov11", store=store) as sale,
+    ):
+        store.create_all()
+        store.put_goods(Goods("phone", 9, opens_at=1.0, per_buyer=5, hold=60.0))
+        if command == "INFO":
+            assert [finding.name for finding in sale.check()] == ["version"]  # and says that it does not know
+            return
+        before = snapshot(raw)
+        with pytest.raises(flashsale.FlashSaleError) as failed:
+            life(sale, Worker(sale), Syncer(sale))
+        if isinstance(failed.value, NotExecuted):
+            assert failed.value.reason == "NOPERM"
+        assert command != "EVALSHA" or snapshot(raw) == before
