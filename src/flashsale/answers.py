@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NoReturn
@@ -10,6 +11,7 @@ from flashsale.errors import CorruptState, FlashSaleError, NotExecuted, OutcomeU
 from flashsale.lua import Code
 from flashsale.model import Outcome
 
+_SECONDS: Final = re.compile(rb"[0-9]+\.?[0-9]*")  # as `seconds` in lua/include/clock.lua
 REFUSALS: Final[Mapping[int, Outcome]] = {
     Code.REFUSED: Outcome.SOLD_OUT,
     Code.NOT_STARTED: Outcome.NOT_STARTED,
@@ -50,10 +52,7 @@ def number(text: bytes | None) -> int | None:
 
 def hold_seconds(text: bytes | None) -> float | None:
     """Returns a hold as the scripts read it: None where there is none, or no number."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
+    return None if text is None or len(text) > 20 or _SECONDS.fullmatch(text) is None else float(text)
 
 
 def policy(

@@ -39,6 +39,11 @@ def check_id(name: str, value: object) -> str:
     raise InvalidRequest(name, "must be a string of 1-128 printable ASCII characters without spaces")
 
 
+def is_id(value: str) -> bool:
+    """Returns whether `check_id` would take it."""
+    return _ID.fullmatch(value) is not None
+
+
 def _checked(name: str, value: object, pattern: re.Pattern[str], rule: str) -> str:
     if type(value) is not str or pattern.fullmatch(value) is None:
         raise InvalidRequest(name, f"must be a string of {rule}")

@@ -76,7 +76,11 @@ class Guarantee:
     def is_met(self, acknowledged: Any) -> bool:
         """True when the barrier's reply says that enough have it; None: no reply came."""
         if self.durability is Durability.REPLICATED:
-            return acknowledged is not None and int(acknowledged) >= self.replicas
+            return _at_least(self.replicas, acknowledged)
         if self.durability is Durability.FSYNCED:
-            return acknowledged is not None and int(acknowledged[0]) >= 1
+            return isinstance(acknowledged, list) and any(_at_least(1, synced) for synced in acknowledged[:1])
         return True
+
+
+def _at_least(wanted: int, acknowledged: Any) -> bool:
+    return isinstance(acknowledged, int) and acknowledged >= wanted

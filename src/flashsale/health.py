@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from flashsale.answers import number
+
 OLDEST = (6, 2)
 
 
@@ -37,11 +39,11 @@ def judge(info: Mapping[str, str], *, replicas: int, oldest: tuple[int, int] = O
         findings.append(Finding("eviction", f"maxmemory-policy is {policy}: stock may vanish; set noeviction"))
     if info.get("aof_enabled") == "0":
         findings.append(Finding("persistence", "no append-only file: a restart loses the sale; set appendonly yes"))
-    connected = int(info.get("connected_slaves", "0"))
+    connected = number(info.get("connected_slaves", "0").encode()) or 0
     if connected < replicas:
         findings.append(Finding("replicas", f"{connected} replicas are connected, {replicas} are wanted"))
     version = info.get("valkey_version") or info.get("redis_version", "")
-    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    parts = tuple(part for text in version.split(".")[:2] if (part := number(text.encode())) is not None)
     if parts and parts < oldest:
         findings.append(Finding("version", f"the server is {version}; this sale needs {oldest[0]}.{oldest[1]}"))
     if not info:

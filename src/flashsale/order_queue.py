@@ -8,6 +8,7 @@ from itertools import islice, repeat
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from flashsale.answers import number
 from flashsale.checks import check_int, check_seconds
 from flashsale.clients import Client
 from flashsale.errors import InvalidRequest
@@ -157,7 +158,7 @@ class OrderQueue:
             yield page
             at += len(page)
         for claimed in self._scan(self.keys.claimed):
-            yield [entry.split(b"|", 2)[2] for entry in claimed.values()]
+            yield [_parts(entry)[2] for entry in claimed.values()]
 
     # -- dead letters -----------------------------------------------------------------------------------------------
 
@@ -242,8 +243,8 @@ class OrderQueue:
         return [None if order and order.goods_id in homeless else order for order in orders] if homeless else orders
 
     def _letter(self, entry: bytes) -> Claim:
-        attempts, lease, body = entry.split(b"|", 2)
-        return Claim(self._orders([body])[0], body, int(attempts), f"0-{int(lease)}")
+        attempts, lease, body = _parts(entry)
+        return Claim(self._orders([body])[0], body, attempts, f"0-{lease}")
 
     def _leased(self, script: str, claims: Iterable[Claim], arguments: Sequence[Argument]) -> int:
         count = 0
@@ -279,3 +280,11 @@ def _order(body: bytes) -> Order | None:
         return Order.from_json(body)
     except InvalidRequest:
         return None
+
+
+def _parts(entry: bytes) -> tuple[int, int, bytes]:
+    """Attempts, lease and body of a claim or dead letter; what somebody else wrote is all body."""
+    attempts, _, rest = entry.partition(b"|")
+    lease, bar, body = rest.partition(b"|")
+    made, leased = number(attempts), number(lease)
+    return (0, 0, entry) if made is None or leased is None or not bar else (made, leased, body)

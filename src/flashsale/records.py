@@ -10,7 +10,9 @@ from flashsale.model import TRANSITIONS, Order, OrderState
 
 # As `parse` in lua/include/record.lua.
 _RECORD = re.compile(
-    rf"({'|'.join(OrderState)})\|([1-9][0-9]*)\|([0-3])\|([A-Za-z0-9_.-]+)\|([0-9]+)\|([!-~]+)".encode("ascii")
+    rf"({'|'.join(OrderState)})\|([1-9][0-9]{{0,6}})\|([0-3])\|([A-Za-z0-9_.-]{{1,64}})\|([0-9]{{1,15}})\|([!-~]{{1,128}})".encode(
+        "ascii"
+    )
 )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from flashsale.aio.scripts import Argument, Link
-from flashsale.answers import policy
+from flashsale.answers import number, policy
+from flashsale.checks import check_goods_id
 from flashsale.errors import CorruptState, InvalidRequest, UnknownGoods
 from flashsale.keys import Keys
 from flashsale.lua import Code
@@ -38,11 +39,22 @@ class Control:
     async def state(self) -> SaleState:
         """Returns state, epoch and the ledger's sequence number."""
         state, epoch, seq = await self._link.command("HMGET", self._keys.meta, "state", "epoch", "seq")
-        return SaleState(str(state or b"open", "ascii"), None if epoch is None else int(epoch), int(seq or 0))
+        known, last = number(epoch), number(seq or b"0")
+        if last is None or (epoch is not None and known is None):
+            raise CorruptState(f"epoch or seq of sale {self._keys.sale!r} is not a number")
+        return SaleState(str(state or b"open", "ascii", "replace"), known, last)
 
     async def goods(self) -> list[str]:
-        """Returns the goods ids that were preloaded."""
-        return sorted(name.decode("ascii") for name in await self._link.command("SMEMBERS", self._keys.goods))
+        """Returns the goods ids that were preloaded.
+
+        Raises:
+            CorruptState: somebody else wrote a name that is none.
+        """
+        names = sorted(str(name, "ascii", "replace") for name in await self._link.command("SMEMBERS", self._keys.goods))
+        try:
+            return [check_goods_id(name) for name in names]
+        except InvalidRequest as error:
+            raise CorruptState(f"the goods of sale {self._keys.sale!r} hold a name that is none") from error
 
     async def pause(self, *, paused: bool) -> None:
         """Pauses or resumes the sale.

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from flashsale.aio.scripts import Argument, Link
 from flashsale.answers import about, fail
-from flashsale.checks import check_id
+from flashsale.checks import check_id, is_id
 from flashsale.keys import Keys
 from flashsale.lua import Code
 from flashsale.model import RELEASED, Order, OrderState, StoredOrder, by_goods
@@ -66,7 +66,7 @@ class Ledger:
         cursor = b"0"
         while True:
             cursor, flat = await self._link.command("HSCAN", self._keys.orders, cursor, "COUNT", PAGE)
-            ids = [order_id.decode("ascii") for order_id in flat[::2]]
+            ids = [str(order_id, "ascii", "replace") for order_id in flat[::2]]
             yield {order_id: read(text, order_id) for order_id, text in zip(ids, flat[1::2], strict=True)}
             if cursor == b"0":
                 return
@@ -124,7 +124,8 @@ class Ledger:
     async def overdue(self, limit: int = 1000) -> list[str]:
         """Returns order ids whose payment deadline has passed by the Redis clock, the oldest first."""
         reply = await self._link.run("overdue", [self._keys.holds], [limit])
-        return [order_id.decode("ascii") for order_id in reply]
+        names = [str(order_id, "ascii", "replace") for order_id in reply]
+        return [name for name in names if is_id(name)]  # what somebody else wrote must not keep the others waiting
 
     async def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Moves a payment deadline to `seconds` from now, unless it is later; False: there is none, or it passed."""

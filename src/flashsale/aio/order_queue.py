@@ -10,6 +10,7 @@ from typing import Final, Self, TypeVar
 from flashsale.aio.clients import Client
 from flashsale.aio.ledger import acknowledge
 from flashsale.aio.scripts import Argument, Link
+from flashsale.answers import number
 from flashsale.checks import check_int, check_seconds
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys
@@ -156,7 +157,7 @@ class OrderQueue:
             yield page
             at += len(page)
         async for claimed in self._scan(self.keys.claimed):
-            yield [entry.split(b"|", 2)[2] for entry in claimed.values()]
+            yield [_parts(entry)[2] for entry in claimed.values()]
 
     # -- dead letters -----------------------------------------------------------------------------------------------
 
@@ -241,8 +242,8 @@ class OrderQueue:
         return [None if order and order.goods_id in homeless else order for order in orders] if homeless else orders
 
     def _letter(self, entry: bytes) -> Claim:
-        attempts, lease, body = entry.split(b"|", 2)
-        return Claim(self._orders([body])[0], body, int(attempts), f"0-{int(lease)}")
+        attempts, lease, body = _parts(entry)
+        return Claim(self._orders([body])[0], body, attempts, f"0-{lease}")
 
     async def _leased(self, script: str, claims: Iterable[Claim], arguments: Sequence[Argument]) -> int:
         count = 0
@@ -278,3 +279,11 @@ def _order(body: bytes) -> Order | None:
         return Order.from_json(body)
     except InvalidRequest:
         return None
+
+
+def _parts(entry: bytes) -> tuple[int, int, bytes]:
+    """Attempts, lease and body of a claim or dead letter; what somebody else wrote is all body."""
+    attempts, _, rest = entry.partition(b"|")
+    lease, bar, body = rest.partition(b"|")
+    made, leased = number(attempts), number(lease)
+    return (0, 0, entry) if made is None or leased is None or not bar else (made, leased, body)

@@ -13,7 +13,7 @@
 -- Returns {how many elements were dropped, Redis TIME in seconds}
 
 -- include: clock
-local QUEUED = "^QUEUED(|[1-9]%d*|[0-3]|[%w_.-]+|%d+|.+)$" -- a record, and all of it but its state
+local QUEUED = "^QUEUED(|[1-9]%d*|[0-3]|[%w_.-]+|%d+|[!-~]+)$" -- a record, and all of it but its state
 local time, count, goods = now(), tonumber(ARGV[1]), #KEYS - 4
 local first = 2 + goods + count -- of the order ids
 redis.call("ZCARD", KEYS[1])
@@ -22,8 +22,7 @@ redis.call("ZCARD", KEYS[4])
 local known = first <= #ARGV and redis.call("HMGET", KEYS[3], unpack(ARGV, first)) or { redis.call("HLEN", KEYS[3]) }
 local holds = {}
 for i = 1, goods do
-  local hold = redis.pcall("HGET", KEYS[4 + i], "hold")
-  holds[i] = type(hold) == "string" and tonumber(hold) or nil
+  holds[i] = seconds(redis.pcall("HGET", KEYS[4 + i], "hold"))
 end
 
 local dropped = 0

@@ -34,8 +34,8 @@ if #expired > 0 then
   redis.call("ZREM", KEYS[4], unpack(expired)) -- the first write frees memory, so that a full Redis still drains
   for i, delivery in ipairs(expired) do
     local attempts, body = string.match(kept[i] or "", "^(%d+)|%d+|(.*)$")
-    if attempts then
-      counter, attempts = counter + 1, show(tonumber(attempts) + 1)
+    if attempts and string.find(delivery, "^%d+$") then
+      counter, attempts = counter + 1, show(math.min(tonumber(attempts), 1000) + 1)
       local at, lease = #again, show(counter)
       again[at + 1], again[at + 2], again[at + 3], again[at + 4] = delivery, lease, attempts, body
       keep(delivery, attempts .. "|" .. lease .. "|" .. body)

@@ -28,7 +28,7 @@ redis.call("ZCARD", KEYS[3])
 for first = 4, #KEYS, 2 do
   local goods = read(KEYS[first])
   goods.code = goods.code or (not seq and -2) or nil
-  goods.hold = not goods.code and tonumber(redis.call("HGET", KEYS[first], "hold") or "")
+  goods.hold = not goods.code and seconds(redis.call("HGET", KEYS[first], "hold"))
   goods.asked, all[#all + 1] = {}, goods
 end
 for at = 2, #ARGV, FIELDS do

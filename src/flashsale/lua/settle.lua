@@ -76,7 +76,7 @@ if goods then
   end
 end
 redis.call("HSET", KEYS[1], id, record(to, quantity, gated, of, seq, buyer))
-if type(hold) == "string" and tonumber(hold) then
-  redis.call("ZADD", KEYS[2], string.format("%.6f", now() + tonumber(hold)), id)
+if seconds(hold) then
+  redis.call("ZADD", KEYS[2], string.format("%.6f", now() + seconds(hold)), id)
 end
 return { 1, to, quantity, show(slot) }

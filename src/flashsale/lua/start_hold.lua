@@ -12,7 +12,7 @@
 -- include: clock
 -- include: record
 local state = parse(redis.call("HGET", KEYS[1], ARGV[1]) or "")
-local hold = tonumber(redis.call("HGET", KEYS[3], "hold") or "")
+local hold = seconds(redis.call("HGET", KEYS[3], "hold"))
 if state ~= "PERSISTED" or not hold then
   return 0
 end

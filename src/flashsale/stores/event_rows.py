@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Row, Select, and_, exists, select
 
 from flashsale.model import Event, OrderState
-from flashsale.stores.tables import EVENTS, ORDERS, read_order
+from flashsale.stores.tables import EVENTS, ORDERS, read_order, read_state
 
 
 def event_values(sale: str, order_id: str, state: OrderState, previous: OrderState) -> dict[str, Any]:
@@ -55,4 +55,4 @@ def _events(sale: str) -> Select[Any]:
 def read_event(row: Row[Any]) -> Event:
     """Returns the event that a row of these queries holds."""
     moved = read_order(row)
-    return Event(row.event_id, moved.order, moved.state, OrderState(row.previous), row.attempts)
+    return Event(row.event_id, moved.order, moved.state, read_state(row.previous), row.attempts)

@@ -50,6 +50,7 @@ from flashsale.stores.tables import (
     policy_values,
     read_goods,
     read_order,
+    read_state,
     whole,
 )
 
@@ -216,7 +217,7 @@ class SQLAlchemyStore:
         return Saved(
             inserted=frozenset(inserted - refused),
             refused=frozenset(refused),
-            existing={order_id: OrderState(standing[order_id].state) for order_id in same},
+            existing={order_id: read_state(standing[order_id].state) for order_id in same},
             conflicts=frozenset(ids - inserted - same),
         )
 
@@ -224,7 +225,7 @@ class SQLAlchemyStore:
         """Returns the state of those of `order_ids` that have a row."""
         with self._begin() as connection:
             rows = self._standing(connection, order_ids)
-        return {order_id: OrderState(row.state) for order_id, row in rows.items()}
+        return {order_id: read_state(row.state) for order_id, row in rows.items()}
 
     def settle(self, order: Order, state: OrderState) -> OrderState:
         """Moves an order to a later state, if it may go there, and returns the state that stands.
@@ -258,7 +259,7 @@ class SQLAlchemyStore:
                 elif not _same(row, order):
                     raise OrderConflict(sale=self.sale, goods_id=order.goods_id, order_id=order.order_id)
                 elif row.state not in _COMES_FROM[state]:
-                    return OrderState(row.state)
+                    return read_state(row.state)
         raise StoreError("the row of an order changes faster than it can be settled")
 
     def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:

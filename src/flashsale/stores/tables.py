@@ -6,7 +6,8 @@ Pure: no connection here. Both stores, sync and async, use this one module.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
 from flashsale.checks import dump_json
+from flashsale.errors import StoreError
 from flashsale.model import Goods, Order, OrderState, StoredOrder
 
 METADATA: Final = MetaData()
@@ -122,8 +124,25 @@ def goods_values(goods: Goods) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, RecursionError) as error:  # the message would hold the row
+        raise StoreError(f"a row of {what} is not what flashsale writes: {type(error).__name__}") from None
+
+
 def read_goods(row: Row[Any]) -> Goods:
-    """Returns the goods that a row of `GOODS` holds."""
+    """Returns the goods that a row of `GOODS` holds.
+
+    Raises:
+        StoreError: somebody else wrote it.
+    """
+    with _reading("goods"):
+        return _goods(row)
+
+
+def _goods(row: Row[Any]) -> Goods:
     return Goods(
         goods_id=row.goods_id,
         total=row.total,
@@ -149,7 +168,22 @@ def order_values(order: Order) -> dict[str, Any]:
 
 
 def read_order(row: Row[Any]) -> StoredOrder:
-    """Returns the order and the state that a row of `ORDERS` holds."""
+    """Returns the order and the state that a row of `ORDERS` holds.
+
+    Raises:
+        StoreError: somebody else wrote it.
+    """
+    with _reading("orders"):
+        return _order(row)
+
+
+def read_state(text: str) -> OrderState:
+    """Returns the state that a column holds; StoreError when somebody else wrote it."""
+    with _reading("orders"):
+        return OrderState(text)
+
+
+def _order(row: Row[Any]) -> StoredOrder:
     order = Order(
         order_id=row.order_id,
         goods_id=row.goods_id,

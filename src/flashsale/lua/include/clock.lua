@@ -4,6 +4,13 @@ local function now()
   return tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 
+-- seconds(text): the number, if text is digits with or without a fraction, at most 20 characters; else nil.
+local function seconds(text)
+  if type(text) == "string" and #text <= 20 and string.find(text, "^%d+%.?%d*$") then
+    return tonumber(text)
+  end
+end
+
 -- shut(time, opens_at, closes_at, paused): nil while open, else the code: -4 ended, -5 paused, -3 not started,
 -- -2 when a time is not a number.
 local function shut(time, opens_at, closes_at, paused)

@@ -9,8 +9,8 @@ end
 -- parse(text): state, quantity, gated, goods, seq, buyer, all strings; nil when corrupt.
 local STATES = " QUEUED PERSISTED CONFIRMED CANCELLED EXPIRED REJECTED DEAD "
 local function parse(text)
-  local state, quantity, gated, goods, seq, buyer = string.match(text, "^(%u+)|([1-9]%d*)|([0-3])|([%w_.-]+)|(%d+)|(.+)$")
-  if state and string.find(STATES, " " .. state .. " ", 1, true) then
+  local state, quantity, gated, goods, seq, buyer = string.match(text, "^(%u+)|([1-9]%d*)|([0-3])|([%w_.-]+)|(%d+)|([!-~]+)$")
+  if state and #quantity <= 7 and #goods <= 64 and #seq <= 15 and #buyer <= 128 and string.find(STATES, " " .. state .. " ", 1, true) then
     return state, quantity, gated, goods, seq, buyer
   end
 end
