@@ -71,7 +71,7 @@ RELEASED: Final = frozenset({OrderState.CANCELLED, OrderState.EXPIRED, OrderStat
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One buyer's wish for some units of one goods; checked when made.
+    """One buyer's wish for some units of one goods; checked when made. Its repr shows neither buyer nor data.
 
     Args:
         order_id: names the request: asking twice with it is asking once.
@@ -90,7 +90,7 @@ class Order:
 
     order_id: str
     goods_id: str
-    buyer_id: str
+    buyer_id: str = field(repr=False)
     quantity: int
     created_at: float | None = None
     data: Any = field(default=None, hash=False, repr=False)
