@@ -124,24 +124,21 @@ class Backend:
             return redis.asyncio.RedisCluster(host=servers.HOST, port=self._cluster.nodes[0].port, **kwargs)
         return redis.asyncio.Redis(host=servers.HOST, port=self._server.port, **(acl.LIBRARY | kwargs))
 
-    def raw(self, sale: str = "spring") -> redis.Redis:
+    def raw(self, sale: str = "spring", **kwargs: Any) -> redis.Redis:
         """Returns a client with bytes replies that may do anything, to look at the keys of a sale and to set them up.
 
         In a Cluster it leads to the node that has the sale, as an operator's would.
         """
-        if self._cluster is None:
-            return self._admin()
-        return self._cluster.node_of(f"{{{sale}}}").client()
+        if self._cluster is not None and not kwargs.get("db"):
+            return self._cluster.node_of(f"{{{sale}}}").client()
+        return self.client(decode_responses=False, username=None, password=None, **kwargs)
 
     def flush(self) -> None:
         """Empties every server."""
         if self._cluster is not None:
             for node in self._cluster.nodes:
                 node.client().flushall()
-        self._admin(db=1).flushall()
-
-    def _admin(self, **kwargs: Any) -> redis.Redis:
-        return self.client(decode_responses=False, username=None, password=None, **kwargs)
+        self.raw(db=1).flushall()
 
     def close(self) -> None:
         for client in self._clients:

@@ -190,7 +190,7 @@ class World:
         self.client = backend.client()
         self.raw = backend.raw(name)
         self.gate_client = None if one_redis else backend.client(db=1)
-        self.gate_raw = self.raw if one_redis else backend.client(db=1, decode_responses=False)
+        self.gate_raw = self.raw if one_redis else backend.raw(db=1)
         self.engine = engine
         self.store = wrap(SQLAlchemyStore(engine, name))
         self.article = self.raw.register_script(ARTICLE)

@@ -76,7 +76,7 @@ def test_a_shop_buys_pays_and_cancels(server: servers.RedisServer, tmp_path: Pat
         assert front.check()
         Worker(back).run_once()
         assert Syncer(back).audit().ok
-        for forbidden in (front.queue.claim, front.queue.pop, front.queue.dead, front.forget, front.pause):
+        for forbidden in (front.queue.claim, front.queue.pop, front.queue.dead):
             before = snapshot(server.client())
             with pytest.raises((NotExecuted, OutcomeUnknown)):
                 forbidden()

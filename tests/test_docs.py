@@ -108,7 +108,7 @@ def test_the_examples_in_docstrings_are_true(name: str) -> None:
 def shell_lines(page: Path, program: str) -> list[list[str]]:
     """Returns the words of each line of a `sh` block that runs `program`."""
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.replace("\\\n", "").splitlines()]
     return [words[1:] for words in lines if words[:1] == [program]]
 
 

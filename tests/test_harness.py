@@ -139,10 +139,10 @@ def test_the_proxy_leaves_no_listener_behind(redis_server: servers.RedisServer) 
 
 @pytest.mark.one_server
 async def test_clients_of_a_backend_share_their_data(backend: Backend) -> None:
-    assert backend.client().set("key", "value")
+    assert backend.client().set("flashsale:{s}:key", "value")
     async with backend.aclient() as aclient:
-        assert await aclient.get("key") == ("value" if backend.decode else b"value")
-    assert backend.raw().get("key") == b"value"
+        assert await aclient.get("flashsale:{s}:key") == ("value" if backend.decode else b"value")
+    assert backend.raw().get("flashsale:{s}:key") == b"value"
 
 
 @pytest.mark.one_server

@@ -431,7 +431,7 @@ MECHANISMS = {
     "expiry": ("claim", 'KEYS[4], "-inf", string.format("%.6f", time)', 'KEYS[4], "-inf", "-inf"', "lease_ends"),
     "token of nack": ("nack", "if lease == ARGV[at + 1] then", "if lease then", "zombie"),
     "token of extend": ("extend", '"^%d+|(%d+)|") == ARGV[at + 1]', '"^%d+|(%d+)|")', "zombie"),
-    "attempts": ("claim", "tonumber(attempts) + 1", "1", "five_attempts"),
+    "attempts": ("claim", "math.min(tonumber(attempts), 1000) + 1", "1", "five_attempts"),
     "burn": ("nack", 'if ARGV[2] == "0" then', "if false then", "nobodys_fault"),
     "delay": ("nack", "now() + tonumber(ARGV[1])", "now()", "after_its_delay"),
     "dead keep their record": ("bury", 'record("DEAD"', 'record("QUEUED"', "five_attempts"),

@@ -325,7 +325,7 @@ async def test_the_stock_of_one_redis_survives_the_loss_of_the_other(shop: Shop)
     """Whoever asks again with his id is answered, though the gate is gone."""
     sale = await two_redis(shop)
     await sale.buy("phone", "ann", order_id="o-1")
-    shop.backend.client(db=1, username=None, password=None).flushdb()
+    shop.backend.raw(db=1).flushdb()
     assert (await sale.buy("phone", "ann", order_id="o-1")).replayed
     with pytest.raises(UnknownGoods):
         await sale.buy("phone", "ann")

@@ -164,7 +164,7 @@ async def test_a_sale_that_is_not_over_is_not_purged(shop: Shop, why: str) -> No
 @each_backend
 async def test_a_purge_removes_every_key_of_the_sale_and_no_other(shop: Shop, two: bool) -> None:
     sale, syncer = await opened(shop, **({"gate_client": shop.client(db=1)} if two else {}))
-    gate = shop.backend.client(db=1, decode_responses=False)
+    gate = shop.backend.raw(db=1)
     neighbours = [
         "flashsale:{spring2}:meta",
         "flashsale:{sprin}:phone:stock",
