@@ -29,7 +29,7 @@ def test_elections_lose_nothing_that_was_replicated(fresh_postgres_url: str) -> 
 def test_the_proof_notices_an_order_that_is_booked_twice(
     fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mutate(monkeypatch, "reserve", 'nil, "", fresh[id] or known[i]', 'nil, "", nil')
+    mutate(monkeypatch, "reserve", "nil, fresh[id] or known[i]", "nil, nil")
     report = play(Options(orders=150, worker_kills=0, redis_kills=0, cut_replies=20), fresh_postgres_url)
     assert any(line.startswith("units of ") for line in report.wrong)
 

@@ -70,7 +70,7 @@ def search(backend: Any, wrap: Any = lambda store: store) -> str:
 # -- scripts: what the machine finds -----------------------------------------------------------------------------------
 
 SCRIPT_MUTATIONS = {
-    "the ledger is not asked first": ("reserve", 'nil, "", fresh[id] or known[i]', 'nil, "", nil'),
+    "the ledger is not asked first": ("reserve", "nil, fresh[id] or known[i]", "nil, nil"),
     "a basket is not all or nothing": ("reserve", "if together and not whole then", "if false then"),
     "the cap is not checked": (
         "reserve",

@@ -404,8 +404,8 @@ async def test_baskets_at_the_same_moment_never_share_a_unit(shop: Shop) -> None
 
 MECHANISMS = {
     "ledger lookup": (
-        'standing = nil, "", fresh[id] or known[i]',
-        'standing = nil, "", nil',
+        "nil, fresh[id] or known[i]",
+        "nil, nil",
         test_a_repeat_returns_the_first_answer_and_changes_nothing,
     ),
     "content": ("and by == buyer", "", test_an_id_with_other_content_is_a_conflict),

@@ -20,6 +20,7 @@ MAX_TIME: Final = 10**11  # epoch seconds; anything above is milliseconds by mis
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ID = re.compile(r"[!-~]{1,128}")
+_PLAIN = re.compile(r"[!#-\[\]-~]{1,128} [A-Za-z0-9_.-]{1,64} [!#-\[\]-~]{1,128}")  # no quote and no backslash
 
 
 def check_sale(sale: object) -> str:
@@ -42,6 +43,16 @@ def check_id(name: str, value: object) -> str:
 def is_id(value: str) -> bool:
     """Returns whether `check_id` would take it."""
     return _ID.fullmatch(value) is not None
+
+
+def are_plain(order_id: object, goods_id: object, buyer_id: object) -> bool:
+    """Returns whether all three are valid, and stand in JSON as they are; one look, for every purchase takes it."""
+    return (
+        type(order_id) is str
+        and type(goods_id) is str
+        and type(buyer_id) is str
+        and _PLAIN.fullmatch(f"{order_id} {goods_id} {buyer_id}") is not None
+    )
 
 
 def _checked(name: str, value: object, pattern: re.Pattern[str], rule: str) -> str:

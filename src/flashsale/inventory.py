@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -24,11 +25,12 @@ from flashsale.errors import (
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock, weigh
-from flashsale.scripts import Argument, Link
+from flashsale.scripts import Argument, Barrier, Link
 from flashsale.waiting import Coalescer
 
 MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values
 BATCH: Final = 128  # orders of one script call otherwise: under 1 ms of Redis
+_STATES: Final = {state.encode("ascii"): state for state in OrderState}
 
 
 class Inventory:
@@ -52,6 +54,8 @@ class Inventory:
         self._owns_link = not isinstance(client, Link)
         self._link = client if isinstance(client, Link) else Link(client)
         check_int("max_waiting", max_waiting, 1)
+        self._head = (self.keys.meta, self.keys.orders, self.keys.order_list, self.keys.bell)
+        self._group = lru_cache(1024)(self._make_group)  # every call needs them, and they cost more than the lookup
         self._singles = Coalescer[Order, Receipt](self.answer, max_waiting=max_waiting, weigh=weigh)
 
     # -- setting up -------------------------------------------------------------------------------------------------
@@ -266,44 +270,50 @@ class Inventory:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    def _make_group(self, goods_id: str, gate: Keys | None) -> tuple[str, ...]:
+        group = (self.keys.stock(goods_id), self.keys.buyers(goods_id))
+        return group if gate is None else group + gate.gate(goods_id)
+
     def _reserve(
         self, orders: Sequence[Order], mode: str, gate: Keys | None, guarantee: Guarantee | None, *, together: bool
     ) -> list[Receipt | FlashSaleError]:
-        numbers = self.keys.number(orders)
-        keys = [self.keys.meta, self.keys.orders, self.keys.order_list, self.keys.bell]
-        for goods_id in numbers:
-            keys += (self.keys.stock(goods_id), self.keys.buyers(goods_id))
-            keys += gate.gate(goods_id) if gate is not None else ()
+        keys, wishes = list(self._head), {}
+        for place, goods_id in enumerate(dict.fromkeys(order.goods_id for order in orders), start=1):
+            keys += self._group(goods_id, gate)
+            wishes[goods_id] = f"{place} {goods_id} "
         arguments: list[Argument] = ["1" if together else "0", mode]
         for order in orders:
-            arguments += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id)
-            arguments.append(order.to_json() if order.created_at is not None else order.to_json()[1:])
+            body = order.body if order.created_at is not None else order.body[1:]
+            arguments += (f"{wishes[order.goods_id]}{order.quantity}", order.order_id, order.buyer_id, body)
+        codes_end = 2 * len(orders)
 
-        def barrier(reply: list[int]) -> Sequence[Sequence[Argument]]:
-            return guarantee.barrier(self.keys.meta) if guarantee and any(code > 0 for code in reply[::3]) else ()
+        def wait_for_others(reply: list[int]) -> Sequence[Sequence[Argument]]:
+            accepted = guarantee is not None and any(code > 0 for code in reply[:codes_end:2])
+            return guarantee.barrier(self.keys.meta) if guarantee and accepted else ()
 
+        barrier: Barrier | None = wait_for_others if guarantee is not None and guarantee.needs_one_server else None
         try:
             reply, acknowledged = self._link.run_behind(barrier, "reserve", keys, arguments)
         except (NotExecuted, OutcomeUnknown) as error:
             error.order_id = orders[0].order_id
             raise
         accepted = Outcome.ACCEPTED if guarantee is None or guarantee.is_met(acknowledged) else Outcome.UNCERTAIN
-        codes = reply[::3]
-        blocker = next((REFUSALS[code] for code in codes if code in REFUSALS), None)
+        codes, units_left, states = reply[:codes_end:2], reply[1:codes_end:2], iter(reply[codes_end:])
+        blocker = next((REFUSALS[code] for code in codes if code in REFUSALS), None) if together else None
         if together and Code.REPLAYED in codes and set(codes) != {Code.REPLAYED}:
             codes = [Code.CONFLICT] * len(codes)  # a basket that was placed before had other orders
-        return [
-            self._receipt(order, code, left, state, accepted, blocker)
-            for order, code, left, state in zip(orders, codes, reply[1::3], reply[2::3], strict=True)
-        ]
+        answers: list[Receipt | FlashSaleError] = []
+        for order, code, left in zip(orders, codes, units_left, strict=True):
+            if code <= 0:
+                answers.append(self._refusal(order, code, left, blocker))
+                continue
+            replayed = code == Code.REPLAYED
+            state = _STATES[next(states)] if replayed else OrderState.QUEUED
+            answers.append(Receipt(accepted, order.order_id, order.goods_id, order.quantity, left, replayed, state))
+        return answers
 
-    def _receipt(
-        self, order: Order, code: int, left: int, state: bytes, accepted: Outcome, blocker: Outcome | None
-    ) -> Receipt | FlashSaleError:
+    def _refusal(self, order: Order, code: int, left: int, blocker: Outcome | None) -> Receipt | FlashSaleError:
         order_id, goods_id, quantity = order.order_id, order.goods_id, order.quantity
-        if code > 0:
-            standing = OrderState(state.decode("ascii"))
-            return Receipt(accepted, order_id, goods_id, quantity, left, replayed=code == Code.REPLAYED, state=standing)
         if code in REFUSALS:
             return Receipt(REFUSALS[code], order_id, goods_id, quantity, left)
         if code == Code.NOT_TOGETHER and blocker is not None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Self
 
 from flashsale.checks import (
+    MAX_QUANTITY,
+    are_plain,
     check_body,
     check_goods_id,
     check_id,
@@ -69,7 +71,7 @@ RELEASED: Final = frozenset({OrderState.CANCELLED, OrderState.EXPIRED, OrderStat
 # -- orders ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Order:
     """One buyer's wish for some units of one goods; checked when made. Its repr shows neither buyer nor data.
 
@@ -94,15 +96,41 @@ class Order:
     quantity: int
     created_at: float | None = None
     data: Any = field(default=None, hash=False, repr=False)
+    body: str = field(init=False, compare=False, repr=False)
+    """The JSON, where it holds more than plain ids and a quantity; else empty."""
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        order_id: str,
+        goods_id: str,
+        buyer_id: str,
+        quantity: int,
+        created_at: float | None = None,
+        data: Any = None,
+    ) -> None:
+        _put_order_id(self, order_id)
+        _put_goods_id(self, goods_id)
+        _put_buyer_id(self, buyer_id)
+        _put_quantity(self, quantity)
+        _put_created_at(self, created_at)
+        _put_data(self, data)
+        is_plain = data is None and created_at is None and are_plain(order_id, goods_id, buyer_id)
+        _put_body(self, "" if is_plain and type(quantity) is int and 1 <= quantity <= MAX_QUANTITY else self._checked())
+
+    def _checked(self) -> str:
         check_id("order_id", self.order_id)
         check_goods_id(self.goods_id)
         check_id("buyer_id", self.buyer_id)
         check_quantity(self.quantity)
         check_optional_seconds("created_at", self.created_at)
+        wire: dict[str, Any] = {} if self.created_at is None else {"created_at": self.created_at}
+        wire |= {"order_id": self.order_id, "goods_id": self.goods_id}
+        wire |= {"buyer_id": self.buyer_id, "quantity": self.quantity}
         if self.data is not None:
-            check_body(self.to_json())
+            wire["data"] = self.data
+        body = dump_json(wire)
+        check_body(body)
+        return body
 
     @property
     def content(self) -> tuple[str, str, int]:
@@ -110,22 +138,11 @@ class Order:
         return (self.goods_id, self.buyer_id, self.quantity)
 
     def to_json(self) -> str:
-        """Returns the order as it lies on the list: compact ASCII JSON; `created_at` leads when it is known.
-
-        Raises:
-            InvalidRequest: `data` is not JSON, too deep, or too long.
-        """
-        if self.data is None and self.created_at is None and not _needs_escape(self.order_id, self.buyer_id):
-            return (
-                f'{{"order_id":"{self.order_id}","goods_id":"{self.goods_id}",'
-                f'"buyer_id":"{self.buyer_id}","quantity":{self.quantity}}}'
-            )
-        wire: dict[str, Any] = {} if self.created_at is None else {"created_at": self.created_at}
-        wire |= {"order_id": self.order_id, "goods_id": self.goods_id}
-        wire |= {"buyer_id": self.buyer_id, "quantity": self.quantity}
-        if self.data is not None:
-            wire["data"] = self.data
-        return dump_json(wire)
+        """Returns the order as it lies on the list: compact ASCII JSON; `created_at` leads when it is known."""
+        return self.body or (
+            f'{{"order_id":"{self.order_id}","goods_id":"{self.goods_id}",'
+            f'"buyer_id":"{self.buyer_id}","quantity":{self.quantity}}}'
+        )
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:
@@ -170,8 +187,10 @@ class Order:
         return order
 
 
-def _needs_escape(*ids: str) -> bool:
-    return any('"' in an_id or "\\" in an_id for an_id in ids)
+# What a frozen dataclass sets its fields by, without looking each one up by its name.
+_put_order_id, _put_goods_id, _put_buyer_id, _put_quantity, _put_created_at, _put_data, _put_body = (
+    getattr(Order, each.name).__set__ for each in fields(Order)
+)
 
 
 def _no_constant(name: str) -> None:
@@ -188,8 +207,8 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # made once: json.load
 
 
 def weigh(order: Order) -> int:
-    """Returns the bytes of an order on the list; roughly, when it carries no data."""
-    return 200 if order.data is None else len(order.to_json())
+    """Returns the bytes of an order on the list; roughly, when it is plain."""
+    return len(order.body) or 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,12 @@ from flashsale.errors import NotExecuted
 from flashsale.faults import FAILURES, is_stale, sent, shown, unsent
 from flashsale.lua import SCRIPTS, Script
 from flashsale.servers import Address
+from flashsale.waiting import send
 
 Argument: TypeAlias = str | bytes | int | float
 Barrier: TypeAlias = Callable[[Any], Sequence[Sequence[Argument]]]
 
 REDIRECTS: Final = 5  # of one request, on a Cluster
-
-
-def _nothing(_: Any) -> Sequence[Sequence[Argument]]:
-    return ()
 
 
 class Link:
@@ -48,10 +45,12 @@ class Link:
             OutcomeUnknown: sent, no whole reply.
             CorruptState: a key has the wrong type; nothing was changed.
         """
-        return (self.run_behind(_nothing, name, keys, args))[0]
+        return (self.run_behind(None, name, keys, args))[0]
 
-    def run_behind(self, barrier: Barrier, name: str, keys: Sequence[str], args: Sequence[Argument]) -> tuple[Any, Any]:
-        """Runs a script, then the commands that `barrier` returns for its reply, on the same connection.
+    def run_behind(
+        self, barrier: Barrier | None, name: str, keys: Sequence[str], args: Sequence[Argument]
+    ) -> tuple[Any, Any]:
+        """Runs a script, then the commands that `barrier`, if any, returns for its reply, on the same connection.
 
         Only there does a WAIT count.
 
@@ -104,7 +103,7 @@ class Link:
         except FAILURES as error:
             raise unsent(error) from error
 
-    def _send(self, key: str | None, *command: Argument, barrier: Barrier = _nothing) -> tuple[Any, Any]:
+    def _send(self, key: str | None, *command: Argument, barrier: Barrier | None = None) -> tuple[Any, Any]:
         """Sends to the server that has `key`, and goes where a Cluster sends us instead."""
         packed = _pack(*command)
         address, asking = (self._find(key))[0], False
@@ -122,7 +121,7 @@ class Link:
         raise NotExecuted("the cluster sends us around in circles", reason="MOVED")
 
     def _exchange(
-        self, address: Address, packed: bytes, barrier: Barrier = _nothing, *, asking: bool = False
+        self, address: Address, packed: bytes, barrier: Barrier | None = None, *, asking: bool = False
     ) -> tuple[Any, Any]:
         """Sends one request and reads its one reply: a connection with anything unread never goes back to the pool."""
         try:
@@ -132,19 +131,20 @@ class Link:
             raise unsent(error) from error
         whole = begun = False
         try:
-            connection.check_health()
+            if connection.health_check_interval:
+                connection.check_health()
             if asking:
-                connection.send_packed_command([_pack("ASKING")], check_health=False)
+                send(connection, _pack("ASKING"))
                 connection.read_response()
             begun = True
-            connection.send_packed_command([packed], check_health=False)
+            send(connection, packed)
             reply = connection.read_response()
-            behind = barrier(reply)
+            behind = barrier(reply) if barrier is not None else ()
             whole = not behind
             acknowledged = None
             try:
                 for command in behind:
-                    connection.send_packed_command([_pack(*command)], check_health=False)
+                    send(connection, _pack(*command))
                     acknowledged = connection.read_response()
             except FAILURES:
                 return reply, None

@@ -167,6 +167,11 @@ def is_stale(connection: Any) -> bool:
         return True
 
 
+def send(connection: Any, packed: bytes) -> None:
+    """Sends over a connection of redis-py."""
+    connection.send_packed_command([packed], check_health=False)
+
+
 sleep = time.sleep
 
 

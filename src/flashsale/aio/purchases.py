@@ -73,7 +73,10 @@ class Purchases:
         if refusal is not None:
             receipt = _refusal(order, refusal)
         else:
-            receipt = await _once_more(lambda known: self._buy(order, known=known), order.order_id, known=named)
+            try:
+                receipt = await (self._waiting.submit(order) if self._one_redis else self._buy(order, known=named))
+            except (NotExecuted, OutcomeUnknown) as error:
+                receipt = await _once_more(error, lambda: self._buy(order, known=True), order.order_id)
         self._notify.outcome(order.goods_id, receipt.outcome)
         return receipt
 
@@ -91,7 +94,10 @@ class Purchases:
             Order(f"{basket_id}#{place}", goods_id, buyer_id, units[goods_id], data=data)
             for place, goods_id in enumerate(sorted(units), start=1)
         ]
-        receipts = await _once_more(lambda known: self._buy_all(orders, known=known), basket_id, known=True)
+        try:
+            receipts = await self._buy_all(orders)
+        except (NotExecuted, OutcomeUnknown) as error:
+            receipts = await _once_more(error, lambda: self._buy_all(orders), basket_id)
         if receipts[0].replayed and await self._ledger.get(f"{basket_id}#{len(orders) + 1}"):
             raise OrderConflict(sale=self._gate.sale, goods_id=orders[0].goods_id, order_id=basket_id)
         for receipt in receipts:
@@ -122,9 +128,9 @@ class Purchases:
             await self._settler.leave(order.goods_id, order.quantity)
         return receipt
 
-    async def _buy_all(self, orders: Sequence[Order], *, known: bool) -> list[Receipt]:
+    async def _buy_all(self, orders: Sequence[Order]) -> list[Receipt]:
         entered: Sequence[Order] = ()
-        if not self._one_redis and not (known and await self._ledger.get(orders[0].order_id)):
+        if not self._one_redis and not await self._ledger.get(orders[0].order_id):
             refusal = await self._enter_all(orders)
             if refusal is not None:
                 return [_refusal(each, Admission(refusal.outcome, 0)) for each in orders]
@@ -191,9 +197,8 @@ class Purchases:
         if self._guarantee.durability is Durability.PERSISTED:
             answers = await self._persist(orders, answers)
         self._notify.batch(len(orders), time.perf_counter() - began)
-        for answer in () if together else answers:
-            if isinstance(answer, Receipt) and not answer.replayed:  # a replay says nothing of the gate
-                self._remember(answer)
+        if not together:
+            self._remember([answer for answer in answers if isinstance(answer, Receipt)])
         return answers
 
     async def _persist(
@@ -215,27 +220,33 @@ class Purchases:
             for answer in answers
         ]
 
-    def _remember(self, receipt: Receipt) -> None:
+    def _remember(self, receipts: Sequence[Receipt]) -> None:
         """Keeps a refusal for a while; the first buyer who finds the goods open sends the others to ask as well."""
-        if receipt.state is not None or (receipt.outcome is Outcome.LIMIT_REACHED and receipt.remaining > 0):
-            self._gate.refusals.forget(receipt.goods_id)
-        elif receipt.outcome is not Outcome.LIMIT_REACHED:
-            self._gate.refusals.note(receipt.goods_id, Admission(receipt.outcome, receipt.remaining))
+        refusals = self._gate.refusals
+        for goods_id in {
+            receipt.goods_id for receipt in receipts if receipt.state is not None and not receipt.replayed
+        }:
+            refusals.forget(goods_id)  # a replay says nothing of the gate
+        for receipt in receipts:
+            if receipt.state is not None:
+                continue
+            if receipt.outcome is not Outcome.LIMIT_REACHED:  # of one script, no refusal for want of units comes before
+                refusals.note(receipt.goods_id, Admission(receipt.outcome, receipt.remaining))
+            elif receipt.remaining > 0:
+                refusals.forget(receipt.goods_id)
 
 
-async def _once_more(ask: Callable[[bool], Awaitable[Answer]], order_id: str, *, known: bool) -> Answer:
-    """Asks, and when that failed once more with the same order id: the ledger then answers what was answered."""
+async def _once_more(
+    first: NotExecuted | OutcomeUnknown, ask: Callable[[], Awaitable[Answer]], order_id: str
+) -> Answer:
+    """Asks again with the same order id after an error: the ledger then answers what was answered."""
+    first.order_id = order_id
+    if isinstance(first, Overloaded):
+        raise first
     try:
-        return await ask(known)
-    except Overloaded as error:
+        return await ask()
+    except (NotExecuted, OutcomeUnknown) as error:
         error.order_id = order_id
-        raise
-    except (NotExecuted, OutcomeUnknown) as error:
-        first = error
-    try:
-        return await ask(True)  # noqa: FBT003 - the ledger may know it now
-    except (NotExecuted, OutcomeUnknown) as error:
-        first.order_id = error.order_id = order_id
         if isinstance(first, OutcomeUnknown):
             raise first from error  # it may still have happened
         raise

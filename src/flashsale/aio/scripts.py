@@ -14,6 +14,7 @@ from redis import exceptions
 
 from flashsale.aio.clients import Client, private
 from flashsale.aio.servers import Address
+from flashsale.aio.waiting import send
 from flashsale.errors import NotExecuted
 from flashsale.faults import FAILURES, is_stale, sent, shown, unsent
 from flashsale.lua import SCRIPTS, Script
@@ -22,10 +23,6 @@ Argument: TypeAlias = str | bytes | int | float
 Barrier: TypeAlias = Callable[[Any], Sequence[Sequence[Argument]]]
 
 REDIRECTS: Final = 5  # of one request, on a Cluster
-
-
-def _nothing(_: Any) -> Sequence[Sequence[Argument]]:
-    return ()
 
 
 class Link:
@@ -47,12 +44,12 @@ class Link:
             OutcomeUnknown: sent, no whole reply.
             CorruptState: a key has the wrong type; nothing was changed.
         """
-        return (await self.run_behind(_nothing, name, keys, args))[0]
+        return (await self.run_behind(None, name, keys, args))[0]
 
     async def run_behind(
-        self, barrier: Barrier, name: str, keys: Sequence[str], args: Sequence[Argument]
+        self, barrier: Barrier | None, name: str, keys: Sequence[str], args: Sequence[Argument]
     ) -> tuple[Any, Any]:
-        """Runs a script, then the commands that `barrier` returns for its reply, on the same connection.
+        """Runs a script, then the commands that `barrier`, if any, returns for its reply, on the same connection.
 
         Only there does a WAIT count.
 
@@ -105,7 +102,7 @@ class Link:
         except FAILURES as error:
             raise unsent(error) from error
 
-    async def _send(self, key: str | None, *command: Argument, barrier: Barrier = _nothing) -> tuple[Any, Any]:
+    async def _send(self, key: str | None, *command: Argument, barrier: Barrier | None = None) -> tuple[Any, Any]:
         """Sends to the server that has `key`, and goes where a Cluster sends us instead."""
         packed = _pack(*command)
         address, asking = (await self._find(key))[0], False
@@ -123,7 +120,7 @@ class Link:
         raise NotExecuted("the cluster sends us around in circles", reason="MOVED")
 
     async def _exchange(
-        self, address: Address, packed: bytes, barrier: Barrier = _nothing, *, asking: bool = False
+        self, address: Address, packed: bytes, barrier: Barrier | None = None, *, asking: bool = False
     ) -> tuple[Any, Any]:
         """Sends one request and reads its one reply: a connection with anything unread never goes back to the pool."""
         try:
@@ -133,19 +130,20 @@ class Link:
             raise unsent(error) from error
         whole = begun = False
         try:
-            await connection.check_health()
+            if connection.health_check_interval:
+                await connection.check_health()
             if asking:
-                await connection.send_packed_command([_pack("ASKING")], check_health=False)
+                await send(connection, _pack("ASKING"))
                 await connection.read_response()
             begun = True
-            await connection.send_packed_command([packed], check_health=False)
+            await send(connection, packed)
             reply = await connection.read_response()
-            behind = barrier(reply)
+            behind = barrier(reply) if barrier is not None else ()
             whole = not behind
             acknowledged = None
             try:
                 for command in behind:
-                    await connection.send_packed_command([_pack(*command)], check_health=False)
+                    await send(connection, _pack(*command))
                     acknowledged = await connection.read_response()
             except FAILURES:
                 return reply, None

@@ -143,6 +143,18 @@ def is_stale(connection: Any) -> bool:
     return reader.at_eof() or bool(reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
+async def send(connection: Any, packed: bytes) -> None:
+    """Sends over a connection of redis-py. What is not yet on its way when this returns, the wait for the reply bounds.
+
+    redis-py's own call makes a task to bound the send as well, which costs more than the send.
+    """
+    writer = connection._writer  # noqa: SLF001
+    if isinstance(writer, asyncio.StreamWriter):
+        writer.write(packed)
+    else:  # fakeredis, or closed
+        await connection.send_packed_command([packed], check_health=False)
+
+
 sleep = asyncio.sleep
 
 

@@ -23,19 +23,14 @@ local all, ids = {}, {}
 for first = 3, #KEYS, 2 do
   local goods = read(KEYS[first])
   goods.code = goods.code or (not seq and -2) or nil
-  goods.asked, all[#all + 1] = {}, goods
+  all[#all + 1] = goods
 end
 for at = 1, #ARGV, FIELDS do
-  local goods = all[tonumber(ARGV[at])]
   ids[#ids + 1] = ARGV[at + 2]
-  if goods.cap and not goods.code then
-    goods.asked[#goods.asked + 1] = ARGV[at + 4]
-  end
+  ask(all[tonumber(ARGV[at])], ARGV[at + 4])
 end
 for i, goods in ipairs(all) do
-  if #goods.asked > 0 then
-    recall(goods, KEYS[2 + i * 2], goods.asked)
-  end
+  recall(goods, KEYS[2 + i * 2])
 end
 
 local known, fresh, records, answers = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}, {}
@@ -44,10 +39,7 @@ for i, id in ipairs(ids) do
   local goods, name, quantity, buyer = all[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 3], ARGV[at + 4]
   local code, state, standing = nil, "", fresh[id] or known[i]
   if standing then
-    local now_state, booked, _, of, _, by = parse(standing)
-    local same = now_state and booked == quantity and of == name and by == buyer
-    code = same and 2 or (now_state and -7 or -2)
-    state = same and now_state or ""
+    code, state = compare(standing, quantity, name, buyer)
   elseif meta[2] == "closed" then
     code = -5
   elseif goods.code or goods.held[buyer] == "corrupt" then
@@ -64,15 +56,12 @@ for i, id in ipairs(ids) do
     end
     if state == "QUEUED" then
       goods.ledger, goods.changed = goods.ledger + units, true
-      if goods.cap then
-        goods.touched = goods.touched or {}
-        goods.held[buyer], goods.touched[buyer] = goods.held[buyer] + units, true
-      end
+      hold(goods, buyer, units)
     end
     fresh[id] = record(state, quantity, goods.cap and state == "QUEUED" and "2" or "0", name, show(seq), buyer)
     records[#records + 1], records[#records + 2] = id, fresh[id]
   end
-  answers[#answers + 1], answers[#answers + 2] = code, state
+  answers[#answers + 1], answers[#answers + 2] = code, state or ""
 end
 if #records > 0 then
   redis.call("HSET", KEYS[1], "seq", show(seq))

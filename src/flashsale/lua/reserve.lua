@@ -7,11 +7,13 @@
 -- KEYS[5..]             groups   per goods: stock, buyers; with ARGV[2] = 2 also count, start, access, window
 -- ARGV[1]   together    0/1      1: all or nothing
 -- ARGV[2]   gated       0/1/2    0: no slot; 1: a slot was taken at another Redis; 2: the gate is here, ask it
--- ARGV[3..]             groups   per order: number of the goods' group, goods id, order id, quantity, buyer id, body:
---                              a whole JSON object with its time, or one without time and opening brace
+-- ARGV[3..]             groups   per order: wish, order id, buyer id, body
+--                              wish: number of the goods' group, goods id and quantity, a blank between
+--                              body: empty: no data, and nothing to escape; else a whole JSON object with its time, or
+--                              one without time and opening brace
 --
--- Returns code, units left and state of each order, one after the other; states only for 1 and 2
---    1  accepted
+-- Returns code and units left of each order, one after the other; then the state of each order with code 2
+--    1  accepted, QUEUED
 --    2  accepted before, with the same content
 --    0  sold out
 --   -1  unknown goods
@@ -28,13 +30,13 @@
 -- include: goods
 -- include: gate
 -- include: record
-local together, gated, FIELDS = ARGV[1] == "1", ARGV[2], 6
+local together, gated, FIELDS = ARGV[1] == "1", ARGV[2], 4
 local width = gated == "2" and 6 or 2
 local time, meta = now(), redis.call("HMGET", KEYS[1], "state", "seq")
 local seq, rung = integer(meta[2] or "0"), redis.call("LLEN", KEYS[4])
 redis.call("LLEN", KEYS[3]) -- a wrong type fails here, before the first write
 
-local all, group = {}, {} -- the goods of the batch, in order and by their number as a string
+local all = {}
 for first = 5, #KEYS, width do
   local goods = read(KEYS[first])
   goods.left = math.max(0, goods.total - goods.booked)
@@ -45,23 +47,33 @@ for first = 5, #KEYS, width do
     goods.left = math.min(goods.left, goods.gate.left)
   end
   goods.code = goods.code or shut(time, goods.opens_at, goods.closes_at, meta[1] and meta[1] ~= "open")
-  goods.asked, goods.before, goods.sold, all[#all + 1] = {}, goods.left, 0, goods
-  goods.flags, group[show(#all)] = show((gated == "0" and 0 or 1) + (goods.cap and 2 or 0)), goods
+  goods.before, goods.sold, all[#all + 1] = goods.left, 0, goods
+  goods.flags = show((gated == "0" and 0 or 1) + (goods.cap and 2 or 0))
+end
+
+-- What orders of the same goods and quantity share, made once; units is nil when the quantity is none.
+local stamp, wishes = string.format('{"created_at":%.6f,', time), {}
+local function understand(wish)
+  local number, name, quantity = string.match(wish, "^(%d+) (%S+) (.*)$")
+  local goods, units = all[tonumber(number)], integer(quantity)
+  wishes[wish] = { goods = goods, name = name, quantity = quantity,
+    units = units and units >= 1 and units <= 1000000 and units or nil,
+    record = table.concat({ "QUEUED", quantity, goods.flags, name, "" }, "|"),
+    head = stamp .. '"order_id":"',
+    middle = '","goods_id":"' .. name .. '","buyer_id":"',
+    tail = '","quantity":' .. quantity .. "}",
+  }
+  return wishes[wish]
 end
 
 local ids, count = {}, 0
 for at = 3, #ARGV, FIELDS do
-  local goods = group[ARGV[at]]
   count = count + 1
-  ids[count] = ARGV[at + 2]
-  if goods.cap and not goods.code then
-    goods.asked[#goods.asked + 1] = ARGV[at + 4]
-  end
+  ids[count] = ARGV[at + 1]
+  ask((wishes[ARGV[at]] or understand(ARGV[at])).goods, ARGV[at + 2])
 end
 for i, goods in ipairs(all) do
-  if #goods.asked > 0 then
-    recall(goods, KEYS[5 + (i - 1) * width + 1], goods.asked)
-  end
+  recall(goods, KEYS[5 + (i - 1) * width + 1])
 end
 
 -- refuse(goods, units, buyer): nil when the order can be booked, else the code.
@@ -69,7 +81,7 @@ local function refuse(goods, units, buyer)
   if goods.code then
     return goods.code
   end
-  if not units or units < 1 or units > 1000000 or goods.held[buyer] == "corrupt" then
+  if not units or goods.held[buyer] == "corrupt" then
     return -2
   end
   if goods.cap and goods.held[buyer] + units > goods.cap then
@@ -80,52 +92,41 @@ local function refuse(goods, units, buyer)
   end
 end
 
-local known, fresh, records, bodies, answers = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}, {}, {}
-local accepted, units_of, whole, again = 0, {}, true, 0
-local format, byte, stamp = string.format, string.byte, string.format('{"created_at":%.6f,', time)
-for i, id in ipairs(ids) do
-  local at = 3 + (i - 1) * FIELDS
-  local goods, name = group[ARGV[at]], ARGV[at + 1]
-  local quantity, buyer, body = ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
-  local code, state, standing = nil, "", fresh[id] or known[i]
+local known, fresh, records, bodies = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}, {}
+local accepted, whole, answers, states, digits = 0, true, {}, {}, counter(seq or 0)
+for i = 1, count do
+  local at, id = 3 + (i - 1) * FIELDS, ids[i]
+  local wish, buyer, body = wishes[ARGV[at]], ARGV[at + 2], ARGV[at + 3]
+  local goods, units, code, standing = wish.goods, wish.units, nil, fresh[id] or known[i]
   if standing then
-    local now_state, booked, _, of, _, by = parse(standing)
-    local same = now_state and booked == quantity and of == name and by == buyer
-    code = same and 2 or (now_state and -7 or -2)
-    state = same and now_state or ""
-    again = again + 1
+    code, states[#states + 1] = compare(standing, wish.quantity, wish.name, buyer)
   else
-    local units = units_of[quantity] or integer(quantity)
-    units_of[quantity] = units
     code = refuse(goods, units, buyer)
-    if not code then
-      code, state, seq, accepted = 1, "QUEUED", seq + 1, accepted + 1
-      goods.sold, goods.left = goods.sold + units, goods.left - units
-      if goods.cap then
-        goods.touched = goods.touched or {}
-        goods.held[buyer], goods.touched[buyer] = goods.held[buyer] + units, true
-      end
-      local text = format(RECORD, state, quantity, goods.flags, name, seq, buyer)
-      fresh[id], records[2 * accepted - 1], records[2 * accepted] = text, id, text
-      bodies[accepted] = byte(body) == 123 and body or stamp .. body -- 123: an opening brace
+  end
+  if not code then
+    code, accepted = 1, accepted + 1
+    goods.sold, goods.left = goods.sold + units, goods.left - units
+    hold(goods, buyer, units)
+    local text = wish.record .. digits() .. "|" .. buyer
+    fresh[id], records[2 * accepted - 1], records[2 * accepted] = text, id, text
+    if body == "" then
+      bodies[accepted] = wish.head .. id .. wish.middle .. buyer .. wish.tail
+    else
+      bodies[accepted] = string.byte(body) == 123 and body or stamp .. body -- 123: an opening brace
     end
   end
   whole = whole and code > 0
-  answers[3 * i - 2], answers[3 * i - 1], answers[3 * i] = code, goods.left, state
+  answers[2 * i - 1], answers[2 * i] = code, goods.left
 end
 
-whole = whole and (again == 0 or again == count) -- a basket of old and new orders was never asked before
+whole = whole and (#states == 0 or #states == count) -- a basket of old and new orders was never asked before
 if together and not whole then
   for i = 1, count do
-    local at = 3 * i - 2
-    answers[at] = answers[at] == 1 and -10 or answers[at]
-    answers[at + 1] = group[ARGV[3 + (i - 1) * FIELDS]].before
-    answers[at + 2] = answers[at] == 2 and answers[at + 2] or ""
+    answers[2 * i - 1] = answers[2 * i - 1] == 1 and -10 or answers[2 * i - 1]
+    answers[2 * i] = wishes[ARGV[3 + (i - 1) * FIELDS]].goods.before
   end
-  return answers
-end
-if accepted > 0 then
-  redis.call("HSET", KEYS[1], "seq", show(seq))
+elseif accepted > 0 then
+  redis.call("HSET", KEYS[1], "seq", show(seq + accepted))
   for i, goods in ipairs(all) do
     local first = 5 + (i - 1) * width
     if goods.sold > 0 then
@@ -142,5 +143,8 @@ if accepted > 0 then
   if rung == 0 then
     redis.call("LPUSH", KEYS[4], "1")
   end
+end
+for i, state in ipairs(states) do
+  answers[2 * count + i] = state
 end
 return answers

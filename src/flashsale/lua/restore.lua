@@ -29,14 +29,11 @@ for first = 4, #KEYS, 2 do
   local goods = read(KEYS[first])
   goods.code = goods.code or (not seq and -2) or nil
   goods.hold = not goods.code and seconds(redis.call("HGET", KEYS[first], "hold"))
-  goods.asked, all[#all + 1] = {}, goods
+  all[#all + 1] = goods
 end
 for at = 2, #ARGV, FIELDS do
-  local goods = all[tonumber(ARGV[at])]
   ids[#ids + 1] = ARGV[at + 2]
-  if goods.cap and not goods.code then
-    goods.asked[#goods.asked + 1] = ARGV[at + 4]
-  end
+  ask(all[tonumber(ARGV[at])], ARGV[at + 4])
 end
 if meta[1] ~= ARGV[1] then
   for i = 1, #ids do
@@ -45,9 +42,7 @@ if meta[1] ~= ARGV[1] then
   return answers
 end
 for i, goods in ipairs(all) do
-  if #goods.asked > 0 then
-    recall(goods, KEYS[3 + i * 2], goods.asked)
-  end
+  recall(goods, KEYS[3 + i * 2])
 end
 
 local known, records, deadlines = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}
@@ -68,10 +63,7 @@ for i, id in ipairs(ids) do
     records[#records + 1], records[#records + 2] = id, record(state, quantity, gated, name, show(seq), buyer)
     if ACTIVE[state] then
       goods.booked, goods.ledger, goods.changed = goods.booked + units, goods.ledger + units, true
-      if goods.cap then
-        goods.touched = goods.touched or {}
-        goods.held[buyer], goods.touched[buyer] = goods.held[buyer] + units, true
-      end
+      hold(goods, buyer, units)
       if state == "PERSISTED" and goods.hold then
         deadlines[#deadlines + 1], deadlines[#deadlines + 2] = string.format("%.6f", time + goods.hold), id
       end

@@ -61,7 +61,7 @@ if FREE[to] then
   end
   goods.booked, goods.ledger = goods.booked - units, goods.ledger - units
   if held then
-    goods.held[buyer], goods.touched = math.max(0, integer(held) - units), { [buyer] = true }
+    goods.held[buyer], goods.touched = math.max(0, integer(held) - units), { buyer }
   end
   access = access and math.max(0, access - units)
 end

@@ -14,7 +14,9 @@ local function read(stock)
     opens_at = values[4],
     closes_at = values[5],
     cap = values[6] and integer(values[6]),
-    held = {},
+    asked = {}, -- buyers
+    held = {}, -- units by buyer
+    touched = {}, -- buyers whose units have changed
   }
   if not goods.total or not goods.booked or not goods.ledger or (values[6] and not goods.cap) then
     return { code = -2, total = 0, booked = 0, ledger = 0 }
@@ -22,25 +24,43 @@ local function read(stock)
   return goods
 end
 
--- recall(goods, buyers, ids): fill goods.held with the units that these buyers of capped goods hold.
-local function recall(goods, buyers, ids)
-  local held = redis.pcall("HMGET", buyers, unpack(ids))
-  if held.err then
+-- ask(goods, buyer): have recall fetch what this buyer holds.
+local function ask(goods, buyer)
+  if goods.cap and not goods.code then
+    goods.asked[#goods.asked + 1] = buyer
+  end
+end
+
+-- recall(goods, buyers): fill goods.held with the units that the buyers of capped goods hold.
+local function recall(goods, buyers)
+  if goods.code or #goods.asked == 0 then
+    return
+  end
+  local units = redis.pcall("HMGET", buyers, unpack(goods.asked))
+  if units.err then
     goods.code = -2
     return
   end
-  for i, id in ipairs(ids) do
-    goods.held[id] = integer(held[i] or "0") or "corrupt"
+  for i, id in ipairs(goods.asked) do
+    goods.held[id] = units[i] and (integer(units[i]) or "corrupt") or 0
+  end
+end
+
+-- hold(goods, buyer, units): count more units for a buyer of capped goods.
+local function hold(goods, buyer, units)
+  if goods.cap then
+    goods.held[buyer], goods.touched[#goods.touched + 1] = goods.held[buyer] + units, buyer
   end
 end
 
 -- book(goods, stock, buyers): write the units of one goods and of its buyers.
 local function book(goods, stock, buyers)
   redis.call("HSET", stock, "Booked", show(goods.booked), "Ledger", show(goods.ledger))
-  local fields = {}
-  for id in pairs(goods.touched or {}) do
-    fields[#fields + 1] = id
-    fields[#fields + 1] = show(goods.held[id])
+  local fields, shown = {}, {}
+  for i, id in ipairs(goods.touched) do
+    local units = goods.held[id]
+    shown[units] = shown[units] or show(units)
+    fields[2 * i - 1], fields[2 * i] = id, shown[units]
   end
   if #fields > 0 then
     redis.call("HSET", buyers, unpack(fields))
