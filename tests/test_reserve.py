@@ -12,6 +12,7 @@ from flashsale import (
     CorruptState,
     InvalidRequest,
     NotExecuted,
+    Order,
     OrderConflict,
     OrderState,
     Outcome,
@@ -398,6 +399,21 @@ async def test_baskets_at_the_same_moment_never_share_a_unit(shop: Shop) -> None
     whole = [{receipt.outcome for receipt in receipts} for receipts in answers]
     assert sorted(map(sorted, whole)) == [[Outcome.ACCEPTED]] * 2 + [[Outcome.SOLD_OUT]] * 4
     assert [(await inventory.stock(goods_id)).booked for goods_id in ("phone", "case")] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [order("o-1"), order('o"1'), order("o\\1", buyer_id='"'), order("o-1", data={"size": "XL"})],
+    ids=["plain", "quote", "backslash", "data"],
+)
+async def test_the_list_holds_the_order_as_it_describes_itself(shop: Shop, asked: Order) -> None:
+    inventory = shop.inventory()
+    await inventory.preload("phone", 10)
+    await inventory.reserve([asked])
+    (body,) = shop.raw.lrange(shop.keys.order_list, 0, -1)
+    text = body if isinstance(body, str) else body.decode()
+    assert text.startswith('{"created_at":')
+    assert "{" + text.partition(",")[2] == asked.to_json()
 
 
 # -- each promise has its mechanism ---------------------------------------------------------------------------------
