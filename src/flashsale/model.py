@@ -154,7 +154,7 @@ class Order:
         try:
             text = body.decode("utf-8")
             if plain := _PLAIN.fullmatch(text):
-                return cls._of_checked(*plain.groups())
+                return cls._of_checked(text, *plain.groups())
             check_body(text)
             wire = _DECODER.decode(text)
         except (ValueError, RecursionError) as error:
@@ -174,16 +174,18 @@ class Order:
         )
 
     @classmethod
-    def _of_checked(cls, created_at: str, order_id: str, goods_id: str, buyer_id: str, quantity: str) -> Self:
+    def _of_checked(
+        cls, body: str, created_at: str, order_id: str, goods_id: str, buyer_id: str, quantity: str
+    ) -> Self:
         """Makes the order of values that obey the rules: `_PLAIN` says so."""
         order = cls.__new__(cls)
-        put = object.__setattr__
-        put(order, "order_id", order_id)
-        put(order, "goods_id", goods_id)
-        put(order, "buyer_id", buyer_id)
-        put(order, "quantity", int(quantity))
-        put(order, "created_at", float(created_at))
-        put(order, "data", None)
+        _put_order_id(order, order_id)
+        _put_goods_id(order, goods_id)
+        _put_buyer_id(order, buyer_id)
+        _put_quantity(order, int(quantity))
+        _put_created_at(order, float(created_at))
+        _put_data(order, None)
+        _put_body(order, body)
         return order
 
 
