@@ -10,6 +10,7 @@ from flashsale.errors import (
     CorruptState,
     FlashSaleError,
     InvalidRequest,
+    InvalidTicket,
     NotExecuted,
     NotPersisted,
     NotSettled,
@@ -33,6 +34,7 @@ from flashsale.model import (
     Event,
     GateState,
     Goods,
+    GoodsView,
     Order,
     OrderState,
     Outcome,
@@ -57,6 +59,7 @@ from flashsale.reports import (
 from flashsale.sale import FlashSale
 from flashsale.store import OrderStore
 from flashsale.syncer import Syncer
+from flashsale.tickets import Ticket, Tickets
 from flashsale.worker import Worker
 
 __all__ = [
@@ -75,7 +78,9 @@ __all__ = [
     "Gate",
     "GateState",
     "Goods",
+    "GoodsView",
     "InvalidRequest",
+    "InvalidTicket",
     "Inventory",
     "Keys",
     "NotExecuted",
@@ -105,6 +110,8 @@ __all__ = [
     "StoredOrder",
     "SyncReport",
     "Syncer",
+    "Ticket",
+    "Tickets",
     "Units",
     "UnknownGoods",
     "UnsafeServer",

@@ -44,6 +44,16 @@ class InvalidRequest(FlashSaleError, ValueError):
         self.reason = reason
 
 
+class InvalidTicket(InvalidRequest):
+    """The admission ticket is none of ours, has expired, or is for something else; nothing was sent.
+
+    The gate gives out a new one.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("ticket", reason)
+
+
 class GoodsError(FlashSaleError):
     """Something about one goods of the sale.
 

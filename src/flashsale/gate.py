@@ -18,7 +18,7 @@ from flashsale.clients import Client
 from flashsale.errors import AlreadyLoaded, FlashSaleError
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
-from flashsale.model import Admission, GateState, Outcome
+from flashsale.model import Admission, GateState, GoodsView, Outcome
 from flashsale.refusals import OPEN, Refusals
 from flashsale.scripts import Argument, Link
 from flashsale.waiting import Coalescer
@@ -256,6 +256,18 @@ class Gate:
             access=int(reply[2]),
             remaining=int(reply[3]),
         )
+
+    def view(self, goods_id: str) -> GoodsView:
+        """Returns what a shop window shows; from the replica where there is one.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        reply = self._look(self._replica or self._link, goods_id)
+        remaining = int(reply[3])
+        outcome = REFUSALS.get(reply[0], Outcome.ADMITTED if remaining else Outcome.SOLD_OUT)
+        opens_at, closes_at = (float(at) if at else None for at in reply[4:6])
+        return GoodsView(outcome, remaining, float(reply[7]), opens_at, closes_at)
 
     def window(self, goods_id: str) -> tuple[float | None, float | None]:
         """Returns opens_at and closes_at as the primary has them, in epoch seconds.

@@ -260,6 +260,26 @@ class GateState:
     remaining: int
 
 
+class GoodsView(NamedTuple):
+    """What a shop window shows of one goods; the same for everybody.
+
+    Args:
+        outcome: ADMITTED while a buyer may pass, else why not: NOT_STARTED, SOLD_OUT, PAUSED or ENDED.
+        remaining: units that may still pass.
+        now: epoch seconds of the Redis clock, for a countdown that no visitor's clock disturbs.
+        opens_at: epoch seconds, or None.
+        closes_at: epoch seconds, or None.
+        may_return: sold out, but orders of the sale await payment: units may come back.
+    """
+
+    outcome: Outcome
+    remaining: int
+    now: float
+    opens_at: float | None = None
+    closes_at: float | None = None
+    may_return: bool = False
+
+
 class Stock(NamedTuple):
     """The stock of one goods, in units; `direct` is what was taken past the ledger."""
 
@@ -267,6 +287,27 @@ class Stock(NamedTuple):
     booked: int
     remaining: int
     direct: int
+
+
+class Entry(NamedTuple):
+    """The answer to a buyer who wants in.
+
+    Args:
+        outcome: ADMITTED, or why not.
+        remaining: units that may still pass.
+        order_id: what the ticket's order will be called; None unless admitted.
+        ticket: to be shown when buying; None unless admitted.
+    """
+
+    outcome: Outcome
+    remaining: int
+    order_id: str | None = None
+    ticket: str | None = None
+
+    @property
+    def admitted(self) -> bool:
+        """True when the buyer holds a ticket."""
+        return self.ticket is not None
 
 
 class Receipt(NamedTuple):

@@ -20,13 +20,14 @@ from flashsale.health import Finding, judge
 from flashsale.inventory import Inventory
 from flashsale.keys import Keys
 from flashsale.ledger import Ledger
-from flashsale.model import BasketReceipt, Order, OrderState, Receipt
+from flashsale.model import BasketReceipt, GoodsView, Order, OrderState, Receipt
 from flashsale.observer import Notifier, Observer
 from flashsale.order_queue import OrderQueue
 from flashsale.purchases import Purchases
 from flashsale.scripts import Link
 from flashsale.settler import Settler
 from flashsale.store import OrderStore
+from flashsale.views import Views
 
 _receipt = partial(tuple.__new__, Receipt)  # half the cost of Receipt(...)
 
@@ -101,6 +102,7 @@ class FlashSale:
             raise InvalidRequest("durability", f"a Redis Cluster cannot wait for {durability}: WAIT counts elsewhere")
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
+        self._views = Views(self.gate, self.ledger, cache_for)
         self._purchases = Purchases(
             self.gate,
             self.inventory,
@@ -240,6 +242,16 @@ class FlashSale:
             As `buy`; `OrderConflict` when the basket id is taken by another basket.
         """
         return self._purchases.buy_basket(new_order_id() if basket_id is None else basket_id, buyer_id, items, data)
+
+    def view(self, goods_id: str) -> GoodsView:
+        """Returns what a shop window shows: why not, or how many units are left, and the times.
+
+        One look serves the callers of this process for `cache_for` seconds.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        return self._views.get(goods_id)
 
     # -- after the sale ---------------------------------------------------------------------------------------------
 

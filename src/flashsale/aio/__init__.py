@@ -14,6 +14,7 @@ from flashsale.errors import (
     CorruptState,
     FlashSaleError,
     InvalidRequest,
+    InvalidTicket,
     NotExecuted,
     NotPersisted,
     NotSettled,
@@ -35,6 +36,7 @@ from flashsale.model import (
     Event,
     GateState,
     Goods,
+    GoodsView,
     Order,
     OrderState,
     Outcome,
@@ -54,6 +56,7 @@ from flashsale.reports import (
     SyncReport,
     Units,
 )
+from flashsale.tickets import Ticket, Tickets
 
 __all__ = [
     "Admission",
@@ -72,7 +75,9 @@ __all__ = [
     "Gate",
     "GateState",
     "Goods",
+    "GoodsView",
     "InvalidRequest",
+    "InvalidTicket",
     "Inventory",
     "Keys",
     "NotExecuted",
@@ -101,6 +106,8 @@ __all__ = [
     "StoredOrder",
     "SyncReport",
     "Syncer",
+    "Ticket",
+    "Tickets",
     "Units",
     "UnknownGoods",
     "UnsafeServer",

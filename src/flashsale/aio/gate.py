@@ -19,7 +19,7 @@ from flashsale.checks import check_goods_id, check_int, check_policy, check_quan
 from flashsale.errors import AlreadyLoaded, FlashSaleError
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
-from flashsale.model import Admission, GateState, Outcome
+from flashsale.model import Admission, GateState, GoodsView, Outcome
 from flashsale.refusals import OPEN, Refusals
 
 ONE: Final = 1  # unit: what a caller who says nothing asks for
@@ -255,6 +255,18 @@ class Gate:
             access=int(reply[2]),
             remaining=int(reply[3]),
         )
+
+    async def view(self, goods_id: str) -> GoodsView:
+        """Returns what a shop window shows; from the replica where there is one.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        reply = await self._look(self._replica or self._link, goods_id)
+        remaining = int(reply[3])
+        outcome = REFUSALS.get(reply[0], Outcome.ADMITTED if remaining else Outcome.SOLD_OUT)
+        opens_at, closes_at = (float(at) if at else None for at in reply[4:6])
+        return GoodsView(outcome, remaining, float(reply[7]), opens_at, closes_at)
 
     async def window(self, goods_id: str) -> tuple[float | None, float | None]:
         """Returns opens_at and closes_at as the primary has them, in epoch seconds.

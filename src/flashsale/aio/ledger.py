@@ -61,6 +61,10 @@ class Ledger:
             records |= {name: read(text, name) for name, text in zip(ids, texts, strict=True) if text is not None}
         return records
 
+    async def unpaid(self) -> int:
+        """Returns how many orders have a payment deadline."""
+        return int(await self._link.command("ZCARD", self._keys.holds))
+
     async def pages(self) -> AsyncIterator[dict[str, Record]]:
         """Yields the whole ledger in pages; an order that is there all the time is yielded at least once."""
         cursor = b"0"

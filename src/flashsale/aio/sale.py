@@ -19,12 +19,13 @@ from flashsale.aio.purchases import Purchases
 from flashsale.aio.scripts import Link
 from flashsale.aio.settler import Settler
 from flashsale.aio.store import AsyncOrderStore
+from flashsale.aio.views import Views
 from flashsale.checks import MAX_UNITS, check_id, check_int, check_quantity, check_sale, check_seconds, new_order_id
 from flashsale.durability import Durability, Guarantee
 from flashsale.errors import InvalidRequest, StoreRequired, UnsafeServer
 from flashsale.health import Finding, judge
 from flashsale.keys import Keys
-from flashsale.model import BasketReceipt, Order, OrderState, Receipt
+from flashsale.model import BasketReceipt, GoodsView, Order, OrderState, Receipt
 from flashsale.observer import Notifier, Observer
 
 _receipt = partial(tuple.__new__, Receipt)  # half the cost of Receipt(...)
@@ -100,6 +101,7 @@ class FlashSale:
             raise InvalidRequest("durability", f"a Redis Cluster cannot wait for {durability}: WAIT counts elsewhere")
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
+        self._views = Views(self.gate, self.ledger, cache_for)
         self._purchases = Purchases(
             self.gate,
             self.inventory,
@@ -243,6 +245,16 @@ class FlashSale:
         return await self._purchases.buy_basket(
             new_order_id() if basket_id is None else basket_id, buyer_id, items, data
         )
+
+    async def view(self, goods_id: str) -> GoodsView:
+        """Returns what a shop window shows: why not, or how many units are left, and the times.
+
+        One look serves the callers of this process for `cache_for` seconds.
+
+        Raises:
+            UnknownGoods: never preloaded.
+        """
+        return await self._views.get(goods_id)
 
     # -- after the sale ---------------------------------------------------------------------------------------------
 

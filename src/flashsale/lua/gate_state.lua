@@ -5,7 +5,7 @@
 -- KEYS[3]  access  string  units that passed
 -- KEYS[4]  window  hash    opens_at, closes_at, pause, auto
 --
--- Returns {code, count, access, units left, opens_at, closes_at, pause}
+-- Returns {code, count, access, units left, opens_at, closes_at, pause, seconds of the server's clock}
 --    1  a caller would be admitted while units are left
 --   -1  unknown goods
 --   -2  corrupt
@@ -16,8 +16,10 @@
 -- include: number
 -- include: clock
 -- include: gate
-local gate = look(now(), 1)
+local time = now()
+local gate = look(time, 1)
 local window = gate.code == -2 and {} or redis.call("HMGET", KEYS[4], "opens_at", "closes_at", "pause")
 return {
   gate.code or 1, show(gate.count), show(gate.access), show(gate.left), window[1] or "", window[2] or "", window[3] or "",
+  string.format("%.6f", time),
 }
