@@ -10,7 +10,7 @@ from flashsale.control import Control
 from flashsale.errors import InvalidRequest, InvalidTicket
 from flashsale.gate import Gate
 from flashsale.model import Entry
-from flashsale.tickets import Ticket, Tickets
+from flashsale.tickets import Tickets
 
 EPOCH_EVERY = 1.0  # seconds; a rebuild, which ends an epoch, takes longer
 
@@ -43,8 +43,8 @@ class Admissions:
         ticket = tickets.issue(self._gate.sale, epoch, goods_id, buyer_id, name, quantity)
         return Entry(admission.outcome, admission.remaining, name, ticket)
 
-    def check(self, shown: str, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> Ticket:
-        """Returns what the ticket says.
+    def check(self, shown: str, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> str:
+        """Returns the order id that the ticket names.
 
         Raises:
             InvalidTicket: it does not admit this buyer to this purchase, now.
@@ -58,7 +58,7 @@ class Admissions:
             raise InvalidTicket(f"admits {ticket.quantity} units")
         if ticket.epoch != self._current_epoch():
             raise InvalidTicket("is from before the sale was rebuilt")
-        return ticket
+        return ticket.order_id
 
     @property
     def _tickets(self) -> Tickets:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from redis import RedisCluster
 
+from flashsale.admissions import Admissions
 from flashsale.checks import MAX_UNITS, check_id, check_int, check_quantity, check_sale, check_seconds, new_order_id
 from flashsale.clients import Client
 from flashsale.control import Control
@@ -20,13 +21,14 @@ from flashsale.health import Finding, judge
 from flashsale.inventory import Inventory
 from flashsale.keys import Keys
 from flashsale.ledger import Ledger
-from flashsale.model import BasketReceipt, GoodsView, Order, OrderState, Receipt
+from flashsale.model import BasketReceipt, Entry, GoodsView, Order, OrderState, Receipt
 from flashsale.observer import Notifier, Observer
 from flashsale.order_queue import OrderQueue
 from flashsale.purchases import Purchases
 from flashsale.scripts import Link
 from flashsale.settler import Settler
 from flashsale.store import OrderStore
+from flashsale.tickets import Tickets
 from flashsale.views import Views
 
 _receipt = partial(tuple.__new__, Receipt)  # half the cost of Receipt(...)
@@ -51,6 +53,7 @@ class FlashSale:
         durability: where an order must be before `buy` says ACCEPTED; else it says UNCERTAIN.
         replicas: with `Durability.REPLICATED`: how many replicas must have it.
         durable_within: seconds to wait for that; a shorter `socket_timeout` of the client's ends it earlier.
+        tickets: signs and reads the tickets of `enter`.
 
     Raises:
         InvalidRequest: an argument breaks the contract, or the client cannot give the durability.
@@ -72,6 +75,7 @@ class FlashSale:
         durability: Durability = Durability.ACCEPTED,
         replicas: int = 1,
         durable_within: float = 1.0,
+        tickets: Tickets | None = None,
     ) -> None:
         self.name = check_sale(sale)
         self.keys = (keys or Keys()).of(sale)
@@ -102,6 +106,7 @@ class FlashSale:
             raise InvalidRequest("durability", f"a Redis Cluster cannot wait for {durability}: WAIT counts elsewhere")
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
+        self._admissions = Admissions(self.gate, self.control, tickets)
         self._views = Views(self.gate, self.ledger, cache_for)
         self._purchases = Purchases(
             self.gate,
@@ -178,6 +183,26 @@ class FlashSale:
 
     # -- during the sale --------------------------------------------------------------------------------------------
 
+    def enter(self, goods_id: str, buyer_id: str, quantity: int = 1, *, order_id: str | None = None) -> Entry:
+        """Lets a buyer pass the gate and gives them a ticket: a right to try for a while, not a reservation.
+
+        A slot whose ticket is not used in time returns with the Syncer. `stop` gives out no more tickets; `pause` stops
+        those that are out as well.
+
+        Args:
+            goods_id: what.
+            buyer_id: who.
+            quantity: the most units.
+            order_id: what the order will be called; None: we make an id that nobody can guess.
+
+        Returns:
+            The gate's answer and, when ADMITTED, the ticket that `buy` takes.
+
+        Raises:
+            As `Gate.enter`; `InvalidRequest` also when the sale has no `tickets`.
+        """
+        return self._admissions.enter(goods_id, buyer_id, quantity, order_id)
+
     def buy(
         self,
         goods_id: str,
@@ -186,6 +211,7 @@ class FlashSale:
         *,
         order_id: str | None = None,
         data: Any = None,
+        ticket: str | None = None,
     ) -> Receipt:
         """Buys: gate, window, cap, stock, ledger and queue. Asking twice with one `order_id` is asking once.
 
@@ -198,19 +224,22 @@ class FlashSale:
             quantity: units, 1..1,000,000.
             order_id: names the request; None: we make one that nobody can guess.
             data: any JSON value of the host's that goes with the order to the database.
+            ticket: from `enter`; the gate was passed then, and the order id is the ticket's.
 
         Returns:
             The receipt; sold out is an answer, not an exception.
 
         Raises:
-            InvalidRequest: an argument breaks the contract.
+            InvalidRequest: an argument breaks the contract; `InvalidTicket` when the ticket admits to something else.
             UnknownGoods: never preloaded, or lost.
             OrderConflict: the order id is taken by other content.
             OutcomeUnknown: sent, no reply.
             NotExecuted: surely nothing happened; `Overloaded` when too many callers wait in this process.
             CorruptState: what Redis holds of these goods cannot be trusted.
         """
-        if order_id is None and data is None and (refusal := self._refusals.fresh(goods_id)) is not None:
+        if ticket is not None:
+            order_id = self._admissions.check(ticket, goods_id, buyer_id, quantity, order_id)
+        elif order_id is None and data is None and (refusal := self._refusals.fresh(goods_id)) is not None:
             check_id("buyer_id", buyer_id)
             if quantity is not ONE:
                 check_quantity(quantity)
@@ -220,6 +249,8 @@ class FlashSale:
                 self.notify.outcome(goods_id, outcome)
             return _receipt((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
         order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
+        if ticket is not None:
+            return self._purchases.buy_admitted(order)
         return self._purchases.buy(order, named=order_id is not None)
 
     def buy_basket(

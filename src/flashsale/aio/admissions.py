@@ -9,7 +9,7 @@ from flashsale.aio.gate import Gate
 from flashsale.checks import check_id, new_order_id
 from flashsale.errors import InvalidRequest, InvalidTicket
 from flashsale.model import Entry
-from flashsale.tickets import Ticket, Tickets
+from flashsale.tickets import Tickets
 
 EPOCH_EVERY = 1.0  # seconds; a rebuild, which ends an epoch, takes longer
 
@@ -42,8 +42,8 @@ class Admissions:
         ticket = tickets.issue(self._gate.sale, epoch, goods_id, buyer_id, name, quantity)
         return Entry(admission.outcome, admission.remaining, name, ticket)
 
-    async def check(self, shown: str, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> Ticket:
-        """Returns what the ticket says.
+    async def check(self, shown: str, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> str:
+        """Returns the order id that the ticket names.
 
         Raises:
             InvalidTicket: it does not admit this buyer to this purchase, now.
@@ -57,7 +57,7 @@ class Admissions:
             raise InvalidTicket(f"admits {ticket.quantity} units")
         if ticket.epoch != await self._current_epoch():
             raise InvalidTicket("is from before the sale was rebuilt")
-        return ticket
+        return ticket.order_id
 
     @property
     def _tickets(self) -> Tickets:

@@ -66,6 +66,7 @@ class Purchases:
         self._guarantee = guarantee
         self._one_redis = one_redis
         self._waiting = Coalescer[Order, Receipt](self._reserve, max_waiting=max_waiting, weigh=weigh)
+        self._admitted = Coalescer[Order, Receipt](self._reserve_admitted, max_waiting=max_waiting, weigh=weigh)
 
     async def buy(self, order: Order, *, named: bool) -> Receipt:
         """Buys; `named` when the caller brought the order id, so that the ledger may know it."""
@@ -77,6 +78,12 @@ class Purchases:
                 receipt = await (self._waiting.submit(order) if self._one_redis else self._buy(order, known=named))
             except (NotExecuted, OutcomeUnknown) as error:
                 receipt = await _once_more(error, lambda: self._buy(order, known=True), order.order_id)
+        self._notify.outcome(order.goods_id, receipt.outcome)
+        return receipt
+
+    async def buy_admitted(self, order: Order) -> Receipt:
+        """Buys for a buyer who has passed the gate. Refused by the stock, the slot stays the ticket's."""
+        receipt = await _once_more(lambda _: self._admitted.submit(order), order.order_id, known=True)
         self._notify.outcome(order.goods_id, receipt.outcome)
         return receipt
 
@@ -187,10 +194,15 @@ class Purchases:
         for order in orders:
             await self._settler.leave(order.goods_id, order.quantity)
 
-    async def _reserve(self, orders: Sequence[Order], *, together: bool = False) -> list[Receipt | FlashSaleError]:
+    async def _reserve_admitted(self, orders: Sequence[Order]) -> list[Receipt | FlashSaleError]:
+        return await self._reserve(orders, admitted=True)
+
+    async def _reserve(
+        self, orders: Sequence[Order], *, together: bool = False, admitted: bool = False
+    ) -> list[Receipt | FlashSaleError]:
         """Sends one batch; where gate and stock share a Redis, one script decides both."""
         began = time.perf_counter()
-        gate = self._gate.keys if self._one_redis else None
+        gate = self._gate.keys if self._one_redis and not admitted else None
         answers = await self._inventory.answer(
             orders, together=together, gated=True, gate=gate, guarantee=self._guarantee
         )

@@ -1,0 +1,1 @@
+"""One small shop, three times: in Flask, FastAPI and Django. `python -m examples --help`."""

@@ -1,0 +1,1 @@
+"""Adapters for web frameworks; each needs its framework, and the core imports none of them."""

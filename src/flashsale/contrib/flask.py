@@ -1,0 +1,176 @@
+"""A Flask extension: the sale of this process, problem bodies for its errors, and `flask flashsale` commands.
+
+sales = FlaskSale()
+
+def create_app():
+app = Flask(__name__)
+app.config.from_prefixed_env()  # FLASK_FLASHSALE_SALE and so on
+sales.init_app(app)
+return app
+
+@app.post("/buy/<goods_id>")
+def buy(goods_id):
+receipt = sales.sale.buy(goods_id, session["buyer"], order_id=request.form["order_id"])
+return sales.answer(receipt, location=url_for("order", order_id=receipt.order_id))
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import click
+from flask import Flask, Response, current_app
+from flask.cli import AppGroup
+
+from flashsale import (
+    FlashSale,
+    FlashSaleError,
+    GoodsView,
+    Observer,
+    OrderStore,
+    Outcome,
+    Receipt,
+    Syncer,
+    Worker,
+    web,
+)
+from flashsale.contrib.settings import PREFIX, Settings
+
+NAME: Final = "flashsale"  # in app.extensions
+
+
+def sqlalchemy_store(settings: Settings) -> OrderStore | None:
+    """Returns a store on `FLASHSALE_DATABASE_URL`, or None without one."""
+    if not settings.database_url:
+        return None
+    from flashsale.stores import SQLAlchemyStore  # noqa: PLC0415 - needs an extra
+
+    return SQLAlchemyStore(settings.database_url, settings.sale)
+
+
+class _State:
+    """What one app has: its settings, and the sale of this process, made when it is first asked for."""
+
+    def __init__(self, settings: Settings, open_sale: Callable[[Settings], FlashSale]) -> None:
+        self.settings = settings
+        self._open = open_sale
+        self._lock = threading.Lock()
+        self._process = 0
+        self._sale: FlashSale | None = None
+
+    def sale(self) -> FlashSale:
+        if self._process != os.getpid():  # first use, or a child of a server that forks: database connections do not
+            with self._lock:
+                if self._process != os.getpid():
+                    self._sale = self._open(self.settings)
+                    self._process = os.getpid()
+        assert self._sale is not None
+        return self._sale
+
+
+class FlaskSale:
+    """The extension.
+
+    Args:
+        app: the app; or call `init_app` later.
+        store: makes the host's own `OrderStore`; by default `SQLAlchemyStore` on `FLASHSALE_DATABASE_URL`.
+        observer: metrics and tracing.
+        prefix: of the settings' names, where an app has several sales.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        store: Callable[[Settings], OrderStore | None] = sqlalchemy_store,
+        observer: Observer | None = None,
+        prefix: str = PREFIX,
+    ) -> None:
+        self._store = store
+        self._observer = observer
+        self._prefix = prefix
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Reads the settings, answers errors of the sale as problems, and adds the commands.
+
+        Raises:
+            InvalidRequest: a setting is missing or makes no sense.
+        """
+        app.extensions.setdefault(NAME, {})[self._prefix] = _State(Settings.read(app.config, self._prefix), self._open)
+        app.register_error_handler(FlashSaleError, _refuse)
+        name = self._prefix.lower().rstrip("_")
+        app.cli.add_command(_commands(name, self))
+
+    @property
+    def sale(self) -> FlashSale:
+        """The sale of the current app, in this process."""
+        state: _State = current_app.extensions[NAME][self._prefix]
+        return state.sale()
+
+    def answer(self, receipt: Receipt, *, location: str) -> Response:
+        """Returns the response to a purchase; one that came too early says when to come back."""
+        opens_in = None
+        if receipt.outcome is Outcome.NOT_STARTED:
+            view = self.sale.view(receipt.goods_id)
+            opens_in = None if view.opens_at is None else view.opens_at - view.now
+        return response(web.answer(receipt, location=location, opens_in=opens_in))
+
+    def fragment(self, goods_id: str) -> Response:
+        """Returns the status fragment of one goods."""
+        view: GoodsView = self.sale.view(goods_id)
+        return response(web.fragment(view))
+
+    def _open(self, settings: Settings) -> FlashSale:
+        return settings.open(self._store(settings), self._observer)
+
+
+def response(reply: web.Reply) -> Response:
+    """Returns Flask's response of a reply."""
+    return Response(reply.body, reply.status, reply.headers)
+
+
+def _refuse(error: FlashSaleError) -> Response:
+    if web.status_code(error) >= 500:
+        current_app.logger.warning("flashsale: %s", type(error).__name__)
+    return response(web.refuse(error))
+
+
+def _commands(name: str, extension: FlaskSale) -> AppGroup:
+    group = AppGroup(name, help="Run and look after the flash sale.")
+
+    @group.command()
+    @click.option("--batch", type=click.IntRange(1, 1000), default=500, show_default=True, help="Orders a transaction.")
+    @click.option("--lease", type=float, default=30.0, show_default=True, help="Seconds until another takes over.")
+    def worker(batch: int, lease: float) -> None:
+        """Move accepted orders into the database, until SIGTERM."""
+        Worker(extension.sale, batch=batch, lease=lease).run()
+
+    @group.command()
+    @click.option("--interval", type=float, default=1.0, show_default=True, help="Seconds between passes.")
+    def syncer(interval: float) -> None:
+        """Bring goods from the database to Redis, until SIGTERM."""
+        Syncer(extension.sale, interval=interval).run()
+
+    @group.command()
+    def audit() -> None:
+        """Compare Redis with the database; exit code 1 if they disagree."""
+        found = Syncer(extension.sale).audit()
+        for each in found.orders:
+            click.echo(f"{each.order_id}: {each.problem}, ledger {each.ledger}, database {each.database}")
+        click.echo("clean" if found.ok else "not clean")
+        raise SystemExit(0 if found.ok else 1)
+
+    @group.command()
+    def check() -> None:
+        """Look at the Redis servers' settings; exit code 1 if something does not suit a sale."""
+        findings = extension.sale.check()
+        for finding in findings:
+            click.echo(finding)
+        raise SystemExit(1 if findings else 0)
+
+    return group

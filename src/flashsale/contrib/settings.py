@@ -1,0 +1,130 @@
+"""What a shop configures, read from a mapping of names with a prefix: Flask's config, Django's settings, os.environ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Self
+
+import redis
+import redis.asyncio
+
+import flashsale
+import flashsale.aio
+from flashsale import Durability, InvalidRequest, Keys, Observer, OrderStore, PlainKeys, Tickets
+from flashsale.aio import AsyncOrderStore
+from flashsale.checks import check_int, check_sale, check_seconds
+
+PREFIX = "FLASHSALE_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One sale as a process is configured for it. The names in a mapping are these in capitals, after the prefix.
+
+    Args:
+        sale: its name.
+        redis_url: of the Redis that holds the stock.
+        gate_url: of the gate's Redis, when it is another one.
+        gate_replica_url: of a replica of the gate.
+        database_url: an SQLAlchemy URL, for a shop without a store of its own.
+        ticket_secrets: `id:secret`, or several with commas between; the first signs.
+        ticket_lifetime: seconds.
+        cache_for: seconds for which a refusal is answered from the process.
+        max_waiting: callers that may wait in this process.
+        durability: where an order must be before it is ACCEPTED.
+        plain_keys: the article's bare key names.
+    """
+
+    sale: str
+    redis_url: str = "redis://localhost:6379"
+    gate_url: str = ""
+    gate_replica_url: str = ""
+    database_url: str = ""
+    ticket_secrets: str = field(default="", repr=False)
+    ticket_lifetime: float = 120.0
+    cache_for: float = 0.05
+    max_waiting: int = 10_000
+    durability: str = Durability.ACCEPTED
+    plain_keys: bool = False
+
+    def __post_init__(self) -> None:
+        check_sale(self.sale)
+        check_seconds("cache_for", self.cache_for)
+        check_int("max_waiting", self.max_waiting, 1)
+        self.tickets()  # a bad secret is told at start-up
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], prefix: str = PREFIX) -> Self:
+        """Returns the settings; numbers may come as text, as they do from the environment.
+
+        Raises:
+            InvalidRequest: one is missing or makes no sense; the field is the full name of the setting.
+        """
+        given: dict[str, Any] = {}
+        for each in fields(cls):
+            value = config.get(prefix + each.name.upper())
+            if value is not None:
+                try:
+                    given[each.name] = _KINDS[str(each.type)](value)
+                except ValueError as error:
+                    raise InvalidRequest(prefix + each.name.upper(), f"must be {each.type}") from error
+        if "sale" not in given:
+            raise InvalidRequest(prefix + "SALE", "is missing: the name of the sale")
+        try:
+            return cls(**given)
+        except InvalidRequest as error:
+            raise InvalidRequest(prefix + error.field.upper(), error.reason) from error
+
+    @property
+    def keys(self) -> Keys:
+        """The key layout."""
+        return PlainKeys() if self.plain_keys else Keys()
+
+    def tickets(self) -> Tickets | None:
+        """Returns what signs the tickets; None without secrets."""
+        if not self.ticket_secrets:
+            return None
+        pairs = (pair.strip().partition(":") for pair in self.ticket_secrets.split(","))
+        secrets = {key_id: secret.encode() for key_id, _, secret in pairs}
+        return Tickets(secrets, lifetime=self.ticket_lifetime)
+
+    def open(self, store: OrderStore | None, observer: Observer | None = None) -> flashsale.FlashSale:
+        """Returns a sale for threads; its own clients of Redis live as long as the process."""
+        return flashsale.FlashSale(
+            redis.Redis.from_url(self.redis_url),
+            gate_client=redis.Redis.from_url(self.gate_url) if self.gate_url else None,
+            gate_replica=redis.Redis.from_url(self.gate_replica_url) if self.gate_replica_url else None,
+            store=store,
+            observer=observer,
+            **self._common(),
+        )
+
+    def open_async(self, store: AsyncOrderStore | None, observer: Observer | None = None) -> flashsale.aio.FlashSale:
+        """Returns a sale for asyncio."""
+        client = redis.asyncio.Redis.from_url
+        return flashsale.aio.FlashSale(
+            client(self.redis_url),
+            gate_client=client(self.gate_url) if self.gate_url else None,
+            gate_replica=client(self.gate_replica_url) if self.gate_replica_url else None,
+            store=store,
+            observer=observer,
+            **self._common(),
+        )
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "sale": self.sale,
+            "keys": self.keys,
+            "cache_for": self.cache_for,
+            "max_waiting": self.max_waiting,
+            "durability": Durability(self.durability),
+            "tickets": self.tickets(),
+        }
+
+
+def _truth(value: Any) -> bool:
+    return str(value).lower() not in {"", "0", "false", "no", "off"}
+
+
+_KINDS: Final[Mapping[str, Callable[[Any], Any]]] = {"str": str, "float": float, "int": int, "bool": _truth}
