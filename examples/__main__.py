@@ -1,7 +1,7 @@
 """Opens one of the shops on this machine, with a Redis, a worker and a syncer of its own. Ctrl-C closes it.
 
 python -m examples flask
-python -m examples fastapi --units 3 --opens-in 30
+python -m examples django --units 3 --opens-in 30
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from examples.shop import GOODS_ID
@@ -25,16 +26,17 @@ from flashsale.stores import SQLAlchemyStore
 
 ROOT = Path(__file__).parent.parent
 SALE = "launch"
-PYTHON = [sys.executable, "-m"]
-SERVERS = {
-    "flask": [
-        "gunicorn",
-        "--worker-class=gthread",
-        "--workers=2",
-        "--threads=32",
-        "examples.flask_shop.app:create_app()",
+GUNICORN = ["gunicorn", "--workers=2", "--threads=32", "--bind=127.0.0.1:{port}"]
+UVICORN = ["uvicorn", "--workers=2", "--log-level=warning", "--port={port}"]
+SYNCER, WORKER = ["flashsale", "syncer", f"--sale={SALE}"], ["flashsale", "worker", f"--sale={SALE}"]
+SHOPS = {
+    "flask": [SYNCER, WORKER, [*GUNICORN, "examples.flask_shop.app:create_app()"]],
+    "fastapi": [SYNCER, WORKER, [*UVICORN, "examples.fastapi_shop.app:app"]],
+    "django": [
+        ["django", "flashsale_sync"],
+        ["django", "flashsale_worker"],
+        [*GUNICORN, "examples.django_shop.wsgi:application"],
     ],
-    "fastapi": ["uvicorn", "--workers=2", "--log-level=warning", "examples.fastapi_shop.app:app"],
 }
 
 
@@ -46,27 +48,18 @@ async def main() -> int:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flashsale-")))
         redis = await stack.enter_async_context(redis_for(options.redis, folder))
-        database = f"sqlite:///{folder / 'shop.db'}"
-        with SQLAlchemyStore(database, SALE) as store:
-            store.create_all()
-            opens_at = time.time() + options.opens_in
-            store.put_goods(Goods(GOODS_ID, options.units, per_buyer=1, opens_at=opens_at, hold=options.hold))
-        environment = {
-            "FLASHSALE_REDIS_URL": redis.url,
-            "FLASHSALE_DATABASE_URL": database,
-            "FLASHSALE_SALE": SALE,
-            "SHOP_SECRET": secrets.token_hex(),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        }
-        address = ["--bind", f"127.0.0.1:{options.port}"] if options.shop == "flask" else ["--port", str(options.port)]
-        commands = {
-            "syncer": [*PYTHON, "flashsale", "syncer", "--sale", SALE],
-            "worker": [*PYTHON, "flashsale", "worker", "--sale", SALE],
-            "shop": [*PYTHON, *SERVERS[options.shop], *address],
-        }
+        environment = _environment(redis.url, folder / "shop.db")
+        if options.shop == "django":
+            await _run([sys.executable, "-m", "django", "migrate", "--verbosity=0"], environment)
+        _put_goods(environment["FLASHSALE_DATABASE_URL"], options)
+        commands = [
+            [sys.executable, "-m", *(word.format(port=options.port) for word in command)]
+            for command in SHOPS[options.shop]
+        ]
+        logs = [folder / f"{place}.log" for place in range(len(commands))]
         processes = [
-            await stack.enter_async_context(running(command, log=folder / f"{name}.log", environment=environment))
-            for name, command in commands.items()
+            await stack.enter_async_context(running(command, log=log, environment=environment))
+            for command, log in zip(commands, logs, strict=True)
         ]
         print(f"http://127.0.0.1:{options.port}/  {options.units} phones, in {options.opens_in:g} s, on {redis.label}")
         print("Ctrl-C closes the shop.", flush=True)
@@ -75,17 +68,40 @@ async def main() -> int:
         await asyncio.wait([stop, *ends], return_when=asyncio.FIRST_COMPLETED)
         for task in (stop, *ends):
             task.cancel()
-        if stopped.is_set():
-            return 0
-        for name in commands:
-            with suppress(OSError):
-                sys.stderr.write((folder / f"{name}.log").read_text(errors="replace")[-2000:])
-        return 1
+        if not stopped.is_set():  # one of the three has ended by itself: its log says why
+            sys.stderr.write("".join(log.read_text(errors="replace")[-2000:] for log in logs))
+        return 0 if stopped.is_set() else 1
+
+
+def _environment(redis_url: str, database: Path) -> dict[str, str]:
+    return {
+        "FLASHSALE_REDIS_URL": redis_url,
+        "FLASHSALE_DATABASE_URL": f"sqlite:///{database}",
+        "FLASHSALE_SALE": SALE,
+        "SHOP_DATABASE": str(database),
+        "SHOP_SECRET": secrets.token_hex(),
+        "DJANGO_SETTINGS_MODULE": "examples.django_shop.settings",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+
+
+def _put_goods(database_url: str, options: argparse.Namespace) -> None:
+    """Writes the goods as a back office does; `DjangoStore` and `SQLAlchemyStore` share their tables."""
+    with SQLAlchemyStore(database_url, SALE) as store:
+        store.create_all()
+        opens_at = time.time() + options.opens_in
+        store.put_goods(Goods(GOODS_ID, options.units, per_buyer=1, opens_at=opens_at, hold=options.hold))
+
+
+async def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **environment})
+    if await process.wait():
+        raise SystemExit(f"{command} failed")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples", description="Opens a small shop with a flash sale.")
-    parser.add_argument("shop", choices=SERVERS)
+    parser.add_argument("shop", choices=SHOPS)
     parser.add_argument("--port", type=int, default=8000, help="(%(default)s)")
     parser.add_argument("--units", type=int, default=10, help="phones for sale (%(default)s)")
     parser.add_argument("--opens-in", type=float, default=15, metavar="S", help="seconds until the sale (%(default)s)")

@@ -98,7 +98,7 @@ function productPage(page) {
         window.location.assign(answer.headers.get("Location"));
         return;
       }
-      say(message, said.title);
+      say(message, said.detail ?? said.title);
     } finally {
       buying = false;
       show();

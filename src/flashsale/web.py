@@ -56,7 +56,7 @@ _OUTCOMES: Final[Mapping[Outcome, _Kind]] = {
     Outcome.NOT_STARTED: _Kind(403, "not-started", "The sale has not started yet."),
     Outcome.ENDED: _Kind(410, "ended", "The sale has ended."),
     Outcome.PAUSED: _Kind(503, "paused", "The sale is paused.", 5),
-    Outcome.SOLD_OUT: _Kind(409, "sold-out", "Fewer units are left than were asked for."),
+    Outcome.SOLD_OUT: _Kind(409, "sold-out", "Sold out."),
     Outcome.LIMIT_REACHED: _Kind(429, "limit-reached", "This buyer has as many units as one buyer may have."),
 }
 # The first class that fits decides: subclasses come first.
@@ -96,7 +96,10 @@ def answer(receipt: Receipt, *, location: str, opens_in: float | None = None, pr
         problems: where the host documents the problem types.
     """
     if receipt.outcome not in {Outcome.ACCEPTED, Outcome.UNCERTAIN}:
-        return _problem(_kind(receipt.outcome), problems, opens_in=opens_in, remaining=receipt.remaining)
+        members: dict[str, Any] = {"remaining": receipt.remaining}
+        if receipt.outcome is Outcome.SOLD_OUT and receipt.remaining > 0:
+            members["detail"] = "Fewer units are left than were asked for."
+        return _problem(_kind(receipt.outcome), problems, opens_in=opens_in, **members)
     body = {
         "outcome": receipt.outcome,
         "order_id": receipt.order_id,

@@ -1,0 +1,71 @@
+"""For Django: an app with models and `DjangoStore`, checks, commands and admin pages.
+
+INSTALLED_APPS = [..., "flashsale.contrib.django"]
+MIDDLEWARE = [..., "flashsale.contrib.django.middleware.FlashSaleMiddleware"]
+FLASHSALE_SALE = "nov11"
+FLASHSALE_REDIS_URL = "redis://localhost:6379"
+
+from flashsale.contrib.django import answer, get_sale
+
+def buy(request, goods_id):
+receipt = get_sale().buy(goods_id, str(request.user.pk), order_id=request.POST["order_id"])
+return answer(receipt, location=reverse("order", args=[receipt.order_id]))
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpResponse
+
+from flashsale import FlashSale, Outcome, Receipt, web
+from flashsale.contrib.settings import PREFIX, Settings
+
+_lock = threading.Lock()
+_sales: dict[int, FlashSale] = {}  # process id -> sale: a child of a server that forks makes its own
+
+
+def read_settings() -> Settings:
+    """Returns the `FLASHSALE_...` settings.
+
+    Raises:
+        InvalidRequest: one is missing or makes no sense.
+    """
+    named: dict[str, Any] = {name: getattr(settings, name) for name in dir(settings) if name.startswith(PREFIX)}
+    return Settings.read(named)
+
+
+def get_sale() -> FlashSale:
+    """Returns the sale of this process, with a `DjangoStore`."""
+    from flashsale.contrib.django.store import DjangoStore  # noqa: PLC0415 - models need the apps to be ready
+
+    process = os.getpid()
+    with _lock:
+        if process not in _sales:
+            chosen = read_settings()
+            observer = getattr(settings, PREFIX + "OBSERVER", None)
+            using = getattr(settings, PREFIX + "DATABASE", "default")
+            _sales[process] = chosen.open(DjangoStore(chosen.sale, using=using), observer)
+        return _sales[process]
+
+
+def answer(receipt: Receipt, *, location: str) -> HttpResponse:
+    """Returns the response to a purchase; one that came too early says when to come back."""
+    opens_in = None
+    if receipt.outcome is Outcome.NOT_STARTED:
+        view = get_sale().view(receipt.goods_id)
+        opens_in = None if view.opens_at is None else view.opens_at - view.now
+    return response(web.answer(receipt, location=location, opens_in=opens_in))
+
+
+def fragment(goods_id: str) -> HttpResponse:
+    """Returns the status fragment of one goods."""
+    return response(web.fragment(get_sale().view(goods_id)))
+
+
+def response(reply: web.Reply) -> HttpResponse:
+    """Returns Django's response of a reply."""
+    return HttpResponse(reply.body, status=reply.status, headers=reply.headers)

@@ -1,0 +1,71 @@
+"""Admin pages: goods are edited through the store, which keeps their version; orders are looked at, and cancelled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest
+
+from flashsale import FlashSaleError, Goods
+from flashsale.contrib.django import get_sale
+from flashsale.contrib.django.models import SaleGoods, SaleOrder
+from flashsale.contrib.django.store import DjangoStore
+
+
+@admin.register(SaleGoods)
+class GoodsAdmin(admin.ModelAdmin):
+    """The host's wish for each goods; the syncer brings it to Redis."""
+
+    list_display = ("goods_id", "sale", "total", "granted", "booked", "per_buyer", "version", "loaded")
+    list_filter = ("sale",)
+    readonly_fields = ("granted", "booked", "version", "loaded")
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001
+        """Writes the wish as `DjangoStore.put_goods` does: the version grows."""
+        policy = {name: getattr(obj, name) for name in ("total", "per_buyer", "opens_at", "closes_at", "hold")}
+        DjangoStore(obj.sale).put_goods(Goods(obj.goods_id, **policy))
+        obj.pk = SaleGoods.objects.get(sale=obj.sale, goods_id=obj.goods_id).pk
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:  # noqa: ARG002
+        """A row keeps its name."""
+        return (*self.readonly_fields, *(("sale", "goods_id") if obj else ()))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
+        """Nobody: orders name these goods."""
+        return False
+
+
+@admin.register(SaleOrder)
+class OrderAdmin(admin.ModelAdmin):
+    """Orders, to look at and to cancel."""
+
+    list_display = ("order_id", "goods_id", "buyer_id", "quantity", "state")
+    list_filter = ("sale", "state", "goods_id")
+    search_fields = ("order_id", "buyer_id")
+    actions = ("cancel",)
+
+    @admin.action(description="Cancel the selected orders")
+    def cancel(self, request: HttpRequest, queryset: Any) -> None:
+        """Cancels as the shop does: the database decides, then the units return, once."""
+        sale = get_sale()
+        for order in queryset:
+            if order.sale != sale.name:
+                self.message_user(request, f"{order}: of another sale", messages.ERROR)
+                continue
+            try:
+                self.message_user(request, f"{order}: {sale.cancel(order.order_id)}")
+            except FlashSaleError as error:
+                self.message_user(request, f"{order}: {error}", messages.ERROR)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
+        """Nobody: orders are bought."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
+        """Nobody edits a row; the action needs to view only."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
+        """Nobody: a row is what an order has left."""
+        return False

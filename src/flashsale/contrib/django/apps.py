@@ -1,0 +1,16 @@
+"""The app."""
+
+from django.apps import AppConfig
+
+
+class FlashSaleConfig(AppConfig):
+    """Registers the system checks when the app is ready."""
+
+    name = "flashsale.contrib.django"
+    label = "flashsale"
+    verbose_name = "Flash sale"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Imports what registers itself."""
+        from flashsale.contrib.django import checks  # noqa: F401, PLC0415

@@ -1,0 +1,36 @@
+"""System checks: the settings always, and with `check --deploy` the Redis server too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's name
+
+from flashsale import FlashSaleError, InvalidRequest
+from flashsale.contrib.django import get_sale, read_settings
+
+
+@register("flashsale")
+def check_settings(**_: Any) -> Sequence[CheckMessage]:
+    """Reads the settings, and makes the sale's clients: neither talks to a server."""
+    try:
+        read_settings()
+        get_sale()
+    except (InvalidRequest, ValueError) as error:
+        return [Error(str(error), id="flashsale.E001")]
+    return []
+
+
+@register("flashsale", deploy=True)
+def check_server(**_: Any) -> Sequence[CheckMessage]:
+    """Asks the Redis server for its settings, and to keep our scripts."""
+    if check_settings():
+        return []
+    sale = get_sale()
+    try:
+        sale.inventory.load_scripts()
+        findings = sale.check()
+    except FlashSaleError as error:
+        return [Error(f"the sale's Redis cannot be used: {error}", id="flashsale.E002")]
+    return [Warning(str(finding), id="flashsale.W001") for finding in findings]

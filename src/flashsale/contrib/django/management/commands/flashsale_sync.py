@@ -1,0 +1,29 @@
+"""`manage.py flashsale_sync`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from flashsale import Syncer
+from flashsale.contrib.django import get_sale
+
+
+class Command(BaseCommand):
+    """Brings goods from the database to Redis."""
+
+    help = "Brings goods from the database to Redis and expires unpaid orders, until SIGTERM. Of several one acts."
+
+    def add_arguments(self, parser: Any) -> None:
+        """Adds the options."""
+        parser.add_argument("--interval", type=float, default=1.0, help="seconds between passes (1)")
+        parser.add_argument("--once", action="store_true", help="one pass, then end")
+
+    def handle(self, *, interval: float, once: bool, **_: Any) -> None:
+        """Runs."""
+        syncer = Syncer(get_sale(), interval=interval)
+        if once:
+            self.stdout.write(str(syncer.run_once()))
+        else:
+            syncer.run()

@@ -1,0 +1,95 @@
+"""The tables of `DjangoStore`: those of `SQLAlchemyStore` with Django's `id` added, so that both may work on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+_COLLATION = {"postgresql": "C", "mysql": "ascii_bin"}
+
+
+class IdField(models.CharField):
+    """An id: ASCII, compared byte by byte, whatever the database's own collation folds or sorts."""
+
+    def db_parameters(self, connection: Any) -> dict[str, Any]:
+        """Returns what Django asks of a column, with the collation of this database."""
+        parameters: dict[str, Any] = super().db_parameters(connection)
+        return parameters | {"collation": _COLLATION.get(connection.vendor)}
+
+
+class Sale(models.Model):
+    """One sale; a rebuild raises its epoch."""
+
+    sale = IdField(max_length=64, primary_key=True)
+    epoch = models.IntegerField()
+
+    class Meta:
+        db_table = "flashsale_sales"
+
+    def __str__(self) -> str:
+        return str(self.sale)
+
+
+class SaleGoods(models.Model):
+    """One goods of a sale: the host's wish, and what was granted to Redis and booked."""
+
+    sale = IdField(max_length=64)
+    goods_id = IdField(max_length=64)
+    total = models.BigIntegerField(help_text="units for sale")
+    granted = models.BigIntegerField(default=0, editable=False)
+    booked = models.BigIntegerField(default=0, editable=False)
+    version = models.BigIntegerField(default=0, editable=False)
+    per_buyer = models.BigIntegerField(null=True, blank=True, help_text="most units of one buyer")
+    opens_at = models.FloatField(null=True, blank=True, help_text="epoch seconds; empty: started by hand")
+    closes_at = models.FloatField(null=True, blank=True, help_text="epoch seconds")
+    hold = models.FloatField(null=True, blank=True, help_text="seconds to pay")
+    loaded = models.BooleanField(default=False, editable=False)
+
+    class Meta:
+        db_table = "flashsale_goods"
+        verbose_name_plural = "goods"
+        constraints = (models.UniqueConstraint(fields=["sale", "goods_id"], name="flashsale_goods_key"),)
+
+    def __str__(self) -> str:
+        return f"{self.goods_id} of {self.sale}"
+
+
+class SaleOrder(models.Model):
+    """One order and the state that stands."""
+
+    sale = IdField(max_length=64)
+    order_id = IdField(max_length=128)
+    goods_id = IdField(max_length=64)
+    buyer_id = IdField(max_length=128)
+    quantity = models.IntegerField()
+    state = models.CharField(max_length=16)
+    created_at = models.FloatField(null=True)
+    data = models.TextField(null=True)
+
+    class Meta:
+        db_table = "flashsale_orders"
+        verbose_name = "order"
+        constraints = (models.UniqueConstraint(fields=["sale", "order_id"], name="flashsale_orders_key"),)
+
+    def __str__(self) -> str:
+        return str(self.order_id)
+
+
+class SaleEvent(models.Model):
+    """What the host's handler has not heard yet; without `due_at` it is a dead letter."""
+
+    event_id = models.BigAutoField(primary_key=True)
+    sale = IdField(max_length=64)
+    order_id = IdField(max_length=128)
+    state = models.CharField(max_length=16)
+    previous = models.CharField(max_length=16)
+    attempts = models.IntegerField(default=0)
+    due_at = models.FloatField(null=True)
+
+    class Meta:
+        db_table = "flashsale_events"
+        constraints = (models.UniqueConstraint(fields=["sale", "order_id", "event_id"], name="flashsale_events_key"),)
+
+    def __str__(self) -> str:
+        return f"{self.order_id}: {self.state}"
