@@ -51,7 +51,8 @@ async def main() -> int:
         environment = _environment(redis.url, folder / "shop.db")
         if options.shop == "django":
             await _run([sys.executable, "-m", "django", "migrate", "--verbosity=0"], environment)
-        _put_goods(environment["FLASHSALE_DATABASE_URL"], options)
+        with SQLAlchemyStore(environment["FLASHSALE_DATABASE_URL"], SALE) as store:
+            store.create_all()  # where Django has made them, they are there
         commands = [
             [sys.executable, "-m", *(word.format(port=options.port) for word in command)]
             for command in SHOPS[options.shop]
@@ -61,9 +62,12 @@ async def main() -> int:
             await stack.enter_async_context(running(command, log=log, environment=environment))
             for command, log in zip(commands, logs, strict=True)
         ]
+        ends = [asyncio.create_task(process.wait()) for process in processes]
+        while not await _answers(options.port) and not any(end.done() for end in ends):
+            await asyncio.sleep(0.1)
+        _put_goods(environment["FLASHSALE_DATABASE_URL"], options)
         print(f"http://127.0.0.1:{options.port}/  {options.units} phones, in {options.opens_in:g} s, on {redis.label}")
         print("Ctrl-C closes the shop.", flush=True)
-        ends = [asyncio.create_task(process.wait()) for process in processes]
         stop = asyncio.create_task(stopped.wait())
         await asyncio.wait([stop, *ends], return_when=asyncio.FIRST_COMPLETED)
         for task in (stop, *ends):
@@ -88,9 +92,19 @@ def _environment(redis_url: str, database: Path) -> dict[str, str]:
 def _put_goods(database_url: str, options: argparse.Namespace) -> None:
     """Writes the goods as a back office does; `DjangoStore` and `SQLAlchemyStore` share their tables."""
     with SQLAlchemyStore(database_url, SALE) as store:
-        store.create_all()
         opens_at = time.time() + options.opens_in
-        store.put_goods(Goods(GOODS_ID, options.units, per_buyer=1, opens_at=opens_at, hold=options.hold))
+        closes_at = None if options.closes_in is None else time.time() + options.closes_in
+        goods = Goods(GOODS_ID, options.units, per_buyer=1, opens_at=opens_at, closes_at=closes_at, hold=options.hold)
+        store.put_goods(goods)
+
+
+async def _answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -105,6 +119,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8000, help="(%(default)s)")
     parser.add_argument("--units", type=int, default=10, help="phones for sale (%(default)s)")
     parser.add_argument("--opens-in", type=float, default=15, metavar="S", help="seconds until the sale (%(default)s)")
+    parser.add_argument("--closes-in", type=float, metavar="S", help="seconds until it ends (never)")
     parser.add_argument("--hold", type=float, default=60, metavar="S", help="seconds to pay (%(default)s)")
     parser.add_argument("--redis", metavar="URL", help="a Redis or Valkey; default: one of our own")
     return parser.parse_args()

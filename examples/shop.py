@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import secrets
 from typing import Any
 
-from flashsale import OrderState
+from flashsale import InvalidRequest, OrderState
 from flashsale.model import RELEASED
 
 GOODS_ID = "phone"
@@ -22,9 +23,11 @@ SAID = {
 }
 
 
-def order_id(buyer_id: str, key: str) -> str | None:
-    """Returns the order id of a buyer's wish, or None when the page sent no proper key; it begins with the buyer."""
-    return f"{buyer_id}.{key}" if _KEY.fullmatch(key) else None
+def order_id(buyer_id: str, key: str) -> str:
+    """Returns the order id of a buyer's wish: it begins with the buyer. A page without JavaScript sends no key."""
+    if key and _KEY.fullmatch(key) is None:
+        raise InvalidRequest("key", "must be 32 hexadecimal digits")
+    return f"{buyer_id}.{key or secrets.token_hex(16)}"
 
 
 def owns(buyer_id: str | None, order_id: str) -> bool:

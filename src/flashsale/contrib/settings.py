@@ -37,10 +37,10 @@ class Settings:
     """
 
     sale: str
-    redis_url: str = "redis://localhost:6379"
-    gate_url: str = ""
-    gate_replica_url: str = ""
-    database_url: str = ""
+    redis_url: str = field(default="redis://localhost:6379", repr=False)  # a URL may hold a password
+    gate_url: str = field(default="", repr=False)
+    gate_replica_url: str = field(default="", repr=False)
+    database_url: str = field(default="", repr=False)
     ticket_secrets: str = field(default="", repr=False)
     ticket_lifetime: float = 120.0
     cache_for: float = 0.05
@@ -52,7 +52,14 @@ class Settings:
         check_sale(self.sale)
         check_seconds("cache_for", self.cache_for)
         check_int("max_waiting", self.max_waiting, 1)
-        self.tickets()  # a bad secret is told at start-up
+        if self.durability not in set(Durability):
+            raise InvalidRequest("durability", f"must be one of {', '.join(Durability)}")
+        for name in ("redis_url", "gate_url", "gate_replica_url"):
+            _check_redis_url(name, getattr(self, name))
+        try:
+            self.tickets()
+        except InvalidRequest as error:
+            raise InvalidRequest("ticket_secrets", error.reason) from error
 
     @classmethod
     def read(cls, config: Mapping[str, Any], prefix: str = PREFIX) -> Self:
@@ -121,6 +128,13 @@ class Settings:
             "durability": Durability(self.durability),
             "tickets": self.tickets(),
         }
+
+
+def _check_redis_url(name: str, url: str) -> None:
+    try:
+        redis.ConnectionPool.from_url(url or "redis://")
+    except ValueError as error:
+        raise InvalidRequest(name, "must be a URL such as redis://localhost:6379/0, rediss:// or unix://") from error
 
 
 def _truth(value: Any) -> bool:
