@@ -10,10 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test bench soak fuzz lint sync clean
+.PHONY: help demo test bench soak fuzz flask fastapi django lint sync clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z ]*\):.*## /  make \1\t/p' Makefile
 	@echo '  ARGS="..." is passed on:  make demo ARGS="--help",  make test ARGS="-k gate -x"'
 
 demo: $(VENV)/.demo ## play a whole flash sale
@@ -35,6 +35,9 @@ soak: $(VENV)/.dev $(VENV)/.bench ## serve for 20 minutes while things break; wr
 
 fuzz: $(VENV)/.dev ## throw bytes at parsers and scripts, guided by coverage
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+flask fastapi django: $(VENV)/.examples ## open a small shop in this framework
+	@$(BIN)/python -m examples $@ $(ARGS)
 
 lint: $(VENV)/.dev ## fix and format what can be fixed, then check types
 	@$(BIN)/ruff check --fix .
