@@ -96,12 +96,12 @@ def buy(page: Page) -> None:
 
 def says(page: Page, text: str) -> None:
     """Waits until the status, which a screen reader reads out, contains a text."""
-    page.get_by_role("status").filter(has_text=re.compile(text)).wait_for(timeout=20_000)
+    page.get_by_role("status").filter(has_text=re.compile(text)).wait_for(timeout=40_000)
 
 
 @pytest.mark.parametrize("shop", SHOPS)
 def test_two_visitors_race_for_the_last_unit(shop: str, visitor, tmp_path) -> None:
-    with open_shop(shop, units=1, opens_in=6, hold=60) as opened:
+    with open_shop(shop, units=1, opens_in=12, hold=60) as opened:
         anna, bert = visitor(opened.url), visitor(opened.url, viewport={"width": 390, "height": 800})
         says(anna, "The sale starts in")
         assert anna.get_by_role("button", name="Buy now").is_disabled()
@@ -145,7 +145,7 @@ def test_two_visitors_race_for_the_last_unit(shop: str, visitor, tmp_path) -> No
 
 @pytest.mark.parametrize("shop", SHOPS)
 def test_a_lost_connection_is_one_order_in_the_end(shop: str, visitor) -> None:
-    with open_shop(shop, units=5, opens_in=0, closes_in=25, hold=60) as opened:
+    with open_shop(shop, units=5, opens_in=0, closes_in=30, hold=60) as opened:
         page = visitor(opened.url)
         says(page, "On sale: 5 left")
         lost = []

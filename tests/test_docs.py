@@ -176,6 +176,6 @@ def test_the_operating_page_tells_what_to_do_about_every_error() -> None:
         for name, value in vars(flashsale).items()
         if isinstance(value, type) and issubclass(value, flashsale.FlashSaleError)
     }
-    calls = {"FlashSaleError", "InvalidRequest", "InvalidTicket", "StoreRequired"}  # the root; the caller's own mistakes
+    calls = {"FlashSaleError", "InvalidRequest", "InvalidTicket", "StoreRequired"}  # the root, and mistakes
     for name in errors - calls:
         assert f"| `{name}` |" in page, name
