@@ -83,7 +83,10 @@ class Purchases:
 
     async def buy_admitted(self, order: Order) -> Receipt:
         """Buys for a buyer who has passed the gate. Refused by the stock, the slot stays the ticket's."""
-        receipt = await _once_more(lambda _: self._admitted.submit(order), order.order_id, known=True)
+        try:
+            receipt = await self._admitted.submit(order)
+        except (NotExecuted, OutcomeUnknown) as error:
+            receipt = await _once_more(error, lambda: self._admitted.submit(order), order.order_id)
         self._notify.outcome(order.goods_id, receipt.outcome)
         return receipt
 

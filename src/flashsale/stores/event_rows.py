@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Row, Select, and_, exists, select
 
 from flashsale.model import Event, OrderState
-from flashsale.stores.tables import EVENTS, ORDERS, read_order, read_state
+from flashsale.rows import read_order, read_state
+from flashsale.stores.tables import EVENTS, ORDERS
 
 
 def event_values(sale: str, order_id: str, state: OrderState, previous: OrderState) -> dict[str, Any]:

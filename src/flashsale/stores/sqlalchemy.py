@@ -34,7 +34,8 @@ from sqlalchemy.schema import CreateTable
 
 from flashsale.checks import MAX_UNITS, check_goods_id, check_int, check_sale
 from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreError
-from flashsale.model import RELEASED, TRANSITIONS, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
+from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
+from flashsale.rows import COMES_FROM, goods_values, order_values, policy_values, read_goods, read_order, read_state
 from flashsale.stores.engines import DRIVERS, database_url, engine_options, prepare_sqlite, store_error
 from flashsale.stores.event_rows import dead_events, due_events, event_values, read_event
 from flashsale.stores.tables import (
@@ -43,29 +44,13 @@ from flashsale.stores.tables import (
     METADATA,
     ORDERS,
     SALES,
-    goods_values,
     insert_new,
     key_of,
-    order_values,
-    policy_values,
-    read_goods,
-    read_order,
-    read_state,
     whole,
 )
 
 _Id = TypeVar("_Id", str, int)
 _CHUNK: Final = 500  # ids in one statement: SQLite before 3.32 takes 999 parameters
-
-_COMES_FROM: Final = {
-    target: [state for state in (OrderState.PERSISTED, OrderState.CONFIRMED) if target in TRANSITIONS[state]]
-    or [OrderState.QUEUED]
-    for target in RELEASED | {OrderState.CONFIRMED}
-}
-"""Of the two states in which a row holds units, in the order of a life: those from which an order may go to the key.
-
-No row is QUEUED: what may only be planted, REJECTED, starts with a write as everything else.
-"""
 
 
 class SQLAlchemyStore:
@@ -236,14 +221,14 @@ class SQLAlchemyStore:
             OrderConflict: the row has other content.
             StoreError: the database failed; nothing was written.
         """
-        if state not in _COMES_FROM:
+        if state not in COMES_FROM:
             raise InvalidRequest("state", "must be CONFIRMED, CANCELLED, EXPIRED or REJECTED")
         this = and_(ORDERS.c.sale == self.sale, ORDERS.c.order_id == order.order_id)
         content = and_(*(ORDERS.c[name] == value for name, value in zip(_CONTENT, order.content, strict=True)))
         move = update(ORDERS).where(this, content).values(state=state.value)
         with self._begin() as connection:
             for _ in range(3):  # again only when the row was inserted while we looked
-                for previous in _COMES_FROM[state]:
+                for previous in COMES_FROM[state]:
                     if _matched(connection, move.where(ORDERS.c.state == previous.value)):
                         self._tell(connection, [order.order_id], state, previous)
                         if state in RELEASED and not self._take(connection, order.goods_id, -order.quantity):
@@ -258,7 +243,7 @@ class SQLAlchemyStore:
                         return state
                 elif not _same(row, order):
                     raise OrderConflict(sale=self.sale, goods_id=order.goods_id, order_id=order.order_id)
-                elif row.state not in _COMES_FROM[state]:
+                elif row.state not in COMES_FROM[state]:
                     return read_state(row.state)
         raise StoreError("the row of an order changes faster than it can be settled")
 

@@ -6,7 +6,6 @@ event gets its number while the order's row is locked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -23,17 +22,13 @@ from django.db import (
 from django.db.models import Exists, F, Model, OuterRef, QuerySet
 from django.db.models.functions import Greatest
 
-from flashsale.checks import MAX_UNITS, check_goods_id, check_int, check_sale, dump_json
+from flashsale.checks import MAX_UNITS, check_goods_id, check_int, check_sale
 from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder
 from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, RowRefused, StoreError
-from flashsale.model import RELEASED, TRANSITIONS, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
+from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
+from flashsale.rows import COMES_FROM, goods_values, order_values, policy_values, read_goods, read_order, read_state
 
 _CHUNK: Final = 500  # ids in one statement
-_COMES_FROM: Final = {
-    target: [state for state in (OrderState.PERSISTED, OrderState.CONFIRMED) if target in TRANSITIONS[state]]
-    or [OrderState.QUEUED]
-    for target in RELEASED | {OrderState.CONFIRMED}
-}
 
 
 class DjangoStore:
@@ -55,20 +50,18 @@ class DjangoStore:
 
     def put_goods(self, goods: Goods) -> None:
         """Writes the host's wish for one goods: total, cap, window and hold; see `SQLAlchemyStore.put_goods`."""
-        policy = {name: getattr(goods, name) for name in ("total", "per_buyer", "opens_at", "closes_at", "hold")}
         with self._atomic():
             version = Greatest(F("version") + 1, goods.version)
             row = self._row(goods.goods_id)
-            first = {"version": goods.version, "granted": goods.total, "loaded": goods.loaded}
-            if not row.update(version=version, **policy) and not self._insert_new(
-                [SaleGoods(sale=self.sale, goods_id=goods.goods_id, **policy, **first)], "goods_id"
+            if not row.update(version=version, **policy_values(goods)) and not self._insert_new(
+                [SaleGoods(sale=self.sale, **goods_values(goods))], "goods_id"
             ):
-                row.update(version=version, **policy)  # somebody inserted it in between
+                row.update(version=version, **policy_values(goods))  # somebody inserted it in between
 
     def goods(self) -> Iterable[Goods]:
         """Returns the policy of every goods of the sale."""
         with self._atomic():
-            return [_read_goods(row) for row in self._of(SaleGoods).order_by("goods_id")]
+            return [read_goods(row) for row in self._of(SaleGoods).order_by("goods_id")]
 
     def grant(self, goods_id: str, units: int, *, loaded: bool = False, version: int | None = None) -> bool:
         """Records how many units Redis is given; see `OrderStore.grant`."""
@@ -89,7 +82,7 @@ class DjangoStore:
             row = self._row(goods_id)
             if not row.update(total=Greatest(F("total") + units, 0), version=F("version") + 1):
                 raise self._no_row(goods_id)
-            return _read_goods(row.get())
+            return read_goods(row.get())
 
     def epoch(self) -> int:
         """Returns the epoch of the sale: 1 until the first rebuild."""
@@ -131,25 +124,25 @@ class DjangoStore:
         return Saved(
             inserted=frozenset(inserted - refused),
             refused=frozenset(refused),
-            existing={order_id: OrderState(standing[order_id].state) for order_id in same},
+            existing={order_id: read_state(standing[order_id].state) for order_id in same},
             conflicts=frozenset(ids - inserted - same),
         )
 
     def states(self, order_ids: Collection[str]) -> Mapping[str, OrderState]:
         """Returns the state of those of `order_ids` that have a row."""
         with self._atomic():
-            return {order_id: OrderState(row.state) for order_id, row in self._standing(order_ids).items()}
+            return {order_id: read_state(row.state) for order_id, row in self._standing(order_ids).items()}
 
     def settle(self, order: Order, state: OrderState) -> OrderState:
         """Moves an order to a later state, if it may go there, and returns what stands; see `OrderStore.settle`."""
-        if state not in _COMES_FROM:
+        if state not in COMES_FROM:
             raise InvalidRequest("state", "must be CONFIRMED, CANCELLED, EXPIRED or REJECTED")
         goods_id, buyer_id, quantity = order.content
         this = self._of(SaleOrder).filter(order_id=order.order_id)
         content = this.filter(goods_id=goods_id, buyer_id=buyer_id, quantity=quantity)
         with self._atomic():
             for _ in range(3):  # again only when the row was inserted while we looked
-                for previous in _COMES_FROM[state]:
+                for previous in COMES_FROM[state]:
                     if content.filter(state=previous).update(state=state.value):
                         self._tell([order.order_id], state, previous)
                         if state in RELEASED and not self._take(goods_id, -quantity):
@@ -164,8 +157,8 @@ class DjangoStore:
                         return state
                 elif not _same(row, order):
                     raise OrderConflict(sale=self.sale, goods_id=goods_id, order_id=order.order_id)
-                elif row.state not in _COMES_FROM[state]:
-                    return OrderState(row.state)
+                elif row.state not in COMES_FROM[state]:
+                    return read_state(row.state)
         raise StoreError("the row of an order changes faster than it can be settled")
 
     def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
@@ -174,7 +167,7 @@ class DjangoStore:
         if after is not None:
             rows = rows.filter(order_id__gt=after)
         with self._atomic():
-            return [_read_order(row) for row in rows[:limit]]
+            return [read_order(row) for row in rows[:limit]]
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -292,16 +285,7 @@ class DjangoStore:
         return set()
 
     def _order_row(self, order: Order, state: OrderState) -> SaleOrder:
-        return SaleOrder(
-            sale=self.sale,
-            order_id=order.order_id,
-            goods_id=order.goods_id,
-            buyer_id=order.buyer_id,
-            quantity=order.quantity,
-            state=state.value,
-            created_at=order.created_at,
-            data=None if order.data is None else dump_json(order.data),
-        )
+        return SaleOrder(sale=self.sale, state=state.value, **order_values(order))
 
     def _events(self, rows: QuerySet[Any], limit: int) -> Sequence[Event]:
         with self._atomic():
@@ -310,38 +294,13 @@ class DjangoStore:
         return [
             Event(
                 event.event_id,
-                _read_order(orders[event.order_id]).order,
-                OrderState(event.state),
-                OrderState(event.previous),
+                read_order(orders[event.order_id]).order,
+                read_state(event.state),
+                read_state(event.previous),
                 event.attempts,
             )
             for event in events
         ]
-
-
-def _read_goods(row: Any) -> Goods:
-    return Goods(
-        goods_id=row.goods_id,
-        total=row.total,
-        version=row.version,
-        per_buyer=row.per_buyer,
-        opens_at=row.opens_at,
-        closes_at=row.closes_at,
-        hold=row.hold,
-        loaded=row.loaded,
-    )
-
-
-def _read_order(row: Any) -> StoredOrder:
-    order = Order(
-        order_id=row.order_id,
-        goods_id=row.goods_id,
-        buyer_id=row.buyer_id,
-        quantity=row.quantity,
-        created_at=row.created_at,
-        data=None if row.data is None else json.loads(row.data),
-    )
-    return StoredOrder(order, OrderState(row.state))
 
 
 def _same(row: Any, order: Order) -> bool:
