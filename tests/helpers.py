@@ -210,6 +210,31 @@ class Shop:
         self._threads.shutdown()
 
 
+async def together(shop: Shop, coalescer: Any, *calls: Callable[[], Any]) -> list[Any]:
+    """Makes these calls wait for each other in their order, and returns what each got, be it an error.
+
+    Args:
+        shop: on a real Redis, which is held back meanwhile.
+        coalescer: of the calls.
+        calls: the first ones leave at once, each alone, as many as may be in flight; the others gather behind them.
+    """
+    in_flight = importlib.import_module(f"{shop.face.__name__}.waiting").IN_FLIGHT
+    shop.raw.client_pause(60_000, all=False)
+    tasks = []
+    try:
+        for place, call in enumerate(calls, start=1):
+            tasks.append(asyncio.create_task(call()))
+            line = min(place, in_flight), max(0, place - in_flight)
+            await asyncio.sleep(0.001)
+            await until(
+                lambda: (coalescer._in_flight, len(coalescer._waiting)) == line,  # noqa: B023
+                "the caller in line",
+            )
+    finally:
+        shop.raw.client_unpause()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
     """Changes the text of a Lua script for this test: a promise must fail when its mechanism is taken out."""
     assert old in SCRIPTS[name].text

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flashsale import AlreadyLoaded, Stock, UnknownGoods
+from flashsale import AlreadyLoaded, CorruptState, Stock, UnknownGoods
 from flashsale.lua import SCRIPTS
-from tests.helpers import mutate, order, snapshot
+from flashsale.waiting import IN_FLIGHT
+from tests.helpers import mutate, order, snapshot, together, until
 
 if TYPE_CHECKING:
     from tests.helpers import Shop
@@ -148,6 +150,57 @@ async def test_load_scripts_puts_every_script_on_the_server(shop: Shop) -> None:
     assert all(shop.raw.script_exists(*shas))
 
 
+async def deductions(shop: Shop, inventory: Any, *wishes: tuple[str, int]) -> list[Any]:
+    """Deducts for callers who wait together, in this order, while others are under way."""
+    await inventory.preload("early", 10)
+    calls = [functools.partial(inventory.deduct, *wish) for wish in [("early", 1)] * IN_FLIGHT + [*wishes]]
+    return (await together(shop, inventory.real._deductions, *calls))[IN_FLIGHT:]
+
+
+async def test_callers_of_one_call_are_answered_in_their_order(real_shop: Shop) -> None:
+    inventory = real_shop.inventory()
+    await inventory.preload("phone", 5)
+    await inventory.preload("case", 2)
+    wishes = ("phone", 3), ("case", 1), ("phone", 3), ("phone", 2), ("case", 2), ("case", 1), ("phone", 1)
+    assert await deductions(real_shop, inventory, *wishes) == [3, 1, 0, 2, 0, 1, 0]
+    assert ((await inventory.stock("phone")).booked, (await inventory.stock("case")).booked) == (5, 2)
+
+
+async def test_bad_goods_fail_only_their_own_callers(real_shop: Shop) -> None:
+    shop, inventory = real_shop, real_shop.inventory()
+    for goods_id in ("phone", "broken", "other"):
+        await inventory.preload(goods_id, 5)
+    shop.raw.hset(shop.keys.stock("broken"), "Booked", "many")
+    shop.raw.delete(shop.keys.stock("other"))
+    shop.raw.set(shop.keys.stock("other"), "not a hash")
+    goods = ["broken", "phone", "unknown", "phone", "other", "broken"]
+    answers = await deductions(shop, inventory, *((goods_id, 1) for goods_id in goods))
+    errors = [answer for answer in answers if isinstance(answer, Exception)]
+    assert [type(error) for error in errors] == [CorruptState, UnknownGoods, CorruptState, CorruptState]
+    assert [error.goods_id for error in errors] == ["broken", "unknown", "other", "broken"]
+    assert [answers[1], answers[3], (await inventory.stock("phone")).booked] == [1, 1, 2]
+    assert shop.raw.hget(shop.keys.stock("broken"), "Booked") == b"many"
+
+
+async def test_cancelled_callers_keep_no_units(real_shop: Shop) -> None:
+    if not real_shop.is_async:
+        pytest.skip("a thread cannot be cancelled")
+    inventory = real_shop.inventory()
+    await inventory.preload("phone", 60)
+    for hops in range(8):
+        tasks = [asyncio.create_task(inventory.deduct("phone", 2)) for _ in range(20)]
+        for _ in range(hops):  # later and later on the way
+            await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        kept = sum(answer for answer in answers if isinstance(answer, int))
+        stock = real_shop.keys.stock("phone")
+        await until(lambda: int(real_shop.raw.hget(stock, "Booked")) == kept, "the units back")  # noqa: B023
+        if kept:
+            assert await inventory.release("phone", kept) == kept
+
+
 async def test_every_call_survives_the_loss_of_the_script_cache(shop: Shop) -> None:
     inventory = shop.inventory()
     await inventory.preload("phone", 10)
@@ -160,7 +213,12 @@ async def test_every_call_survives_the_loss_of_the_script_cache(shop: Shop) -> N
 
 
 MECHANISMS = {
-    "stock": ("deduct", "if booked + units > total then", "if false then", test_deduct_takes_what_is_asked_or_nothing),
+    "stock": (
+        "deduct",
+        "goods.booked + goods.taken + units <= goods.total",
+        "true",
+        test_deduct_takes_what_is_asked_or_nothing,
+    ),
     "direct": (
         "release",
         "math.max(0, goods.booked - goods.ledger)",

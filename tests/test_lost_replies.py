@@ -132,6 +132,20 @@ async def test_reserve_and_deduct_say_that_nobody_knows(host: Host, proxy: Fault
     assert host.booked() == 2
 
 
+async def test_a_lost_reply_leaves_every_caller_of_the_deduction_in_doubt(
+    host: Host, proxy: FaultProxy, sale: Any
+) -> None:
+    """And nobody tries again."""
+    await sale.inventory.preload("case", 100)
+    proxy.cut_reply(b"EVALSHA", times=None)
+    calls = [sale.inventory.deduct("case") for _ in range(40)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [OutcomeUnknown] * 40
+    assert len({id(answer) for answer in answers}) == 40  # nobody raises another thread's exception
+    proxy.clear()
+    assert (await sale.inventory.stock("case")).booked == 40
+
+
 async def test_a_reply_lost_to_eval(host: Host, proxy: FaultProxy, sale: Any) -> None:
     host.raw.script_flush()
     proxy.cut_reply(b"\r\nEVAL\r\n")

@@ -445,7 +445,10 @@ SCENARIOS = {
     ),
     "one syncer leads": (two_syncers, ("lead", "and time < (tonumber(values[2]) or 0) then", "and false then")),
     "the attempt that does not count": (the_database_is_away, AlwaysBurns),
-    "the bound of a deduction": (deducted_past_the_end, ("deduct", "if booked + units > total then", "if false then")),
+    "the bound of a deduction": (
+        deducted_past_the_end,
+        ("deduct", "goods.booked + goods.taken + units <= goods.total", "true"),
+    ),
     "the version of the total": (a_late_syncer, ("configure", "if integer(ARGV[1]) < standing then", "if false then")),
     "the version of the grant": (a_late_syncer_grants, AnyVersion),
     "a dead order is itself": (another_order_of_that_id, ("bury", '"|") == ARGV[at + 3]', '"|") ~= ""')),

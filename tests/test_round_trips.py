@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from flashsale.waiting import IN_FLIGHT
+from tests.helpers import together
+
 if TYPE_CHECKING:
     from tests.helpers import Shop
 
@@ -37,6 +40,20 @@ async def test_purchases_that_wait_together_share_round_trips(real_shop: Shop) -
     receipts = await asyncio.gather(*(sale.buy("phone", f"b-{n}") for n in range(500)))
     assert all(receipt.accepted for receipt in receipts)
     assert script_calls(real_shop) < before + 500
+
+
+async def test_deductions_that_wait_together_are_one_call(real_shop: Shop) -> None:
+    """128 fit into one call, so 300 need three."""
+    shop, inventory = real_shop, real_shop.inventory()
+    await inventory.preload("phone", 250)
+    await inventory.load_scripts()
+    before = script_calls(shop)
+    callers = IN_FLIGHT + 300
+    taken = await together(shop, inventory.real._deductions, *[lambda: inventory.deduct("phone")] * callers)
+    assert taken == [1] * 250 + [0] * (callers - 250)
+    calls = script_calls(shop) - before - IN_FLIGHT
+    assert calls in {3, 4}  # a thread may come to lead while the one before it has not yet taken the rest along
+    assert (await inventory.stock("phone")).booked == 250
 
 
 async def test_an_error_reaches_every_caller_of_a_batch_and_each_can_ask_again(shop: Shop) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from flashsale.answers import REFUSALS, fail, goods_error, hold_seconds, number, policy
 from flashsale.checks import check_int, check_policy, check_quantity
@@ -33,6 +33,12 @@ BATCH: Final = 128  # orders of one script call otherwise: under 1 ms of Redis
 _STATES: Final = {state.encode("ascii"): state for state in OrderState}
 
 
+class _Deduction(NamedTuple):
+    goods_id: str
+    quantity: int
+    stock: str
+
+
 class Inventory:
     """Holds the stock of each goods and the ledger of orders; never sells a unit twice.
 
@@ -43,7 +49,7 @@ class Inventory:
         client: a redis-py client; we copy its settings and leave it alone.
         sale: name of the sale.
         keys: the key layout; `PlainKeys()` for the article's bare names.
-        max_waiting: callers of `reserve` that may wait in this process before `Overloaded` is raised.
+        max_waiting: callers of `reserve`, and of `deduct`, that may wait in this process before `Overloaded` is raised.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Inventory:
         self._head = (self.keys.meta, self.keys.orders, self.keys.order_list, self.keys.bell)
         self._group = lru_cache(1024)(self._make_group)  # every call needs them, and they cost more than the lookup
         self._singles = Coalescer[Order, Receipt](self.answer, max_waiting=max_waiting, weigh=weigh)
+        self._deductions = Coalescer[_Deduction, int](self._deduct, max_waiting=max_waiting, abandon=self._abandon)
 
     # -- setting up -------------------------------------------------------------------------------------------------
 
@@ -131,15 +138,19 @@ class Inventory:
     def deduct(self, goods_id: str, quantity: int = 1) -> int:
         """Takes units by the article's script, past the ledger. Not idempotent, so never retried.
 
+        Callers of one process share round trips. The units of a caller cancelled meanwhile are given back; of those
+        whose reply was lost as well, nobody knows.
+
         Returns:
             `quantity`, or 0 when fewer units are left.
 
         Raises:
             UnknownGoods: never preloaded.
             OutcomeUnknown: sent, no reply: the units may be taken.
+            NotExecuted: surely nothing happened.
         """
         check_quantity(quantity)
-        return self._units(goods_id, self._link.run("deduct", [self.keys.stock(goods_id)], [quantity]))
+        return self._deductions.submit(_Deduction(goods_id, quantity, self.keys.stock(goods_id)))
 
     def release(self, goods_id: str, quantity: int = 1) -> int:
         """Gives back units taken by `deduct`, never more than there are.
@@ -273,6 +284,19 @@ class Inventory:
     def _make_group(self, goods_id: str, gate: Keys | None) -> tuple[str, ...]:
         group = (self.keys.stock(goods_id), self.keys.buyers(goods_id))
         return group if gate is None else group + gate.gate(goods_id)
+
+    def _deduct(self, batch: Sequence[_Deduction]) -> list[int | FlashSaleError]:
+        stocks, quantities = [each.stock for each in batch], [each.quantity for each in batch]
+        reply = self._link.run("deduct", stocks, quantities)
+        taken = [reply] if len(batch) == 1 else reply
+        return [
+            units if units >= 0 else goods_error(units, self.sale, each.goods_id)
+            for each, units in zip(batch, taken, strict=True)
+        ]
+
+    def _abandon(self, deduction: _Deduction, taken: int) -> None:
+        if taken:
+            self.release(deduction.goods_id, taken)
 
     def _reserve(
         self, orders: Sequence[Order], mode: str, gate: Keys | None, guarantee: Guarantee | None, *, together: bool

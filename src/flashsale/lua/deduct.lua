@@ -1,31 +1,41 @@
--- deduct: take units of one item, if that many are left (the article's script, hardened).
+-- deduct: take units of goods for each caller in turn, if that many are left (the article's script, hardened).
 --
--- KEYS[1]  stock  hash     Total, Booked
--- ARGV[1]  units  integer  1..1000000
+-- KEYS[1..]  stock  hash     per caller: Total, Booked
+-- ARGV[1..]  units  integer  per caller: 1..1000000
 --
--- Returns the units taken, or
+-- Returns the units taken, for each caller; not as a list when there is one caller, as in the article. Or
 --    0  sold out, or not a quantity
 --   -1  unknown goods
 --   -2  Total or Booked is not a canonical integer
 
 -- include: number
-local units = integer(ARGV[1])
-if not units or units < 1 or units > 1000000 then
-  return 0
+local function look(stock)
+  local values = redis.pcall("HMGET", stock, "Total", "Booked")
+  if values.err then
+    return { code = -2 }
+  end
+  if not values[1] and not values[2] then
+    return { code = -1 }
+  end
+  local total, booked = integer(values[1]), integer(values[2])
+  return { code = not (total and booked) and -2 or nil, total = total, booked = booked, taken = 0 }
 end
-local values = redis.pcall("HMGET", KEYS[1], "Total", "Booked")
-if values.err then
-  return -2
+
+local stocks, answers = {}, {}
+for caller, stock in ipairs(KEYS) do
+  local units, goods = integer(ARGV[caller]), stocks[stock] or look(stock)
+  stocks[stock], answers[caller] = goods, 0
+  if units and units >= 1 and units <= 1000000 then
+    if goods.code then
+      answers[caller] = goods.code
+    elseif goods.booked + goods.taken + units <= goods.total then
+      goods.taken, answers[caller] = goods.taken + units, units
+    end
+  end
 end
-if not values[1] and not values[2] then
-  return -1
+for stock, goods in pairs(stocks) do
+  if not goods.code and goods.taken > 0 then
+    redis.call("HINCRBY", stock, "Booked", show(goods.taken))
+  end
 end
-local total, booked = integer(values[1]), integer(values[2])
-if not total or not booked then
-  return -2
-end
-if booked + units > total then
-  return 0
-end
-redis.call("HINCRBY", KEYS[1], "Booked", show(units))
-return units
+return #KEYS == 1 and answers[1] or answers
