@@ -193,11 +193,25 @@ def _web(results: Results, plots: Sequence[str]) -> Iterator[str]:
         f" connections by {section['generator']}. The web process has a core; Redis and the load generator share the"
         " other."
     )
+    yield (
+        "`no Redis at all` is the same endpoint, answering at once: what server and framework can do, the ceiling of"
+        " the others."
+    )
     yield _plot("web", plots)
     yield _table(results, "web", "web")
+    yield from _ceiling(results)
     yield "Latency, ms: p50 / p99 / p99.9"
     yield _table(results, "web", "web", ("p50", "p99", "p999"))
     yield _rows(["server", "configuration"], [list(way) for way in section["ways"].items()])
+
+
+def _ceiling(results: Results) -> Iterator[str]:
+    """Says how much of a request is the web server's own."""
+    for record in results.records("web", "web"):
+        server, ceiling = record["peer"], record["figures"].get("rate")
+        selling = results.median("web", "web", server, "flashsale")
+        if record["load"] == "no Redis at all" and ceiling and selling:
+            yield f"{server}: an endpoint that sells reaches {selling / median(ceiling):.0%} of one that does nothing."
 
 
 SECTIONS = {

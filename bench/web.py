@@ -25,8 +25,16 @@ UVICORN += ["--log-level", "error", "--host", HOST]
 GUNICORN = ["-m", "gunicorn", "--worker-class", "gthread", "--workers", "1", "--threads", "32", "--keep-alive", "60"]
 GUNICORN += ["--graceful-timeout", "2", "--log-level", "error"]
 SERVERS = {
-    "uvicorn, Starlette": {"flashsale": "starlette_ours", "one EVALSHA per call": "starlette_script"},
-    "gunicorn gthread, Flask": {"flashsale": "flask_ours", "one EVALSHA per call": "flask_script"},
+    "uvicorn, Starlette": {
+        "flashsale": "starlette_ours",
+        "one EVALSHA per call": "starlette_script",
+        "no Redis at all": "starlette_nothing",
+    },
+    "gunicorn gthread, Flask": {
+        "flashsale": "flask_ours",
+        "one EVALSHA per call": "flask_script",
+        "no Redis at all": "flask_nothing",
+    },
 }
 WAYS = {
     "uvicorn, Starlette": "one process, uvloop, httptools; EVALSHA by redis.asyncio, a connection per request",

@@ -1,4 +1,4 @@
-"""The buy endpoint of a shop, four times: Starlette and Flask, with the library and with one EVALSHA per call.
+"""The buy endpoint of a shop in Starlette and in Flask: with the library, with one EVALSHA per call, without Redis.
 
 The Redis port and the script call come in the environment, as the web servers import this module.
 """
@@ -76,6 +76,15 @@ def starlette_script():
     return _starlette(client, sell, close=nothing)
 
 
+def starlette_nothing():
+    client = redis.asyncio.Redis(host=HOST, port=_port())  # never connects
+
+    async def sell(_goods_id, _buyer_id, _order_id):
+        return True
+
+    return _starlette(client, sell, close=client.aclose)
+
+
 def _flask(sell):
     app = Flask("shop")
 
@@ -97,3 +106,7 @@ def flask_script():
     return _flask(
         lambda _goods_id, _buyer_id, order_id: client.execute_command("EVALSHA", *wire.purchase(order_id))[0] > 0
     )
+
+
+def flask_nothing():
+    return _flask(lambda _goods_id, _buyer_id, _order_id: True)
