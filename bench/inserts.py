@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql
 from bench import harness
 from bench.servers import ENDLESS, GOODS, SALE, postgres
 from flashsale import Order, OrderState
+from flashsale.rows import order_values
 from flashsale.stores import tables
 
 ORDERS, BATCH, ROUNDS = 20_000, 500, 5
@@ -33,7 +34,7 @@ FROM_STAGE = text(f"{INTO} stage {NEW}")
 
 
 def _own(orders):
-    return [tables.order_values(order) for order in orders]
+    return [order_values(order) for order in orders]
 
 
 def _executemany(connection, orders):

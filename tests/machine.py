@@ -41,8 +41,9 @@ from flashsale import (
     Worker,
 )
 from flashsale.reports import Problem
+from flashsale.rows import read_order
 from flashsale.stores import SQLAlchemyStore
-from flashsale.stores.tables import GOODS, ORDERS, read_order
+from flashsale.stores.tables import GOODS, ORDERS
 from tests.model import FAR, PERSISTED, QUEUED, REJECTED, ROW_ACTIVE, Element, Handle, Model, Policy, policy_of
 
 if TYPE_CHECKING:

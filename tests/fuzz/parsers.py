@@ -12,8 +12,8 @@ from flashsale.durability import Durability, Guarantee
 from flashsale.health import judge
 from flashsale.order_queue import _parts
 from flashsale.records import path, read
+from flashsale.rows import read_goods, read_order, read_state
 from flashsale.stores.event_rows import read_event
-from flashsale.stores.tables import read_goods, read_order, read_state
 
 
 def order_body(data: bytes) -> None:
