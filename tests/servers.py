@@ -27,6 +27,8 @@ import redis.asyncio
 import redis.asyncio.sentinel
 import redis.cluster
 import redis.sentinel
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.helpers import eventually
 
@@ -141,7 +143,8 @@ class RedisServer:
         if self.process.poll() is not None:
             raise ChildProcessError(f"Redis ended at once: {self.log.read_text()[-2000:]}")
         try:
-            with redis.Redis(host=HOST, port=self.port, socket_timeout=1) as client:
+            once = Retry(NoBackoff(), 0)  # redis-py's own patience would outlast the start by seconds
+            with redis.Redis(host=HOST, port=self.port, socket_timeout=1, retry=once) as client:
                 return bool(client.ping())
         except redis.RedisError:  # not listening yet, or still loading
             return False

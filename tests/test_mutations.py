@@ -6,33 +6,36 @@ A mechanism that nothing misses is either not needed or not tested.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
-from dataclasses import replace
 from typing import Any
 
 import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis.stateful import run_state_machine_as_test
-from sqlalchemy import update
 
 from flashsale import (
     FlashSale,
     Goods,
     Order,
-    OrderQueue,
     OrderState,
     StoredOrder,
     StoreError,
     UnknownGoods,
     Worker,
 )
-from flashsale.lua import SCRIPTS, Script
-from flashsale.model import RELEASED
 from flashsale.stores import SQLAlchemyStore
-from flashsale.stores.tables import GOODS, ORDERS
 from tests.machine import Crash, Faults, Store, database, machine
+from tests.mutants import (
+    AlwaysBurns,
+    AnyVersion,
+    BooksTwice,
+    NeverLoaded,
+    NoGuard,
+    NoTombstone,
+    NoWinner,
+    mutate,
+)
 from tests.scenes import Scene
 
 FAKE = pytest.mark.parametrize("backend", [("fakeredis", False)], ids=["fakeredis"], indirect=True)
@@ -46,14 +49,6 @@ QUICK = hypothesis.settings(
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )
-
-
-def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
-    text = SCRIPTS[name].text
-    assert text.count(old) == 1, f"{name}.lua has changed: mend the mutation"
-    text = text.replace(old, new)
-    sha = hashlib.sha1(text.encode("ascii"), usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(SCRIPTS, name, Script(name, text, sha))
 
 
 def search(backend: Any, wrap: Any = lambda store: store) -> str:
@@ -104,50 +99,6 @@ def test_machine_misses_the_mechanism_of_a_script(mutation, backend, monkeypatch
 
 
 # -- database and worker: what the machine finds -----------------------------------------------------------------------
-
-
-class NoGuard(SQLAlchemyStore):
-    """UPDATE goods SET booked = booked + n, whatever was granted."""
-
-    def unguarded(self, goods_id, units):
-        return update(GOODS).where(self._is_goods(goods_id)).values(booked=GOODS.c.booked + units)
-
-    def _take(self, connection, goods_id, units):
-        return connection.execute(NoGuard.unguarded(self, goods_id, units)).rowcount > 0
-
-
-class NoTombstone(SQLAlchemyStore):
-    """An order without a row is released without a trace."""
-
-    def settle(self, order, state):
-        if state in RELEASED and not self.states([order.order_id]):
-            return state
-        return super().settle(order, state)
-
-
-class NoWinner(SQLAlchemyStore):
-    """Whoever comes last decides."""
-
-    def settle(self, order, state):
-        standing = super().settle(order, state)
-        if standing is state:
-            return standing
-        with self._engine.begin() as connection:
-            this = update(ORDERS).where(ORDERS.c.sale == self.sale, ORDERS.c.order_id == order.order_id)
-            connection.execute(this.values(state=state.value))
-        return state
-
-
-class BooksTwice(SQLAlchemyStore):
-    """Units are booked for every order of the batch, not only for the rows inserted."""
-
-    def save(self, orders):
-        saved = super().save(orders)
-        with self._engine.begin() as connection:
-            for order in orders:
-                if saved.existing.get(order.order_id) is OrderState.PERSISTED:
-                    self._take(connection, order.goods_id, order.quantity)
-        return saved
 
 
 @FAKE
@@ -293,17 +244,6 @@ def the_database_is_away(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
         assert scene.sale.status("o1") is OrderState.PERSISTED, "an order died of a database that was away"
 
 
-class AlwaysBurns:
-    """Every attempt counts."""
-
-    @staticmethod
-    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        nack = OrderQueue.nack
-        monkeypatch.setattr(
-            OrderQueue, "nack", lambda queue, claims, *, delay=0.0, burn=True: nack(queue, claims, delay=delay)
-        )
-
-
 def cancelled_before_its_row(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
     """The buyer is faster than the worker."""
     with Scene(backend, mutant) as scene:
@@ -405,20 +345,6 @@ def saved_twice(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
         assert scene.sale.buy("a", "bob", order_id="o2").accepted
         scene.worker.run_once()
         assert scene.sale.status("o2") is OrderState.PERSISTED, "the guard counted one order twice"
-
-
-class AnyVersion(SQLAlchemyStore):
-    """A grant whatever the version of the row."""
-
-    def grant(self, goods_id, units, *, loaded=False, version=None):
-        return super().grant(goods_id, units, loaded=loaded)
-
-
-class NeverLoaded(SQLAlchemyStore):
-    """It forgets that Redis was given the goods."""
-
-    def goods(self):
-        return [replace(goods, loaded=False) for goods in super().goods()]
 
 
 SCENARIOS = {
