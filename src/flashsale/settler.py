@@ -55,9 +55,11 @@ class Settler:
                 raise
             return record.state  # it never had a row, and never will: asking again would not help
         except RowRefused:
-            if record.state is not OrderState.DEAD or self._store.states([order_id]):
+            gone = record.state in RELEASED  # asked again
+            if not (gone or record.state is OrderState.DEAD) or self._store.states([order_id]):
                 raise
-            standing = state  # not even a tombstone: it never had a row, and with its letter goes the last way to one
+            # Not even a tombstone: it never had a row, and with its letter goes the last way to one.
+            standing = record.state if gone else state
         self.follow(order_id, standing)
         return standing
 
