@@ -207,7 +207,9 @@ class Process:
     def kill(self) -> None:
         """Kills it, stopped or not."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 def append_only_file(server: servers.RedisServer) -> Path:
