@@ -38,7 +38,10 @@ KEYS = {
     *(value for name in dir(LAYOUT) if str(value := getattr(LAYOUT, name)).startswith("flashsale:")),
 }
 
+PROGRAMS = [page for page in PAGES if page.name != "runbook.md"]  # each of its entries: tests/test_runbook.py
+
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+each_program = pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def run_doctest(test: doctest.DocTest) -> None:
@@ -72,7 +75,7 @@ class Runner:
             exec(code, example.namespace)
 
 
-@each_page
+@each_program
 def test_the_python_of_a_page_runs(page: Path, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with asyncio.Runner() as loop:
@@ -112,7 +115,7 @@ def shell_lines(page: Path, program: str) -> list[list[str]]:
     return [words[1:] for words in lines if words[:1] == [program]]
 
 
-@each_page
+@each_program
 def test_the_redis_cli_lines_of_a_page_are_answered(page: Path, redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client, flashsale.FlashSale(client, "nov11") as sale:
         sale.preload("phone", 10, per_buyer=1)
