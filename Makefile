@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test bench soak fuzz flask fastapi django lint sync clean
+.PHONY: help demo test bench guarantees soak fuzz flask fastapi django lint sync clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z ]*\):.*## /  make \1\t/p' Makefile
@@ -38,6 +38,9 @@ fuzz: $(VENV)/.dev ## throw bytes at parsers and scripts, guided by coverage
 
 flask fastapi django: $(VENV)/.examples ## open a small shop in this framework
 	@$(BIN)/python -m examples $@ $(ARGS)
+
+guarantees: $(VENV)/.dev ## play every fault of the catalogue; writes docs/guarantees.md
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 lint: $(VENV)/.dev ## fix and format what can be fixed, then check types
 	@$(BIN)/ruff check --fix .

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socketserver
 import threading
 import traceback
@@ -18,7 +17,6 @@ import flashsale
 from flashsale import CorruptState, NotExecuted, Outcome, OutcomeUnknown
 from flashsale.lua import SCRIPTS
 from tests import servers
-from tests.helpers import eventually
 from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
@@ -50,13 +48,6 @@ async def sale(host: Host, proxy: FaultProxy, redis_server: servers.RedisServer)
     sale = await host.opened(host.connect(proxy.port, socket_timeout=SHORT), 2)
     await sale.inventory.load_scripts()
     return sale
-
-
-@pytest.fixture
-def own() -> Iterator[servers.RedisServer]:
-    """A Redis that a test may torment."""
-    with servers.redis_server(lua_time_limit=10) as server:
-        yield server
 
 
 # -- redis-py's retries ---------------------------------------------------------------------------------------------
@@ -179,28 +170,6 @@ async def test_nothing_hangs_where_the_host_set_no_timeout(
 # -- the server -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_frozen_server_does_later_what_was_sent(host: Host, own: servers.RedisServer) -> None:
-    host.raw = own.client()
-    sale = await host.opened(host.connect(own.port, socket_timeout=SHORT))
-    own.freeze()
-    with pytest.raises(OutcomeUnknown) as unknown:
-        await sale.buy("phone", "ann")
-    own.thaw()
-    receipt = await sale.buy("phone", "ann", order_id=unknown.value.order_id)
-    assert (receipt.accepted, host.booked(), await sale.queue.size()) == (True, 1, 1)
-
-
-async def test_paused_writes(host: Host, own: servers.RedisServer) -> None:
-    host.raw = own.client()
-    sale = await host.opened(host.connect(own.port, socket_timeout=SHORT))
-    host.raw.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
-    with pytest.raises(OutcomeUnknown) as unknown:
-        await sale.buy("phone", "ann")
-    host.raw.client_unpause()
-    receipt = await sale.buy("phone", "ann", order_id=unknown.value.order_id)
-    assert (receipt.accepted, host.booked(), await sale.queue.size()) == (True, 1, 1)
-
-
 async def test_a_server_that_refuses_connections(host: Host, proxy: FaultProxy, sale: Any) -> None:
     await asyncio.to_thread(proxy.refuse)  # the loop goes on and sees that its idle connections end
     for order_id in (None, "o-1"):
@@ -233,84 +202,6 @@ async def test_what_fails_before_the_send(host: Host, proxy: FaultProxy, sale: A
     with pytest.raises(NotExecuted):
         await lost.buy("phone", "ann")
     assert host.booked() == 0
-
-
-async def test_a_script_cache_that_is_emptied_all_the_time(host: Host, own: servers.RedisServer) -> None:
-    host.raw = own.client()
-    sale = await host.opened(host.connect(own.port), 50)
-    stop = threading.Event()
-
-    def flush() -> None:
-        with redis.Redis(port=own.port) as client:
-            while not stop.is_set():
-                client.script_flush()
-
-    thread = threading.Thread(target=flush)
-    thread.start()
-    try:
-        receipts = [await sale.buy("phone", "ann", order_id=f"o-{number}") for number in range(60)]
-    finally:
-        stop.set()
-        thread.join()
-    assert (sum(receipt.accepted for receipt in receipts), host.booked()) == (50, 50)
-
-
-async def test_a_demoted_primary(host: Host, own: servers.RedisServer) -> None:
-    host.raw = own.client()
-    with FaultProxy(own.port) as proxy:
-        sale = await host.opened(host.connect(proxy.port))
-        host.raw.replicaof(servers.HOST, servers.free_port())
-        connections = proxy.connections
-        with pytest.raises(NotExecuted) as refused:
-            await sale.buy("phone", "ann")
-        assert refused.value.reason == "READONLY"
-        assert refused.value.order_id
-        host.raw.replicaof("NO", "ONE")
-        assert (await sale.buy("phone", "ann")).accepted
-        assert proxy.connections > connections  # no connection to a demoted primary is kept
-    assert host.booked() == 1
-
-
-async def test_a_busy_server(host: Host, own: servers.RedisServer) -> None:
-    host.raw = own.client()
-    sale = await host.opened(host.connect(own.port))
-    endless = threading.Thread(target=_endless, args=(own,))
-    endless.start()
-    try:
-        eventually(lambda: _is_busy(own), "a busy server")
-        with pytest.raises(NotExecuted) as refused:
-            await sale.buy("phone", "ann")
-    finally:
-        with redis.Redis(port=own.port) as client:
-            client.script_kill()
-        endless.join()
-    assert (refused.value.reason, host.booked()) == ("BUSY", 0)
-    assert (await sale.buy("phone", "ann", order_id=refused.value.order_id)).accepted
-
-
-def _endless(server: servers.RedisServer) -> None:
-    retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
-    with contextlib.suppress(redis.RedisError), redis.Redis(port=server.port, retry=retry, socket_timeout=60) as client:
-        client.eval("while true do end", 0)
-
-
-def _is_busy(server: servers.RedisServer) -> bool:
-    try:
-        with redis.Redis(port=server.port, socket_timeout=5) as client:
-            client.get("x")
-    except redis.ResponseError as error:
-        return str(error).startswith("BUSY")
-    return False
-
-
-async def test_a_full_server(host: Host, own: servers.RedisServer) -> None:
-    host.raw = own.client()
-    sale = await host.opened(host.connect(own.port))
-    host.raw.config_set("maxmemory", 1)
-    with pytest.raises(NotExecuted) as refused:
-        await sale.buy("phone", "ann")
-    host.raw.config_set("maxmemory", 0)
-    assert (refused.value.reason, host.booked()) == ("OOM", 0)
 
 
 # -- the words of servers -------------------------------------------------------------------------------------------

@@ -214,44 +214,6 @@ async def test_a_dead_node_and_its_return(host: Host, cluster: servers.Cluster) 
     assert (receipt.accepted, host.booked(on(cluster, 2))) == (True, 2)
 
 
-async def test_a_slot_that_moves(host: Host, cluster: servers.Cluster) -> None:
-    name = on(cluster, 0)
-    source, target = cluster.nodes[0].client(), cluster.nodes[1].client()
-    ids = [client.execute_command("CLUSTER", "MYID") for client in (source, target)]
-    slot = source.execute_command("CLUSTER", "KEYSLOT", f"{{{name}}}")
-    sale = await host.opened(connect(host, cluster), 100, name=name)
-    assert (await sale.buy("phone", "ann", order_id="before")).accepted
-
-    target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
-    source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
-    keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
-    for key in keys:
-        answers = [await _outcome(sale, f"while-{key.decode()}")]
-        source.execute_command("MIGRATE", servers.HOST, cluster.nodes[1].port, key, 0, 5000)
-        assert {None, True} >= {*answers}
-    assert await sale.queue.size() >= 1  # one key, by ASK
-    for client in (target, source):
-        client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
-    receipts = [await served(sale, f"while-{key.decode()}") for key in keys]
-    assert all(receipt.accepted for receipt in receipts)  # by MOVED
-    assert int(target.hget(f"flashsale:{{{name}}}:phone:stock", "Booked")) == len(keys) + 1
-    assert (await sale.buy("phone", "ann", order_id="before")).replayed
-
-    for key in target.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
-        target.delete(key)
-    for client in (source, target):
-        client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[0])
-
-
-async def _outcome(sale: Any, order_id: str) -> bool | None:
-    """Buys once; None when it was surely not executed, as TRYAGAIN says."""
-    try:
-        return (await sale.buy("phone", "ann", order_id=order_id)).accepted
-    except NotExecuted as refused:
-        assert refused.reason == "TRYAGAIN"
-        return None
-
-
 async def test_the_bare_layout_is_for_one_server(host: Host, cluster: servers.Cluster) -> None:
     sale = host.part("FlashSale", connect(host, cluster), "spring", keys=PlainKeys())
     with pytest.raises(NotExecuted) as refused:

@@ -45,6 +45,7 @@ class Row:
     Attributes:
         test: path and name, as pytest names it.
         mechanisms: that are taken out.
+        cases: the runs, as pytest names them.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Row:
     mechanism: str
     test: str
     mechanisms: tuple[str, ...]
+    cases: tuple[str, ...]
 
 
 ROWS: dict[int, Row] = {}
@@ -74,13 +76,13 @@ def fault(
     def register(test: Any) -> Any:
         assert number not in ROWS
         assert without
+        cases = {"aio" if face == AIO else "sync": Case(face) for face in faces}
+        cases |= {f"without {each.name}": Case(each.face, each) for each in without}
         path = test.__module__.replace(".", "/") + ".py"
-        ROWS[number] = Row(
-            number, name, how, holds, mechanism, f"{path}::{test.__name__}", tuple(each.name for each in without)
-        )
-        sound = [pytest.param(Case(face), id="aio" if face == AIO else "sync") for face in faces]
-        mutated = [pytest.param(Case(each.face, each), id=f"without {each.name}") for each in without]
-        return pytest.mark.parametrize("case", sound + mutated, indirect=True)(test)
+        mechanisms = tuple(each.name for each in without)
+        ROWS[number] = Row(number, name, how, holds, mechanism, f"{path}::{test.__name__}", mechanisms, tuple(cases))
+        parameters = [pytest.param(case, id=label) for label, case in cases.items()]
+        return pytest.mark.parametrize("case", parameters, indirect=True)(test)
 
     return register
 
