@@ -69,14 +69,13 @@ def fault(
     holds: str,
     mechanism: str,
     without: tuple[Mutation, ...],
-    faces: tuple[str, ...] = (SYNC, AIO),
 ) -> Callable[[Any], Any]:
     """Makes a test that takes `world` the row of this number."""
 
     def register(test: Any) -> Any:
         assert number not in ROWS
         assert without
-        cases = {"aio" if face == AIO else "sync": Case(face) for face in faces}
+        cases = {"aio" if face == AIO else "sync": Case(face) for face in (SYNC, AIO)}
         cases |= {f"without {each.name}": Case(each.face, each) for each in without}
         path = test.__module__.replace(".", "/") + ".py"
         mechanisms = tuple(each.name for each in without)

@@ -225,12 +225,17 @@ async def test_row_24_poison_order(world: World) -> None:
 def faketime(offset: str) -> dict[str, str]:
     """Returns the environment of a process whose clock is off: from the wheel, else from Debian's package."""
     wheel = importlib.util.find_spec("libfaketime")
-    places = [Path(place) for place in (wheel.submodule_search_locations if wheel else None) or ()]
-    places.append(Path("/usr/lib"))
-    for place in places:
-        for library in sorted(place.glob("**/libfaketime.so.1")):
-            return {"LD_PRELOAD": str(library), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    found = [
+        *(library for place in (wheel and wheel.submodule_search_locations) or () for library in _in(place, "**")),
+        *_in("/usr/lib", "*/faketime"),
+    ]
+    if found:
+        return {"LD_PRELOAD": str(found[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     return servers.missing("libfaketime (the wheel, or Debian's package)")
+
+
+def _in(place: str, folders: str) -> list[Path]:
+    return sorted(Path(place).glob(f"{folders}/libfaketime.so.1"))
 
 
 def _own_clock(_: pytest.MonkeyPatch, world: World) -> None:
