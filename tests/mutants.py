@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import update
+from sqlalchemy import insert, update
 
 from flashsale import OrderQueue, OrderState
 from flashsale.lua import SCRIPTS, Script
@@ -69,6 +69,23 @@ class BooksTwice(SQLAlchemyStore):
                 if saved.existing.get(order.order_id) is OrderState.PERSISTED:
                     self._take(connection, order.goods_id, order.quantity)
         return saved
+
+
+class NoKey(SQLAlchemyStore):
+    """Rows of orders have no key, and each order is inserted whenever it comes."""
+
+    def create_all(self):
+        super().create_all()
+        with self._engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE bare AS SELECT * FROM flashsale_orders")
+            connection.exec_driver_sql("DROP TABLE flashsale_orders")
+            connection.exec_driver_sql("ALTER TABLE bare RENAME TO flashsale_orders")
+
+    def _insert_new(self, connection, table, rows):
+        if table is not ORDERS:
+            return super()._insert_new(connection, table, rows)
+        connection.execute(insert(table), rows)
+        return {row["order_id"] for row in rows}
 
 
 class AnyVersion(SQLAlchemyStore):

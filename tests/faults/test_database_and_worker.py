@@ -27,18 +27,12 @@ LEASES = lua("the end of a lease", "claim", '"-inf", string.format("%.6f", time)
 ONCE = store("the count of inserted rows alone", mutants.BooksTwice)
 
 
-class NoKey(mutants.SQLAlchemyStore):
-    """Rows of orders have no key."""
-
-    def create_all(self) -> None:
-        super().create_all()
-        with self._engine.begin() as connection:
-            connection.exec_driver_sql("CREATE TABLE bare AS SELECT * FROM flashsale_orders")
-            connection.exec_driver_sql("DROP TABLE flashsale_orders")
-            connection.exec_driver_sql("ALTER TABLE bare RENAME TO flashsale_orders")
+def _no_key(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    monkeypatch.setattr("flashsale.stores.SQLAlchemyStore", mutants.NoKey)
+    world.child["keyless"] = True
 
 
-KEY = store("the primary key", NoKey)
+KEY = Mutation("the primary key", _no_key)
 
 
 async def _taken_over(world: World, sale: Any) -> None:

@@ -71,6 +71,7 @@ async def test_row_01_reply_lost(world: World) -> None:
     sale = await world.sell(proxy.port)
     proxy.cut_reply(b"EVALSHA")
     receipt = await sale.buy("phone", "ann", order_id="one-lost")
+    assert world.booked() == 1, "O: one order was booked twice"
     assert (receipt.accepted, receipt.replayed) == (True, True)
     proxy.cut_reply(b"EVALSHA", times=None)
     unknown = await world.answered(OutcomeUnknown, sale.buy("phone", "ann"))
