@@ -75,7 +75,7 @@ async def before_commit(host: Host, sale: Part, told: Told) -> None:
 
 async def before_ack(host: Host, sale: Part, told: Told) -> None:
     """A worker that commits, and never acknowledges."""
-    sale.real.queue.ack = stuck(told, "ack", sale.real.queue.ack)
+    sale.real.queue.drop = stuck(told, "ack", sale.real.queue.drop)
     await host.worker(sale, lease=told.lease).run_once()
 
 
