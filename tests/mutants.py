@@ -81,10 +81,10 @@ class NoKey(SQLAlchemyStore):
             connection.exec_driver_sql("DROP TABLE flashsale_orders")
             connection.exec_driver_sql("ALTER TABLE bare RENAME TO flashsale_orders")
 
-    def _insert_new(self, connection, table, rows):
+    def _insert_new(self, connection, table, common, rows):
         if table is not ORDERS:
-            return super()._insert_new(connection, table, rows)
-        connection.execute(insert(table), rows)
+            return super()._insert_new(connection, table, common, rows)
+        connection.execute(insert(table), [{"sale": self.sale, **common, **row} for row in rows])
         return {row["order_id"] for row in rows}
 
 

@@ -104,5 +104,5 @@ def store(name: str, mutant: type) -> Mutation:
     return patch(name, "flashsale.stores.SQLAlchemyStore", mutant)
 
 
-LEDGER = lua("the order id in the script", "reserve", 'nil, "", fresh[id] or known[i]', 'nil, "", nil')
+LEDGER = lua("the order id in the script", "reserve", "nil, fresh[id] or known[i]", "nil, nil")
 GUARD = store("the guard in the database", mutants.NoGuard)

@@ -44,13 +44,14 @@ def _no_aof(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
 
 def _queue_by_itself(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
     """The article's way: the units are deducted by a script, and the order is pushed by a command of its own."""
-    mutants.mutate(monkeypatch, "reserve", '  redis.call("LPUSH", KEYS[3], unpack(bodies))\n', "")
+    old = 'redis.call("LPUSH", KEYS[3], unpack(bodies))'
+    mutants.mutate(monkeypatch, "reserve", old, old.replace("KEYS[3]", 'KEYS[3] .. ":aside"'))
     run_behind = Link.run_behind
 
     def push_later(self: Link, barrier: Any, name: str, keys: Any, args: Any) -> Any:
         answer = run_behind(self, barrier, name, keys, args)
         if name == "reserve":
-            self.command("LPUSH", keys[2], args[-1] if args[-1].startswith("{") else '{"created_at":1.0,' + args[-1])
+            self.command("LMOVE", f"{keys[2]}:aside", keys[2], "RIGHT", "LEFT")
         return answer
 
     monkeypatch.setattr(Link, "run_behind", push_later)
