@@ -27,9 +27,15 @@ def _decodes(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
 
     def decoding(self: Link, name: str, keys: Any, args: Any = ()) -> Any:
         reply = run(self, name, keys, args)
-        return [value.decode() for value in reply] if name == "claim" else reply
+        return _decoded(reply) if name == "claim" else reply
 
     monkeypatch.setattr(Link, "run", decoding)
+
+
+def _decoded(reply: Any) -> Any:
+    if isinstance(reply, list):
+        return [_decoded(value) for value in reply]
+    return reply.decode() if isinstance(reply, bytes) else reply
 
 
 async def _only_good_orders_are_saved(world: World, sale: Any, bodies: list[bytes]) -> None:
