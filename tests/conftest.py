@@ -29,6 +29,8 @@ hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+PROTOCOL = int(os.environ.get("FLASHSALE_TEST_PROTOCOL", "2"))  # of the host's clients: RESP2 or RESP3
+
 BACKENDS = {
     "fakeredis-bytes": ("fakeredis", False),
     "fakeredis-str": ("fakeredis", True),
@@ -105,6 +107,7 @@ class Backend:
         On the real server it is the user that docs/operating.md names.
         """
         kwargs.setdefault("decode_responses", self.decode)
+        kwargs.setdefault("protocol", PROTOCOL)
         client: Any
         if self._server is None:
             client = fakeredis.FakeRedis(server=self._fake, **kwargs)
@@ -118,6 +121,7 @@ class Backend:
     def aclient(self, **kwargs: Any) -> Any:
         """Returns a new asyncio client; use it with `async with`."""
         kwargs.setdefault("decode_responses", self.decode)
+        kwargs.setdefault("protocol", PROTOCOL)
         if self._server is None:
             return fakeredis.FakeAsyncRedis(server=self._fake, **kwargs)
         if self._cluster and not kwargs.get("db"):
@@ -131,7 +135,7 @@ class Backend:
         """
         if self._cluster is not None and not kwargs.get("db"):
             return self._cluster.node_of(f"{{{sale}}}").client()
-        return self.client(decode_responses=False, username=None, password=None, **kwargs)
+        return self.client(decode_responses=False, protocol=2, username=None, password=None, **kwargs)
 
     def flush(self) -> None:
         """Empties every server."""
@@ -223,6 +227,27 @@ def postgres_url(postgres: servers.Postgres) -> Iterator[str]:
 def fresh_postgres_url(postgres: servers.Postgres) -> Iterator[str]:
     """SQLAlchemy URL of an empty database for this test."""
     with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[servers.MySQL]:
+    """The MariaDB or MySQL of this run."""
+    with servers.mysql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mysql_url(mysql: servers.MySQL) -> Iterator[str]:
+    """SQLAlchemy URL of one database for the whole run: name your sale as nobody else does."""
+    with mysql.database() as url:
+        yield url
+
+
+@pytest.fixture
+def fresh_mysql_url(mysql: servers.MySQL) -> Iterator[str]:
+    """SQLAlchemy URL of an empty database for this test."""
+    with mysql.database() as url:
         yield url
 
 

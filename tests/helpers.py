@@ -185,10 +185,10 @@ class Shop:
         await sale.start(goods_id)
         return sale
 
-    async def store(self, *goods: Goods) -> Part:
-        """Returns a store on the test's own SQLite file, with these goods."""
+    async def store(self, *goods: Goods, url: str | None = None) -> Part:
+        """Returns a store on the test's own SQLite file, or at `url`, with these goods."""
         stores = importlib.import_module(f"{self.face.__name__}.stores")
-        store = Part(stores.SQLAlchemyStore(f"sqlite:///{self.database}", "spring"), self._threads)
+        store = Part(stores.SQLAlchemyStore(url or f"sqlite:///{self.database}", "spring"), self._threads)
         await self.keep(store).create_all()
         for each in goods:
             await store.put_goods(each)

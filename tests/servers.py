@@ -1,4 +1,4 @@
-"""Real servers for the tests: Redis alone, with replicas, Sentinels or as a Cluster, and PostgreSQL.
+"""Real servers for the tests: Redis alone, with replicas, Sentinels or as a Cluster; PostgreSQL; MariaDB or MySQL.
 
 Every launcher is a context manager: a free loopback port, a temporary folder, and nothing left behind. Only processes
 started here are ever signalled. A server that cannot be found skips the test on a laptop and fails it in CI.
@@ -7,6 +7,7 @@ started here are ever signalled. A server that cannot be found skips the test on
 from __future__ import annotations
 
 import contextlib
+import getpass
 import importlib
 import itertools
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
+import pymysql
 import pytest
 import redis
 import redis.asyncio
@@ -470,3 +472,88 @@ def _own_postgres(binaries: Path, folder: Path) -> Iterator[Postgres]:
         yield Postgres(uri, stop=stop, start=start)
     finally:
         stop()
+
+
+# -- MariaDB and MySQL ----------------------------------------------------------------------------------------------
+
+
+class MySQL:
+    """A MariaDB or MySQL server of the tests' own, at a unix socket only. Made by `mysql()`.
+
+    Attributes:
+        name: mariadb or mysql.
+        socket: path of its unix socket.
+    """
+
+    def __init__(self, name: str, socket: Path) -> None:
+        self.name = name
+        self.socket = socket
+        self._numbers = itertools.count(1)
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[str]:
+        """Makes an empty database for one test; yields its SQLAlchemy URL (`mariadb://...` or `mysql://...`)."""
+        name = f"test_{os.getpid()}_{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name}")
+        try:
+            yield f"{self.name}://root@localhost/{name}?unix_socket={self.socket}"
+        finally:
+            self.run(f"DROP DATABASE {name}")
+
+    def run(self, statement: str) -> None:
+        with pymysql.connect(unix_socket=str(self.socket), user="root") as connection:
+            connection.cursor().execute(statement)
+
+
+def mysql_executable() -> str:
+    """The server: `FLASHSALE_MYSQL_SERVER`, else from PATH or /usr/sbin, MariaDB first."""
+    if chosen := os.environ.get("FLASHSALE_MYSQL_SERVER"):
+        return chosen
+    for name in ("mariadbd", "mysqld"):
+        if found := shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])):
+            return found
+    missing("MariaDB or MySQL (mariadbd or mysqld on PATH)")
+
+
+@contextlib.contextmanager
+def mysql() -> Iterator[MySQL]:
+    """Runs MariaDB or MySQL on an empty folder; nothing is synced to disk."""
+    server = mysql_executable()
+    version = subprocess.run([server, "--no-defaults", "--version"], check=True, capture_output=True, text=True).stdout
+    name = "mariadb" if "MariaDB" in version else "mysql"
+    with temporary_folder() as folder:
+        data = folder / "data"
+        common = ["--no-defaults", f"--datadir={data}", f"--user={getpass.getuser()}"]
+        if name == "mariadb":
+            prepare = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        else:
+            prepare = [server, *common, "--initialize-insecure"]
+        prepared = subprocess.run(prepare, check=False, capture_output=True, text=True)
+        assert prepared.returncode == 0, prepared.stdout + prepared.stderr
+        socket_path, log_path = folder / "mysql.sock", folder / "mysql.log"
+        command = [
+            server,
+            *common,
+            f"--socket={socket_path}",
+            "--skip-networking",
+            "--skip-log-bin",
+            "--innodb-flush-log-at-trx-commit=0",
+        ]
+        if name == "mysql":
+            command += ["--mysqlx=OFF", "--secure-file-priv="]
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        running = MySQL(name, socket_path)
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                raise ChildProcessError(log_path.read_text()[-2000:])
+            with socket.socket(socket.AF_UNIX) as probe:  # PyMySQL leaks the socket of a connection that is refused
+                return probe.connect_ex(str(socket_path)) == 0
+
+        try:
+            eventually(answers, version)
+            yield running
+        finally:
+            process.kill()  # its folder goes with it
+            process.wait()

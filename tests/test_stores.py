@@ -22,6 +22,7 @@ from flashsale.model import Goods, Order, OrderState
 from flashsale.store import OrderStore
 from flashsale.stores import engines
 from flashsale.testing import AsyncOrderStoreSuite, OrderStoreSuite
+from tests.helpers import Shop
 
 # -- the suite ------------------------------------------------------------------------------------------------------
 
@@ -64,6 +65,14 @@ class OnPostgreSQL:
         self.url = postgres_url
 
 
+class OnMySQL:
+    """MariaDB where there is one, else MySQL."""
+
+    @pytest.fixture(autouse=True)
+    def database(self, mysql_url):
+        self.url = mysql_url
+
+
 class TestSQLite(OnSQLite, SyncSuite):
     pass
 
@@ -80,6 +89,14 @@ class TestPostgreSQLAsync(OnPostgreSQL, AsyncSuite):
     pass
 
 
+class TestMySQL(OnMySQL, SyncSuite):
+    pass
+
+
+class TestMySQLAsync(OnMySQL, AsyncSuite):
+    pass
+
+
 class TestWithoutConflictClause(OnPostgreSQL, SyncSuite):
     """The way of MySQL and MariaDB: insert, and look closer when a key was taken."""
 
@@ -87,6 +104,26 @@ class TestWithoutConflictClause(OnPostgreSQL, SyncSuite):
         store = super().make_store(sale)
         store._dialect = "any other"
         return store
+
+
+async def test_workers_drain_a_sale_into_mysql(real_shop: Shop, fresh_mysql_url: str) -> None:
+    store = await real_shop.store(Goods("phone", 100, hold=900), url=fresh_mysql_url)
+    sale = await real_shop.open(100, sale=real_shop.sale(store=store), hold=900)
+    receipts = await asyncio.gather(*(sale.buy("phone", f"b-{n}", order_id=f"o-{n}") for n in range(150)))
+    accepted = {receipt.order_id for receipt in receipts if receipt.accepted}
+    assert len(accepted) == 100
+    workers = [real_shop.worker(sale, batch=10) for _ in range(2)]
+    while any(await asyncio.gather(*(worker.run_once() for worker in workers))):
+        pass
+    assert await store.states(accepted) == dict.fromkeys(accepted, OrderState.PERSISTED)
+    paid, returned, *_ = sorted(accepted)
+    assert await sale.confirm(paid) is OrderState.CONFIRMED
+    assert await sale.cancel(returned) is OrderState.CANCELLED
+    syncer = real_shop.syncer(sale)
+    await syncer.run_once()
+    audit = await syncer.audit(expected=accepted)
+    assert audit.ok, audit
+    assert (await sale.inventory.stock("phone")).booked == 99
 
 
 # -- engines and URLs -----------------------------------------------------------------------------------------------
@@ -156,9 +193,12 @@ async def test_a_database_in_memory_is_one_database_for_all_tasks() -> None:
         assert sum(len(saved.inserted) for saved in answers) == 10
 
 
+@pytest.mark.parametrize("database", ["postgres_url", "mysql_url"])
 @pytest.mark.parametrize("options", [{}, {"isolation_level": "AUTOCOMMIT"}, {"isolation_level": "SERIALIZABLE"}])
-def test_a_hosts_engine_works_whatever_its_isolation_and_stays_open(postgres_url: str, options) -> None:
-    engine = sqlalchemy.create_engine(engines.database_url(postgres_url, engines.DRIVERS), **options)
+def test_a_hosts_engine_works_whatever_its_isolation_and_stays_open(request, database: str, options) -> None:
+    engine = sqlalchemy.create_engine(
+        engines.database_url(request.getfixturevalue(database), engines.DRIVERS), **options
+    )
     sale = f"host-{uuid.uuid4().hex}"
     with flashsale.stores.SQLAlchemyStore(engine, sale) as store:
         store.create_all()
@@ -253,9 +293,9 @@ def test_a_locked_database_is_a_store_error_and_the_same_call_works_later(tmp_pa
 
 
 @pytest.mark.parametrize("portable", [False, True])
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["sqlite", "fresh_postgres_url", "fresh_mysql_url"])
 def test_a_refused_row_is_told_apart_and_says_nothing_about_the_buyer(request, tmp_path, database, portable) -> None:
-    url = f"sqlite:///{tmp_path}/shop.db" if database == "sqlite" else request.getfixturevalue("fresh_postgres_url")
+    url = f"sqlite:///{tmp_path}/shop.db" if database == "sqlite" else request.getfixturevalue(database)
     engine = sqlalchemy.create_engine(engines.database_url(url, engines.DRIVERS))  # it shows parameters
     store = flashsale.stores.SQLAlchemyStore(engine, "spring")
     store.create_all()
