@@ -577,15 +577,6 @@ async def test_a_mangled_meta_is_an_error_and_stays_as_it_is(shop: Shop, field: 
     assert snapshot(shop.raw) == before
 
 
-async def test_a_layout_of_a_newer_release_is_left_alone(shop: Shop) -> None:
-    sale = await shop.open(10)
-    shop.raw.hset(shop.keys.meta, "layout", "2")
-    before = snapshot(shop.raw)
-    with pytest.raises(CorruptState):
-        await sale.preload("case", 5)
-    assert snapshot(shop.raw) == before
-
-
 # -- each promise has its mechanism ---------------------------------------------------------------------------------
 
 NUMBER = "local function integer(text)\n"

@@ -43,6 +43,7 @@ ERRORS = {
     "NotExecuted": Exception,
     "OutcomeUnknown": Exception,
     "Overloaded": Exception,
+    "UnknownLayout": Exception,
     "StoreError": Exception,
 }
 

@@ -51,6 +51,7 @@ from flashsale import (
     StoreRequired,
     SyncReport,
     UnknownGoods,
+    UnknownLayout,
 )
 from flashsale.aio import AsyncOrderStore
 from flashsale.model import BasketReceipt  # place: these two lines belong above, once the face exports the names
@@ -120,6 +121,8 @@ def errors(error: FlashSaleError) -> None:
             print(as_lookup_error)
         case AlreadyLoaded() | CorruptState():
             assert_type((error.sale, error.goods_id), tuple[str | None, str | None])
+        case UnknownLayout():
+            assert_type((error.layout, error.oldest, error.newest, error.order_id), tuple[int, int, int, str | None])
         case Overloaded():
             assert_type((error.waiting, error.order_id), tuple[int, str | None])
         case NotExecuted():

@@ -21,6 +21,7 @@ from flashsale.errors import (
     StoreError,
     StoreRequired,
     UnknownGoods,
+    UnknownLayout,
     UnsafeServer,
 )
 from flashsale.gate import Gate
@@ -116,6 +117,7 @@ __all__ = [
     "Tickets",
     "Units",
     "UnknownGoods",
+    "UnknownLayout",
     "UnsafeServer",
     "Worker",
 ]

@@ -46,6 +46,7 @@ class Auditor:
 
     def audit(self, expected: Iterable[str] = ()) -> Audit:
         """Compares everything; see `Syncer.audit`."""
+        self._sale.ledger.meet()
         goods, suspects, moving = self._first_look()
         waiting, unreadable = self._waiting()
         strangers = self._strangers()

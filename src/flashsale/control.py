@@ -14,8 +14,6 @@ from flashsale.lua import Code
 from flashsale.model import Goods
 from flashsale.scripts import Argument, Link
 
-LAYOUT = 1  # number of the data layout in `meta`; a newer one is refused
-
 
 class SaleState(NamedTuple):
     """`state` is open, paused or closed; `epoch` and `seq` are None and 0 when Redis holds nothing of the sale."""
@@ -80,7 +78,7 @@ class Control:
 
     def close(self, epoch: int) -> None:
         """Begins an epoch, closed: nothing is sold until `open`."""
-        self._in_epoch(self._link.run("close", [self._keys.meta], [epoch, LAYOUT]))
+        self._in_epoch(self._link.run("close", [self._keys.meta], [epoch]))
 
     def open(self, epoch: int) -> None:
         """Ends the rebuild of this epoch."""

@@ -141,6 +141,26 @@ class Overloaded(NotExecuted):
         self.waiting = waiting
 
 
+class UnknownLayout(NotExecuted):
+    """Another release of flashsale began this sale, in a layout that this one does not read; nothing was changed.
+
+    Attributes:
+        layout: number of the sale's layout; 0 when it is no number.
+        oldest: the oldest layout that this release reads.
+        newest: the newest.
+    """
+
+    def __init__(self, layout: int, oldest: int, newest: int) -> None:
+        use = "a newer release" if layout > newest else "the release that began it, to its end"
+        super().__init__(
+            f"the sale has layout {layout}, and this release of flashsale reads {oldest} to {newest}: use {use}",
+            reason="LAYOUT",
+        )
+        self.layout = layout
+        self.oldest = oldest
+        self.newest = newest
+
+
 class NotSettled(FlashSaleError):
     """The sale is not over: units are queued, unpaid or dead, or something disagrees. Nothing was removed.
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from redis import exceptions
 
-from flashsale.errors import CorruptState, FlashSaleError, NotExecuted, OutcomeUnknown
+from flashsale.errors import CorruptState, FlashSaleError, NotExecuted, OutcomeUnknown, UnknownLayout
 
 # What redis-py raises; a host's own exception (a task's time limit) is not ours to translate. A name of a host that
 # cannot be one is a UnicodeError, a connection that the other side has closed is on uvloop a RuntimeError; every other
@@ -35,6 +35,7 @@ _WORDS: Final = {
     "ReadOnlyError": "READONLY",
     "TryAgainError": "TRYAGAIN",
 }
+_LAYOUT: Final = re.compile(r"^LAYOUT (\d+) (\d+) (\d+)")  # what our scripts answer
 _CORRUPT: Final = re.compile(r"(?:^|[ -])WRONGTYPE\b")
 # Refusals after which the connection points at the wrong server, or at a server that will not serve it.
 _STALE: Final = frozenset({"CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOAUTH", "READONLY"})
@@ -53,6 +54,8 @@ def sent(error: Exception) -> FlashSaleError:
         return NotExecuted(f"Redis refused: {word}", reason=word)
     if not isinstance(error, exceptions.ResponseError):
         return OutcomeUnknown(f"no reply from Redis: {type(error).__name__}")
+    if other := _LAYOUT.match(str(error)):
+        return UnknownLayout(*map(int, other.groups()))
     if _CORRUPT.search(str(error)):
         return CorruptState("a key has the wrong type")
     return OutcomeUnknown(f"Redis answered with an error: {type(error).__name__}")

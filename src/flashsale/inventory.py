@@ -11,11 +11,9 @@ from typing import Final, NamedTuple, Self
 from flashsale.answers import REFUSALS, fail, goods_error, hold_seconds, number, policy
 from flashsale.checks import check_int, check_policy, check_quantity
 from flashsale.clients import Client
-from flashsale.control import LAYOUT
 from flashsale.durability import Guarantee
 from flashsale.errors import (
     AlreadyLoaded,
-    CorruptState,
     FlashSaleError,
     InvalidRequest,
     NotExecuted,
@@ -105,14 +103,9 @@ class Inventory:
         fields = policy(per_buyer, opens_at, closes_at, hold)
         request = "|".join([str(total), str(booked), *fields.values()])
         given: list[Argument] = [item for field in fields.items() if field[1] for item in field]
-        keys = [self.keys.stock(goods_id), self.keys.meta, self.keys.goods]
-        arguments: list[Argument] = [goods_id, total, booked, LAYOUT, request, *given, "version", version]
-        code, layout = self._link.run("load", keys, arguments)
-        if code == Code.STALE:
-            raise CorruptState(
-                f"layout {int(layout)} in Redis is newer than {LAYOUT}", sale=self.sale, goods_id=goods_id
-            )
-        if code == Code.DIFFERENT:
+        keys = [self.keys.meta, self.keys.stock(goods_id), self.keys.goods]
+        arguments: list[Argument] = [goods_id, total, booked, request, *given, "version", version]
+        if self._link.run("load", keys, arguments) == Code.DIFFERENT:
             raise AlreadyLoaded("the stock exists with other values", sale=self.sale, goods_id=goods_id)
 
     def configure(self, goods: Goods) -> int:

@@ -48,6 +48,14 @@ class Ledger:
         self._keys = keys
         self._gate_here = gate_here
 
+    def meet(self) -> None:
+        """Refuses a sale that this release cannot read, for steps whose scripts do not look at `meta`.
+
+        Raises:
+            UnknownLayout: another release began it.
+        """
+        self._link.run("layout", [self._keys.meta])
+
     def get(self, order_id: str) -> Record | None:
         """Returns the record of an order, in one read."""
         with about(check_id("order_id", order_id)):
@@ -134,8 +142,8 @@ class Ledger:
 
     def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Moves a payment deadline to `seconds` from now, unless it is later; False: there is none, or it passed."""
-        check_id("order_id", order_id)
-        with about(order_id):
+        with about(check_id("order_id", order_id)):
+            self.meet()
             return bool(self._link.run("hold", [self._keys.holds], [order_id, f"{seconds:.6f}"]))
 
     def persisted(self, orders: Sequence[Order]) -> None:

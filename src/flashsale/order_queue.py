@@ -194,6 +194,7 @@ class OrderQueue:
             How many went back.
         """
         keys = [self.keys.dead, self.keys.orders, self.keys.order_list, self.keys.bell]
+        self._link.run("layout", [self.keys.meta])
         back = 0
         for batch in _batches(self._letters()):
             back += self._link.run("requeue", keys, batch)

@@ -33,6 +33,7 @@ class Rebuilder:
     def rebuild(self) -> Rebuild:
         """Raises the epoch in the database first, so that whoever acts for an older one is refused; see `Syncer`."""
         control = self._sale.control
+        self._sale.ledger.meet()
         epoch = self._store.advance_epoch()
         control.close(epoch)
         goods = self._grant()

@@ -365,6 +365,7 @@ class FlashSale:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
         before = self.inventory.stock(goods_id)
+        self.ledger.meet()
         self.settler.adjust(self.store.restock(goods_id, units), before)
         while True:  # whoever restocks at the same moment sets the gate as well: the last one to do so looks again
             total = (self.inventory.stock(goods_id)).total

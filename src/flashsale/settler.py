@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from flashsale.answers import about
+from flashsale.checks import check_id
 from flashsale.errors import FlashSaleError, NotPersisted, RowRefused, StoreRequired
 from flashsale.gate import Gate
 from flashsale.inventory import Inventory
@@ -43,6 +45,8 @@ class Settler:
         """
         if self._store is None:
             raise StoreRequired("to settle an order")
+        with about(check_id("order_id", order_id)):
+            self._ledger.meet()
         record = self._ledger.get(order_id)
         if record is None:
             return None

@@ -25,6 +25,7 @@ from flashsale.errors import (
     StoreError,
     StoreRequired,
     UnknownGoods,
+    UnknownLayout,
     UnsafeServer,
 )
 from flashsale.health import Finding
@@ -112,6 +113,7 @@ __all__ = [
     "Tickets",
     "Units",
     "UnknownGoods",
+    "UnknownLayout",
     "UnsafeServer",
     "Worker",
 ]

@@ -45,6 +45,7 @@ class Auditor:
 
     async def audit(self, expected: Iterable[str] = ()) -> Audit:
         """Compares everything; see `Syncer.audit`."""
+        await self._sale.ledger.meet()
         goods, suspects, moving = await self._first_look()
         waiting, unreadable = await self._waiting()
         strangers = await self._strangers()

@@ -13,8 +13,6 @@ from flashsale.keys import Keys
 from flashsale.lua import Code
 from flashsale.model import Goods
 
-LAYOUT = 1  # number of the data layout in `meta`; a newer one is refused
-
 
 class SaleState(NamedTuple):
     """`state` is open, paused or closed; `epoch` and `seq` are None and 0 when Redis holds nothing of the sale."""
@@ -79,7 +77,7 @@ class Control:
 
     async def close(self, epoch: int) -> None:
         """Begins an epoch, closed: nothing is sold until `open`."""
-        self._in_epoch(await self._link.run("close", [self._keys.meta], [epoch, LAYOUT]))
+        self._in_epoch(await self._link.run("close", [self._keys.meta], [epoch]))
 
     async def open(self, epoch: int) -> None:
         """Ends the rebuild of this epoch."""

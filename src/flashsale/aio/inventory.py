@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from flashsale.aio.clients import Client
-from flashsale.aio.control import LAYOUT
 from flashsale.aio.scripts import Argument, Barrier, Link
 from flashsale.aio.waiting import Coalescer
 from flashsale.answers import REFUSALS, fail, goods_error, hold_seconds, number, policy
@@ -16,7 +15,6 @@ from flashsale.checks import check_int, check_policy, check_quantity
 from flashsale.durability import Guarantee
 from flashsale.errors import (
     AlreadyLoaded,
-    CorruptState,
     FlashSaleError,
     InvalidRequest,
     NotExecuted,
@@ -104,14 +102,9 @@ class Inventory:
         fields = policy(per_buyer, opens_at, closes_at, hold)
         request = "|".join([str(total), str(booked), *fields.values()])
         given: list[Argument] = [item for field in fields.items() if field[1] for item in field]
-        keys = [self.keys.stock(goods_id), self.keys.meta, self.keys.goods]
-        arguments: list[Argument] = [goods_id, total, booked, LAYOUT, request, *given, "version", version]
-        code, layout = await self._link.run("load", keys, arguments)
-        if code == Code.STALE:
-            raise CorruptState(
-                f"layout {int(layout)} in Redis is newer than {LAYOUT}", sale=self.sale, goods_id=goods_id
-            )
-        if code == Code.DIFFERENT:
+        keys = [self.keys.meta, self.keys.stock(goods_id), self.keys.goods]
+        arguments: list[Argument] = [goods_id, total, booked, request, *given, "version", version]
+        if await self._link.run("load", keys, arguments) == Code.DIFFERENT:
             raise AlreadyLoaded("the stock exists with other values", sale=self.sale, goods_id=goods_id)
 
     async def configure(self, goods: Goods) -> int:

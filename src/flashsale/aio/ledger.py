@@ -47,6 +47,14 @@ class Ledger:
         self._keys = keys
         self._gate_here = gate_here
 
+    async def meet(self) -> None:
+        """Refuses a sale that this release cannot read, for steps whose scripts do not look at `meta`.
+
+        Raises:
+            UnknownLayout: another release began it.
+        """
+        await self._link.run("layout", [self._keys.meta])
+
     async def get(self, order_id: str) -> Record | None:
         """Returns the record of an order, in one read."""
         with about(check_id("order_id", order_id)):
@@ -133,8 +141,8 @@ class Ledger:
 
     async def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Moves a payment deadline to `seconds` from now, unless it is later; False: there is none, or it passed."""
-        check_id("order_id", order_id)
-        with about(order_id):
+        with about(check_id("order_id", order_id)):
+            await self.meet()
             return bool(await self._link.run("hold", [self._keys.holds], [order_id, f"{seconds:.6f}"]))
 
     async def persisted(self, orders: Sequence[Order]) -> None:

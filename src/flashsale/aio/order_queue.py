@@ -193,6 +193,7 @@ class OrderQueue:
             How many went back.
         """
         keys = [self.keys.dead, self.keys.orders, self.keys.order_list, self.keys.bell]
+        await self._link.run("layout", [self.keys.meta])
         back = 0
         for batch in _batches(await self._letters()):
             back += await self._link.run("requeue", keys, batch)

@@ -32,6 +32,7 @@ class Rebuilder:
     async def rebuild(self) -> Rebuild:
         """Raises the epoch in the database first, so that whoever acts for an older one is refused; see `Syncer`."""
         control = self._sale.control
+        await self._sale.ledger.meet()
         epoch = await self._store.advance_epoch()
         await control.close(epoch)
         goods = await self._grant()

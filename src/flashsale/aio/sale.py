@@ -368,6 +368,7 @@ class FlashSale:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
         before = await self.inventory.stock(goods_id)
+        await self.ledger.meet()
         await self.settler.adjust(await self.store.restock(goods_id, units), before)
         while True:  # whoever restocks at the same moment sets the gate as well: the last one to do so looks again
             total = (await self.inventory.stock(goods_id)).total

@@ -9,6 +9,8 @@ from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
 from flashsale.aio.store import AsyncOrderStore
+from flashsale.answers import about
+from flashsale.checks import check_id
 from flashsale.errors import FlashSaleError, NotPersisted, RowRefused, StoreRequired
 from flashsale.model import RELEASED, Goods, Order, OrderState, Stock
 from flashsale.observer import log
@@ -42,6 +44,8 @@ class Settler:
         """
         if self._store is None:
             raise StoreRequired("to settle an order")
+        with about(check_id("order_id", order_id)):
+            await self._ledger.meet()
         record = await self._ledger.get(order_id)
         if record is None:
             return None

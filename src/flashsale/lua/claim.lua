@@ -1,6 +1,6 @@
 -- claim: lease elements to one worker: those whose lease has ended first, then from the right of the list.
 --
--- KEYS[1]  meta        hash        deliveries: a counter
+-- KEYS[1]  meta        hash        layout; deliveries: a counter
 -- KEYS[2]  order_list  list        JSON orders
 -- KEYS[3]  bell        list        wakes a waiting worker
 -- KEYS[4]  leases      sorted set  delivery -> lease end
@@ -12,6 +12,7 @@
 -- other; the bodies of the new ones, whose delivery and lease are before + 1, before + 2, ...
 
 -- include: number
+-- include: layout
 -- include: clock
 local limit, time = tonumber(ARGV[1]), now()
 local until_ = string.format("%.6f", time + tonumber(ARGV[2]))

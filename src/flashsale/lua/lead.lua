@@ -1,6 +1,6 @@
 -- lead: be the one process that acts in a role, for a while.
 --
--- KEYS[1]  meta    hash    ROLE: token; ROLE_until: Redis TIME in seconds
+-- KEYS[1]  meta    hash    layout; ROLE: token; ROLE_until: Redis TIME in seconds
 -- ARGV[1]  role    string  leader (of the syncers) or outbox
 -- ARGV[2]  token   string  names this process
 -- ARGV[3]  lease   number  seconds; 0 returns the lease
@@ -10,6 +10,8 @@
 --    1  this one leads until the lease ends
 --    0  another one leads
 
+-- include: number
+-- include: layout
 -- include: clock
 local time = now()
 local ends = ARGV[1] .. "_until"

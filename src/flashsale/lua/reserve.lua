@@ -1,6 +1,6 @@
 -- reserve: book a batch of orders, each once: ledger, window, cap, stock; deduct, record, enqueue.
 --
--- KEYS[1]   meta        hash     state, seq
+-- KEYS[1]   meta        hash     layout, state, seq
 -- KEYS[2]   orders      hash     the ledger
 -- KEYS[3]   order_list  list     JSON orders
 -- KEYS[4]   bell        list     wakes a waiting worker
@@ -26,6 +26,7 @@
 --  -10  would be accepted, but another order of the batch is not, or was before
 
 -- include: number
+-- include: layout
 -- include: clock
 -- include: goods
 -- include: gate
