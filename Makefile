@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test bench guarantees soak fuzz flask fastapi django lint sync clean
+.PHONY: help demo test matrix bench guarantees soak fuzz flask fastapi django lint sync clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z ]*\):.*## /  make \1\t/p' Makefile
@@ -25,6 +25,9 @@ test: $(VENV)/.dev ## everything CI runs: generated code, lint, types, tests
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest $(ARGS)
+
+matrix: $(VENV)/.dev ## test every Python, redis-py, server and database that can be had; writes docs/matrix.md
+	@$(BIN)/python tools/matrix.py $(ARGS)
 
 bench: $(VENV)/.bench ## measure beside the obvious code; writes docs/benchmarks.md
 	@$(BIN)/python -c 'import arq' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps arq
@@ -51,7 +54,7 @@ sync: $(VENV)/.dev ## write the sync modules anew from src/flashsale/aio
 	@$(BIN)/python tools/unasync.py
 
 clean: ## remove the virtual environment and all caches
-	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .matrix build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find src tests tools bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # .venv/.demo and .venv/.dev: the extra of that name is installed, as pyproject.toml now says.

@@ -230,3 +230,5 @@ def test_a_missing_server_fails_in_ci_and_is_skipped_elsewhere(monkeypatch: pyte
     monkeypatch.setenv("CI", ci)
     with pytest.raises(pytest.fail.Exception if ci else pytest.skip.Exception, match="a Redis"):
         servers.missing("a Redis")
+    with pytest.raises(pytest.skip.Exception, match="a MySQL"):
+        servers.missing("a MySQL", in_ci=False)

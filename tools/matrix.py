@@ -29,7 +29,7 @@ from rich.table import Table
 PAGE = PROJECT / "docs" / "matrix.md"
 ROW_LIMIT = 600  # seconds
 
-CORE = "clients sale reserve inventory gate worker lost_replies topologies durability round_trips"
+CORE = "clients inventory reserve lost_replies settlement durability topologies round_trips"
 """What touches a server, a client or the event loop: tests/test_<name>.py."""
 
 
@@ -100,16 +100,17 @@ def counts(report: Path) -> dict[str, object]:
     suite = ET.parse(report).getroot().find("testsuite")
     tests, failures, errors, skipped = (int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped"))
     reasons = sorted({each.get("message", "") for each in suite.iter("skipped")})
+    passed = tests - failures - errors - skipped
     return {
-        "passed": tests - failures - errors - skipped,
-        "failed": failures + errors,
+        "passed": passed,
+        "failed": failures + errors or int(not passed),  # a row that ran nothing shows nothing
         "skipped": skipped,
         "skips": reasons,
         "seconds": round(float(suite.get("time"))),
     }
 
 
-DEFAULT = Row("default", "the newest of each, on our Python")
+DEFAULT = Row("default", "newest client, server")
 ROWS = [
     DEFAULT,
     *(replace(DEFAULT, axis="redis-py", value=version, redis_py=version) for version in ("5.3", "6.4", "7.4", "8.1")),
@@ -182,10 +183,10 @@ def page(results: dict[str, dict[str, object]]) -> str:
 
 
 def show(results: dict[str, dict[str, object]], rows: list[Row]) -> None:
-    table = Table(*COLUMNS, title="What was tested with what")
+    table = Table(*COLUMNS[:-1], title="What was tested with what")
     for row in rows:
         bad = results[row.name].get("failed") or results[row.name].get("missing")
-        table.add_row(*line(row, results[row.name]), style="red" if bad else None)
+        table.add_row(*line(row, results[row.name])[:-1], style="red" if bad else None)
     Console().print(table)
 
 
