@@ -528,7 +528,9 @@ def mysql() -> Iterator[MySQL]:
         data = folder / "data"
         common = ["--no-defaults", f"--datadir={data}", f"--user={getpass.getuser()}"]
         if name == "mariadb":
-            prepare = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
+            home = Path(server).parent.parent  # of /usr/sbin/mariadbd and /usr/bin/mariadb-install-db
+            how = [f"--basedir={home}", "--auth-root-authentication-method=normal", "--skip-test-db"]
+            prepare = [str(home / "bin" / "mariadb-install-db"), *common, *how]
         else:
             prepare = [server, *common, "--initialize-insecure"]
         prepared = subprocess.run(prepare, check=False, capture_output=True, text=True)

@@ -1,7 +1,7 @@
 """Runs the tests on every Python, redis-py, server and database that can be had here, and says what could not.
 
     python tools/matrix.py                      # all rows
-    python tools/matrix.py --list               # name the rows, and whether their environment is set up
+    python tools/matrix.py --list               # name the rows and what they take
     python tools/matrix.py --only server,RESP   # rows whose name contains one of these words
 
 One axis at a time is changed from the first row, and all at once in the corners. The last result of every row is kept
@@ -46,6 +46,7 @@ class Row:
     protocol: int = 2
     tests: str = CORE
     pick: str = ""
+    packages: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,7 +58,7 @@ class Row:
         settings["FLASHSALE_REDIS_SERVER"] = str(SERVERS[self.server]())
         if self.database:
             settings["FLASHSALE_MYSQL_SERVER"] = str(DATABASES[self.database]())
-        interpreter = environment(self.python, self.redis_py)
+        interpreter = environment(self.python, self.redis_py, *self.packages)
         report = CACHE / "report.xml"
         report.unlink(missing_ok=True)
         files = [f"tests/test_{name}.py" for name in self.tests.split()]
@@ -92,7 +93,7 @@ class Row:
         found["server"] = f"{self.server.split()[0]} {re.search(r'v=([0-9.]+)', server)[1]}"
         if self.database:
             version = output(settings["FLASHSALE_MYSQL_SERVER"], "--no-defaults", "--version")
-            found["server"] = f"{self.database} {re.search(r'Ver ([0-9.]+)', version)[1]}"
+            found["server"] = f"{self.database.split()[0]} {re.search(r'Ver ([0-9.]+)', version)[1]}"
         return found
 
 
@@ -110,7 +111,9 @@ def counts(report: Path) -> dict[str, object]:
     }
 
 
-DEFAULT = Row("default", "newest client, server")
+OLDEST = ("fakeredis==2.26.*", "sqlalchemy==2.0.*")
+
+DEFAULT = Row("default", "what the others change")
 ROWS = [
     DEFAULT,
     *(replace(DEFAULT, axis="redis-py", value=version, redis_py=version) for version in ("5.3", "6.4", "7.4", "8.1")),
@@ -129,7 +132,9 @@ ROWS = [
         replace(DEFAULT, axis="database", value=name, database=name, tests="stores", pick="MySQL or mysql")
         for name in DATABASES
     ),
-    replace(DEFAULT, axis="corner", value="all oldest", python="3.11", redis_py="5.3", server="Redis 6.2"),
+    replace(
+        DEFAULT, axis="corner", value="all oldest", python="3.11", redis_py="5.3", server="Redis 6.2", packages=OLDEST
+    ),
     replace(DEFAULT, axis="corner", value="all newest", python="3.14", server="Valkey 9"),
     replace(DEFAULT, axis="corner", value="newest Python, oldest client", python="3.14", redis_py="5.3"),
 ]
@@ -190,12 +195,6 @@ def show(results: dict[str, dict[str, object]], rows: list[Row]) -> None:
     Console().print(table)
 
 
-def probe(row: Row) -> str:
-    """What `--list` says of a row: nothing is fetched for it."""
-    kept = CACHE / "venv" / f"python{row.python}-redis{row.redis_py}" / "done"
-    return "ready" if kept.exists() else "to be set up"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="WORDS", help="rows whose name contains one of these, by commas")
@@ -205,7 +204,7 @@ def main() -> int:
     rows = [row for row in ROWS if any(word in row.name.lower() for word in words)]
     if options.list:
         for row in rows:
-            print(f"{row.name:40} {probe(row)}")
+            print(f"{row.name:40} Python {row.python}, redis-py {row.redis_py}, {row.database or row.server}")
         return 0
     CACHE.mkdir(exist_ok=True)
     kept = CACHE / "results.json"

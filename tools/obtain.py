@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -46,9 +47,9 @@ def debian_mirror() -> str:
     raise Missing("this machine's apt is not set up for Debian")
 
 
-def debian(release: str, package: str) -> Path:
-    """A folder with the package of that release and all that it depends on, unpacked."""
-    folder = CACHE / "debian" / f"{release}-{package}"
+def debian(release: str, *packages: str) -> Path:
+    """A folder with the packages of that release and all that they depend on, unpacked."""
+    folder = CACHE / "debian" / "-".join([release, *packages])
     root = folder / "root"
     if (folder / "done").exists():
         return root
@@ -74,9 +75,9 @@ def debian(release: str, package: str) -> Path:
     apt = ["apt-get", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
     try:
         output(*apt, "update")
-        output(*apt, "install", "--yes", "--download-only", package)
+        output(*apt, "install", "--yes", "--download-only", *packages)
     except Missing as error:
-        raise Missing(f"apt gets no {package} of Debian {release}") from error
+        raise Missing(f"apt gets no {' and '.join(packages)} of Debian {release}") from error
     for file in sorted((folder / "archives").glob("*.deb")):
         output("dpkg-deb", "--extract", file, root)
     shutil.rmtree(folder / "archives")
@@ -133,12 +134,11 @@ SERVERS = {
 }
 
 
-def mariadb() -> Path:
-    """The machine's own: setting one up takes the scripts of its package."""
-    for name in ("mariadbd", "/usr/sbin/mariadbd"):
-        if found := shutil.which(name):
-            return Path(found)
-    raise Missing("no mariadbd on this machine (Debian: mariadb-server)")
+def mariadb(release: str) -> Path:
+    root = debian(release, "mariadb-server-core", "mariadb-client-core")
+    for name in ("bin/my_print_defaults", "bin/resolveip"):  # what its script for an empty database asks
+        launcher(root, f"usr/{name}", f"usr/{name}")
+    return launcher(root, "usr/sbin/mariadbd", "usr/sbin/mariadbd")
 
 
 def mysql() -> Path:
@@ -148,7 +148,11 @@ def mysql() -> Path:
     return launcher(root, "usr/sbin/mysqld", "usr/sbin/mysqld", *more)
 
 
-DATABASES = {"MariaDB": mariadb, "MySQL": mysql}
+DATABASES = {
+    "MariaDB 10.11": functools.partial(mariadb, "bookworm"),
+    "MariaDB 11.8": functools.partial(mariadb, "trixie"),
+    "MySQL 9": mysql,
+}
 
 
 def python(version: str) -> Path:
@@ -165,15 +169,20 @@ def python(version: str) -> Path:
     return launcher(debian("sid", f"python{version}-venv"), program, program)
 
 
-def environment(python_version: str, redis_py: str) -> Path:
-    """The interpreter of a virtual environment with the `dev` extra and this redis-py."""
+def environment(python_version: str, redis_py: str, *more: str) -> Path:
+    """The interpreter of a virtual environment with the `dev` extra, this redis-py, and what else is asked for."""
     base = python(python_version)
-    folder = CACHE / "venv" / f"python{python_version}-redis{redis_py}"
-    stamp = hashlib.sha256((PROJECT / "pyproject.toml").read_bytes()).hexdigest()
+    folder = (
+        CACHE
+        / "venv"
+        / "-".join([f"python{python_version}", f"redis{redis_py}", *(each.strip("=.*") for each in more)])
+    )
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    stamp = hashlib.sha256(repr((extras, more)).encode()).hexdigest()
     interpreter, done = folder / "bin" / "python", folder / "done"
     if not done.exists() or done.read_text() != stamp:
         output(base, "-m", "venv", "--clear", "--without-pip", folder)
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", interpreter)
-        output(*pip, "install", "--quiet", "--editable", ".[dev]", f"redis=={redis_py}.*", cwd=PROJECT)
+        output(*pip, "install", "--quiet", "--editable", ".[dev]", f"redis=={redis_py}.*", *more, cwd=PROJECT)
         done.write_text(stamp)
     return interpreter
