@@ -54,6 +54,8 @@ for number in range(200):
         passes += syncer.run_once().leading
 while (settled := worker.run_once()):
     persisted += settled
+print("bought", flush=True)
+sys.stdin.readline()
 for number in range(10):
     sale.confirm(f"{other}-{number}"), sale.cancel(f"{me}-{number}"), sale.cancel(f"both-{number}")
 print(json.dumps([flashsale.__file__, accepted, persisted, passes]))
@@ -146,6 +148,17 @@ def opened(store: SQLAlchemyStore, total: int) -> None:
     store.put_goods(Goods("phone", total, hold=900))
 
 
+def meet(word: str, *processes: subprocess.Popen[str]) -> None:
+    """Waits until each process has said the word, and only then lets them go on."""
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{word}\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
 def test_two_releases_buy_work_and_sync_on_one_sale(
     releases: dict[int, Release], redis_url: str, fresh_postgres_url: str
 ) -> None:
@@ -155,21 +168,15 @@ def test_two_releases_buy_work_and_sync_on_one_sale(
         releases[1].call(BEGIN, *where)
         old = releases[1].start(SELL, *where, "old", "new")
         new = releases[2].start(SELL, *where, "new", "old")
-        for process in (old, new):
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in (new, old):
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
+        meet("ready", old, new)
+        meet("bought", old, new)
         answers = [releases[1].answer(old), releases[2].answer(new)]
         for release, (file, _, persisted, passes) in zip((releases[1], releases[2]), answers, strict=True):
             assert Path(file).is_relative_to(release.site)
             assert persisted > 0
             assert passes > 0
         accepted = {order_id for _, ids, *_ in answers for order_id in ids}
-        # 400 ids of their own and 200 shared ones for 500 units; what is cancelled at the end is not sold again.
-        assert len(accepted) == 500
+        assert len(accepted) == 500  # of 400 ids of their own and 200 shared ones; nothing is cancelled before
         shared = [{order_id for order_id in ids if order_id.startswith("both-")} for _, ids, *_ in answers]
         assert shared[0] | shared[1] <= accepted
         states = store.states(accepted)
