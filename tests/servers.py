@@ -243,7 +243,8 @@ class Sentinels:
 
     def primary_ports(self) -> set[int]:
         """Returns the port of the primary by each Sentinel, 0 where one knows none."""
-        addresses: list[Any] = [client.sentinel_get_master_addr_by_name(self.name) for client in self.clients]
+        ask = ("SENTINEL GET-MASTER-ADDR-BY-NAME", self.name)
+        addresses: list[Any] = [client.execute_command(*ask) for client in self.clients]
         return {address[1] if address else 0 for address in addresses}
 
     def primary_port(self) -> int:
@@ -278,7 +279,8 @@ def sentinels(
         clients = [server.client() for server in servers]
 
         def agree() -> bool:
-            states: list[Any] = [client.sentinel_master(name) for client in clients]
+            # by name: redis-py 6.4 breaks on its own `sentinel_master()`
+            states: list[Any] = [client.execute_command("SENTINEL MASTER", name) for client in clients]
             return all(state["num-other-sentinels"] == 2 and state["num-slaves"] == replicas for state in states)
 
         eventually(agree, "three Sentinels that know each other")
