@@ -21,6 +21,7 @@ import flashsale
 import flashsale.aio
 from flashsale import InvalidRequest, NotExecuted, OutcomeUnknown
 from tests import servers
+from tests.helpers import until
 from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
@@ -176,8 +177,13 @@ async def test_but_not_for_ever(host: Host, server: servers.RedisServer, monkeyp
     monkeypatch.setattr(f"{host.face.__name__}.servers.TIMEOUT", 0.1)
     pool = host.redis.BlockingConnectionPool(port=server.port, max_connections=1, socket_timeout=5, timeout=None)
     sale = await host.opened(host.keep(host.redis.Redis.from_pool(pool)))
-    answers = await asyncio.gather(sale.queue.pop(1), sale.inventory.stock("phone"), return_exceptions=True)
-    assert isinstance(answers[1], NotExecuted) or isinstance(answers[0], NotExecuted)
+    popping = asyncio.create_task(sale.queue.pop(2))
+    await until(
+        lambda: any(each["cmd"] == "brpop" for each in server.client().client_list()), "the one connection taken"
+    )
+    with pytest.raises(NotExecuted):
+        await sale.inventory.stock("phone")
+    assert await popping is None
     assert (await sale.inventory.stock("phone")).total == 10
 
 
