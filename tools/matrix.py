@@ -121,7 +121,7 @@ ROWS = [
     *(replace(DEFAULT, axis="server", value=server, server=server, pick="not fakeredis") for server in SERVERS),
     *(
         replace(DEFAULT, axis="replies", value=f"{kind}, {text}", pick=f"{backend}-{text}")
-        for kind, backend in (("fakeredis", "fakeredis"), ("real server", "redis"))
+        for kind, backend in (("fakeredis", "fakeredis"), ("real server", "not fakeredis and redis"))
         for text in ("bytes", "str")
     ),
     replace(DEFAULT, axis="protocol", value="RESP2"),
