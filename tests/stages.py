@@ -126,7 +126,9 @@ class Watched(Alone):
         began = time.monotonic()
 
         def is_whole() -> bool:
-            states = [client.execute_command("SENTINEL MASTER", self.sentinels.name) for client in self.sentinels.clients]
+            states = [
+                client.execute_command("SENTINEL MASTER", self.sentinels.name) for client in self.sentinels.clients
+            ]
             asked = (time.monotonic() - began) * 1000
             if any(state["flags"] != "master" or state["last-ok-ping-reply"] > asked for state in states):
                 return False

@@ -14,7 +14,7 @@ import flashsale.aio
 from flashsale import Goods, NotExecuted, OrderState, OutcomeUnknown
 from flashsale.keys import PlainKeys
 from tests import servers
-from tests.helpers import until
+from tests.helpers import eventually, until
 from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
