@@ -44,6 +44,7 @@ from flashsale.reports import Problem
 from flashsale.rows import read_order
 from flashsale.stores import SQLAlchemyStore
 from flashsale.stores.tables import GOODS, ORDERS
+from flashsale.testing import Crash
 from tests.model import FAR, PERSISTED, QUEUED, REJECTED, ROW_ACTIVE, Element, Handle, Model, Policy, policy_of
 
 if TYPE_CHECKING:
@@ -72,10 +73,6 @@ PAST, FUTURE = 1000.0, FAR
 LONG = 3600.0  # seconds: no lease or deadline of this length ends while a test runs
 GOODS_IDS = ("a", "b", "x")  # nobody ever preloads x
 BUYERS = ("ann", "bob", "eve")
-
-
-class Crash(BaseException):
-    """The process dies here."""
 
 
 class Faults:

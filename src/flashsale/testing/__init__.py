@@ -1,12 +1,50 @@
-"""Suites for what you plug into flashsale: inherit one, and pytest runs it on your own implementation.
+"""What you test a shop with: sales that clean up, a state machine around your own view, crash points, the store suite.
 
-Needs pytest, and no plugin.
+Each name is imported when it is first asked for: the suites need pytest, the state machine needs Hypothesis.
 """
 
-import pytest
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-pytest.register_assert_rewrite("flashsale.testing._contract")
+if TYPE_CHECKING:
+    from flashsale.testing.crashes import Crash, CrashPoint, crash_points
+    from flashsale.testing.machine import SaleMachine
+    from flashsale.testing.sales import (
+        memory_async_store,
+        memory_store,
+        temporary_async_sale,
+        temporary_sale,
+    )
+    from flashsale.testing.stores import AsyncOrderStoreSuite, OrderStoreSuite
 
-from flashsale.testing.stores import AsyncOrderStoreSuite, OrderStoreSuite  # noqa: E402  rewritten from here on
+_HOMES: Final = {
+    "AsyncOrderStoreSuite": "stores",
+    "Crash": "crashes",
+    "CrashPoint": "crashes",
+    "OrderStoreSuite": "stores",
+    "SaleMachine": "machine",
+    "crash_points": "crashes",
+    "memory_async_store": "sales",
+    "memory_store": "sales",
+    "temporary_async_sale": "sales",
+    "temporary_sale": "sales",
+}
 
-__all__ = ["AsyncOrderStoreSuite", "OrderStoreSuite"]
+__all__ = [
+    "AsyncOrderStoreSuite",
+    "Crash",
+    "CrashPoint",
+    "OrderStoreSuite",
+    "SaleMachine",
+    "crash_points",
+    "memory_async_store",
+    "memory_store",
+    "temporary_async_sale",
+    "temporary_sale",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -22,10 +22,15 @@ from flashsale.aio.store import AsyncOrderStore
 from flashsale.model import Goods
 from flashsale.store import OrderStore
 from flashsale.testing._blocking import BlockingStore, LoopThread
-from flashsale.testing._contract import StoreContract
+
+for _name in ("_contract", "_order_contract", "_event_contract"):
+    pytest.register_assert_rewrite(f"flashsale.testing.{_name}")
+
+from flashsale.testing._event_contract import EventContract  # noqa: E402  rewritten from here on
+from flashsale.testing._order_contract import OrderContract  # noqa: E402
 
 
-class OrderStoreSuite(StoreContract):
+class OrderStoreSuite(OrderContract, EventContract):
     """Inherit it as `Test...`, say how a store is made, and pytest runs the contract of `OrderStore` on it."""
 
     def make_store(self, sale: str) -> OrderStore:
@@ -49,7 +54,7 @@ class OrderStoreSuite(StoreContract):
         self.close_store(store)
 
 
-class AsyncOrderStoreSuite(StoreContract):
+class AsyncOrderStoreSuite(OrderContract, EventContract):
     """The same tests for an `AsyncOrderStore`; they bring an event loop of their own."""
 
     async def make_store(self, sale: str) -> AsyncOrderStore:

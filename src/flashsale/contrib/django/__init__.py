@@ -52,6 +52,14 @@ def get_sale() -> FlashSale:
         return _sales[process]
 
 
+def set_sale(sale: FlashSale | None) -> None:
+    """Makes `sale` the one of this process, in a test; None: the next `get_sale` opens the one of the settings."""
+    with _lock:
+        _sales.clear()
+        if sale is not None:
+            _sales[os.getpid()] = sale
+
+
 def answer(receipt: Receipt, *, location: str) -> HttpResponse:
     """Returns the response to a purchase; one that came too early says when to come back."""
     opens_in = None

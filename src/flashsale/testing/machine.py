@@ -1,0 +1,284 @@
+"""A state machine around your own view: Hypothesis plays a whole sale through it, and the books are held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from flashsale.clients import Client
+from flashsale.errors import NotExecuted, OutcomeUnknown
+from flashsale.model import RELEASED, Goods, OrderState, Outcome
+from flashsale.records import Record
+from flashsale.sale import FlashSale
+from flashsale.store import OrderStore
+from flashsale.syncer import Syncer
+from flashsale.testing.crashes import boundaries
+from flashsale.testing.sales import memory_store, temporary_sale
+from flashsale.worker import Worker
+
+_BOOKED = {Outcome.ACCEPTED, Outcome.UNCERTAIN}
+
+
+class _Wish(NamedTuple):
+    """What was asked for under one order id."""
+
+    goods_id: str
+    buyer_id: str
+    quantity: int
+
+
+class _BadLine:
+    """Loses the request of this number, from 0, and the next one; `sent`: only their replies."""
+
+    def __init__(self, first: int, *, sent: bool) -> None:
+        self._left = first
+        self._sent = sent
+
+    def __call__(self, name: str, call: Callable[[], Any]) -> Any:
+        if name.startswith("store."):
+            return call()
+        self._left -= 1
+        if self._left not in {-1, -2}:
+            return call()
+        if not self._sent:
+            raise NotExecuted("lost on the way")
+        call()
+        raise OutcomeUnknown("the reply was lost")
+
+
+class SaleMachine(RuleBasedStateMachine):
+    """One sale, bought from through your view. Override `place`, `cancel` and `pay`; pytest collects its `TestCase`.
+
+        class ShopMachine(SaleMachine):
+            def set_up(self):
+                self.web = create_app(self.sale).test_client()
+
+            def place(self, goods_id, buyer_id, quantity, order_id): ...
+
+        TestShop = ShopMachine.TestCase
+
+    After every step: nobody holds more than is for sale; what a buyer was told is what the books say; one order id is
+    one order. At the end the worker runs empty, and Redis and the database agree order by order.
+
+    Attributes:
+        sale: the sale of this run; it answers no refusal from memory.
+        goods: what is for sale.
+        buyers: who buys.
+        quantities: the units that a buyer may ask for in your view.
+    """
+
+    goods: ClassVar[tuple[Goods, ...]] = (Goods("phone", 4, per_buyer=3), Goods("case", 6))
+    buyers: ClassVar[tuple[str, ...]] = ("ann", "bob", "eve")
+    quantities: ClassVar[tuple[int, ...]] = (1, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stack = ExitStack()
+        self._failed = False
+        self._paused = False
+        self._wishes: dict[str, _Wish] = {}  # by the order id that the view was given
+        self._told: dict[str, Outcome | None] = {}  # by the order id of the sale; None: an error, so nobody knows
+        self._known: dict[str, _Wish] = {}  # likewise
+        opened = temporary_sale(self.make_client(), self.goods, store=self.make_store, cache_for=0)
+        self.sale: FlashSale = self._stack.enter_context(opened)
+        self.sale.gate.load_scripts()  # so that a purchase is one request from the start
+        self._worker, self._syncer = Worker(self.sale), Syncer(self.sale)
+        self.set_up()
+
+    # -- what you override ------------------------------------------------------------------------------------------
+
+    def place(self, goods_id: str, buyer_id: str, quantity: int, order_id: str) -> Outcome | None:
+        """Sends a purchase through your view; `order_id` is 32 hexadecimal digits, the same when a buyer asks again.
+
+        Returns:
+            What the buyer was told; None when it was an error.
+        """
+        raise NotImplementedError
+
+    def cancel(self, order_id: str) -> None:
+        """Cancels an order of the sale (`name`) through your view, whatever it answers."""
+        raise NotImplementedError
+
+    def pay(self, order_id: str) -> None:
+        """Pays for an order of the sale (`name`) through your view, whatever it answers."""
+        raise NotImplementedError
+
+    def name(self, buyer_id: str, order_id: str) -> str:  # noqa: ARG002 - for who overrides it
+        """Returns the order id that your view makes of the one it was given."""
+        return order_id
+
+    def set_up(self) -> None:
+        """Called when `sale` is open: build your app around it."""
+
+    def make_client(self) -> Client:
+        """Returns a client of the Redis to play on; a new fake one unless you say otherwise."""
+        import fakeredis  # noqa: PLC0415 - needs an extra
+
+        client = fakeredis.FakeRedis()
+        self._stack.callback(client.close)
+        return client
+
+    def make_store(self, sale: str) -> OrderStore:
+        """Returns the store of the sale of this name; SQLite in memory unless you say otherwise."""
+        return memory_store(sale)
+
+    # -- the rules --------------------------------------------------------------------------------------------------
+
+    @rule(draw=st.data())
+    def purchase(self, draw: st.DataObject) -> None:
+        """Somebody wants something."""
+        with self._step():
+            self._place(f"{len(self._wishes) + 1:032x}", self._draw_wish(draw))
+
+    @rule(draw=st.data(), first=st.sampled_from([0, 0, 0, 1, 2]), sent=st.booleans())
+    def purchase_over_a_bad_line(self, draw: st.DataObject, first: int, sent: bool) -> None:  # noqa: FBT001 - drawn
+        """Two requests on end, or their replies, are lost: also the retry that the sale makes by itself."""
+        with self._step():
+            line = partial(boundaries, self.sale, _BadLine(first, sent=sent))
+            self._place(f"{len(self._wishes) + 1:032x}", self._draw_wish(draw), line)
+
+    @precondition(lambda self: self._wishes)
+    @rule(draw=st.data())
+    def ask_again(self, draw: st.DataObject) -> None:
+        """A double click, a reload, a retry after an error."""
+        with self._step():
+            order_id = draw.draw(st.sampled_from(sorted(self._wishes)))
+            self._place(order_id, self._wishes[order_id])
+
+    @precondition(lambda self: self._wishes)
+    @rule(draw=st.data())
+    def use_an_old_id(self, draw: st.DataObject) -> None:
+        """Another wish under an id that was used before."""
+        with self._step():
+            self._place(draw.draw(st.sampled_from(sorted(self._wishes))), self._draw_wish(draw))
+
+    @precondition(lambda self: self._known)
+    @rule(draw=st.data(), paid=st.booleans())
+    def decide(self, draw: st.DataObject, paid: bool) -> None:  # noqa: FBT001 - drawn
+        """An order is paid for, or cancelled."""
+        with self._step():
+            order_id = draw.draw(st.sampled_from(sorted(self._known)))
+            (self.pay if paid else self.cancel)(order_id)
+
+    @precondition(lambda self: self.sale.queue.size())
+    @rule()
+    def work(self) -> None:
+        """A worker settles a batch."""
+        with self._step():
+            self._worker.run_once()
+
+    @rule()
+    def sync(self) -> None:
+        """The syncer makes a pass."""
+        with self._step():
+            self._syncer.run_once()
+
+    @rule(paused=st.booleans())
+    def pause(self, paused: bool) -> None:  # noqa: FBT001 - drawn
+        """The shop pauses the sale, or goes on."""
+        with self._step():
+            self.sale.pause() if paused else self.sale.resume()
+            self._paused = paused
+
+    @rule(draw=st.data(), units=st.integers(-3, 3))
+    def restock(self, draw: st.DataObject, units: int) -> None:
+        """Units are added, or taken away."""
+        with self._step():
+            self.sale.restock(draw.draw(st.sampled_from(self.goods)).goods_id, units)
+
+    # -- what must be true ------------------------------------------------------------------------------------------
+
+    @invariant()
+    def books_agree_with_what_was_told(self) -> None:
+        """Order by order, and unit by unit."""
+        with self._step():
+            records = self.sale.ledger.get_many(self._known)
+            for order_id, told in self._told.items():
+                record = records.get(order_id)
+                if told in _BOOKED:
+                    assert record, f"order {order_id} was accepted, and the sale does not know it"
+                elif told is not None:
+                    assert record is None, f"order {order_id} was refused with {told}, and the sale has it"
+                if record:
+                    found = _Wish(record.goods_id, record.buyer_id, record.quantity)
+                    assert found == self._known[order_id], f"order {order_id} is another one than was asked for"
+            active = [record for record in records.values() if record.state not in RELEASED]
+            for goods in self.goods:
+                held = sum(record.quantity for record in active if record.goods_id == goods.goods_id)
+                stock, gate = self.sale.inventory.stock(goods.goods_id), self.sale.gate.state(goods.goods_id)
+                assert held <= stock.total, f"oversold: {held} of {stock.total} {goods.goods_id}"
+                assert stock.booked == held, f"{stock.booked} {goods.goods_id} are booked, {held} belong to orders"
+                assert gate.access >= held, f"{held - gate.access} {goods.goods_id} were sold past the gate"
+
+    def teardown(self) -> None:
+        """Lets worker and syncer finish, and holds Redis against the database."""
+        with self._stack:
+            if not self._failed:
+                self._settle()
+
+    def _settle(self) -> None:
+        while self.sale.queue.size():
+            self._worker.run_once()
+        self._syncer.run_once()
+        self.books_agree_with_what_was_told()
+        audit = self._syncer.audit([order_id for order_id, told in self._told.items() if told in _BOOKED])
+        assert audit.ok, f"Redis and the database disagree: {audit}"
+        states = {order_id: record.state for order_id, record in self.sale.ledger.get_many(self._known).items()}
+        assert OrderState.QUEUED not in states.values(), f"not settled: {states}"
+        assert self.sale.store is not None
+        assert self.sale.store.states(list(self._known)) == states, "the rows are not the orders"
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        failed_before, self._failed = self._failed, True
+        yield
+        self._failed = failed_before
+
+    def _draw_wish(self, draw: st.DataObject) -> _Wish:
+        goods = draw.draw(st.sampled_from(self.goods))
+        buyer_id = draw.draw(st.sampled_from(self.buyers))
+        return _Wish(goods.goods_id, buyer_id, draw.draw(st.sampled_from(self.quantities)))
+
+    def _place(
+        self, order_id: str, wish: _Wish, line: Callable[[], AbstractContextManager[None]] | None = None
+    ) -> None:
+        """Sends a wish through the view, over a `line` that may be bad, and judges the answer."""
+        name = self.name(wish.buyer_id, order_id)
+        records = self.sale.ledger.get_many({name, *self._known})
+        reasons = self._reasons(wish, records)
+        self._wishes.setdefault(order_id, wish)
+        with line() if line else nullcontext():
+            answer = self.place(*wish, order_id)
+        if name in records and self._known[name] != wish:
+            assert answer is None, f"another wish under the id {name} was answered {answer}"
+            return
+        assert answer is not None or line, f"order {name} was answered with an error, and nothing was wrong"
+        if name in records:
+            assert answer in _BOOKED, f"order {name} stands, and whoever asked again was told {answer}"
+        elif answer is not None:
+            right = reasons or _BOOKED
+            assert answer in right, f"order {name} was answered {answer}; right is {' or '.join(right)}"
+        self._known[name], self._told[name] = wish, answer
+
+    def _reasons(self, wish: _Wish, records: Mapping[str, Record]) -> set[Outcome]:
+        """Returns why a new order for this would be refused."""
+        (cap,) = (goods.per_buyer for goods in self.goods if goods.goods_id == wish.goods_id)
+        held = sum(
+            record.quantity
+            for record in records.values()
+            if (record.goods_id, record.buyer_id) == wish[:2] and record.state not in RELEASED
+        )
+        left = min(self.sale.gate.state(wish.goods_id).remaining, self.sale.inventory.stock(wish.goods_id).remaining)
+        reasons = {
+            Outcome.PAUSED: self._paused,
+            Outcome.LIMIT_REACHED: cap is not None and held + wish.quantity > cap,
+            Outcome.SOLD_OUT: wish.quantity > left,
+        }
+        return {outcome for outcome, stands in reasons.items() if stands}

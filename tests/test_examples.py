@@ -1,0 +1,31 @@
+"""The tests of the Django shop, in a process of their own. The other shops' are collected where they stand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_django_shop(tmp_path: Path) -> None:
+    environment = {
+        "DJANGO_SETTINGS_MODULE": "examples.django_shop.settings",
+        "SHOP_SECRET": "test",
+        "SHOP_DATABASE": str(tmp_path / "shop.db"),
+        "FLASHSALE_SALE": "test",
+        "FLASHSALE_REDIS_URL": "redis://localhost:1",
+    }
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'tests'}"]
+    done = subprocess.run(
+        [*command, "examples/django_shop"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
