@@ -1,14 +1,16 @@
 """For FastAPI and Starlette: a lifespan, a dependency, and problem bodies for the sale's errors.
 
-sales = FastAPISale(os.environ)
-app = FastAPI(lifespan=sales.lifespan)
-sales.install(app)
-Sale = Annotated[FlashSale, Depends(sales)]
+    sales = FastAPISale(os.environ)
+    app = FastAPI(lifespan=sales.lifespan)
+    sales.install(app)
+    Sale = Annotated[FlashSale, Depends(sales)]
 
-@app.post("/buy/{goods_id}")
-async def buy(goods_id: str, order_id: str, buyer: Buyer, sale: Sale) -> Response:
-receipt = await sale.buy(goods_id, buyer.id, order_id=order_id)
-return await sales.answer(receipt, location=f"/orders/{receipt.order_id}")
+    @app.post("/buy/{goods_id}")
+    async def buy(goods_id: str, order_id: str, buyer: Buyer, sale: Sale) -> Response:
+        receipt = await sale.buy(goods_id, buyer.id, order_id=order_id)
+        return await sales.answer(receipt, location=f"/orders/{receipt.order_id}")
+
+A test puts its own sale in, without the lifespan: `sales.sale = sale`.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
 """A Flask extension: the sale of this process, problem bodies for its errors, and `flask flashsale` commands.
 
-sales = FlaskSale()
+    sales = FlaskSale()
 
-def create_app():
-app = Flask(__name__)
-app.config.from_prefixed_env()  # FLASK_FLASHSALE_SALE and so on
-sales.init_app(app)
-return app
+    def create_app():
+        app = Flask(__name__)
+        app.config.from_prefixed_env()  # FLASK_FLASHSALE_SALE and so on
+        sales.init_app(app)
+        return app
 
-@app.post("/buy/<goods_id>")
-def buy(goods_id):
-receipt = sales.sale.buy(goods_id, session["buyer"], order_id=request.form["order_id"])
-return sales.answer(receipt, location=url_for("order", order_id=receipt.order_id))
+    @app.post("/buy/<goods_id>")
+    def buy(goods_id):
+        receipt = sales.sale.buy(goods_id, session["buyer"], order_id=request.form["order_id"])
+        return sales.answer(receipt, location=url_for("order", order_id=receipt.order_id))
+
+A test puts its own sale in: `sales.sale = sale`, in the app's context.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """For Django: an app with models and `DjangoStore`, checks, commands and admin pages.
 
-INSTALLED_APPS = [..., "flashsale.contrib.django"]
-MIDDLEWARE = [..., "flashsale.contrib.django.middleware.FlashSaleMiddleware"]
-FLASHSALE_SALE = "nov11"
-FLASHSALE_REDIS_URL = "redis://localhost:6379"
+    INSTALLED_APPS = [..., "flashsale.contrib.django"]
+    MIDDLEWARE = [..., "flashsale.contrib.django.middleware.FlashSaleMiddleware"]
+    FLASHSALE_SALE = "nov11"
+    FLASHSALE_REDIS_URL = "redis://localhost:6379"
 
-from flashsale.contrib.django import answer, get_sale
+    from flashsale.contrib.django import answer, get_sale
 
-def buy(request, goods_id):
-receipt = get_sale().buy(goods_id, str(request.user.pk), order_id=request.POST["order_id"])
-return answer(receipt, location=reverse("order", args=[receipt.order_id]))
+    def buy(request, goods_id):
+        receipt = get_sale().buy(goods_id, str(request.user.pk), order_id=request.POST["order_id"])
+        return answer(receipt, location=reverse("order", args=[receipt.order_id]))
+
+A test puts its own sale in: `set_sale(sale)`.
 """
 
 from __future__ import annotations
