@@ -538,7 +538,7 @@ MECHANISMS = {
     ),
     "deadline": (
         "ack",
-        "if holds[stocks[i]] then",
+        "if due then",
         "if false then",
         test_the_syncer_expires_what_was_not_paid_in_time_and_nothing_else,
     ),

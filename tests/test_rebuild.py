@@ -664,8 +664,8 @@ MECHANISMS = {
     ),
     "caps": (
         "restore",
-        "goods.held[buyer] + units, true",
-        "0, true",
+        "hold(goods, buyer, units)\n      if state",
+        "if state",
         test_a_rebuild_brings_back_stock_ledger_caps_and_deadlines,
     ),
     "deadlines": (
