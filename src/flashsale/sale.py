@@ -364,9 +364,10 @@ class FlashSale:
         if self.store is None:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
-        before = self.inventory.stock(goods_id)
+        self.inventory.stock(goods_id)  # unknown goods fail before the row is touched
         self.ledger.meet()
-        self.settler.adjust(self.store.restock(goods_id, units), before)
+        goods = self.store.restock(goods_id, units)
+        self.settler.adjust(goods, self.inventory.stock(goods_id))
         while True:  # whoever restocks at the same moment sets the gate as well: the last one to do so looks again
             total = (self.inventory.stock(goods_id)).total
             self.gate.resize(goods_id, total)

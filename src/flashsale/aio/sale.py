@@ -367,9 +367,10 @@ class FlashSale:
         if self.store is None:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
-        before = await self.inventory.stock(goods_id)
+        await self.inventory.stock(goods_id)  # unknown goods fail before the row is touched
         await self.ledger.meet()
-        await self.settler.adjust(await self.store.restock(goods_id, units), before)
+        goods = await self.store.restock(goods_id, units)
+        await self.settler.adjust(goods, await self.inventory.stock(goods_id))
         while True:  # whoever restocks at the same moment sets the gate as well: the last one to do so looks again
             total = (await self.inventory.stock(goods_id)).total
             await self.gate.resize(goods_id, total)
