@@ -111,7 +111,7 @@ def counts(report: Path) -> dict[str, object]:
     }
 
 
-OLDEST = ("fakeredis==2.27.*", "sqlalchemy==2.0.*")
+OLDEST = ("fakeredis==2.30.*", "sqlalchemy==2.0.*")
 
 DEFAULT = Row("default", "what the others change")
 ROWS = [

@@ -33,11 +33,10 @@
 -- include: record
 local together, gated, FIELDS = ARGV[1] == "1", ARGV[2], 4
 local width = gated == "2" and 6 or 2
-local time, meta = now(), redis.call("HMGET", KEYS[1], "state", "seq")
+local time, meta, all = now(), redis.call("HMGET", KEYS[1], "state", "seq"), {}
 local seq, rung = integer(meta[2] or "0"), redis.call("LLEN", KEYS[4])
 redis.call("LLEN", KEYS[3]) -- a wrong type fails here, before the first write
 
-local all = {}
 for first = 5, #KEYS, width do
   local goods = read(KEYS[first])
   goods.left = math.max(0, goods.total - goods.booked)
