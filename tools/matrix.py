@@ -111,7 +111,7 @@ def counts(report: Path) -> dict[str, object]:
     }
 
 
-OLDEST = ("fakeredis==2.30.*", "sqlalchemy==2.0.*")
+OLDEST = ("fakeredis==2.31.*", "sqlalchemy==2.0.*")
 
 DEFAULT = Row("default", "what the others change")
 ROWS = [
@@ -169,7 +169,8 @@ def page(results: dict[str, dict[str, object]]) -> str:
             "",
             "`make matrix` runs these rows, with what the machine has and what PyPI and Debian's packages carry, and",
             f"writes this page; here on {platform.system()} {platform.machine()}. Each row changes one thing of the",
-            "first one, the corners all at once; `s` is seconds, on a machine with other work to do.",
+            "first one, the corners all at once; `s` is seconds, on a machine with other work to do. A row shows its",
+            "own last run, so rows may have seen different commits.",
             "",
             "The rows run `tests/test_*.py` of: " + ", ".join(CORE.split()) + ".",
             "The database rows run `tests/test_stores.py`, with the conformance suite, sync and asyncio: sqlite3 and",

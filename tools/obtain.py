@@ -119,7 +119,7 @@ def redis_package(release: str, kind: str) -> Path:
 
 
 def nowhere(what: str) -> Path:
-    raise Missing(f"no release of Debian and no wheel carries {what}")
+    raise Missing(f"neither Debian bookworm, trixie or sid nor the wheel carries {what}")
 
 
 SERVERS = {
