@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test matrix bench guarantees soak fuzz flask fastapi django lint sync clean
+.PHONY: help demo test matrix bench guarantees soak fuzz docs flask fastapi django lint sync clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z ]*\):.*## /  make \1\t/p' Makefile
@@ -24,7 +24,7 @@ test: $(VENV)/.dev ## everything CI runs: generated code, lint, types, tests
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n logical $(ARGS)
 
 matrix: $(VENV)/.dev ## test every Python, redis-py, server and database that can be had; writes docs/matrix.md
 	@$(BIN)/python tools/matrix.py $(ARGS)
@@ -38,6 +38,10 @@ soak: $(VENV)/.dev $(VENV)/.bench ## serve for 20 minutes while things break; wr
 
 fuzz: $(VENV)/.dev ## throw bytes at parsers and scripts, guided by coverage
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+docs: $(VENV)/.dev ## build the documentation's site into build/docs
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs $(ARGS)
+	@echo "build/docs/index.html"
 
 flask fastapi django: $(VENV)/.examples ## open a small shop in this framework
 	@$(BIN)/python -m examples $@ $(ARGS)
