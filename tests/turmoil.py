@@ -240,6 +240,9 @@ class Chaos:
         """Sells, breaks, mends and drains."""
         async with contextlib.AsyncExitStack() as stack:
             self._raw = await stack.enter_async_context(self._stage.watch_client())
+            manager = getattr(self._raw.connection_pool, "sentinel_manager", None)
+            for sentinel in manager.sentinels if manager else ():  # closing a client leaves those open
+                stack.push_async_callback(sentinel.aclose)
             durability = Durability.REPLICATED if self._options.elections else Durability.ACCEPTED
             store = await stack.enter_async_context(AsyncStore(self._database_url, SALE))
             for _ in range(HOSTS):
