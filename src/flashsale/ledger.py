@@ -12,11 +12,10 @@ from flashsale.checks import check_id, is_id
 from flashsale.keys import Keys
 from flashsale.lua import Code
 from flashsale.model import RELEASED, Order, OrderState, StoredOrder, by_goods
-from flashsale.records import Record, read
+from flashsale.records import STATES, Record, read
 from flashsale.scripts import Argument, Link
 
 PAGE = 500  # records of one read
-_STATES: Final = {state.value.encode("ascii"): state for state in OrderState}
 _GATED: Final = frozenset({b"0", b"1", b"2", b"3"})
 
 
@@ -117,7 +116,7 @@ class Ledger:
             keys = [self._keys.meta, self._keys.orders]
             reply = self._link.run("adopt", *self._batch(keys, [orders[at] for at in foreign]))
             for at, code, state in zip(foreign, reply[::2], reply[1::2], strict=True):
-                adoptions[at] = Adoption(code, OrderState(state.decode("ascii")) if state else None)
+                adoptions[at] = Adoption(code, STATES[state] if state else None)
         return [adoption for adoption in adoptions if adoption is not None]
 
     def restore(self, rows: Sequence[StoredOrder], epoch: int) -> list[int]:
@@ -203,9 +202,9 @@ def _known(order: Order, record: bytes | None) -> Adoption | None:
     content = (goods_id.decode("ascii", "replace"), buyer_id.decode("ascii", "replace"))
     if content != (order.goods_id, order.buyer_id) or quantity != b"%d" % order.quantity:
         return None
-    if state not in _STATES or gated not in _GATED or not seq.isdigit():
+    if state not in STATES or gated not in _GATED or not seq.isdigit():
         return None
-    return Adoption(Code.REPLAYED, _STATES[state])
+    return Adoption(Code.REPLAYED, STATES[state])
 
 
 def _chunks(order_ids: Collection[str]) -> Iterator[list[str]]:

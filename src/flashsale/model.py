@@ -279,6 +279,11 @@ class GoodsView(NamedTuple):
     closes_at: float | None = None
     may_return: bool = False
 
+    @property
+    def opens_in(self) -> float | None:
+        """Seconds until the opening, by the Redis clock; None where no time is set."""
+        return None if self.opens_at is None else self.opens_at - self.now
+
 
 class Stock(NamedTuple):
     """The stock of one goods, in units; `direct` is what was taken past the ledger."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from flashsale.errors import CorruptState
 from flashsale.model import TRANSITIONS, Order, OrderState
+
+STATES: Final = {state.encode("ascii"): state for state in OrderState}
+"""The states, as they lie in Redis."""
 
 # As `parse` in lua/include/record.lua.
 _RECORD = re.compile(

@@ -24,10 +24,10 @@ from flashsale.errors import (
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock, weigh
+from flashsale.records import STATES
 
 MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values
 BATCH: Final = 128  # orders of one script call otherwise: under 1 ms of Redis
-_STATES: Final = {state.encode("ascii"): state for state in OrderState}
 
 
 class _Deduction(NamedTuple):
@@ -324,7 +324,7 @@ class Inventory:
                 answers.append(self._refusal(order, code, left, blocker))
                 continue
             replayed = code == Code.REPLAYED
-            state = _STATES[next(states)] if replayed else OrderState.QUEUED
+            state = STATES[next(states)] if replayed else OrderState.QUEUED
             answers.append(Receipt(accepted, order.order_id, order.goods_id, order.quantity, left, replayed, state))
         return answers
 

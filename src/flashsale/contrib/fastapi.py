@@ -88,8 +88,7 @@ class FastAPISale:
         """Returns the response to a purchase; one that came too early says when to come back."""
         opens_in = None
         if receipt.outcome is Outcome.NOT_STARTED and self.sale is not None:
-            view = await self.sale.view(receipt.goods_id)
-            opens_in = None if view.opens_at is None else view.opens_at - view.now
+            opens_in = (await self.sale.view(receipt.goods_id)).opens_in
         return response(web.answer(receipt, location=location, opens_in=opens_in))
 
 

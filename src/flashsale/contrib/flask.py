@@ -129,8 +129,7 @@ class FlaskSale:
         """Returns the response to a purchase; one that came too early says when to come back."""
         opens_in = None
         if receipt.outcome is Outcome.NOT_STARTED:
-            view = self.sale.view(receipt.goods_id)
-            opens_in = None if view.opens_at is None else view.opens_at - view.now
+            opens_in = self.sale.view(receipt.goods_id).opens_in
         return response(web.answer(receipt, location=location, opens_in=opens_in))
 
     def fragment(self, goods_id: str) -> Response:

@@ -66,8 +66,7 @@ def answer(receipt: Receipt, *, location: str) -> HttpResponse:
     """Returns the response to a purchase; one that came too early says when to come back."""
     opens_in = None
     if receipt.outcome is Outcome.NOT_STARTED:
-        view = get_sale().view(receipt.goods_id)
-        opens_in = None if view.opens_at is None else view.opens_at - view.now
+        opens_in = get_sale().view(receipt.goods_id).opens_in
     return response(web.answer(receipt, location=location, opens_in=opens_in))
 
 
