@@ -6,13 +6,13 @@ A row is anything with the columns as attributes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 from flashsale.checks import dump_json
 from flashsale.errors import StoreError
-from flashsale.model import RELEASED, TRANSITIONS, Goods, Order, OrderState, StoredOrder
+from flashsale.model import RELEASED, TRANSITIONS, Goods, Order, OrderState, Saved, StoredOrder
 
 COMES_FROM: Final = {
     target: [state for state in (OrderState.PERSISTED, OrderState.CONFIRMED) if target in TRANSITIONS[state]]
@@ -116,3 +116,28 @@ def _order(row: Any) -> StoredOrder:
         data=None if row.data is None else json.loads(row.data),
     )
     return StoredOrder(order, OrderState(row.state))
+
+
+def is_same(row: Any, order: Order) -> bool:
+    """True when there is a row, and it has the order's content."""
+    return row is not None and (row.goods_id, row.buyer_id, row.quantity) == order.content
+
+
+def saved(
+    orders: Sequence[Order], inserted: Collection[str], refused: Collection[str], standing: Mapping[str, Any]
+) -> Saved:
+    """Returns what became of a batch.
+
+    Args:
+        orders: the batch.
+        inserted: order ids of the rows written now.
+        refused: those of them that the guard had no units for.
+        standing: the rows of all others, by order id.
+    """
+    same = {order.order_id for order in orders if is_same(standing.get(order.order_id), order)}
+    return Saved(
+        inserted=frozenset(inserted) - frozenset(refused),
+        refused=frozenset(refused),
+        existing={order_id: read_state(standing[order_id].state) for order_id in same},
+        conflicts=frozenset(order.order_id for order in orders) - frozenset(inserted) - same,
+    )

@@ -19,7 +19,17 @@ from sqlalchemy.schema import CreateTable
 from flashsale.checks import MAX_UNITS, check_goods_id, check_int, check_sale
 from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreError
 from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
-from flashsale.rows import COMES_FROM, goods_values, order_values, policy_values, read_goods, read_order, read_state
+from flashsale.rows import (
+    COMES_FROM,
+    goods_values,
+    is_same,
+    order_values,
+    policy_values,
+    read_goods,
+    read_order,
+    read_state,
+    saved,
+)
 from flashsale.stores.engines import ASYNC_DRIVERS, database_url, engine_options, prepare_sqlite, store_error
 from flashsale.stores.event_rows import dead_events, due_events, event_values, read_event
 from flashsale.stores.tables import (
@@ -182,13 +192,7 @@ class SQLAlchemyStore:
             refused: set[str] = set()
             for goods_id, group in sorted(by_goods(o for o in orders if o.order_id in inserted).items()):
                 refused |= await self._book(connection, goods_id, group)
-        same = {order.order_id for order in orders if _same(standing.get(order.order_id), order)}
-        return Saved(
-            inserted=frozenset(inserted - refused),
-            refused=frozenset(refused),
-            existing={order_id: read_state(standing[order_id].state) for order_id in same},
-            conflicts=frozenset(ids - inserted - same),
-        )
+        return saved(orders, inserted, refused, standing)
 
     async def states(self, order_ids: Collection[str]) -> Mapping[str, OrderState]:
         """Returns the state of those of `order_ids` that have a row."""
@@ -225,7 +229,7 @@ class SQLAlchemyStore:
                     if await self._insert_orders(connection, [order], state):
                         await self._tell(connection, [order.order_id], state, OrderState.QUEUED)
                         return state
-                elif not _same(row, order):
+                elif not is_same(row, order):
                     raise OrderConflict(sale=self.sale, goods_id=order.goods_id, order_id=order.order_id)
                 elif row.state not in COMES_FROM[state]:
                     return read_state(row.state)
@@ -364,10 +368,6 @@ class SQLAlchemyStore:
 
 
 _CONTENT: Final = ("goods_id", "buyer_id", "quantity")  # in the order of `Order.content`
-
-
-def _same(row: Row[Any] | None, order: Order) -> bool:
-    return row is not None and tuple(row._mapping[name] for name in _CONTENT) == order.content  # noqa: SLF001
 
 
 def _chunks(ids: Collection[_Id]) -> Iterable[list[_Id]]:

@@ -26,7 +26,17 @@ from flashsale.checks import MAX_UNITS, check_goods_id, check_int, check_sale
 from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder
 from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, RowRefused, StoreError
 from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
-from flashsale.rows import COMES_FROM, goods_values, order_values, policy_values, read_goods, read_order, read_state
+from flashsale.rows import (
+    COMES_FROM,
+    goods_values,
+    is_same,
+    order_values,
+    policy_values,
+    read_goods,
+    read_order,
+    read_state,
+    saved,
+)
 
 _CHUNK: Final = 500  # ids in one statement
 
@@ -120,13 +130,7 @@ class DjangoStore:
             refused: set[str] = set()
             for goods_id, group in sorted(by_goods(o for o in orders if o.order_id in inserted).items()):
                 refused |= self._book(goods_id, group)
-        same = {order.order_id for order in orders if _same(standing.get(order.order_id), order)}
-        return Saved(
-            inserted=frozenset(inserted - refused),
-            refused=frozenset(refused),
-            existing={order_id: read_state(standing[order_id].state) for order_id in same},
-            conflicts=frozenset(ids - inserted - same),
-        )
+        return saved(orders, inserted, refused, standing)
 
     def states(self, order_ids: Collection[str]) -> Mapping[str, OrderState]:
         """Returns the state of those of `order_ids` that have a row."""
@@ -155,7 +159,7 @@ class DjangoStore:
                     if self._insert_new([self._order_row(order, state)], "order_id"):
                         self._tell([order.order_id], state, OrderState.QUEUED)
                         return state
-                elif not _same(row, order):
+                elif not is_same(row, order):
                     raise OrderConflict(sale=self.sale, goods_id=goods_id, order_id=order.order_id)
                 elif row.state not in COMES_FROM[state]:
                     return read_state(row.state)
@@ -301,10 +305,6 @@ class DjangoStore:
             )
             for event in events
         ]
-
-
-def _same(row: Any, order: Order) -> bool:
-    return row is not None and (row.goods_id, row.buyer_id, row.quantity) == order.content
 
 
 def _chunks(ids: Collection[Any]) -> Iterable[list[Any]]:
