@@ -52,8 +52,8 @@ class TestSQLite(Suite):
 
 class TestPostgreSQL(Suite):
     @pytest.fixture(autouse=True)
-    def alias_of(self, postgres_url):
-        url = make_url(postgres_url)
+    def alias_of(self, fresh_postgres_url):
+        url = make_url(fresh_postgres_url)
         options = {
             "ENGINE": "django.db.backends.postgresql",
             "NAME": url.database,
