@@ -103,26 +103,31 @@ def _kept_in_midst(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
     ),
 )
 async def test_row_35_fork_threads_cancel(world: World) -> None:
-    sale = await world.sell(world.redis_server.port, 1000)
     if world.is_async:
-        await _storm(world, sale)
-    else:
-        wrong = await world.process("preloaded", world.redis_server.port).result()
-        assert wrong == [0, 0, 0], f"T: workers were told of others' orders: {wrong}"
-        assert world.booked() == 301
+        await _storm(world)
+        return
+    await world.sell(world.redis_server.port, 1000)
+    wrong = await world.process("preloaded", world.redis_server.port).result()
+    assert wrong == [0, 0, 0], f"T: workers were told of others' orders: {wrong}"
+    assert world.booked() == 301
 
 
-async def _storm(world: World, sale: Any) -> None:
-    """Whoever reads another caller's reply is told of another order."""
+async def _storm(world: World) -> None:
+    """Calls are cancelled while their replies are on the way: whoever reads such a reply is told of another order."""
+    proxy = world.proxy()
+    sale = await world.sell(proxy.port, 1000)
     dice = random.Random(1)
     for storm in range(20):
         names = [f"{storm}-{number}" for number in range(20)]
+        proxy.hold()
+        sent = proxy.count(b"EVALSHA")
         calls = [asyncio.create_task(world.answer(sale.buy("phone", name, order_id=name))) for name in names]
         calls += [asyncio.create_task(world.answer(sale.inventory.stock("phone"))) for _ in names]
-        for _ in range(dice.randrange(40)):
-            await asyncio.sleep(0)
-        for call in dice.sample(calls, 20):
+        await asyncio.to_thread(proxy.wait_for, b"EVALSHA", count=sent + 1)
+        for call in {calls[0], *dice.sample(calls, 20)}:  # the first one left alone, in its caller's own task
             call.cancel()
+        await asyncio.sleep(0)
+        proxy.release()
         answers = await asyncio.gather(*calls, return_exceptions=True)
         broken = [answer for answer in answers if isinstance(answer, AssertionError | FlashSaleError)]
         assert not broken, f"T: {broken[0]!r}"
