@@ -196,6 +196,31 @@ async def test_dead_idle_connections_are_no_excuse(host: Host) -> None:
             assert await sale.inventory.deduct("phone") == 1  # which nobody tries again
 
 
+async def test_a_closed_sale_opens_again(
+    host: Host, server: servers.RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a web application's tests do, that enter its lifespan again and again."""
+    monkeypatch.setattr(f"{host.face.__name__}.servers.TIMEOUT", 0.1)
+    pool = host.redis.ConnectionPool(port=server.port, max_connections=9)
+    sale = await host.opened(host.keep(host.redis.Redis.from_pool(pool)))
+    for _ in range(10):
+        await sale.close()
+        assert (await sale.gate.state("phone")).count == 10
+
+
+async def test_two_threads_want_the_last_connection_at_hand(host: Host, server: servers.RedisServer) -> None:
+    class LooksFull(list[Any]):
+        """As long as the other thread has not taken it yet."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    sale = await host.opened(host.connect(server.port))
+    at_hand = sale.real._link._servers._at_hand
+    at_hand |= {address: LooksFull() for address in at_hand}
+    assert (await sale.gate.state("phone")).count == 10
+
+
 GOODS = 40
 
 

@@ -103,11 +103,7 @@ class Servers:
 
     async def take(self, address: Address) -> Any:
         """Returns a connection for one request: one that is at hand, else one of the pool."""
-        if self._process != os.getpid():
-            self._process, self._at_hand = os.getpid(), {}  # a forked child shares nothing with its parent
-        at_hand = self._at_hand.get(address)
-        while at_hand:
-            connection = at_hand.pop()
+        while (connection := self._pick(address)) is not None:
             if not is_stale(connection):
                 return connection
             await self.drop(address, connection)
@@ -129,10 +125,21 @@ class Servers:
             await self.pool(address).release(connection)
 
     async def close(self) -> None:
-        """Closes every connection."""
-        self._at_hand = {}
+        """Closes every connection; the next request opens new ones."""
+        for address in list(self._at_hand):
+            while (connection := self._pick(address)) is not None:
+                await self.pool(address).release(connection)  # else its place in the pool is lost
         for pool in list(self._pools.values()):
             await pool.disconnect()
+
+    def _pick(self, address: Address) -> Any:
+        """Returns one of the connections at hand, now the caller's; None: there is none."""
+        if self._process != os.getpid():
+            self._process, self._at_hand = os.getpid(), {}  # a forked child shares nothing with its parent
+        try:
+            return self._at_hand[address].pop()
+        except (KeyError, IndexError):  # looking first would not do: another thread may be quicker
+            return None
 
 
 class SentinelServers(Servers):
