@@ -118,6 +118,18 @@ async def test_bad_input_takes_no_slot(
     assert snapshot(raw) == before
 
 
+@pytest.mark.parametrize(
+    "bad", [{"quantity": "2"}, {"quantity": None}, {"quantity": 0}, {"order_id": ["o-1"]}], ids=str
+)
+async def test_bad_input_beside_a_ticket_is_a_typed_error(shop: Shop, raw: redis.Redis, bad: dict[str, Any]) -> None:
+    sale = await ticketed(shop)
+    entry = await sale.enter("phone", "ann", 2)
+    before = snapshot(raw)
+    with pytest.raises(InvalidRequest):
+        await sale.buy("phone", "ann", ticket=entry.ticket, **bad)
+    assert snapshot(raw) == before
+
+
 # -- the shop window ------------------------------------------------------------------------------------------------
 
 

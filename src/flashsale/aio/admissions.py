@@ -6,7 +6,7 @@ import time
 
 from flashsale.aio.control import Control
 from flashsale.aio.gate import Gate
-from flashsale.checks import check_id, new_order_id
+from flashsale.checks import check_id, check_quantity, new_order_id
 from flashsale.errors import InvalidRequest, InvalidTicket
 from flashsale.model import Entry
 from flashsale.tickets import Tickets
@@ -47,13 +47,14 @@ class Admissions:
 
         Raises:
             InvalidTicket: it does not admit this buyer to this purchase, now.
+            InvalidRequest: the quantity is none.
         """
         ticket = self._tickets.read(shown)
         if (ticket.sale, ticket.goods_id, ticket.buyer_id) != (self._gate.sale, goods_id, buyer_id):
             raise InvalidTicket("is for another sale, other goods or another buyer")
-        if order_id not in {None, ticket.order_id}:
+        if order_id is not None and order_id != ticket.order_id:
             raise InvalidTicket("is for another order")
-        if quantity > ticket.quantity:
+        if check_quantity(quantity) > ticket.quantity:
             raise InvalidTicket(f"admits {ticket.quantity} units")
         if ticket.epoch != await self._current_epoch():
             raise InvalidTicket("is from before the sale was rebuilt")
