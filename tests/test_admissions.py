@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,6 +87,20 @@ async def test_a_ticket_ends_with_the_epoch(shop: Shop, raw: redis.Redis, monkey
     raw.hincrby(shop.keys.meta, "epoch", 1)
     with pytest.raises(InvalidTicket, match="rebuilt"):
         await sale.buy("phone", "ann", ticket=entry.ticket)
+
+
+async def test_one_caller_asks_for_the_epoch(real_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{real_shop.face.__name__}.admissions.EPOCH_EVERY", 1000.0)
+    sale = await ticketed(real_shop, 40)
+    entries = [await sale.enter("phone", f"b-{n}") for n in range(20)]
+    control, asked = sale.real.control, []
+    ask = control.state
+    monkeypatch.setattr(control, "state", lambda: (asked.append(1), ask())[1])
+    sale.real._admissions._epoch_at -= 1000
+    real_shop.raw.client_pause(300)
+    buys = [sale.buy("phone", f"b-{n}", ticket=entry.ticket) for n, entry in enumerate(entries)]
+    assert all(receipt.accepted for receipt in await asyncio.gather(*buys))
+    assert 1 <= len(asked) < 5  # threads may look at the same moment
 
 
 async def test_a_pause_stops_tickets_that_are_out(shop: Shop) -> None:

@@ -67,8 +67,11 @@ class Admissions:
         return self._maybe_tickets
 
     async def _current_epoch(self) -> int:
-        """Returns the epoch, asked for at most once in a while: a busy endpoint checks tickets without Redis."""
-        if time.monotonic() >= self._epoch_at + EPOCH_EVERY:
+        """Returns the epoch, asked for by one caller once in a while: a busy endpoint checks tickets without Redis."""
+        now = time.monotonic()
+        if now >= self._epoch_at + EPOCH_EVERY:
+            if self._epoch:
+                self._epoch_at = now  # the others go on with the one that is known
             self._epoch = (await self._control.state()).epoch or 0
             self._epoch_at = time.monotonic()
         return self._epoch
