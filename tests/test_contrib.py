@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from flashsale import FlashSale, Goods, InvalidRequest, Order
-from flashsale.contrib.fastapi import FastAPISale, response
+from flashsale.contrib.fastapi import FastAPISale, response, sqlalchemy_store
 from flashsale.contrib.flask import FlaskSale
 from flashsale.contrib.settings import Settings
 from flashsale.stores import SQLAlchemyStore
@@ -203,6 +203,23 @@ async def test_starlette_answers(config) -> None:
         assert (bought.status_code, bought.headers["Location"]) == (202, "/orders/o-1")
         assert (await web.get("/sale")).json()["state"] == "SOLD_OUT"
         assert (await web.post("/buy/no%20phone")).json()["field"] == "goods_id"
+
+
+async def test_the_app_closes_what_it_has_opened(config) -> None:
+    stores = []
+
+    def make(settings: Settings):
+        stores.append(sqlalchemy_store(settings))
+        return stores[-1]
+
+    sales = FastAPISale(config, store=make)
+    with pytest.raises(ZeroDivisionError):
+        async with sales.lifespan(Starlette()):
+            assert [goods.goods_id for goods in await sales.sale.store.goods()] == ["phone"]
+            assert stores[0]._engine.pool.checkedin() == 1
+            raise ZeroDivisionError
+    assert sales.sale is None
+    assert stores[0]._engine.pool.checkedin() == 0
 
 
 # -- Django ---------------------------------------------------------------------------------------------------------

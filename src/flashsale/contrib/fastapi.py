@@ -16,7 +16,7 @@ A test puts its own sale in, without the lifespan: `sales.sale = sale`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -43,7 +43,8 @@ class FastAPISale:
 
     Args:
         config: names and values of the settings, such as `os.environ`.
-        store: makes the host's own `AsyncOrderStore`; by default `SQLAlchemyStore` on `FLASHSALE_DATABASE_URL`.
+        store: makes the host's own `AsyncOrderStore`, closed with the app if it has an `aclose`; by default
+            `SQLAlchemyStore` on `FLASHSALE_DATABASE_URL`.
         observer: metrics and tracing.
         prefix: of the settings' names, where an app has several sales.
 
@@ -69,10 +70,14 @@ class FastAPISale:
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002 - what FastAPI passes
-        """Opens the sale when the app starts, and closes it when it ends."""
-        async with self.settings.open_async(self._store(self.settings), self._observer) as self.sale:
+        """Opens the sale when the app starts, and closes it when it ends, with the store that was made for it."""
+        async with AsyncExitStack() as stack:
+            store = self._store(self.settings)
+            if close := getattr(store, "aclose", None):
+                stack.push_async_callback(close)
+            self.sale = await stack.enter_async_context(self.settings.open_async(store, self._observer))
+            stack.callback(setattr, self, "sale", None)
             yield
-        self.sale = None
 
     async def __call__(self, request: Request) -> FlashSale:  # noqa: ARG002 - what Depends passes
         """Returns the sale: the dependency."""
