@@ -100,6 +100,16 @@ def test_a_row_refused_leaves_the_hosts_transaction_usable() -> None:
     assert set(store.states(["o-1", "o-2"])) == {"o-1", "o-2"}
 
 
+def test_the_host_deletes_an_order_with_an_event() -> None:
+    store = DjangoStore("archived")
+    store.put_goods(Goods("phone", 9))
+    store.save([order("o-1"), order("o-2")])
+    for each in ("o-1", "o-2"):
+        store.settle(order(each), OrderState.CANCELLED)
+    SaleOrder.objects.filter(sale="archived", order_id="o-1").delete()
+    assert [event.order for event in store.events(now=0, limit=1)] == [order("o-2")]
+
+
 def test_the_migrations_are_complete() -> None:
     call_command("makemigrations", "flashsale", "--check", "--dry-run", verbosity=0)
 

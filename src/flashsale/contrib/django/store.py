@@ -292,8 +292,10 @@ class DjangoStore:
         return SaleOrder(sale=self.sale, state=state.value, **order_values(order))
 
     def _events(self, rows: QuerySet[Any], limit: int) -> Sequence[Event]:
+        """Reads events and their orders; of an order that the host has deleted nothing more can be told."""
+        its_order = SaleOrder.objects.using(self._using).filter(sale=OuterRef("sale"), order_id=OuterRef("order_id"))
         with self._atomic():
-            events = list(rows.order_by("event_id")[:limit])
+            events = list(rows.filter(Exists(its_order)).order_by("event_id")[:limit])
             orders = self._standing({event.order_id for event in events})
         return [
             Event(
