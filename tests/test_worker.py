@@ -298,7 +298,7 @@ async def aio():
     import redis.asyncio
     async with redis.asyncio.Redis.from_url(url) as client, Slow(database, "spring") as store:
         async with flashsale.FlashSale(client, "spring", store=store) as sale:
-            await flashsale.Worker(sale, batch=3).run()
+            await asyncio.gather(flashsale.Worker(sale, batch=3).run(), flashsale.Syncer(sale).run())
 
 sync() if face == "flashsale" else asyncio.run(aio())
 """

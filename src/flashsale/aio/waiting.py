@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Generic, Self, TypeVar
 
 from flashsale.errors import FlashSaleError, Overloaded
@@ -173,19 +173,28 @@ async def stop_on_signals(stop: StopEvent | None) -> AsyncIterator[StopEvent]:
     if stop is not None:
         yield stop
         return
-    stop = asyncio.Event()
-    loop, installed = asyncio.get_running_loop(), []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            loop.add_signal_handler(number, stop.set)
-            installed.append(number)
-        except (NotImplementedError, RuntimeError, ValueError):
-            break  # Windows, or not the main thread: whoever runs us stops us by cancelling
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, _stop_all)
+        _STOPS.add(stop)  # else Windows, or not the main thread: whoever runs us stops us by cancelling
     try:
         yield stop
     finally:
-        for number in installed:
-            loop.remove_signal_handler(number)
+        if stop in _STOPS:
+            _STOPS.remove(stop)
+            if not _STOPS:
+                for number in _SIGNALS:
+                    loop.remove_signal_handler(number)
+
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_STOPS: Final[set[StopEvent]] = set()  # of all that a signal stops; a loop has one handler for each signal
+
+
+def _stop_all() -> None:
+    for stop in _STOPS:
+        stop.set()
 
 
 class Aside:
