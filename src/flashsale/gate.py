@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 from time import monotonic
-from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
+
+from typing_extensions import override
 
 from flashsale.answers import REFUSALS, fail, goods_error, seconds
 from flashsale.checks import check_goods_id, check_int, check_policy, check_quantity, check_seconds
@@ -19,6 +20,7 @@ from flashsale.errors import AlreadyLoaded, FlashSaleError
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import Admission, GateState, GoodsView, Outcome
+from flashsale.parts import Part
 from flashsale.refusals import OPEN, Refusals
 from flashsale.scripts import Argument, Link
 from flashsale.waiting import Coalescer
@@ -28,7 +30,7 @@ ONE: Final = 1  # unit: what a caller who says nothing asks for
 _Entry: TypeAlias = tuple[str, int]  # goods id, units
 
 
-class Gate:
+class Gate(Part):
     """Lets as many units pass as are for sale, once the sale has started.
 
     Keys, per goods: `count`, `start`, `access` (the article's `goodsId_count`, `goodsId_start`, `goodsId_access`) and
@@ -53,12 +55,9 @@ class Gate:
         cache_for: float = 0.05,
         max_waiting: int = 10_000,
     ) -> None:
-        self.keys = (keys or Keys()).of(sale)
-        self.sale = sale
+        super().__init__(client, sale, keys)
         self.refusals = Refusals(check_seconds("cache_for", cache_for))
         self._remembered = self.refusals.by_goods
-        self._owns_link = not isinstance(client, Link)
-        self._link = client if isinstance(client, Link) else Link(client)
         self._replica = None if replica is None else Link(replica)
         check_int("max_waiting", max_waiting, 1)
         self._entries = Coalescer[_Entry, Admission](self._enter, max_waiting=max_waiting, abandon=self._abandon)
@@ -280,20 +279,12 @@ class Gate:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
+    @override
     def close(self) -> None:
         """Closes our connections; the host's stay."""
-        if self._owns_link:
-            self._link.close()
+        super().close()
         if self._replica is not None:
             self._replica.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

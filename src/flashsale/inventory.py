@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from flashsale.answers import REFUSALS, fail, goods_error, hold_seconds, number, policy
 from flashsale.checks import check_int, check_policy, check_quantity
@@ -23,6 +22,7 @@ from flashsale.errors import (
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock, weigh
+from flashsale.parts import Part
 from flashsale.records import STATES
 from flashsale.scripts import Argument, Barrier, Link
 from flashsale.waiting import Coalescer
@@ -37,7 +37,7 @@ class _Deduction(NamedTuple):
     stock: str
 
 
-class Inventory:
+class Inventory(Part):
     """Holds the stock of each goods and the ledger of orders; never sells a unit twice.
 
     Keys: per goods `stock` (hash with the article's `Total` and `Booked`) and `buyers`; per sale `orders` (the ledger),
@@ -53,10 +53,7 @@ class Inventory:
     def __init__(
         self, client: Client | Link, sale: str, *, keys: Keys | None = None, max_waiting: int = 10_000
     ) -> None:
-        self.keys = (keys or Keys()).of(sale)
-        self.sale = sale
-        self._owns_link = not isinstance(client, Link)
-        self._link = client if isinstance(client, Link) else Link(client)
+        super().__init__(client, sale, keys)
         check_int("max_waiting", max_waiting, 1)
         self._head = (self.keys.meta, self.keys.orders, self.keys.order_list, self.keys.bell)
         self._group = lru_cache(1024)(self._make_group)  # every call needs them, and they cost more than the lookup
@@ -256,21 +253,6 @@ class Inventory:
                 half.answers = [*answers, *[error] * (len(orders) - at)]
                 raise half from error
         return answers
-
-    # -- life -------------------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Closes our connections; the host's stay."""
-        if self._owns_link:
-            self._link.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

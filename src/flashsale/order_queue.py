@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from flashsale.answers import number
 from flashsale.checks import check_int, check_seconds
@@ -15,6 +14,7 @@ from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys
 from flashsale.ledger import acknowledge
 from flashsale.model import Claim, Order
+from flashsale.parts import Part
 from flashsale.scripts import Argument, Link
 
 MAX_ATTEMPTS: Final = 5  # claims of one element; then it is dead until an operator decides
@@ -23,7 +23,7 @@ T = TypeVar("T")
 _SLICE: Final = 1.0  # seconds of one blocking read, if the socket timeout allows
 
 
-class OrderQueue:
+class OrderQueue(Part):
     """The list of orders between the sale and the database.
 
     A sale has one kind of consumer: `pop` (or a foreign BRPOP), at most once, or `claim` and `ack`, at least once.
@@ -35,10 +35,7 @@ class OrderQueue:
     """
 
     def __init__(self, client: Client | Link, sale: str, *, keys: Keys | None = None) -> None:
-        self.keys = (keys or Keys()).of(sale)
-        self.sale = sale
-        self._owns_link = not isinstance(client, Link)
-        self._link = client if isinstance(client, Link) else Link(client)
+        super().__init__(client, sale, keys)
         self._slice = min(_SLICE, self._link.socket_timeout / 2)
 
     # -- the article's pair -----------------------------------------------------------------------------------------
@@ -199,21 +196,6 @@ class OrderQueue:
         for batch in _batches(self._letters()):
             back += self._link.run("requeue", keys, batch)
         return back
-
-    # -- life -------------------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Closes our connections; the host's stay."""
-        if self._owns_link:
-            self._link.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

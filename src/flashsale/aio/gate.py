@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 from time import monotonic
-from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
+
+from typing_extensions import override
 
 from flashsale.aio.clients import Client
+from flashsale.aio.parts import Part
 from flashsale.aio.scripts import Argument, Link
 from flashsale.aio.waiting import Coalescer
 from flashsale.answers import REFUSALS, fail, goods_error, seconds
@@ -27,7 +29,7 @@ ONE: Final = 1  # unit: what a caller who says nothing asks for
 _Entry: TypeAlias = tuple[str, int]  # goods id, units
 
 
-class Gate:
+class Gate(Part):
     """Lets as many units pass as are for sale, once the sale has started.
 
     Keys, per goods: `count`, `start`, `access` (the article's `goodsId_count`, `goodsId_start`, `goodsId_access`) and
@@ -52,12 +54,9 @@ class Gate:
         cache_for: float = 0.05,
         max_waiting: int = 10_000,
     ) -> None:
-        self.keys = (keys or Keys()).of(sale)
-        self.sale = sale
+        super().__init__(client, sale, keys)
         self.refusals = Refusals(check_seconds("cache_for", cache_for))
         self._remembered = self.refusals.by_goods
-        self._owns_link = not isinstance(client, Link)
-        self._link = client if isinstance(client, Link) else Link(client)
         self._replica = None if replica is None else Link(replica)
         check_int("max_waiting", max_waiting, 1)
         self._entries = Coalescer[_Entry, Admission](self._enter, max_waiting=max_waiting, abandon=self._abandon)
@@ -279,20 +278,12 @@ class Gate:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
+    @override
     async def aclose(self) -> None:
         """Closes our connections; the host's stay."""
-        if self._owns_link:
-            await self._link.close()
+        await super().aclose()
         if self._replica is not None:
             await self._replica.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from flashsale.aio.clients import Client
+from flashsale.aio.parts import Part
 from flashsale.aio.scripts import Argument, Barrier, Link
 from flashsale.aio.waiting import Coalescer
 from flashsale.answers import REFUSALS, fail, goods_error, hold_seconds, number, policy
@@ -36,7 +36,7 @@ class _Deduction(NamedTuple):
     stock: str
 
 
-class Inventory:
+class Inventory(Part):
     """Holds the stock of each goods and the ledger of orders; never sells a unit twice.
 
     Keys: per goods `stock` (hash with the article's `Total` and `Booked`) and `buyers`; per sale `orders` (the ledger),
@@ -52,10 +52,7 @@ class Inventory:
     def __init__(
         self, client: Client | Link, sale: str, *, keys: Keys | None = None, max_waiting: int = 10_000
     ) -> None:
-        self.keys = (keys or Keys()).of(sale)
-        self.sale = sale
-        self._owns_link = not isinstance(client, Link)
-        self._link = client if isinstance(client, Link) else Link(client)
+        super().__init__(client, sale, keys)
         check_int("max_waiting", max_waiting, 1)
         self._head = (self.keys.meta, self.keys.orders, self.keys.order_list, self.keys.bell)
         self._group = lru_cache(1024)(self._make_group)  # every call needs them, and they cost more than the lookup
@@ -255,21 +252,6 @@ class Inventory:
                 half.answers = [*answers, *[error] * (len(orders) - at)]
                 raise half from error
         return answers
-
-    # -- life -------------------------------------------------------------------------------------------------------
-
-    async def aclose(self) -> None:
-        """Closes our connections; the host's stay."""
-        if self._owns_link:
-            await self._link.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import islice, repeat
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from flashsale.aio.clients import Client
 from flashsale.aio.ledger import acknowledge
+from flashsale.aio.parts import Part
 from flashsale.aio.scripts import Argument, Link
 from flashsale.answers import number
 from flashsale.checks import check_int, check_seconds
@@ -22,7 +22,7 @@ T = TypeVar("T")
 _SLICE: Final = 1.0  # seconds of one blocking read, if the socket timeout allows
 
 
-class OrderQueue:
+class OrderQueue(Part):
     """The list of orders between the sale and the database.
 
     A sale has one kind of consumer: `pop` (or a foreign BRPOP), at most once, or `claim` and `ack`, at least once.
@@ -34,10 +34,7 @@ class OrderQueue:
     """
 
     def __init__(self, client: Client | Link, sale: str, *, keys: Keys | None = None) -> None:
-        self.keys = (keys or Keys()).of(sale)
-        self.sale = sale
-        self._owns_link = not isinstance(client, Link)
-        self._link = client if isinstance(client, Link) else Link(client)
+        super().__init__(client, sale, keys)
         self._slice = min(_SLICE, self._link.socket_timeout / 2)
 
     # -- the article's pair -----------------------------------------------------------------------------------------
@@ -198,21 +195,6 @@ class OrderQueue:
         for batch in _batches(await self._letters()):
             back += await self._link.run("requeue", keys, batch)
         return back
-
-    # -- life -------------------------------------------------------------------------------------------------------
-
-    async def aclose(self) -> None:
-        """Closes our connections; the host's stay."""
-        if self._owns_link:
-            await self._link.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 from redis.asyncio import RedisCluster
@@ -415,9 +414,7 @@ class FlashSale:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     # -- inside -----------------------------------------------------------------------------------------------------
