@@ -45,29 +45,11 @@ from flashsale.rows import read_order
 from flashsale.stores import SQLAlchemyStore
 from flashsale.stores.tables import GOODS, ORDERS
 from flashsale.testing import Crash
+from tests.article import SCRIPT
 from tests.model import FAR, PERSISTED, QUEUED, REJECTED, ROW_ACTIVE, Element, Handle, Model, Policy, policy_of
 
 if TYPE_CHECKING:
     from tests.conftest import Backend
-
-ARTICLE: Final = """
-local n = tonumber(ARGV[1])
-if not n or n == 0 then
-  return 0
-end
-local vals = redis.call("HMGET", KEYS[1], "Total", "Booked")
-local total = tonumber(vals[1])
-local blocked = tonumber(vals[2])
-if not total or not blocked then
-  return 0
-end
-if blocked + n <= total then
-  redis.call("HINCRBY", KEYS[1], "Booked", n)
-  return n
-end
-return 0
-"""
-"""The deduction of the article, word for word: what another program runs beside us."""
 
 PAST, FUTURE = 1000.0, FAR
 LONG = 3600.0  # seconds: no lease or deadline of this length ends while a test runs
@@ -191,7 +173,7 @@ class World:
         self.gate_raw = self.raw if one_redis else backend.raw(db=1)
         self.engine = engine
         self.store = wrap(SQLAlchemyStore(engine, name))
-        self.article = self.raw.register_script(ARTICLE)
+        self.article = self.raw.register_script(SCRIPT)
 
     def flush(self) -> None:
         self.raw.flushdb()

@@ -12,6 +12,7 @@ import redis
 
 from flashsale import GateState, Goods, OrderState, Outcome, PlainKeys, Stock
 from flashsale.lua import SCRIPTS
+from tests.article import SCRIPT
 from tests.test_worker import booked, rows, work_off
 
 if TYPE_CHECKING:
@@ -20,24 +21,6 @@ if TYPE_CHECKING:
     from tests.helpers import Shop
 
 pytestmark = pytest.mark.one_server
-
-SCRIPT = """\
-local n = tonumber(ARGV[1])
-if not n or n == 0 then
-    return 0
-end
-local vals = redis.call("HMGET", KEYS[1], "Total", "Booked")
-local total = tonumber(vals[1])
-local booked = tonumber(vals[2])
-if not total or not booked then
-    return 0
-end
-if booked + n <= total then
-    redis.call("HINCRBY", KEYS[1], "Booked", n)
-    return n
-end
-return 0
-"""
 
 
 class Foreign:

@@ -12,24 +12,7 @@ from redis.exceptions import WatchError
 
 from bench.peers import NO, Peer
 from bench.servers import ENDLESS, HOST
-
-ARTICLE = """\
-local n = tonumber(ARGV[1])
-if not n or n == 0 then
-    return 0
-end
-local vals = redis.call("HMGET", KEYS[1], "Total", "Booked")
-local total = tonumber(vals[1])
-local booked = tonumber(vals[2])
-if not total or not booked then
-    return 0
-end
-if booked + n <= total then
-    redis.call("HINCRBY", KEYS[1], "Booked", n)
-    return n
-end
-return 0
-"""
+from tests.article import SCRIPT
 
 
 def _order(name):
@@ -40,7 +23,7 @@ def _prepare(bed):
     """Sets the article's keys and a plain counter; returns the SHA1 of the article's script."""
     bed.client.mset({"goodsId_count": ENDLESS, "goodsId_start": 1, "goodsId_access": 0, "left": ENDLESS})
     bed.client.hset("goodsId", mapping={"Total": ENDLESS, "Booked": 0})
-    return bed.client.script_load(ARTICLE)
+    return bed.client.script_load(SCRIPT)
 
 
 @contextlib.asynccontextmanager
