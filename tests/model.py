@@ -279,10 +279,6 @@ class Model:
         elif total not in {self.gates[goods_id].count, self.gates[goods_id].preload}:
             raise Refused(AlreadyLoaded)
 
-    def inventory_preload(self, goods_id: str, total: int, booked: int, policy: Policy) -> Steps:
-        yield from ()
-        self.load(goods_id, total, booked, policy)
-
     def preload(self, goods_id: str, total: int, policy: Policy) -> Steps:
         self.load(goods_id, total, 0, policy)
         yield

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SOURCES = Path(flashsale.__file__).parent
 CONNECTION = {"PING", "SELECT", "EVAL", "EVALSHA", "SCRIPT|LOAD"}  # of redis-py's connections, and of our link
-ELSEWHERE = {"CLUSTER|SLOTS", "ASKING", "WAIT", "WAITAOF", "CLIENT|SETNAME"}  # the page adds them where they are needed
 BUYING = {"ack", "enter", "gate_state", "hold", "leave", "reserve", "settle"}  # scripts of a shop's web process
 
 

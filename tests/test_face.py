@@ -179,10 +179,10 @@ def test_every_public_name_says_what_it_is() -> None:
 def test_an_order_is_frozen_and_so_are_answers() -> None:
     order = flashsale.Order("o", "phone", "ann", 1)
     with pytest.raises(AttributeError):
-        order.quantity = 2  # type: ignore[misc]
+        order.quantity = 2
     receipt = flashsale.Receipt(flashsale.Outcome.SOLD_OUT, "o", "phone", 1, 0)
     with pytest.raises(AttributeError):
-        receipt.remaining = 5  # type: ignore[misc]
+        receipt.remaining = 5
 
 
 def test_the_modules_of_the_contract_are_there() -> None:

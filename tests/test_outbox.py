@@ -32,7 +32,6 @@ class Desk:
         self.shop = shop
         self.url = url
         self.told: list[Event] = []
-        self._handlers = 0
 
     async def open(self, total: int = 100, **policy: Any) -> None:
         """Opens the sale; the database grants `granted` units, by default all."""

@@ -112,7 +112,7 @@ def _lease_by_own_clock() -> None:
             args = [args[0], f"{time.time() + float(args[1]) - server:.6f}"]
         return run(self, name, keys, args)
 
-    Link.run = skewed_run  # type: ignore[method-assign]
+    Link.run = skewed_run
 
 
 async def syncer(host: Host, sale: Part, told: Told) -> dict[str, Any]:
@@ -136,7 +136,7 @@ async def preloaded(host: Host, sale: Part, told: Told) -> list[int]:
     """
     shop = sale.real
     if told.inherits:
-        sys.modules["flashsale.servers"].os = types.SimpleNamespace(getpid=lambda: 0)  # type: ignore[attr-defined]
+        sys.modules["flashsale.servers"].os = types.SimpleNamespace(getpid=lambda: 0)
     for number in range(12):
         shop.inventory.preload(f"goods-{number}", number)
     shop.buy("phone", "parent", order_id="parent")
@@ -196,7 +196,7 @@ async def main(role: str, words: dict[str, Any]) -> None:
         SCRIPTS[name] = Script(name, text, hashlib.sha1(text.encode("ascii"), usedforsecurity=False).hexdigest())
     told = Told(role, words)
     if words.get("keyless"):
-        flashsale.stores.SQLAlchemyStore = mutants.NoKey  # type: ignore[misc]
+        flashsale.stores.SQLAlchemyStore = mutants.NoKey
     host = Host(told.face, told.folder)
     store = await host.books("spring")
     timeout = {"socket_timeout": 2} if told.inherits else {}
