@@ -36,7 +36,7 @@ def _flashsale_redis_url(pytestconfig: pytest.Config) -> Iterator[str | None]:
     if chosen != "own":
         yield chosen
         return
-    from flashsale.testing.servers import running_redis  # noqa: PLC0415 - see above
+    from flashsale.testing.servers import running_redis
 
     with running_redis() as url:
         yield url
@@ -44,7 +44,7 @@ def _flashsale_redis_url(pytestconfig: pytest.Config) -> Iterator[str | None]:
 
 @pytest.fixture
 def _flashsale_server(_flashsale_redis_url: str | None, pytestconfig: pytest.Config) -> Server:
-    from flashsale.testing.servers import Server  # noqa: PLC0415 - see above
+    from flashsale.testing.servers import Server
 
     server = Server(_flashsale_redis_url)
     if pytestconfig.getoption("--flashsale-redis") == "own":
@@ -69,7 +69,7 @@ def flashsale_async_client(_flashsale_server: Server) -> redis.asyncio.Redis:
 @pytest.fixture
 def make_flashsale(flashsale_client: redis.Redis) -> Iterator[Callable[..., FlashSale]]:
     """Makes sales that are open now, and gone after the test; the arguments are those of `temporary_sale`."""
-    from flashsale.testing.sales import temporary_sale  # noqa: PLC0415 - see above
+    from flashsale.testing.sales import temporary_sale
 
     with ExitStack() as stack:
 
@@ -88,7 +88,7 @@ def make_async_flashsale(
     flashsale_async_client: redis.asyncio.Redis,
 ) -> Callable[..., AbstractAsyncContextManager[aio.FlashSale]]:
     """Makes asyncio sales, for `async with`: so they end in the loop of the test, whichever plugin runs it."""
-    from flashsale.testing.sales import temporary_async_sale  # noqa: PLC0415 - see above
+    from flashsale.testing.sales import temporary_async_sale
 
     def make(
         goods: SaleGoods, *, store: AsyncStoreMaker | None = None, started: bool = True, **settings: Any

@@ -21,17 +21,17 @@ class GoodsAdmin(admin.ModelAdmin):
     list_filter = ("sale",)
     readonly_fields = ("granted", "booked", "version", "loaded")
 
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Writes the wish as `DjangoStore.put_goods` does: the version grows."""
         policy = {name: getattr(obj, name) for name in ("total", "per_buyer", "opens_at", "closes_at", "hold")}
         DjangoStore(obj.sale).put_goods(Goods(obj.goods_id, **policy))
         obj.pk = SaleGoods.objects.get(sale=obj.sale, goods_id=obj.goods_id).pk
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:  # noqa: ARG002
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """A row keeps its name."""
         return (*self.readonly_fields, *(("sale", "goods_id") if obj else ()))
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Nobody: orders name these goods."""
         return False
 
@@ -58,14 +58,14 @@ class OrderAdmin(admin.ModelAdmin):
             except FlashSaleError as error:
                 self.message_user(request, f"{order}: {error}", messages.ERROR)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
+    def has_add_permission(self, request: HttpRequest) -> bool:
         """Nobody: orders are bought."""
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Nobody edits a row; the action needs to view only."""
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Nobody: a row is what an order has left."""
         return False

@@ -21,7 +21,7 @@ class FlashSaleMiddleware:
         """Passes on."""
         return self._get_response(request)
 
-    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:  # noqa: ARG002
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Answers what a view raised, if it came from the sale."""
         if not isinstance(error, FlashSaleError):
             return None
