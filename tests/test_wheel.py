@@ -66,7 +66,7 @@ def test_the_wheel_needs_three_packages_and_brings_a_licence(wheel: Path) -> Non
         headers = Parser().parsestr(archive.read(metadata).decode())
         assert any(name.endswith("/LICENSE") for name in archive.namelist())
     needed = [line for line in headers.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert sorted(needed) == ["hiredis", "redis<9,>=5.3", "typing-extensions"]
+    assert sorted(needed) == ["hiredis>=3", "redis<9,>=5.3", "typing-extensions>=4.4"]
 
 
 def test_pytest_finds_the_plugin_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
