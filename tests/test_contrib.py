@@ -12,7 +12,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from flashsale import FlashSale, Goods, InvalidRequest, Order
+from flashsale import FlashSale, Goods, InvalidRequest, NotExecuted, Order
+from flashsale.contrib import refuse
 from flashsale.contrib.fastapi import FastAPISale, response, sqlalchemy_store
 from flashsale.contrib.flask import FlaskSale
 from flashsale.contrib.settings import Settings
@@ -168,6 +169,13 @@ def test_two_sales_in_one_flask_app(config) -> None:
     one, other = FlaskSale(app), FlaskSale(app, prefix="OTHER_")
     with app.app_context():
         assert (one.sale.name, other.sale.name) == ("nov11", "dec12")
+
+
+def test_only_what_is_not_the_callers_fault_is_logged(caplog) -> None:
+    assert refuse(InvalidRequest("goods_id", "no")).status == 400
+    assert not caplog.records
+    assert refuse(NotExecuted("no connection to Redis: ConnectionError")).status == 503
+    assert [(each.name, each.getMessage()) for each in caplog.records] == [("flashsale", "answered 503: NotExecuted")]
 
 
 # -- FastAPI and Starlette ------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ from starlette.responses import Response
 
 from flashsale import FlashSaleError, Observer, Outcome, Receipt, web
 from flashsale.aio import AsyncOrderStore, FlashSale
+from flashsale.contrib import refuse
 from flashsale.contrib.settings import PREFIX, Settings
-from flashsale.observer import log
 
 
 def sqlalchemy_store(settings: Settings) -> AsyncOrderStore | None:
@@ -104,6 +104,4 @@ def response(reply: web.Reply) -> Response:
 
 async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG001 - what Starlette passes
     assert isinstance(error, FlashSaleError)
-    if web.status_code(error) >= 500:
-        log.warning("answered %d: %s", web.status_code(error), type(error).__name__)
-    return response(web.refuse(error))
+    return response(refuse(error))

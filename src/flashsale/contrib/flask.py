@@ -39,6 +39,7 @@ from flashsale import (
     Worker,
     web,
 )
+from flashsale.contrib import refuse
 from flashsale.contrib.settings import PREFIX, Settings
 
 NAME: Final = "flashsale"  # in app.extensions
@@ -147,9 +148,7 @@ def response(reply: web.Reply) -> Response:
 
 
 def _refuse(error: FlashSaleError) -> Response:
-    if web.status_code(error) >= 500:
-        current_app.logger.warning("flashsale: %s", type(error).__name__)
-    return response(web.refuse(error))
+    return response(refuse(error))
 
 
 def _commands(name: str, extension: FlaskSale) -> AppGroup:

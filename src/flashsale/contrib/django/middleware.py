@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
-from flashsale import FlashSaleError, web
+from flashsale import FlashSaleError
+from flashsale.contrib import refuse
 from flashsale.contrib.django import response
-from flashsale.observer import log
 
 
 class FlashSaleMiddleware:
@@ -25,7 +25,4 @@ class FlashSaleMiddleware:
         """Answers what a view raised, if it came from the sale."""
         if not isinstance(error, FlashSaleError):
             return None
-        reply = web.refuse(error)
-        if reply.status >= 500:
-            log.warning("answered %d: %s", reply.status, type(error).__name__)
-        return response(reply)
+        return response(refuse(error))
