@@ -12,11 +12,10 @@ from flashsale.checks import check_id, is_id
 from flashsale.keys import Keys
 from flashsale.lua import Code
 from flashsale.model import RELEASED, Order, OrderState, StoredOrder, by_goods
-from flashsale.records import STATES, Record, read
+from flashsale.records import STATES, Record, read, standing
 from flashsale.scripts import Argument, Link
 
-PAGE = 500  # records of one read
-_GATED: Final = frozenset({b"0", b"1", b"2", b"3"})
+PAGE: Final = 500  # records of one read
 
 
 class Adoption(NamedTuple):
@@ -110,14 +109,15 @@ class Ledger:
         if not orders:
             return []
         records = self._link.command("HMGET", self._keys.orders, *(order.order_id for order in orders))
-        adoptions = list(map(_known, orders, records))
-        foreign = [at for at, adoption in enumerate(adoptions) if adoption is None]
+        states = [standing(record, order) for record, order in zip(records, orders, strict=True)]
+        adoptions = [Adoption(Code.REPLAYED, state) for state in states]
+        foreign = [at for at, state in enumerate(states) if state is None]
         if foreign:
             keys = [self._keys.meta, self._keys.orders]
             reply = self._link.run("adopt", *self._batch(keys, [orders[at] for at in foreign]))
             for at, code, state in zip(foreign, reply[::2], reply[1::2], strict=True):
                 adoptions[at] = Adoption(code, STATES[state] if state else None)
-        return [adoption for adoption in adoptions if adoption is not None]
+        return adoptions
 
     def restore(self, rows: Sequence[StoredOrder], epoch: int) -> list[int]:
         """Brings rows of the database into the ledger that Redis does not know, or released wrongly.
@@ -191,20 +191,6 @@ def acknowledge(link: Link, keys: Keys, deliveries: Sequence[str], orders: Itera
     arguments: list[Argument] = [len(deliveries), *map(len, goods.values()), *deliveries, *order_ids]
     dropped, time = link.run("ack", names, arguments)
     return dropped, float(time)
-
-
-def _known(order: Order, record: bytes | None) -> Adoption | None:
-    """What the adopt script would say of an order that the ledger has with this content; None: ask the script."""
-    fields = record.split(b"|", 5) if record else []
-    if len(fields) < 6:
-        return None
-    state, quantity, gated, goods_id, seq, buyer_id = fields
-    content = (goods_id.decode("ascii", "replace"), buyer_id.decode("ascii", "replace"))
-    if content != (order.goods_id, order.buyer_id) or quantity != b"%d" % order.quantity:
-        return None
-    if state not in STATES or gated not in _GATED or not seq.isdigit():
-        return None
-    return Adoption(Code.REPLAYED, STATES[state])
 
 
 def _chunks(order_ids: Collection[str]) -> Iterator[list[str]]:

@@ -47,6 +47,13 @@ def read(text: bytes, order_id: str) -> Record:
     return Record(OrderState(state), int(quantity), gated in {"1", "3"}, goods_id, int(seq), buyer_id)
 
 
+def standing(text: bytes | None, order: Order) -> OrderState | None:
+    """Returns the state of a record that has this order's content; None for any other text, and for none."""
+    match = _RECORD.fullmatch(text or b"")
+    content = (order.goods_id.encode("ascii"), order.buyer_id.encode("ascii"), b"%d" % order.quantity)
+    return STATES[match[1]] if match is not None and match.group(4, 6, 2) == content else None
+
+
 def path(start: OrderState, end: OrderState) -> list[OrderState]:
     """Returns the shortest way of allowed steps from `start` to `end`, without `start`; empty when there is none.
 
