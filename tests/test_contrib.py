@@ -307,6 +307,18 @@ def test_django_checks_its_settings_and_the_server(django_sale: FlashSale) -> No
         django_face.get_sale().close()
 
 
+def test_the_admin_looks_where_the_sale_is(tmp_path) -> None:
+    from django.contrib.admin import site
+
+    admin = site._registry[SaleGoods]
+    options = {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "other.db"}
+    with django_shop.database("elsewhere", **options) as alias, override_settings(FLASHSALE_DATABASE=alias):
+        admin.save_model(None, SaleGoods(sale="moved", goods_id="phone", total=5), None, change=False)
+        assert [row.total for row in admin.get_queryset(None)] == [5]
+        assert [goods.total for goods in DjangoStore("moved", using=alias).goods()] == [5]
+    assert not SaleGoods.objects.filter(sale="moved").exists()
+
+
 def test_the_admin_edits_goods_through_the_store(django_sale: FlashSale) -> None:
     from django.contrib.admin import site
 

@@ -21,6 +21,7 @@ import threading
 from typing import Any
 
 from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS
 from django.http import HttpResponse
 
 from flashsale import FlashSale, Outcome, Receipt, web
@@ -40,6 +41,12 @@ def read_settings() -> Settings:
     return Settings.read(named)
 
 
+def database() -> str:
+    """Returns the alias of the database that holds the sale: `FLASHSALE_DATABASE`."""
+    alias: str = getattr(settings, PREFIX + "DATABASE", DEFAULT_DB_ALIAS)
+    return alias
+
+
 def get_sale() -> FlashSale:
     """Returns the sale of this process, with a `DjangoStore`."""
     from flashsale.contrib.django.store import DjangoStore  # noqa: PLC0415 - models need the apps to be ready
@@ -49,8 +56,7 @@ def get_sale() -> FlashSale:
         if process not in _sales:
             chosen = read_settings()
             observer = getattr(settings, PREFIX + "OBSERVER", None)
-            using = getattr(settings, PREFIX + "DATABASE", "default")
-            _sales[process] = chosen.open(DjangoStore(chosen.sale, using=using), observer)
+            _sales[process] = chosen.open(DjangoStore(chosen.sale, using=database()), observer)
         return _sales[process]
 
 

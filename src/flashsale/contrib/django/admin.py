@@ -5,16 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from flashsale import FlashSaleError, Goods
-from flashsale.contrib.django import get_sale
+from flashsale.contrib.django import database, get_sale
 from flashsale.contrib.django.models import SaleGoods, SaleOrder
 from flashsale.contrib.django.store import DjangoStore
 
 
+class OfTheSale(admin.ModelAdmin):
+    """Shows what the sale's database holds, not the default one."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Returns the rows."""
+        rows: QuerySet[Any] = super().get_queryset(request).using(database())
+        return rows
+
+
 @admin.register(SaleGoods)
-class GoodsAdmin(admin.ModelAdmin):
+class GoodsAdmin(OfTheSale):
     """The host's wish for each goods; the syncer brings it to Redis."""
 
     list_display = ("goods_id", "sale", "total", "granted", "booked", "per_buyer", "version", "loaded")
@@ -24,8 +34,8 @@ class GoodsAdmin(admin.ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Writes the wish as `DjangoStore.put_goods` does: the version grows."""
         policy = {name: getattr(obj, name) for name in ("total", "per_buyer", "opens_at", "closes_at", "hold")}
-        DjangoStore(obj.sale).put_goods(Goods(obj.goods_id, **policy))
-        obj.pk = SaleGoods.objects.get(sale=obj.sale, goods_id=obj.goods_id).pk
+        DjangoStore(obj.sale, using=database()).put_goods(Goods(obj.goods_id, **policy))
+        obj.pk = self.get_queryset(request).get(sale=obj.sale, goods_id=obj.goods_id).pk
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """A row keeps its name."""
@@ -37,7 +47,7 @@ class GoodsAdmin(admin.ModelAdmin):
 
 
 @admin.register(SaleOrder)
-class OrderAdmin(admin.ModelAdmin):
+class OrderAdmin(OfTheSale):
     """Orders, to look at and to cancel."""
 
     list_display = ("order_id", "goods_id", "buyer_id", "quantity", "state")
