@@ -307,6 +307,17 @@ def test_django_checks_its_settings_and_the_server(django_sale: FlashSale) -> No
         django_face.get_sale().close()
 
 
+@pytest.mark.parametrize(
+    "wrong", [{}, {"goods_id": "a b"}, {"total": "-1"}, {"closes_at": "1"}, {"hold": "0"}, {"sale": "a b"}], ids=str
+)
+def test_the_admins_form_knows_the_rules(wrong) -> None:
+    from django.contrib.admin import site
+
+    data = {"sale": "nov11", "goods_id": "phone", "total": "5", "opens_at": "2"}
+    form = site._registry[SaleGoods].get_form(None)(data | wrong)
+    assert form.is_valid() is (not wrong)
+
+
 def test_the_admin_looks_where_the_sale_is(tmp_path) -> None:
     from django.contrib.admin import site
 

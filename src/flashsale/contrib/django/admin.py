@@ -8,7 +8,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from flashsale import FlashSaleError, Goods
+from flashsale import FlashSaleError
 from flashsale.contrib.django import database, get_sale
 from flashsale.contrib.django.models import SaleGoods, SaleOrder
 from flashsale.contrib.django.store import DjangoStore
@@ -33,8 +33,7 @@ class GoodsAdmin(OfTheSale):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Writes the wish as `DjangoStore.put_goods` does: the version grows."""
-        policy = {name: getattr(obj, name) for name in ("total", "per_buyer", "opens_at", "closes_at", "hold")}
-        DjangoStore(obj.sale, using=database()).put_goods(Goods(obj.goods_id, **policy))
+        DjangoStore(obj.sale, using=database()).put_goods(obj.wish())
         obj.pk = self.get_queryset(request).get(sale=obj.sale, goods_id=obj.goods_id).pk
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:

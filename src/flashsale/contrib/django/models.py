@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import models
+
+from flashsale.checks import check_sale
+from flashsale.errors import InvalidRequest
+from flashsale.model import Goods
 
 _COLLATION = {"postgresql": "C", "mysql": "ascii_bin"}
 
@@ -53,6 +58,29 @@ class SaleGoods(models.Model):
 
     def __str__(self) -> str:
         return f"{self.goods_id} of {self.sale}"
+
+    def clean(self) -> None:
+        """Holds a form against the rules of the sale, as Django asks."""
+        try:
+            check_sale(self.sale)
+            self.wish()
+        except InvalidRequest as error:
+            raise ValidationError(str(error)) from error
+
+    def wish(self) -> Goods:
+        """Returns what the host decides of these goods.
+
+        Raises:
+            InvalidRequest: it makes no sense.
+        """
+        return Goods(
+            self.goods_id,
+            self.total,
+            per_buyer=self.per_buyer,
+            opens_at=self.opens_at,
+            closes_at=self.closes_at,
+            hold=self.hold,
+        )
 
 
 class SaleOrder(models.Model):
