@@ -1,4 +1,4 @@
-"""What goes in and comes out: orders, outcomes, states, and the checks on everything that comes from outside.
+"""What goes in and comes out: orders, outcomes, states, and what the store and the sale tell each other.
 
 Pure: nothing here talks to Redis or to a database.
 """
