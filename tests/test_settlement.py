@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flashsale import Goods, NotSettled, OrderState, Outcome, PlainKeys
+from flashsale import Goods, NotSettled, OrderState, Outcome, PlainKeys, StoreError
 from flashsale.reports import Settlement, Units
 from tests.helpers import Part, order, settled, snapshot
 from tests.sales import active_units, booked, each_backend, rows, work
@@ -258,6 +258,23 @@ async def test_nobody_buys_between_the_proof_and_the_removal(shop: Shop) -> None
     await syncer.purge()
     assert outcomes == [Outcome.ACCEPTED, Outcome.PAUSED]
     assert shop.raw.keys("*") == []
+
+
+@each_backend
+async def test_a_purge_that_fails_leaves_the_sale_open(shop: Shop) -> None:
+    sale, syncer = await opened(shop)
+    await finished(shop, sale)
+    looks = [syncer.real.settlement]
+
+    def look() -> Any:
+        if not looks:
+            raise StoreError("the database is away")
+        return looks.pop()()
+
+    syncer.real.settlement = look
+    with pytest.raises(StoreError):
+        await syncer.purge()
+    assert (await sale.buy("phone", "bob")).outcome is not Outcome.PAUSED
 
 
 @each_backend

@@ -151,10 +151,13 @@ class Syncer:
         was_open = (self._sale.control.state()).state == "open"
         if was_open:  # who buys between the proof and the removal would be told "accepted"
             self._sale.pause()
-            settlement = self.settlement()
-        if not settlement.ok:
-            self._sale.resume()
-            raise NotSettled(settlement)
+            try:
+                settlement = self.settlement()
+                if not settlement.ok:
+                    raise NotSettled(settlement)
+            except FlashSaleError:
+                self._sale.resume()
+                raise
         self._sale.forget()
         return settlement
 

@@ -150,10 +150,13 @@ class Syncer:
         was_open = (await self._sale.control.state()).state == "open"
         if was_open:  # who buys between the proof and the removal would be told "accepted"
             await self._sale.pause()
-            settlement = await self.settlement()
-        if not settlement.ok:
-            await self._sale.resume()
-            raise NotSettled(settlement)
+            try:
+                settlement = await self.settlement()
+                if not settlement.ok:
+                    raise NotSettled(settlement)
+            except FlashSaleError:
+                await self._sale.resume()
+                raise
         await self._sale.forget()
         return settlement
 
