@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from flashsale.batches import batches
 from flashsale.checks import MAX_UNITS
 from flashsale.errors import InvalidRequest, StoreRequired, UnknownGoods
+from flashsale.ledger import PAGE
 from flashsale.model import RELEASED, Order, OrderState, StoredOrder
 from flashsale.records import Record, path
 from flashsale.reports import Audit, Disagreement, Problem, Repair, Units
@@ -199,8 +201,7 @@ class Auditor:
         if expected:
             letters = self._sale.queue.dead(MAX_UNITS)
             waiting = waiting | {claim.order.order_id for claim in letters if claim.order}
-        for at in range(0, len(expected), 500):
-            batch = expected[at : at + 500]
+        for batch in batches(expected, PAGE):
             records = self._sale.ledger.get_many(batch)
             states = self._store.states(batch)
             lost += [name for name in batch if name not in records and name not in states and name not in waiting]

@@ -25,10 +25,9 @@ from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock, w
 from flashsale.parts import Part
 from flashsale.records import STATES
 from flashsale.scripts import Argument, Barrier, Link
-from flashsale.waiting import Coalescer
+from flashsale.waiting import BATCH, Coalescer
 
 MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values
-BATCH: Final = 128  # orders of one script call otherwise: under 1 ms of Redis
 
 
 class _Deduction(NamedTuple):

@@ -14,6 +14,8 @@ from flashsale.checks import dump_json
 from flashsale.errors import StoreError
 from flashsale.model import RELEASED, TRANSITIONS, Goods, Order, OrderState, Saved, StoredOrder
 
+CHUNK: Final = 500  # ids in one statement: SQLite before 3.32 takes 999 parameters
+
 COMES_FROM: Final = {
     target: [state for state in (OrderState.PERSISTED, OrderState.CONFIRMED) if target in TRANSITIONS[state]]
     or [OrderState.QUEUED]

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from flashsale.aio.ledger import PAGE
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.waiting import sleep
+from flashsale.batches import batches
 from flashsale.checks import MAX_UNITS
 from flashsale.errors import InvalidRequest, StoreRequired, UnknownGoods
 from flashsale.model import RELEASED, Order, OrderState, StoredOrder
@@ -200,8 +202,7 @@ class Auditor:
         if expected:
             letters = await self._sale.queue.dead(MAX_UNITS)
             waiting = waiting | {claim.order.order_id for claim in letters if claim.order}
-        for at in range(0, len(expected), 500):
-            batch = expected[at : at + 500]
+        for batch in batches(expected, PAGE):
             records = await self._sale.ledger.get_many(batch)
             states = await self._store.states(batch)
             lost += [name for name in batch if name not in records and name not in states and name not in waiting]

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from flashsale.aio.clients import Client
 from flashsale.aio.parts import Part
 from flashsale.aio.scripts import Argument, Barrier, Link
-from flashsale.aio.waiting import Coalescer
+from flashsale.aio.waiting import BATCH, Coalescer
 from flashsale.answers import REFUSALS, fail, goods_error, hold_seconds, number, policy
 from flashsale.checks import check_int, check_policy, check_quantity
 from flashsale.durability import Guarantee
@@ -27,7 +27,6 @@ from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock, w
 from flashsale.records import STATES
 
 MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values
-BATCH: Final = 128  # orders of one script call otherwise: under 1 ms of Redis
 
 
 class _Deduction(NamedTuple):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from flashsale.aio.scripts import Argument, Link
 from flashsale.answers import about, fail
+from flashsale.batches import batches
 from flashsale.checks import check_id, is_id
 from flashsale.keys import Keys
 from flashsale.lua import Code
@@ -62,7 +62,7 @@ class Ledger:
     async def get_many(self, order_ids: Collection[str]) -> dict[str, Record]:
         """Returns the records of those of `order_ids` that the ledger knows."""
         records: dict[str, Record] = {}
-        for ids in _chunks(order_ids):
+        for ids in batches(order_ids, PAGE):
             texts = await self._link.command("HMGET", self._keys.orders, *ids)
             records |= {name: read(text, name) for name, text in zip(ids, texts, strict=True) if text is not None}
         return records
@@ -157,7 +157,7 @@ class Ledger:
     async def deadlines(self, order_ids: Collection[str]) -> set[str]:
         """Returns those of `order_ids` that have a payment deadline."""
         found: set[str] = set()
-        for ids in _chunks(order_ids):
+        for ids in batches(order_ids, PAGE):
             scores = await self._link.command("ZMSCORE", self._keys.holds, *ids)
             found |= {order_id for order_id, score in zip(ids, scores, strict=True) if score is not None}
         return found
@@ -190,9 +190,3 @@ async def acknowledge(link: Link, keys: Keys, deliveries: Sequence[str], orders:
     arguments: list[Argument] = [len(deliveries), *map(len, goods.values()), *deliveries, *order_ids]
     dropped, time = await link.run("ack", names, arguments)
     return dropped, float(time)
-
-
-def _chunks(order_ids: Collection[str]) -> Iterator[list[str]]:
-    rest = iter(order_ids)
-    while ids := list(islice(rest, PAGE)):
-        yield ids

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from itertools import islice, repeat
-from typing import Final, TypeVar
+from itertools import repeat
+from typing import Final
 
 from flashsale.aio.clients import Client
 from flashsale.aio.ledger import acknowledge
 from flashsale.aio.parts import Part
 from flashsale.aio.scripts import Argument, Link
 from flashsale.answers import number
+from flashsale.batches import batches
 from flashsale.checks import check_int, check_seconds
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys
@@ -18,7 +19,6 @@ from flashsale.model import Claim, Order
 
 MAX_ATTEMPTS: Final = 5  # claims of one element; then it is dead until an operator decides
 MAX_BATCH: Final = 1000  # elements of one script call: Lua's unpack ends near 8,000 values
-T = TypeVar("T")
 _SLICE: Final = 1.0  # seconds of one blocking read, if the socket timeout allows
 
 
@@ -113,7 +113,7 @@ class OrderQueue(Part):
     async def drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
         """Acks; returns how many were still there, and the Redis clock: epoch seconds, 0.0 without claims."""
         dropped, time = 0, 0.0
-        for batch in _batches(claims):
+        for batch in batches(claims, MAX_BATCH):
             deliveries = [claim.token.partition("-")[0] for claim in batch]
             orders = [claim.order for claim in batch if claim.order]
             gone, time = await acknowledge(self._link, self.keys, deliveries, orders)
@@ -166,7 +166,7 @@ class OrderQueue(Part):
         """
         buried = 0
         keys = [self.keys.leases, self.keys.claimed, self.keys.dead, self.keys.orders]
-        for batch in _batches(claims):
+        for batch in batches(claims, MAX_BATCH):
             arguments: list[Argument] = []
             for claim in batch:
                 order = claim.order
@@ -192,7 +192,7 @@ class OrderQueue(Part):
         keys = [self.keys.dead, self.keys.orders, self.keys.order_list, self.keys.bell]
         await self._link.run("layout", [self.keys.meta])
         back = 0
-        for batch in _batches(await self._letters()):
+        for batch in batches(await self._letters(), MAX_BATCH):
             back += await self._link.run("requeue", keys, batch)
         return back
 
@@ -230,7 +230,7 @@ class OrderQueue(Part):
 
     async def _leased(self, script: str, claims: Iterable[Claim], arguments: Sequence[Argument]) -> int:
         count = 0
-        for batch in _batches(claims):
+        for batch in batches(claims, MAX_BATCH):
             tokens = [part for claim in batch for part in claim.token.split("-")]
             count += await self._link.run(script, [self.keys.leases, self.keys.claimed], [*arguments, *tokens])
         return count
@@ -249,12 +249,6 @@ class OrderQueue(Part):
             yield dict(zip(page[::2], page[1::2], strict=True))
             if cursor == b"0":
                 return
-
-
-def _batches(items: Iterable[T]) -> Iterable[list[T]]:
-    rest = iter(items)
-    while batch := list(islice(rest, MAX_BATCH)):
-        yield batch
 
 
 def _order(body: bytes) -> Order | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from sqlalchemy import (
     URL,
@@ -32,10 +32,12 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
+from flashsale.batches import batches
 from flashsale.checks import MAX_UNITS, check_goods_id, check_int, check_sale
 from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreError
 from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
 from flashsale.rows import (
+    CHUNK,
     COMES_FROM,
     goods_values,
     is_same,
@@ -58,9 +60,6 @@ from flashsale.stores.tables import (
     key_of,
     whole,
 )
-
-_Id = TypeVar("_Id", str, int)
-_CHUNK: Final = 500  # ids in one statement: SQLite before 3.32 takes 999 parameters
 
 
 class SQLAlchemyStore:
@@ -269,7 +268,7 @@ class SQLAlchemyStore:
     def delivered(self, event_ids: Collection[int]) -> None:
         """Deletes events that the host has handled."""
         with self._begin() as connection:
-            for ids in _chunks(event_ids):
+            for ids in batches(sorted(event_ids), CHUNK):
                 connection.execute(delete(EVENTS).where(EVENTS.c.sale == self.sale, EVENTS.c.event_id.in_(ids)))
 
     def postpone(self, event_id: int, due_at: float | None) -> None:
@@ -329,7 +328,7 @@ class SQLAlchemyStore:
                 units += order.quantity
             else:
                 refused.add(order.order_id)
-        for ids in _chunks(refused):
+        for ids in batches(sorted(refused), CHUNK):
             named = and_(ORDERS.c.sale == self.sale, ORDERS.c.order_id.in_(ids))
             connection.execute(update(ORDERS).where(named).values(state=OrderState.REJECTED.value))
             self._tell(connection, ids, OrderState.REJECTED, OrderState.QUEUED)
@@ -347,7 +346,7 @@ class SQLAlchemyStore:
     def _standing(self, connection: Connection, order_ids: Collection[str]) -> dict[str, Row[Any]]:
         columns = select(ORDERS.c.order_id, ORDERS.c.state, *(ORDERS.c[name] for name in _CONTENT))
         standing = {}
-        for ids in _chunks(order_ids):
+        for ids in batches(sorted(order_ids), CHUNK):
             query = columns.where(ORDERS.c.sale == self.sale, ORDERS.c.order_id.in_(ids))
             standing.update({row.order_id: row for row in connection.execute(query)})
         return standing
@@ -384,11 +383,6 @@ class SQLAlchemyStore:
 
 
 _CONTENT: Final = ("goods_id", "buyer_id", "quantity")  # in the order of `Order.content`
-
-
-def _chunks(ids: Collection[_Id]) -> Iterable[list[_Id]]:
-    every = sorted(ids)
-    return (every[start : start + _CHUNK] for start in range(0, len(every), _CHUNK))
 
 
 def _matched(connection: Connection, change: Update) -> bool:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from sqlalchemy import URL, ColumnElement, Row, Table, Update, and_, case, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateTable
 
+from flashsale.batches import batches
 from flashsale.checks import MAX_UNITS, check_goods_id, check_int, check_sale
 from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreError
 from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
 from flashsale.rows import (
+    CHUNK,
     COMES_FROM,
     goods_values,
     is_same,
@@ -42,9 +44,6 @@ from flashsale.stores.tables import (
     key_of,
     whole,
 )
-
-_Id = TypeVar("_Id", str, int)
-_CHUNK: Final = 500  # ids in one statement: SQLite before 3.32 takes 999 parameters
 
 
 class SQLAlchemyStore:
@@ -253,7 +252,7 @@ class SQLAlchemyStore:
     async def delivered(self, event_ids: Collection[int]) -> None:
         """Deletes events that the host has handled."""
         async with self._begin() as connection:
-            for ids in _chunks(event_ids):
+            for ids in batches(sorted(event_ids), CHUNK):
                 await connection.execute(delete(EVENTS).where(EVENTS.c.sale == self.sale, EVENTS.c.event_id.in_(ids)))
 
     async def postpone(self, event_id: int, due_at: float | None) -> None:
@@ -313,7 +312,7 @@ class SQLAlchemyStore:
                 units += order.quantity
             else:
                 refused.add(order.order_id)
-        for ids in _chunks(refused):
+        for ids in batches(sorted(refused), CHUNK):
             named = and_(ORDERS.c.sale == self.sale, ORDERS.c.order_id.in_(ids))
             await connection.execute(update(ORDERS).where(named).values(state=OrderState.REJECTED.value))
             await self._tell(connection, ids, OrderState.REJECTED, OrderState.QUEUED)
@@ -331,7 +330,7 @@ class SQLAlchemyStore:
     async def _standing(self, connection: AsyncConnection, order_ids: Collection[str]) -> dict[str, Row[Any]]:
         columns = select(ORDERS.c.order_id, ORDERS.c.state, *(ORDERS.c[name] for name in _CONTENT))
         standing = {}
-        for ids in _chunks(order_ids):
+        for ids in batches(sorted(order_ids), CHUNK):
             query = columns.where(ORDERS.c.sale == self.sale, ORDERS.c.order_id.in_(ids))
             standing.update({row.order_id: row for row in await connection.execute(query)})
         return standing
@@ -368,11 +367,6 @@ class SQLAlchemyStore:
 
 
 _CONTENT: Final = ("goods_id", "buyer_id", "quantity")  # in the order of `Order.content`
-
-
-def _chunks(ids: Collection[_Id]) -> Iterable[list[_Id]]:
-    every = sorted(ids)
-    return (every[start : start + _CHUNK] for start in range(0, len(every), _CHUNK))
 
 
 async def _matched(connection: AsyncConnection, change: Update) -> bool:

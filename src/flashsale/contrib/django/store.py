@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from django.db import (
     DEFAULT_DB_ALIAS,
@@ -22,11 +22,13 @@ from django.db import (
 from django.db.models import Exists, F, Model, OuterRef, QuerySet
 from django.db.models.functions import Greatest
 
+from flashsale.batches import batches
 from flashsale.checks import MAX_UNITS, check_goods_id, check_int, check_sale
 from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder
 from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, RowRefused, StoreError
 from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
 from flashsale.rows import (
+    CHUNK,
     COMES_FROM,
     goods_values,
     is_same,
@@ -37,8 +39,6 @@ from flashsale.rows import (
     read_state,
     saved,
 )
-
-_CHUNK: Final = 500  # ids in one statement
 
 
 class DjangoStore:
@@ -188,7 +188,7 @@ class DjangoStore:
     def delivered(self, event_ids: Collection[int]) -> None:
         """Deletes events that the host has handled."""
         with self._atomic():
-            for ids in _chunks(event_ids):
+            for ids in batches(sorted(event_ids), CHUNK):
                 self._of(SaleEvent).filter(event_id__in=ids).delete()
 
     def postpone(self, event_id: int, due_at: float | None) -> None:
@@ -253,7 +253,7 @@ class DjangoStore:
                 units += order.quantity
             else:
                 refused.add(order.order_id)
-        for ids in _chunks(refused):
+        for ids in batches(sorted(refused), CHUNK):
             self._of(SaleOrder).filter(order_id__in=ids).update(state=OrderState.REJECTED.value)
             self._tell(ids, OrderState.REJECTED, OrderState.QUEUED)
         if units:
@@ -267,7 +267,9 @@ class DjangoStore:
         SaleEvent.objects.using(self._using).bulk_create(events)
 
     def _standing(self, order_ids: Collection[str]) -> dict[str, Any]:
-        rows = (row for ids in _chunks(order_ids) for row in self._of(SaleOrder).filter(order_id__in=ids))
+        rows = (
+            row for ids in batches(sorted(order_ids), CHUNK) for row in self._of(SaleOrder).filter(order_id__in=ids)
+        )
         return {row.order_id: row for row in rows}
 
     def _insert_new(self, rows: Sequence[Any], key: str) -> set[str]:
@@ -307,8 +309,3 @@ class DjangoStore:
             )
             for event in events
         ]
-
-
-def _chunks(ids: Collection[Any]) -> Iterable[list[Any]]:
-    every = sorted(ids)
-    return (every[start : start + _CHUNK] for start in range(0, len(every), _CHUNK))
