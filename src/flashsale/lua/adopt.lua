@@ -19,18 +19,13 @@
 local FIELDS = 5
 local meta = redis.call("HMGET", KEYS[1], "seq", "state")
 local seq = integer(meta[1] or "0")
-local all, ids = {}, {}
-for first = 3, #KEYS, 2 do
-  local goods = read(KEYS[first])
-  goods.code = goods.code or (not seq and -2) or nil
-  all[#all + 1] = goods
-end
+local all, ids = gather(3, 2, seq), {}
 for at = 1, #ARGV, FIELDS do
   ids[#ids + 1] = ARGV[at + 2]
   ask(all[tonumber(ARGV[at])], ARGV[at + 4])
 end
-for i, goods in ipairs(all) do
-  recall(goods, KEYS[2 + i * 2])
+for _, goods in ipairs(all) do
+  recall(goods)
 end
 
 local known, fresh, records, answers = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}, {}
@@ -65,9 +60,9 @@ for i, id in ipairs(ids) do
 end
 if #records > 0 then
   redis.call("HSET", KEYS[1], "seq", show(seq))
-  for i, goods in ipairs(all) do
+  for _, goods in ipairs(all) do
     if goods.changed then
-      book(goods, KEYS[1 + i * 2], KEYS[2 + i * 2])
+      book(goods)
     end
   end
   redis.call("HSET", KEYS[2], unpack(records))

@@ -33,21 +33,20 @@
 -- include: record
 local together, gated, FIELDS = ARGV[1] == "1", ARGV[2], 4
 local width = gated == "2" and 6 or 2
-local time, meta, all = now(), redis.call("HMGET", KEYS[1], "state", "seq"), {}
+local time, meta = now(), redis.call("HMGET", KEYS[1], "state", "seq")
 local seq, rung = integer(meta[2] or "0"), redis.call("LLEN", KEYS[4])
 redis.call("LLEN", KEYS[3]) -- a wrong type fails here, before the first write
 
-for first = 5, #KEYS, width do
-  local goods = read(KEYS[first])
+local all = gather(5, width, seq)
+for i, goods in ipairs(all) do
   goods.left = math.max(0, goods.total - goods.booked)
-  goods.code = goods.code or (not seq and -2) or nil
   if gated == "2" and not goods.code then
-    goods.gate = look(time, first + 2)
+    goods.gate = look(time, 7 + (i - 1) * width)
     goods.code = goods.gate.code
     goods.left = math.min(goods.left, goods.gate.left)
   end
   goods.code = goods.code or shut(time, goods.opens_at, goods.closes_at, meta[1] and meta[1] ~= "open")
-  goods.before, goods.sold, all[#all + 1] = goods.left, 0, goods
+  goods.before, goods.sold = goods.left, 0
   goods.flags = show((gated == "0" and 0 or 1) + (goods.cap and 2 or 0))
 end
 
@@ -72,8 +71,8 @@ for at = 3, #ARGV, FIELDS do
   ids[count] = ARGV[at + 1]
   ask((wishes[ARGV[at]] or understand(ARGV[at])).goods, ARGV[at + 2])
 end
-for i, goods in ipairs(all) do
-  recall(goods, KEYS[5 + (i - 1) * width + 1])
+for _, goods in ipairs(all) do
+  recall(goods)
 end
 
 -- refuse(goods, units, buyer): nil when the order can be booked, else the code.
@@ -127,11 +126,10 @@ if together and not whole then
   end
 elseif accepted > 0 then
   redis.call("HSET", KEYS[1], "seq", show(seq + accepted))
-  for i, goods in ipairs(all) do
-    local first = 5 + (i - 1) * width
+  for _, goods in ipairs(all) do
     if goods.sold > 0 then
       goods.booked, goods.ledger = goods.booked + goods.sold, goods.ledger + goods.sold
-      book(goods, KEYS[first], KEYS[first + 1])
+      book(goods)
       if goods.gate then
         goods.gate.access = goods.gate.access + goods.sold
         admit(goods.gate)

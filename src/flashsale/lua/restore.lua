@@ -23,13 +23,11 @@
 -- include: record
 local FIELDS, ACTIVE = 6, { QUEUED = true, PERSISTED = true, CONFIRMED = true, DEAD = true }
 local time, meta = now(), redis.call("HMGET", KEYS[1], "epoch", "seq")
-local seq, all, ids, answers = integer(meta[2] or "0"), {}, {}, {}
+local seq, ids, answers = integer(meta[2] or "0"), {}, {}
+local all = gather(4, 2, seq)
 redis.call("ZCARD", KEYS[3])
-for first = 4, #KEYS, 2 do
-  local goods = read(KEYS[first])
-  goods.code = goods.code or (not seq and -2) or nil
-  goods.hold = not goods.code and seconds(redis.call("HGET", KEYS[first], "hold"))
-  all[#all + 1] = goods
+for _, goods in ipairs(all) do
+  goods.hold = not goods.code and seconds(redis.call("HGET", goods.stock, "hold"))
 end
 for at = 2, #ARGV, FIELDS do
   ids[#ids + 1] = ARGV[at + 2]
@@ -41,8 +39,8 @@ if meta[1] ~= ARGV[1] then
   end
   return answers
 end
-for i, goods in ipairs(all) do
-  recall(goods, KEYS[3 + i * 2])
+for _, goods in ipairs(all) do
+  recall(goods)
 end
 
 local known, records, deadlines = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}
@@ -72,9 +70,9 @@ for i, id in ipairs(ids) do
 end
 if #records > 0 then
   redis.call("HSET", KEYS[1], "seq", show(seq))
-  for i, goods in ipairs(all) do
+  for _, goods in ipairs(all) do
     if goods.changed then
-      book(goods, KEYS[2 + i * 2], KEYS[3 + i * 2])
+      book(goods)
     end
   end
   redis.call("HSET", KEYS[2], unpack(records))

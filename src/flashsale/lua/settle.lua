@@ -52,7 +52,7 @@ local hold = to == "PERSISTED" and redis.pcall("HGET", KEYS[4], "hold")
 local goods, held, access = nil, nil, false
 if FREE[to] then
   local units = integer(quantity)
-  goods, held = read(KEYS[4]), flags > 1 and redis.call("HGET", KEYS[5], buyer)
+  goods, held = read(KEYS[4], KEYS[5]), flags > 1 and redis.call("HGET", KEYS[5], buyer)
   if KEYS[6] and slot == 1 then
     access = integer(redis.call("GET", KEYS[6]) or "0")
   end
@@ -70,7 +70,7 @@ if letter == 1 and state == "DEAD" then
   redis.call("HDEL", KEYS[3], id)
 end
 if goods then
-  book(goods, KEYS[4], KEYS[5])
+  book(goods)
   if access then
     redis.call("SET", KEYS[6], show(access))
   end

@@ -1,5 +1,6 @@
--- read(stock): the stock hash of one goods as a table; code is -1 when unknown, -2 when corrupt.
-local function read(stock)
+-- read(stock, buyers): one goods as a table, from the hash `stock`; code is -1 when unknown, -2 when corrupt.
+-- buyers, the hash of what each buyer holds, is read by recall and written by book.
+local function read(stock, buyers)
   local values = redis.pcall("HMGET", stock, "Total", "Booked", "Ledger", "opens_at", "closes_at", "per_buyer")
   if values.err then
     return { code = -2, total = 0, booked = 0, ledger = 0 }
@@ -8,6 +9,8 @@ local function read(stock)
     return { code = -1, total = 0, booked = 0, ledger = 0 }
   end
   local goods = {
+    stock = stock,
+    buyers = buyers,
     total = integer(values[1]),
     booked = integer(values[2]),
     ledger = integer(values[3] or "0"),
@@ -24,6 +27,18 @@ local function read(stock)
   return goods
 end
 
+-- gather(first, width, seq): the goods of a batch, whose groups of `width` keys start at KEYS[first] with stock and
+-- buyers. Without the sequence number, that is no number, nothing can be recorded: all are corrupt.
+local function gather(first, width, seq)
+  local all = {}
+  for key = first, #KEYS, width do
+    local goods = read(KEYS[key], KEYS[key + 1])
+    goods.code = goods.code or (not seq and -2) or nil
+    all[#all + 1] = goods
+  end
+  return all
+end
+
 -- ask(goods, buyer): have recall fetch what this buyer holds.
 local function ask(goods, buyer)
   if goods.cap and not goods.code then
@@ -31,12 +46,12 @@ local function ask(goods, buyer)
   end
 end
 
--- recall(goods, buyers): fill goods.held with the units that the buyers of capped goods hold.
-local function recall(goods, buyers)
+-- recall(goods): fill goods.held with the units that the buyers of capped goods hold.
+local function recall(goods)
   if goods.code or #goods.asked == 0 then
     return
   end
-  local units = redis.pcall("HMGET", buyers, unpack(goods.asked))
+  local units = redis.pcall("HMGET", goods.buyers, unpack(goods.asked))
   if units.err then
     goods.code = -2
     return
@@ -53,9 +68,9 @@ local function hold(goods, buyer, units)
   end
 end
 
--- book(goods, stock, buyers): write the units of one goods and of its buyers.
-local function book(goods, stock, buyers)
-  redis.call("HSET", stock, "Booked", show(goods.booked), "Ledger", show(goods.ledger))
+-- book(goods): write the units of one goods and of its buyers.
+local function book(goods)
+  redis.call("HSET", goods.stock, "Booked", show(goods.booked), "Ledger", show(goods.ledger))
   local fields, shown = {}, {}
   for i, id in ipairs(goods.touched) do
     local units = goods.held[id]
@@ -63,6 +78,6 @@ local function book(goods, stock, buyers)
     fields[2 * i - 1], fields[2 * i] = id, shown[units]
   end
   if #fields > 0 then
-    redis.call("HSET", buyers, unpack(fields))
+    redis.call("HSET", goods.buyers, unpack(fields))
   end
 end
