@@ -54,6 +54,14 @@ def test_a_ticket_expires(tickets: Tickets, clock: Clock) -> None:
         tickets.read(ticket)
 
 
+def test_a_ticket_is_good_for_its_whole_lifetime(clock: Clock) -> None:
+    tickets = Tickets({"a": OLD}, lifetime=1.0, clock=clock)
+    clock.now = 1000.9
+    ticket = tickets.issue("nov11", 1, "phone", "alice", "o-1", 1)
+    clock.now = 1001.8
+    assert tickets.read(ticket).order_id == "o-1"
+
+
 def test_no_character_of_a_ticket_can_be_changed(tickets: Tickets) -> None:
     ticket = tickets.issue("nov11", 1, "phone", "alice", "o-1", 1)
     for place, character in enumerate(ticket):

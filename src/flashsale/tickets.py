@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -86,7 +87,7 @@ class Tickets:
         check_id("buyer_id", buyer_id)
         check_id("order_id", order_id)
         check_quantity(quantity)
-        expires_at = int(self._clock() + self._lifetime)
+        expires_at = math.ceil(self._clock() + self._lifetime)  # never less than was promised
         words = (sale, str(epoch), goods_id, str(quantity), str(expires_at), order_id, buyer_id)
         text = f"{VERSION}.{self._signs_with}.{_encode(' '.join(words).encode('ascii'))}"
         return f"{text}.{self._sign(text, self._signs_with)}"
