@@ -143,6 +143,8 @@ def test_flask_has_commands(flask_app) -> None:
     assert audit.exit_code == 1
     assert "o-9" in audit.output
     assert "bob" not in audit.output
+    for command in (["worker", "--lease", "0"], ["worker", "--batch", "0"], ["syncer", "--interval", "0"]):
+        assert runner.invoke(args=["flashsale", *command]).exit_code == 2
     assert runner.invoke(args=["flashsale", "check"]).exit_code == 1  # this Redis keeps no append-only file
 
 
@@ -293,6 +295,13 @@ def test_django_audits(django_sale: FlashSale, capsys) -> None:
     said = capsys.readouterr().out
     assert "o-9" in said
     assert "bob" not in said
+
+
+@pytest.mark.parametrize("command", [("worker", "--lease=0"), ("worker", "--batch=0"), ("sync", "--interval=nan")])
+def test_bad_options_are_errors_of_djangos_commands(django_sale: FlashSale, command) -> None:
+    name, option = command
+    with pytest.raises(CommandError, match="must be"):
+        call_command(f"flashsale_{name}", option)
 
 
 def test_django_checks_its_settings_and_the_server(django_sale: FlashSale) -> None:

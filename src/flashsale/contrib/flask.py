@@ -43,6 +43,7 @@ from flashsale.contrib import refuse
 from flashsale.contrib.settings import PREFIX, Settings
 
 NAME: Final = "flashsale"  # in app.extensions
+_SECONDS: Final = click.FloatRange(0.001, 86_400)
 
 
 def sqlalchemy_store(settings: Settings) -> OrderStore | None:
@@ -156,13 +157,13 @@ def _commands(name: str, extension: FlaskSale) -> AppGroup:
 
     @group.command()
     @click.option("--batch", type=click.IntRange(1, 1000), default=500, show_default=True, help="Orders a transaction.")
-    @click.option("--lease", type=float, default=30.0, show_default=True, help="Seconds until another takes over.")
+    @click.option("--lease", type=_SECONDS, default=30.0, show_default=True, help="Seconds until another takes over.")
     def worker(batch: int, lease: float) -> None:
         """Move accepted orders into the database, until SIGTERM."""
         Worker(extension.sale, batch=batch, lease=lease).run()
 
     @group.command()
-    @click.option("--interval", type=float, default=1.0, show_default=True, help="Seconds between passes.")
+    @click.option("--interval", type=_SECONDS, default=1.0, show_default=True, help="Seconds between passes.")
     def syncer(interval: float) -> None:
         """Bring goods from the database to Redis, until SIGTERM."""
         Syncer(extension.sale, interval=interval).run()

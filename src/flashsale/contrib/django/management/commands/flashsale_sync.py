@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
-from flashsale import Syncer
+from flashsale import InvalidRequest, Syncer
 from flashsale.contrib.django import get_sale
 
 
@@ -22,7 +22,10 @@ class Command(BaseCommand):
 
     def handle(self, *, interval: float, once: bool, **_: Any) -> None:
         """Runs."""
-        syncer = Syncer(get_sale(), interval=interval)
+        try:
+            syncer = Syncer(get_sale(), interval=interval)
+        except InvalidRequest as error:
+            raise CommandError(str(error)) from error
         if once:
             self.stdout.write(str(syncer.run_once()))
         else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
-from flashsale import Worker
+from flashsale import InvalidRequest, Worker
 from flashsale.contrib.django import get_sale
 
 
@@ -22,4 +22,8 @@ class Command(BaseCommand):
 
     def handle(self, *, batch: int, lease: float, **_: Any) -> None:
         """Runs."""
-        Worker(get_sale(), batch=batch, lease=lease).run()
+        try:
+            worker = Worker(get_sale(), batch=batch, lease=lease)
+        except InvalidRequest as error:
+            raise CommandError(str(error)) from error
+        worker.run()
