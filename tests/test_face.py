@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
+import pickle
 from typing import Any
 
 import pytest
@@ -174,6 +176,27 @@ def test_every_public_name_says_what_it_is() -> None:
     for package in (flashsale, flashsale.aio):
         for name in package.__all__:
             assert inspect.getdoc(getattr(package, name)), name
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        flashsale.InvalidRequest("quantity", "must be an int"),
+        flashsale.InvalidTicket("has expired"),
+        flashsale.OrderConflict(sale="spring", goods_id="phone", order_id="o-1"),
+        flashsale.UnknownGoods("unknown goods", sale="spring", goods_id="phone"),
+        flashsale.OutcomeUnknown("no reply", order_id="o-1"),
+        flashsale.NotExecuted("Redis refused: OOM", order_id="o-1", reason="OOM"),
+        flashsale.Overloaded(7),
+        flashsale.UnknownLayout(3, 1, 2),
+        flashsale.StoreRequired("a worker"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_reaches_another_process_whole(error: flashsale.FlashSaleError) -> None:
+    """As those of a task queue or a process pool do, that would else never say what happened."""
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), error.copy()):
+        assert (type(twin), str(twin), vars(twin)) == (type(error), str(error), vars(error))
 
 
 def test_an_order_is_frozen_and_so_are_answers() -> None:

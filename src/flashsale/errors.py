@@ -11,7 +11,9 @@ No message carries buyers' data, and Redis's own errors are chained, never quote
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+_Error = TypeVar("_Error", bound="FlashSaleError")
 
 
 class FlashSaleError(Exception):
@@ -23,12 +25,20 @@ class FlashSaleError(Exception):
 
     answers: list[Any]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets an error go whole to another process; what its class is called with is not kept."""
+        return _anew, (type(self), self.args), self.__dict__
+
     def copy(self) -> Self:
         """Returns the same error anew, for one more caller of a shared request; this one becomes its cause."""
-        twin = type(self).__new__(type(self), *self.args)
+        twin = _anew(type(self), self.args)
         twin.__dict__.update(self.__dict__)
         twin.__cause__ = self
         return twin
+
+
+def _anew(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
+    return kind.__new__(kind, *args)
 
 
 class InvalidRequest(FlashSaleError, ValueError):
