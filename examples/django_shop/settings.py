@@ -12,6 +12,7 @@ USE_TZ = True
 INSTALLED_APPS = ["flashsale.contrib.django"]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "examples.django_shop.views.problem_pages",
     "flashsale.contrib.django.middleware.FlashSaleMiddleware",
 ]
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"

@@ -60,3 +60,6 @@ def test_the_second_buyer_is_too_late(sale: FlashSale) -> None:
     answers = [Client().post(f"/buy/{GOODS_ID}", headers=JSON).status_code for _ in range(2)]
     assert answers == [202, 409]
     assert Client().get(f"/sale/{GOODS_ID}").json()["state"] == "SOLD_OUT"
+    refused = Client().post(f"/buy/{GOODS_ID}")  # by a form without a script
+    assert refused.status_code == 409
+    assert "<h1>Sold out.</h1>" in refused.text

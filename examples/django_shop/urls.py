@@ -13,5 +13,7 @@ urlpatterns = [
     path("orders/<str:name>", views.order, name="order"),
     path("orders/<str:name>/pay", views.pay),
     path("orders/<str:name>/cancel", views.cancel),
-    path("static/<path:path>", serve, {"document_root": settings.HERE / "static"}),
+    path(
+        "static/<path:path>", serve, {"document_root": settings.HERE / "static"}
+    ),  # a real shop leaves it to its web server
 ]

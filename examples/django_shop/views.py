@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def buy(request: HttpRequest) -> HttpResponseBase:
     buyer = request.session.setdefault("buyer", secrets.token_hex(8))
     receipt = get_sale().buy(GOODS_ID, buyer, order_id=order_id(buyer, request.POST.get("key", "")))
     where = reverse("order", args=[receipt.order_id])
-    return _page(request, shop.answer(receipt, location=where), where if receipt.state else "/")
+    return _page(request, shop.answer(receipt, location=where), where)
 
 
 @require_GET
@@ -89,8 +90,21 @@ def _wants_json(request: HttpRequest) -> bool:
 
 def _page(request: HttpRequest, answer: HttpResponse, onward: str) -> HttpResponseBase:
     """Returns the answer to a script, and a redirect to a form that was sent without one."""
-    if _wants_json(request):
+    if _wants_json(request) or answer.status_code >= 400:
         return answer
     redirect = HttpResponseRedirect(onward)
     redirect.status_code = 303
     return redirect
+
+
+def problem_pages(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Makes a page of a problem, where no script asked: a middleware."""
+
+    def answered(request: HttpRequest) -> HttpResponse:
+        answer = get_response(request)
+        if answer.headers.get("Content-Type") == "application/problem+json" and not _wants_json(request):
+            answer.content = render_to_string("problem.html", json.loads(answer.content)).encode()
+            answer.headers["Content-Type"] = "text/html; charset=utf-8"
+        return answer
+
+    return answered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import time
@@ -18,6 +19,7 @@ from starlette.middleware.sessions import SessionMiddleware
 from examples.shop import GOODS_ID, describe, order_id, owns
 from flashsale import FlashSaleError, OrderState, web
 from flashsale.aio import FlashSale
+from flashsale.contrib import refuse
 from flashsale.contrib.fastapi import FastAPISale, response
 
 HERE = Path(__file__).parent.parent
@@ -26,7 +28,6 @@ sales = FastAPISale(os.environ)
 app = FastAPI(lifespan=sales.lifespan)
 app.add_middleware(SessionMiddleware, secret_key=os.environ["SHOP_SECRET"], same_site="lax")
 app.mount("/static", StaticFiles(directory=HERE / "static"))
-sales.install(app)
 templates = Jinja2Templates(HERE / "templates")
 
 Sale = Annotated[FlashSale, Depends(sales)]
@@ -49,6 +50,12 @@ async def own_order(name: str, buyer: Buyer) -> str:
 
 
 OwnOrder = Annotated[str, Depends(own_order)]
+
+
+@app.exception_handler(FlashSaleError)
+async def closed(request: Request, error: FlashSaleError) -> Response:
+    """What `sales.install(app)` does, but as a page where no script asked."""
+    return _page(request, response(refuse(error)))
 
 
 @app.get("/")
@@ -80,7 +87,7 @@ async def buy(request: Request, sale: Sale, buyer: Buyer, key: Annotated[str, Fo
         buyer = request.session["buyer"] = secrets.token_hex(8)
     receipt = await sale.buy(GOODS_ID, buyer, order_id=order_id(buyer, key))
     where = f"/orders/{receipt.order_id}"
-    return _page(request, await sales.answer(receipt, location=where), where if receipt.state else "/")
+    return _page(request, await sales.answer(receipt, location=where), where)
 
 
 @app.get("/orders/{name}")
@@ -116,6 +123,12 @@ def _wants_json(request: Request) -> bool:
     return "application/json" in request.headers.get("Accept", "")
 
 
-def _page(request: Request, answer: Response, onward: str) -> Response:
-    """Returns the answer to a script, and a redirect to a form that was sent without one."""
-    return answer if _wants_json(request) else RedirectResponse(onward, 303)
+def _page(request: Request, answer: Response, onward: str = "/") -> Response:
+    """Returns the answer to a script; to a form that was sent without one a redirect, or the problem as a page."""
+    if _wants_json(request):
+        return answer
+    if answer.status_code < 400:
+        return RedirectResponse(onward, 303)
+    headers = {name: answer.headers[name] for name in ("Cache-Control", "Retry-After") if name in answer.headers}
+    problem = json.loads(bytes(answer.body))
+    return templates.TemplateResponse(request, "problem.html", problem, answer.status_code, headers)

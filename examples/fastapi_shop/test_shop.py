@@ -61,3 +61,14 @@ async def test_who_is_early_hears_when_to_come_back(shop: ModuleType, make_async
         early = await web.post(f"/buy/{GOODS_ID}", headers=JSON)
         assert early.status_code == 403
         assert 90 < int(early.headers["Retry-After"]) <= 101
+
+
+async def test_who_has_no_script_reads_why_on_a_page(shop: ModuleType, make_async_flashsale) -> None:
+    async with make_async_flashsale({GOODS_ID: 0}) as sale, browser(shop) as web:
+        shop.sales.sale = sale
+        refused = await web.post(f"/buy/{GOODS_ID}")
+        assert refused.status_code == 409
+        assert "<h1>Sold out.</h1>" in refused.text
+        wrong = await web.post(f"/buy/{GOODS_ID}", data={"key": "short"})
+        assert wrong.status_code == 400
+        assert "32 hexadecimal digits" in wrong.text

@@ -26,6 +26,7 @@ def create_app() -> Flask:
         **{name: value for name, value in os.environ.items() if name.startswith("FLASHSALE_")},
     )
     sales.init_app(app)
+    app.after_request(problem_page)
     app.add_url_rule("/", view_func=product)
     app.add_url_rule(f"/sale/{GOODS_ID}", view_func=fragment)
     app.add_url_rule(f"/buy/{GOODS_ID}", view_func=buy, methods=["POST"])
@@ -58,7 +59,7 @@ def buy() -> AnyResponse:
     buyer = session.setdefault("buyer", secrets.token_hex(8))
     receipt = sales.sale.buy(GOODS_ID, buyer, order_id=order_id(buyer, request.form.get("key", "")))
     answer = sales.answer(receipt, location=url_for("order", name=receipt.order_id))
-    return _page(answer, url_for("order", name=receipt.order_id) if receipt.state else url_for("product"))
+    return _page(answer, url_for("order", name=receipt.order_id))
 
 
 def order(name: str) -> Response:
@@ -68,10 +69,7 @@ def order(name: str) -> Response:
     if state is None:
         abort(404)
     shown = describe(state)
-    if request.accept_mimetypes.best == "application/json":
-        answer = jsonify(shown)
-    else:
-        answer = Response(render_template("order.html", order_id=name, **shown))
+    answer = jsonify(shown) if _wants_json() else Response(render_template("order.html", order_id=name, **shown))
     answer.cache_control.no_store = True
     return answer
 
@@ -98,4 +96,16 @@ def _check_owner(name: str) -> None:
 
 def _page(answer: Response, onward: str) -> AnyResponse:
     """Returns the answer to a script, and a redirect to a form that was sent without one."""
-    return answer if request.accept_mimetypes.best == "application/json" else redirect(onward, 303)
+    return answer if _wants_json() or answer.status_code >= 400 else redirect(onward, 303)
+
+
+def problem_page(answer: Response) -> Response:
+    """Makes a page of a problem, where no script asked."""
+    if answer.mimetype == "application/problem+json" and not _wants_json():
+        answer.set_data(render_template("problem.html", **answer.get_json()))
+        answer.mimetype = "text/html"
+    return answer
+
+
+def _wants_json() -> bool:
+    return request.accept_mimetypes.best == "application/json"

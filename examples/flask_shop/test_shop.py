@@ -61,6 +61,9 @@ def test_every_refusal_has_its_answer(make_flashsale) -> None:
     sale.resume()
     assert [status(), status()] == [202, 409]
     assert web.get(f"/sale/{GOODS_ID}").json["state"] == "SOLD_OUT"
+    refused = web.post(f"/buy/{GOODS_ID}")  # by a form without a script
+    assert refused.status_code == 409
+    assert "<h1>Sold out.</h1>" in refused.text
 
 
 class ShopMachine(SaleMachine):

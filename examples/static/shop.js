@@ -19,19 +19,36 @@ const wish = {
     }
     return localStorage.getItem(name);
   },
-  forget: (goods) => localStorage.removeItem(wish.name(goods)),
+  forget(goods) {
+    localStorage.removeItem(wish.name(goods));
+    localStorage.removeItem("order");
+  },
 };
+
+// What the problems of the shop mean for a visitor, by the end of their type; of the others, their title is shown.
+const PROBLEMS = {
+  "limit-reached": "You have one already: there is one per person.",
+  overloaded: "Many people are here.",
+  unavailable: "The shop cannot be reached just now.",
+};
+
+async function problem(answer) {
+  const said = await answer.json().catch(() => ({})); // a proxy answers in HTML
+  return PROBLEMS[said.type?.split("/").pop()] ?? said.title ?? PROBLEMS.unavailable;
+}
 
 // Sends a form; while the shop cannot be reached or is too busy, again and again with the same key.
 async function send(form, body, message) {
   for (let wait = 0.5; ; wait = Math.min(wait * 2, 8)) {
+    let why = "The connection is lost.";
     try {
       const answer = await fetch(form.action, { method: "POST", body, headers: { Accept: "application/json" } });
-      if (answer.status !== 503) return answer;
-      say(message, "Many people are here. Trying again with the same order …");
+      if (![502, 503, 504].includes(answer.status)) return answer;
+      why = await problem(answer);
     } catch {
-      say(message, "The connection is lost. Trying again with the same order …");
+      // Nothing was heard; perhaps the order was placed.
     }
+    say(message, `${why} Trying again with the same order …`);
     await sleep(wait * (0.5 + Math.random()));
   }
 }
@@ -56,13 +73,15 @@ function productPage(page) {
     const soon = view.state === "NOT_STARTED";
     const words = {
       NOT_STARTED: opensIn === null ? "The sale has not started yet." : "The sale starts in",
-      ADMITTED: `On sale: ${view.remaining} left.`,
+      ADMITTED: "On sale now:",
       SOLD_OUT: view.may_return ? "Sold out. Some orders are not paid yet: one may return." : "Sold out.",
       PAUSED: "The sale is paused for a moment.",
       ENDED: "The sale has ended.",
+      CLOSED: "The shop cannot be reached just now. This page keeps trying.",
     };
     say($("state"), words[view.state]);
-    $("clock").textContent = soon && opensIn !== null ? countdown(opensIn) : "";
+    const figure = ["ENDED", "CLOSED"].includes(view.state) ? "" : `${view.remaining} left`;
+    $("figure").textContent = soon && opensIn !== null ? countdown(opensIn) : figure; // changes too often to be read out
     button.disabled = buying || !(view.state === "ADMITTED" || (view.state === "SOLD_OUT" && view.may_return));
     return opensIn;
   }
@@ -71,11 +90,9 @@ function productPage(page) {
     for (;;) {
       try {
         const began = Date.now();
-        const answer = await fetch(page.dataset.fragment);
-        if (answer.ok) {
-          view = await answer.json();
-          ahead = view.now - (began + Date.now()) / 2000;
-        }
+        const answer = await fetch(page.dataset.fragment, { headers: { Accept: "application/json" } });
+        view = answer.ok ? await answer.json() : { state: "CLOSED", opens_at: null };
+        if (answer.ok) ahead = view.now - (began + Date.now()) / 2000;
       } catch {
         // Offline: the clock goes on, and the next look may succeed.
       }
@@ -93,19 +110,22 @@ function productPage(page) {
     try {
       const body = new URLSearchParams({ key: wish.key(page.dataset.goods) });
       const answer = await send(form, body, message);
-      const said = await answer.json();
       if (answer.status === 202) {
+        localStorage.setItem("order", answer.headers.get("Location"));
         window.location.assign(answer.headers.get("Location"));
         return;
       }
-      say(message, said.detail ?? said.title);
+      say(message, await problem(answer));
     } finally {
       buying = false;
       show();
     }
   });
 
-  if (localStorage.getItem(wish.name(page.dataset.goods))) button.textContent = "Buy now, or see your order";
+  if (localStorage.getItem("order")) {
+    $("mine").href = localStorage.getItem("order");
+    $("mine").hidden = false;
+  }
   setInterval(show, 250);
   look();
 }
@@ -120,10 +140,9 @@ function orderPage(page) {
       if (!answer.ok) return;
       const order = await answer.json();
       say(state, order.said);
-      state.dataset.state = order.state;
       $("pay").disabled = !order.may_pay;
       $("cancel").disabled = !order.may_cancel;
-      if (order.released) wish.forget(page.dataset.goods);
+      if (order.released) wish.forget(page.dataset.goods); // one may buy anew
     } catch {
       // Offline: what was last known stays.
     }
@@ -133,7 +152,7 @@ function orderPage(page) {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const answer = await send(form, new URLSearchParams(), message);
-      say(message, answer.ok ? "" : (await answer.json()).title);
+      say(message, answer.ok ? "" : await problem(answer));
       look();
     });
   }
