@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test matrix bench guarantees soak fuzz docs flask fastapi django lint sync clean
+.PHONY: help demo test matrix bench guarantees soak fuzz docs screenshots flask fastapi django lint sync clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z ]*\):.*## /  make \1\t/p' Makefile
@@ -42,6 +42,9 @@ fuzz: $(VENV)/.dev ## throw bytes at parsers and scripts, guided by coverage
 docs: $(VENV)/.dev ## build the documentation's site into build/docs
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs $(ARGS)
 	@echo "build/docs/index.html"
+
+screenshots: $(VENV)/.dev ## photograph a shop before, during and after its sale; writes docs/images
+	@$(BIN)/python -m tests.screenshots
 
 flask fastapi django: $(VENV)/.examples ## open a small shop in this framework
 	@$(BIN)/python -m examples $@ $(ARGS)
