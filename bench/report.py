@@ -49,8 +49,12 @@ def _head(results: Results) -> Iterator[str]:
     )
     if any(section["run"]["rounds"] < 5 for section in results.sections.values()):
         yield "**This was a smoke run: its figures mean nothing.**"
-    if any(section["run"]["load"] > 1 for section in results.sections.values()):
-        yield "**The machine was busy with other work: the figures are too low, and the ratios unsure.**"
+    busy = [name for name, section in results.sections.items() if section["run"]["load"] > 1]
+    if busy:
+        yield (
+            f"**The machine was busy with other work when it measured {', '.join(busy)}: those figures are too low, and"
+            " their ratios unsure.**"
+        )
 
 
 def _run(results: Results, name: str) -> Iterator[str]:
@@ -214,6 +218,30 @@ def _ceiling(results: Results) -> Iterator[str]:
             yield f"{server}: an endpoint that sells reaches {selling / median(ceiling):.0%} of one that does nothing."
 
 
+def _shops(results: Results, plots: Sequence[str]) -> Iterator[str]:
+    section = results.sections["shops"]
+    yield (
+        "The three [example shops](../examples/README.md), each opened by its one command, with a Redis, a worker and a"
+        f" syncer of its own and SQLite, visited in turn by wrk over {section['connections']} connections. Everything"
+        " shares this machine's cores, wrk too. A visitor without a cookie is a new buyer, and no CDN keeps an answer."
+    )
+    yield "### Requests a second"
+    yield _table(results, "shops", "shops")
+    yield "Latency, ms: p50 / p99 / p99.9"
+    yield _table(results, "shops", "shops", ("p50", "p99", "p999"))
+    yield _rows(["shop", "configuration"], [list(way) for way in section["ways"].items()])
+    yield "### The books after the rush"
+    yield (
+        "Every order that was answered `202` must be in the database, and no unit may be sold twice, or the run fails."
+        " Unheard: orders of whom was cut off, for wrk hangs up while answers are on their way."
+    )
+    header = ["shop", "answered 202", "orders in the database", "unheard"]
+    rows = [
+        [book["shop"], *(f"{book[name]:,}" for name in ("accepted", "saved", "unheard"))] for book in section["books"]
+    ]
+    yield _rows(header, rows)
+
+
 SECTIONS = {
     "purchases": ("Purchases", _purchases),
     "gate": ("Gate", _gate),
@@ -221,6 +249,7 @@ SECTIONS = {
     "aof": ("Append-only file", _aof),
     "growth": ("Growth", _growth),
     "web": ("A web process", _web),
+    "shops": ("The example shops", _shops),
 }
 
 

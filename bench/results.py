@@ -15,7 +15,20 @@ from bench.servers import redis_executable
 
 PACKAGES = [
     *("redis", "hiredis", "uvloop", "valkey-glide", "coredis", "psycopg", "SQLAlchemy"),
-    *("rq", "dramatiq", "celery", "huey", "arq", "saq", "starlette", "uvicorn", "flask", "gunicorn"),
+    *(
+        "rq",
+        "dramatiq",
+        "celery",
+        "huey",
+        "arq",
+        "saq",
+        "starlette",
+        "fastapi",
+        "uvicorn",
+        "flask",
+        "django",
+        "gunicorn",
+    ),
 ]
 
 
