@@ -9,8 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import flashsale
-from flashsale import FlashSaleError, GoodsView, InvalidRequest, NotExecuted, OrderState, Outcome, Receipt, UnknownGoods
-from flashsale.web import Reply, answer, fragment, not_modified, order_status, page_headers, refuse, status_code
+from flashsale import (
+    Entry,
+    FlashSaleError,
+    GoodsView,
+    InvalidRequest,
+    NotExecuted,
+    OrderState,
+    Outcome,
+    Receipt,
+    UnknownGoods,
+)
+from flashsale.web import Reply, admit, answer, fragment, not_modified, order_status, page_headers, refuse, status_code
 
 ERRORS = {
     "InvalidTicket": 403,
@@ -95,6 +105,17 @@ def test_a_refusal_is_a_problem_that_nobody_keeps(outcome: Outcome) -> None:
     assert said["type"] == "https://shop.example/problems/" + outcome.lower().replace("_", "-")
     assert said["title"]
     assert said["remaining"] == 7
+
+
+def test_who_is_admitted_gets_the_ticket_that_nobody_keeps() -> None:
+    reply = admit(Entry(Outcome.ADMITTED, 7, "o-1", "1.key.words.signature"))
+    assert (reply.status, reply.headers["Cache-Control"]) == (200, "no-store")
+    assert body(reply) == {"outcome": "ADMITTED", "order_id": "o-1", "ticket": "1.key.words.signature"}
+
+
+@pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.ACCEPTED, Outcome.UNCERTAIN, Outcome.ADMITTED}))
+def test_who_is_not_admitted_is_told_as_a_buyer_is(outcome: Outcome) -> None:
+    assert admit(Entry(outcome, 7), opens_in=9) == answer(receipt(outcome), location="", opens_in=9)
 
 
 @pytest.mark.parametrize(("opens_in", "seconds"), [(0.2, "1"), (59.01, "60"), (-3.0, "1")])

@@ -26,7 +26,7 @@ from flashsale.errors import (
     StoreError,
     UnknownGoods,
 )
-from flashsale.model import GoodsView, OrderState, Outcome, Receipt
+from flashsale.model import Entry, GoodsView, OrderState, Outcome, Receipt
 
 PROBLEMS: Final = "/problems/"  # where the problem types live, unless the host says otherwise
 
@@ -96,10 +96,7 @@ def answer(receipt: Receipt, *, location: str, opens_in: float | None = None, pr
         problems: where the host documents the problem types.
     """
     if receipt.outcome not in {Outcome.ACCEPTED, Outcome.UNCERTAIN}:
-        members: dict[str, Any] = {"remaining": receipt.remaining}
-        if receipt.outcome is Outcome.SOLD_OUT and receipt.remaining > 0:
-            members["detail"] = "Fewer units are left than were asked for."
-        return _problem(_kind(receipt.outcome), problems, opens_in=opens_in, **members)
+        return _turn_away(receipt.outcome, receipt.remaining, opens_in, problems)
     body = {
         "outcome": receipt.outcome,
         "order_id": receipt.order_id,
@@ -109,6 +106,19 @@ def answer(receipt: Receipt, *, location: str, opens_in: float | None = None, pr
         "replayed": receipt.replayed,
     }
     return _json(202, body, "no-store", {"Location": location})
+
+
+def admit(entry: Entry, *, opens_in: float | None = None, problems: str = PROBLEMS) -> Reply:
+    """Returns the answer to a buyer who wants in: 200 with a ticket and its order id, or the problem that a refusal is.
+
+    Args:
+        entry: what `enter` returned.
+        opens_in: seconds until the opening, for an entry that says NOT_STARTED.
+        problems: where the host documents the problem types.
+    """
+    if not entry.admitted:
+        return _turn_away(entry.outcome, entry.remaining, opens_in, problems)
+    return _json(200, {"outcome": entry.outcome, "order_id": entry.order_id, "ticket": entry.ticket}, "no-store")
 
 
 def refuse(error: FlashSaleError, *, problems: str = PROBLEMS) -> Reply:
@@ -187,6 +197,13 @@ def not_modified(if_none_match: str | None, headers: Mapping[str, str]) -> bool:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return "*" in tags or headers["ETag"] in tags
+
+
+def _turn_away(outcome: Outcome, remaining: int, opens_in: float | None, problems: str) -> Reply:
+    members: dict[str, Any] = {"remaining": remaining}
+    if outcome is Outcome.SOLD_OUT and remaining > 0:
+        members["detail"] = "Fewer units are left than were asked for."
+    return _problem(_kind(outcome), problems, opens_in=opens_in, **members)
 
 
 def _kind(answer: Outcome | FlashSaleError) -> _Kind:
