@@ -284,6 +284,16 @@ async def test_a_handler_of_the_other_kind_loses_no_event(desk: Desk) -> None:
     assert await desk.tell_all() == 1
 
 
+async def test_a_plain_function_tells_once_in_asyncio_too(desk: Desk) -> None:
+    await desk.open()
+    await desk.buy("a")
+    await desk.sale.confirm("a")
+    told: list[Event] = []
+    outbox = desk.shop.part("Outbox", desk.sale, told.append)
+    assert await desk.tell_all(outbox) == len(told) == 1
+    assert desk.waiting() == 0
+
+
 # -- crashes --------------------------------------------------------------------------------------------------------
 
 

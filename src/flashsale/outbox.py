@@ -16,7 +16,7 @@ from flashsale.model import Event
 from flashsale.observer import log
 from flashsale.sale import FlashSale
 from flashsale.store import OrderStore
-from flashsale.waiting import StopEvent, pause, stop_on_signals
+from flashsale.waiting import StopEvent, end_of, pause, stop_on_signals
 
 PAGE: Final = 100  # events of one read
 FIRST_DELAY: Final = 5.0  # seconds before the second attempt at the most; it doubles: 9 waits are half an hour or so
@@ -115,7 +115,7 @@ class Outbox:
 
     def _deliver(self, event: Event) -> bool:
         try:
-            answer = self._handler(event)
+            answer = end_of(self._handler(event))
         except Exception as error:  # noqa: BLE001 - whatever the host's code raises; its text may hold buyers' data
             self._postpone(event, type(error).__name__)
             return False

@@ -9,7 +9,7 @@ from typing import Final
 
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
+from flashsale.aio.waiting import StopEvent, end_of, pause, stop_on_signals
 from flashsale.backoff import Backoff, delay_after
 from flashsale.checks import check_int, check_seconds
 from flashsale.errors import FlashSaleError, InvalidRequest, StoreRequired
@@ -114,7 +114,7 @@ class Outbox:
 
     async def _deliver(self, event: Event) -> bool:
         try:
-            answer = await self._handler(event)
+            answer = await end_of(self._handler(event))
         except Exception as error:  # noqa: BLE001 - whatever the host's code raises; its text may hold buyers' data
             await self._postpone(event, type(error).__name__)
             return False

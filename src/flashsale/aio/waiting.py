@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import signal
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -153,6 +154,11 @@ async def send(connection: Any, packed: bytes) -> None:
         writer.write(packed)
     else:  # fakeredis, or closed
         await connection.send_packed_command([packed], check_health=False)
+
+
+async def end_of(answer: Any) -> Any:
+    """Waits for the end of what a host's function began; a plain function has ended already."""
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 sleep = asyncio.sleep
