@@ -178,6 +178,14 @@ class RedisServer:
             self._config |= {"replicaof": f"{HOST} {primary.port}"}
         self.restart()
 
+    def catch_up(self, primary: RedisServer) -> None:
+        """Returns when this replica has what its primary has now; WAIT counts what its own connection wrote."""
+        written = primary.client().info("replication")["master_repl_offset"]
+        ours = self.client()
+        eventually(
+            lambda: ours.info("replication").get("slave_repl_offset", 0) >= written, f"replica {self.port} in step"
+        )
+
     def freeze(self) -> None:
         """SIGSTOP: connections stay open and nobody answers."""
         self.process.send_signal(signal.SIGSTOP)

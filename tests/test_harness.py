@@ -201,7 +201,7 @@ def test_sentinels_elect_the_replica_when_the_primary_dies() -> None:
     ):
         client = watch.manager().master_for(watch.name)
         client.set("key", "value")
-        client.wait(1, 0)
+        replica.catch_up(primary)
         assert watch.primary_port() == primary.port
         primary.kill()
         eventually(lambda: watch.primary_port() == replica.port, "a new primary", within=60)

@@ -179,7 +179,7 @@ async def test_the_replica_answers_while_the_sale_is_shut(real_shop: Shop) -> No
     with servers.redis_server() as primary, servers.redis_server(replica_of=primary) as replica:
         sale = await on_replica(real_shop, primary, replica, cache_for=0.02)
         await sale.preload("phone", 10)
-        primary.client().wait(1, 0)
+        replica.catch_up(primary)
         for _ in range(50):
             assert (await sale.buy("phone", "ann")).outcome is Outcome.NOT_STARTED
             await asyncio.sleep(0.01)
@@ -189,7 +189,7 @@ async def test_the_replica_answers_while_the_sale_is_shut(real_shop: Shop) -> No
         }
         assert asked["replica"] > 0
         await sale.start("phone")
-        primary.client().wait(1, 0)
+        replica.catch_up(primary)
         assert (await sale.buy("phone", "ann")).accepted
         assert (await sale.gate.state("phone")).started
         await sale.close()
@@ -200,7 +200,7 @@ async def test_a_replica_that_is_gone_does_not_keep_the_sale_shut(real_shop: Sho
     with servers.redis_server() as primary, servers.redis_server(replica_of=primary) as replica:
         sale = await on_replica(real_shop, primary, replica)
         await sale.preload("phone", 10)
-        primary.client().wait(1, 0)
+        replica.catch_up(primary)
         assert (await sale.buy("phone", "ann")).outcome is Outcome.NOT_STARTED
         if fault == "dead":
             replica.kill()
@@ -222,7 +222,7 @@ async def test_a_replica_never_admits(real_shop: Shop) -> None:
     with servers.redis_server() as primary, servers.redis_server(replica_of=primary) as replica:
         sale = await on_replica(real_shop, primary, replica, cache_for=0.01)
         await shop_opened(sale)
-        primary.client().wait(1, 0)
+        replica.catch_up(primary)
         replica.client().replicaof("NO", "ONE")
         await sale.stop("phone")
         for _ in range(10):

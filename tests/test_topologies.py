@@ -14,7 +14,7 @@ import flashsale.aio
 from flashsale import Goods, NotExecuted, OrderState, OutcomeUnknown
 from flashsale.keys import PlainKeys
 from tests import servers
-from tests.helpers import eventually, until
+from tests.helpers import until
 from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
@@ -36,12 +36,6 @@ async def served(sale: Any, order_id: str, **order: Any) -> Any:
             return None
 
     return await until(ask, f"an answer for {order_id}")
-
-
-def follow(primary: servers.RedisServer, replica: servers.RedisServer) -> None:
-    """Waits until the replica has what the primary has; WAIT would do so for writes of its own connection only."""
-    written = primary.client().info("replication")["master_repl_offset"]
-    eventually(lambda: replica.client().info("replication")["slave_repl_offset"] >= written, "the replica in step")
 
 
 # -- Sentinel -------------------------------------------------------------------------------------------------------
@@ -76,7 +70,7 @@ async def test_a_primary_dies(host: Host, watched: Watched) -> None:
     sale = await host.opened(client, UNITS, gate_replica=reader)
     before = [await served(sale, f"o-{number}") for number in range(8)]
     assert await until(lambda: _count(sale), "the gate on the replica") == UNITS
-    follow(primary, replica)  # what was acknowledged before the crash is on the replica
+    replica.catch_up(primary)  # what was acknowledged before the crash is on the replica
     buyers = [asyncio.create_task(served(sale, f"p-{number}")) for number in range(16)]
     await asyncio.to_thread(primary.kill)
     await asyncio.gather(*buyers)
@@ -95,7 +89,7 @@ async def test_a_primary_is_switched(host: Host, watched: Watched) -> None:
     primary, replica, sentinels = watched
     sale = await host.opened(clients(host, sentinels)[1], UNITS)
     assert (await sale.buy("phone", "ann")).accepted
-    follow(primary, replica)
+    replica.catch_up(primary)
     await until(lambda: _switched(sentinels), "a switch")
     await until(lambda: sentinels.primary_port() == replica.port, "the Sentinels to agree")
     primary.client().replicaof(servers.HOST, replica.port)  # the Sentinels would do it in some seconds
