@@ -80,6 +80,11 @@ def test_a_shop_buys_pays_and_cancels(server: servers.RedisServer, tmp_path: Pat
             with pytest.raises((NotExecuted, OutcomeUnknown)):
                 forbidden()
             assert snapshot(server.client()) == before
+        for forbidden in (front.pause, front.resume):  # refused before anything is written
+            before = snapshot(server.client())
+            with pytest.raises(NotExecuted, match="NOPERM"):
+                forbidden()
+            assert snapshot(server.client()) == before
 
 
 def test_no_user_reaches_another_key(server: servers.RedisServer) -> None:

@@ -417,7 +417,8 @@ class FlashSale:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _hold(self, *, paused: bool) -> None:
+        goods = self.control.goods()  # first: who may not list them is refused before anything is written
         self.control.pause(paused=paused)
-        for goods_id in self.control.goods():
+        for goods_id in goods:
             self.gate.hold(goods_id, paused=paused)
         self.gate.refusals.forget()

@@ -420,7 +420,8 @@ class FlashSale:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     async def _hold(self, *, paused: bool) -> None:
+        goods = await self.control.goods()  # first: who may not list them is refused before anything is written
         await self.control.pause(paused=paused)
-        for goods_id in await self.control.goods():
+        for goods_id in goods:
             await self.gate.hold(goods_id, paused=paused)
         self.gate.refusals.forget()
