@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _READERS: dict[bytes, Callable[[Any, bytes], Any]] = {
     b"string": lambda raw, key: raw.get(key),
-    b"hash": lambda raw, key: dict(sorted(raw.hgetall(key).items())),
+    b"hash": lambda raw, key: raw.hgetall(key),
     b"list": lambda raw, key: raw.lrange(key, 0, -1),
-    b"set": lambda raw, key: sorted(raw.smembers(key)),
+    b"set": lambda raw, key: raw.smembers(key),
     b"zset": lambda raw, key: raw.zrange(key, 0, -1, withscores=True),
 }
 
@@ -39,11 +39,15 @@ def snapshot(raw: redis.Redis) -> dict[bytes, tuple[bytes, Any]]:
     Args:
         raw: a client with bytes replies (fixture `raw`).
     """
-    found = {}
-    for key in sorted(raw.keys("*")):
-        kind = raw.type(key)
-        found[key] = (kind, _READERS[kind](raw, key))
-    return found
+    keys = sorted(raw.keys("*"))
+    with raw.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.type(key)
+        kinds = pipe.execute()
+        for key, kind in zip(keys, kinds, strict=True):
+            _READERS[kind](pipe, key)
+        values = [sorted(value) if kind == b"set" else value for kind, value in zip(kinds, pipe.execute(), strict=True)]
+    return dict(zip(keys, zip(kinds, values, strict=True), strict=True))
 
 
 def eventually(check: Callable[[], Any], what: str, *, within: float = 20.0) -> Any:

@@ -6,11 +6,12 @@ Every answer is a value or a typed error. What one script refuses has changed no
 from __future__ import annotations
 
 import atexit
+import logging
 from typing import TYPE_CHECKING, Any
 
 import fakeredis
 
-from flashsale import FlashSale, FlashSaleError, Goods, Keys, Order, OutcomeUnknown, Syncer, Worker
+from flashsale import FlashSale, FlashSaleError, Goods, Keys, Order, OutcomeUnknown, Syncer, Worker, auditor
 from flashsale.stores import SQLAlchemyStore
 from tests.helpers import snapshot
 
@@ -157,14 +158,16 @@ class Scene:
         """Spoils one value and calls everything on it."""
         self.spoil(place, value)
         before = snapshot(self.raw)
-        for number, call in enumerate(self.single()):
+        calls = self.single()
+        for number, call in enumerate(calls):
             try:
                 call()
             except FlashSaleError as error:
                 assert not isinstance(error, OutcomeUnknown), f"call {number}: {error.__cause__}"
-                gone = number == 30  # a pop takes what it cannot read
+                gone = call is calls[-1]  # a pop takes what it cannot read
                 assert gone or snapshot(self.raw) == before, f"call {number} was refused and has written"
-            before = snapshot(self.raw)
+            else:
+                before = snapshot(self.raw)
         self.spoil(place, value)
         for call in self.whole():
             try:
@@ -180,6 +183,8 @@ def redis_value(data: bytes) -> None:
     """A value in Redis that somebody else wrote: the first byte says where."""
     global _scene  # noqa: PLW0603  made once: that takes a hundred times as long as one round
     if _scene is None:
+        auditor.BETWEEN = 0.0  # nothing moves here: what disagrees at one look does so at the next
+        logging.disable()
         server = fakeredis.FakeServer()
         _scene = Scene(fakeredis.FakeRedis(server=server), fakeredis.FakeRedis(server=server))
         atexit.register(_scene.close)
