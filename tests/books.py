@@ -14,7 +14,7 @@ from flashsale.records import read
 from flashsale.stores.tables import EVENTS, GOODS, ORDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import redis
 
@@ -30,6 +30,8 @@ class Purchase:
         asked: True once a host was asked for it.
         outcome: the answer; None: there was none.
         told: the state that paying or cancelling returned at last; None where two callers were told differently.
+        restored: refused at first, by a Redis that had lost the order which the database has; found again later.
+        displaced: accepted by that Redis in place of a restored one, and then refused by the database.
     """
 
     order: Order
@@ -37,6 +39,30 @@ class Purchase:
     asked: bool = False
     outcome: Outcome | None = None
     told: OrderState | None = None
+    restored: bool = False
+    displaced: bool = False
+
+    @property
+    def expected(self) -> OrderState:
+        """The state in which it must end."""
+        return OrderState.REJECTED if self.displaced else EXPECTED[self.plan]
+
+    @property
+    def events(self) -> set[str]:
+        """The states that the host must hear of."""
+        steps = (
+            {self.expected, OrderState.CONFIRMED} if self.plan == "refund" and not self.displaced else {self.expected}
+        )
+        return {state.value for state in steps - {OrderState.PERSISTED}}
+
+
+EXPECTED = {
+    "keep": OrderState.PERSISTED,
+    "pay": OrderState.CONFIRMED,
+    "cancel at once": OrderState.CANCELLED,
+    "cancel": OrderState.CANCELLED,
+    "refund": OrderState.CANCELLED,
+}
 
 
 @dataclass
@@ -63,15 +89,6 @@ class Books:
             self.wrong.append(f"{what}: {told}")
 
 
-EXPECTED = {
-    "keep": OrderState.PERSISTED,
-    "pay": OrderState.CONFIRMED,
-    "cancel at once": OrderState.CANCELLED,
-    "cancel": OrderState.CANCELLED,
-    "refund": OrderState.CANCELLED,
-}
-
-
 def prove(purchases: Sequence[Purchase], raw: redis.Redis, store: SQLAlchemyStore, sale: str) -> Books:
     """Compares buyers, Redis and database after everything came to rest, with queries of our own and with `audit`.
 
@@ -90,6 +107,7 @@ def prove(purchases: Sequence[Purchase], raw: redis.Redis, store: SQLAlchemyStor
     books.states = dict(Counter(row.state for row in rows))
     if unanswered := [purchase for purchase in purchases if purchase.asked and purchase.outcome is None]:
         books.wrong.append(f"{len(unanswered)} buyers were not answered")
+    _judge_the_displaced(books, accepted, by_id)
     _compare_orders(books, accepted, rows, by_id)
     _compare_units(books, accepted, rows, store, raw, Keys(sale))
     _compare_events(books, accepted, store, sale)
@@ -98,6 +116,22 @@ def prove(purchases: Sequence[Purchase], raw: redis.Redis, store: SQLAlchemyStor
     if not audit.ok or audit.waiting or audit.queued or audit.dead:
         books.wrong.append(f"the audit says {_short(audit)}")
     return books
+
+
+def _judge_the_displaced(books: Books, accepted: Mapping[str, Purchase], by_id: Mapping[str, Any]) -> None:
+    """The database may refuse what Redis accepted, but no more units than came back with restored orders."""
+    for order_id in accepted.keys() & by_id.keys():
+        accepted[order_id].displaced = by_id[order_id].state == OrderState.REJECTED
+    restored = _units(purchase for purchase in accepted.values() if purchase.restored)
+    displaced = _units(purchase for purchase in accepted.values() if purchase.displaced)
+    books.same("accepted, but refused by the database", beyond_restored=+(displaced - restored), none=Counter())
+
+
+def _units(purchases: Iterable[Purchase]) -> Counter[str]:
+    units: Counter[str] = Counter()
+    for purchase in purchases:
+        units[purchase.order.goods_id] += purchase.order.quantity
+    return units
 
 
 def _compare_orders(
@@ -114,8 +148,8 @@ def _compare_orders(
         books.same(f"content of {order_id}", buyer=purchase.order.content, database=content)
         books.same(
             f"state of {order_id} ({purchase.plan})",
-            expected=EXPECTED[purchase.plan].value,
-            told=(purchase.told or (OrderState.PERSISTED if purchase.plan == "keep" else "nothing")),
+            expected=purchase.expected.value,
+            told=(purchase.told or (purchase.expected if purchase.plan == "keep" else "nothing")),
             database=row.state,
         )
 
@@ -135,12 +169,12 @@ def _compare_units(
         record = read(text, order_id.decode())
         if record.state not in RELEASED:
             ledger[record.goods_id] += record.quantity
-    bought: Counter[str] = Counter()
-    given_back: Counter[str] = Counter()
+    bought = _units(accepted.values())
+    given_back = _units(purchase for purchase in accepted.values() if purchase.expected in RELEASED)
+    restored: Counter[tuple[str, str]] = Counter()
     for purchase in accepted.values():
-        bought[purchase.order.goods_id] += purchase.order.quantity
-        if EXPECTED[purchase.plan] in RELEASED:
-            given_back[purchase.order.goods_id] += purchase.order.quantity
+        if purchase.restored:
+            restored[purchase.order.goods_id, purchase.order.buyer_id] += purchase.order.quantity
     active: Counter[str] = Counter()
     for row in rows:
         if OrderState(row.state) not in RELEASED:
@@ -167,7 +201,7 @@ def _compare_units(
                 buyer.decode(): int(units) for buyer, units in raw.hgetall(keys.buyers(name)).items() if int(units)
             }
             books.same(f"buyers of {name}", redis=buyers, rows=dict(held.get(name, {})))
-            if max(buyers.values(), default=0) > goods.per_buyer:
+            if any(units > goods.per_buyer + restored[name, buyer] for buyer, units in buyers.items()):
                 books.wrong.append(f"a buyer holds more than {goods.per_buyer} of {name}")
     books.units_accepted, books.units_returned = bought.total(), given_back.total()
     books.units_booked = active.total()
@@ -177,8 +211,7 @@ def _compare_events(books: Books, accepted: Mapping[str, Purchase], store: SQLAl
     """The host is to hear of each change once."""
     query = select(EVENTS.c.order_id, EVENTS.c.state, func.count()).where(EVENTS.c.sale == sale)
     written = {(row[0], row[1]): row[2] for row in _sql(store, query.group_by(EVENTS.c.order_id, EVENTS.c.state))}
-    due = {(name, "CONFIRMED"): 1 for name, purchase in accepted.items() if purchase.plan in {"pay", "refund"}}
-    due |= {(name, "CANCELLED"): 1 for name, purchase in accepted.items() if EXPECTED[purchase.plan] in RELEASED}
+    due = {(name, state): 1 for name, purchase in accepted.items() for state in purchase.events}
     books.same("events for the host", due=set(due.items()) - set(written.items()), none=set())
     books.same("events too many", found=set(written.items()) - set(due.items()), none=set())
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.chaos import Options, main, play
@@ -20,11 +18,6 @@ def test_nothing_is_lost_or_sold_twice(fresh_postgres_url: str) -> None:
     assert report.orphaning  # some workers died with orders in hand
 
 
-@pytest.mark.skipif(
-    os.environ.get("HYPOTHESIS_PROFILE") != "nightly",
-    reason="about one run in five has an order that a worker saved before its primary died, while its buyer, asking "
-    "the next primary, was refused: the books call it never acknowledged; nightly only until they know it",
-)
 def test_elections_lose_nothing_that_was_replicated(fresh_postgres_url: str) -> None:
     options = Options(orders=300, worker_kills=2, redis_kills=1, elections=1, cut_replies=10, seed=1, seconds=60)
     report = play(options, fresh_postgres_url, print)

@@ -219,6 +219,39 @@ async def test_the_database_refuses_whom_redis_sold_units_again(host: Host, join
     assert sale.units == UNITS
 
 
+@pytest.mark.parametrize(
+    ("refusal", "goods", "other"),
+    [
+        (Outcome.SOLD_OUT, Goods("phone", 2, opens_at=1.0), "bob"),
+        (Outcome.LIMIT_REACHED, Goods("phone", 9, opens_at=1.0, per_buyer=2), "ann"),
+    ],
+)
+async def test_who_was_refused_after_a_failover_finds_the_order_again(
+    host: Host, joined: Duo, refusal: Outcome, goods: Goods, other: str
+) -> None:
+    """A worker had saved it, and the new primary has never heard of it: its refusal stands until the syncer comes."""
+    store = await host.books("spring", goods)
+    sale = host.on(host.connect(joined.primary.port), store=store)
+    await host.syncer(sale).run_once()
+    joined.replica.catch_up(joined.primary)
+    joined.link.hold()
+    await sale.buy("phone", "ann", order_id="o-1")  # the answer is lost
+    await host.worker(sale).run_once()
+    joined.fail_over()
+
+    sale = host.on(host.connect(joined.primary.port), store=store, cache_for=0)
+    assert (await sale.buy("phone", other, 2, order_id="o-2")).accepted
+    for _ in range(2):
+        assert (await sale.buy("phone", "ann", order_id="o-1")).outcome is refusal
+    assert await sale.status("o-1") is None
+    assert (await host.syncer(sale).run_once()).settled == 1
+    again = await sale.buy("phone", "ann", order_id="o-1")
+    assert (again.accepted, again.replayed, again.state) == (True, True, OrderState.PERSISTED)
+    await host.worker(sale).run_once()
+    places = {Outcome.SOLD_OUT: OrderState.REJECTED, Outcome.LIMIT_REACHED: OrderState.PERSISTED}
+    assert await rows(sale) == {"o-1": OrderState.PERSISTED, "o-2": places[refusal]}
+
+
 # -- mutations ------------------------------------------------------------------------------------------------------
 
 

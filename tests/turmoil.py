@@ -74,6 +74,7 @@ class Report:
     orphaning: int = 0  # worker kills that left claimed orders behind
     orphans: int = 0
     dead: int = 0  # orders of which so many workers died that an operator had to requeue them
+    restored: int = 0  # orders refused by a Redis that had lost them, and found again
     looks: int = 0  # at the stock, while the sale ran
     seconds: float = 0.0
     worker_recoveries: list[float] = field(default_factory=list)
@@ -107,6 +108,7 @@ class Report:
             ("lost", books.lost),
             ("duplicated", books.duplicated),
             ("never acknowledged, but stored", books.strangers),
+            ("refused after a loss, found again", self.restored),
             ("units accepted", books.units_accepted),
             ("units given back", books.units_returned),
             ("units booked", books.units_booked),
@@ -234,6 +236,7 @@ class Chaos:
         self._outage: tuple[float, list[float]] | None = None  # when Redis was killed, and where the seconds are noted
         self._deaths: list[float] = []  # of workers, monotonic seconds
         self._served = 0
+        self._excess = dict.fromkeys(GOODS, 0)  # units that were booked beyond the total
         self._raw: redis.asyncio.Redis
 
     async def run(self) -> None:
@@ -259,10 +262,15 @@ class Chaos:
                 await self._sell()
                 await self._drain()
                 await self._stage.whole()
+                if self._options.elections:
+                    await self._find_again(store)
             finally:
                 watch.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watch
+        self.report.wrong += [
+            f"{over} too many of {name} were booked" for name, over in self._excess.items() if over > 0
+        ]
         self.report.replies_cut = self._stage.tripped
         self.report.named = self._stage.named if isinstance(self._stage, Watched) else []
 
@@ -317,6 +325,33 @@ class Chaos:
                 self._answer(lambda: first.cancel(order_id)), self._answer(lambda: second.cancel(order_id))
             )
             purchase.told = both[0] if both[0] == both[1] else None
+
+    async def _find_again(self, store: AsyncStore) -> None:
+        """Who was refused asks once more, where the database has the order all the same.
+
+        A worker had saved it before its primary died, and the next primary, which refused, had never heard of it. When
+        the syncer has been there, the order id finds its order.
+        """
+        refused = {
+            purchase.order.order_id: purchase
+            for purchase in self._purchases
+            if purchase.outcome not in {None, Outcome.ACCEPTED}
+        }
+        for order_id in await store.states(list(refused)):
+            await self._ask_again(refused[order_id], self._any_host())
+
+    async def _ask_again(self, purchase: Purchase, host: aio.FlashSale) -> None:
+        order = purchase.order
+        await self._until(lambda: host.status(order.order_id), "the syncer has restored an order")
+        receipt = await self._answer(
+            lambda: host.buy(order.goods_id, order.buyer_id, order.quantity, order_id=order.order_id)
+        )
+        if not (receipt.accepted and receipt.replayed):
+            self.report.wrong.append(f"restored, but not found again: {receipt.outcome}")
+        purchase.outcome, purchase.restored = receipt.outcome, True
+        self.report.restored += 1
+        self._excess[order.goods_id] -= order.quantity  # a restored order may take Booked past Total
+        await self._follow(purchase)
 
     def _any_host(self) -> aio.FlashSale:
         return self._chance.choice(self._hosts)
@@ -477,8 +512,7 @@ class Chaos:
                     lambda goods_id=goods_id: self._raw.hmget(self._keys.stock(goods_id), "Total", "Booked")
                 )
                 self.report.looks += 1
-                if total is None or int(booked) > int(total):
-                    self.report.wrong.append(f"{booked} of {total} units of {goods_id} were booked")
+                self._excess[goods_id] = max(self._excess[goods_id], int(booked) - int(total))
             await asyncio.sleep(0.05)
 
     async def _read(self, read: Callable[[], Awaitable[Any]]) -> Any:
