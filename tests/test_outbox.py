@@ -498,3 +498,11 @@ def test_delays_double_up_to_a_cap() -> None:
         assert whole / 2 <= backoff.next() <= whole
     backoff.reset()
     assert backoff.next() <= 1
+
+
+def test_however_long_the_outage_was_it_is_over_in_half_a_second() -> None:
+    backoff, told = Backoff(), []
+    for _ in range(1000):
+        assert backoff.next() <= 0.5
+        told.append(backoff.is_news)
+    assert told == [True, *[False] * 9] * 100

@@ -17,6 +17,7 @@ import pytest
 
 from flashsale import Goods, Order, OrderState, Outcome, StoredOrder, StoreError, StoreRequired
 from flashsale.lua import SCRIPTS
+from tests import servers
 from tests.helpers import clock, mutate, order, until
 from tests.test_order_queue import UNREADABLE
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.helpers import Shop
+    from tests.hosts import Host
 
 
 class Seen:
@@ -385,6 +387,26 @@ async def test_run_waits_for_a_database_that_is_down(shop: Shop) -> None:
     await until(lambda: shop.end_leases() or booked(shop) == 1, "the row")
     stop.set()
     await running
+
+
+async def test_a_redis_that_is_back_is_noticed_soon(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long it was away; and a long outage does not fill the log."""
+    delays: list[float] = []
+    stop = asyncio.Event() if host.is_async else threading.Event()
+
+    def pause(_: Any, seconds: float) -> Any:
+        delays.append(seconds)
+        if len(delays) == 30:
+            stop.set()
+        return asyncio.sleep(0) if host.is_async else None
+
+    monkeypatch.setattr(f"{host.face.__name__}.worker.pause", pause)
+    nobody = host.connect(servers.free_port())
+    await host.worker(host.on(nobody, store=await host.books("spring", Goods("phone", 1)))).run(stop)
+    assert max(delays) <= 0.5
+    assert caplog.messages == ["the worker waits: NotExecuted"] * 3
 
 
 async def test_a_poison_row_is_found_and_the_others_are_saved(shop: Shop) -> None:

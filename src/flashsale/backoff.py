@@ -12,9 +12,13 @@ def delay_after(failures: int, base: float, cap: float) -> float:
 
 
 class Backoff:
-    """Delays that double from `base` to `cap` seconds, each cut by up to half at random so that workers spread out."""
+    """Delays that double from `base` to `cap` seconds, each cut by up to half at random so that workers spread out.
 
-    def __init__(self, base: float = 0.2, cap: float = 5.0) -> None:
+    By default a server that is back is noticed within half a second, however long it was away; to one that is down, a
+    few tries a second are nothing.
+    """
+
+    def __init__(self, base: float = 0.1, cap: float = 0.5) -> None:
         self._base = base
         self._cap = cap
         self.reset()
@@ -27,3 +31,8 @@ class Backoff:
         """Returns the seconds to wait now."""
         self._failures += 1
         return delay_after(self._failures, self._base, self._cap)
+
+    @property
+    def is_news(self) -> bool:
+        """True at the first failure in a row and at every tenth one after it: what a log should tell."""
+        return self._failures % 10 == 1

@@ -70,7 +70,8 @@ class Outbox:
                     backoff.reset()
                 except FlashSaleError as error:
                     delay = backoff.next()
-                    log.warning("the outbox waits %.1f s: %s", delay, type(error).__name__)
+                    if backoff.is_news:
+                        log.warning("the outbox waits: %s", type(error).__name__)
                 await pause(event, delay)
 
     async def run_once(self) -> int:

@@ -59,7 +59,8 @@ class Worker:
                 except FlashSaleError as error:
                     claims = ()
                     delay = backoff.next()
-                    log.warning("the worker waits %.1f s: %s", delay, type(error).__name__)
+                    if backoff.is_news:
+                        log.warning("the worker waits: %s", type(error).__name__)
                     await pause(event, delay)
                 else:
                     backoff.reset()
