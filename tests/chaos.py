@@ -82,7 +82,7 @@ def play(options: Options, database_url: str, say: Callable[[str], None] = lambd
             stage = stack.enter_context(watched(down_after=DOWN_AFTER, appendfsync=options.appendfsync))
         else:
             stage = stack.enter_context(alone(appendfsync=options.appendfsync))
-        crew = Crew(folder, stage.arguments, database_url)
+        crew = Crew(folder, stage.url, database_url)
         stack.callback(crew.close)
         chaos = Chaos(options, purchases, stage=stage, crew=crew, database_url=database_url, say=say)
         report = chaos.report

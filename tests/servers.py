@@ -229,6 +229,7 @@ class Sentinels:
         name: the service's name.
         servers: their processes.
         addresses: host and port of each.
+        url: of what they watch, for the command `flashsale`.
         clients: one of each.
     """
 
@@ -236,6 +237,7 @@ class Sentinels:
         self.name = name
         self.servers = servers
         self.addresses = [(HOST, server.port) for server in servers]
+        self.url = f"redis+sentinel://{','.join(f'{HOST}:{server.port}' for server in servers)}/{name}"
         self.clients = [server.client() for server in servers]
 
     def manager(self, **kwargs: Any) -> redis.sentinel.Sentinel:

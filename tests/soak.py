@@ -364,7 +364,7 @@ def play(options: Options, say: Callable[[str], None] = lambda _: None) -> Repor
         empty = server.client().info("memory")["used_memory"]
         proxy = stack.enter_context(FaultProxy(server.port))
         environment = {"FLASHSALE_REDIS_URL": proxy.url, "FLASHSALE_DATABASE_URL": database_url}
-        crew = Crew(folder, [proxy.url], database_url)
+        crew = Crew(folder, proxy.url, database_url)
         stack.callback(crew.close)
         shop = Shop(folder, environment)
         stack.callback(shop.close)

@@ -36,9 +36,9 @@ class Alone:
         return sum(proxy.tripped for proxy in self.proxies)
 
     @property
-    def arguments(self) -> list[str]:
-        """How `python -m tests.hands` finds this Redis."""
-        return [self.primary.url]
+    def url(self) -> str:
+        """Where the command `flashsale` finds this Redis."""
+        return self.primary.url
 
     def cut(self, needle: bytes, times: int, *, half: bool) -> None:
         """Cuts the next replies to requests with these bytes."""
@@ -83,8 +83,8 @@ class Watched(Alone):
             proxy._faults = proxies[0]._faults  # what is due strikes whoever is the primary by then
 
     @property
-    def arguments(self) -> list[str]:
-        return [self.sentinels.name, *(str(port) for _, port in self.sentinels.addresses)]
+    def url(self) -> str:
+        return self.sentinels.url
 
     def host_client(self) -> Any:
         doors = {member.port: proxy.port for member, proxy in zip(self.members, self.proxies, strict=True)}

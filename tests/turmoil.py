@@ -140,17 +140,17 @@ def _spread(seconds: Sequence[float]) -> str:
 class Crew:
     """Processes of the command `flashsale`; each is ended by its own pid, at the latest when the context is left."""
 
-    def __init__(self, folder: Path, redis: Sequence[str], database_url: str) -> None:
+    def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
         self._folder = folder
-        self._command = [sys.executable, "-m", "tests.hands", *redis, "--"]
-        self._environment = {**os.environ, "FLASHSALE_DATABASE_URL": database_url}
+        urls = {"FLASHSALE_REDIS_URL": redis_url, "FLASHSALE_DATABASE_URL": database_url}
+        self._environment = {**os.environ, **urls}
         self._logs: dict[subprocess.Popen[bytes], Path] = {}
         self._ready: set[subprocess.Popen[bytes]] = set()
         self._killed: set[subprocess.Popen[bytes]] = set()
 
     def start(self, name: str, *options: str) -> subprocess.Popen[bytes]:
         path = self._folder / f"{name}-{len(self._logs)}.log"
-        command = [*self._command, name, "--sale", SALE, *options]
+        command = [sys.executable, "-m", "flashsale", name, "--sale", SALE, *options]
         with path.open("wb") as log:  # in a session of its own: Ctrl-C is for us, who end it
             process = subprocess.Popen(
                 command,

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
-import redis
-
+from flashsale.clients import Client, from_url
 from flashsale.errors import FlashSaleError, InvalidRequest
 from flashsale.keys import Keys, PlainKeys
 from flashsale.sale import FlashSale
 from flashsale.syncer import Syncer
+from flashsale.urls import FORMS
 from flashsale.worker import Worker
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _add_syncer(commands: Any) -> None:
 def _add_sale(parser: argparse.ArgumentParser) -> None:
     environment: Mapping[str, str] = os.environ
     for name, variable, what in (
-        ("--redis", REDIS_URL, "the primary that holds the stock: redis://, rediss:// or unix://"),
+        ("--redis", REDIS_URL, f"the Redis that holds the stock: {FORMS}"),
         ("--database", DATABASE_URL, "an SQLAlchemy URL: sqlite:///, postgresql://, mysql://"),
     ):
         default = environment.get(variable)
@@ -189,7 +189,7 @@ def _serve(options: argparse.Namespace, run: Callable[[FlashSale], None]) -> int
     log = logging.getLogger("flashsale")
     keys: Keys = PlainKeys() if options.plain_keys else Keys()
     store = _store(options.database, options.sale)
-    with store, _client(options.redis) as client, FlashSale(client, options.sale, store=store, keys=keys) as sale:
+    with store, FlashSale(_client(options.redis), options.sale, store=store, keys=keys) as sale:
         try:
             log.info("sale %s: %d goods in the database", options.sale, len(list(store.goods())))
         except FlashSaleError as error:
@@ -199,11 +199,11 @@ def _serve(options: argparse.Namespace, run: Callable[[FlashSale], None]) -> int
     return 0
 
 
-def _client(url: str) -> redis.Redis:
+def _client(url: str) -> Client:
     try:
-        return redis.Redis.from_url(url)
-    except ValueError as error:
-        raise _Stop("--redis: must be a URL such as redis://localhost:6379/0, rediss:// or unix://") from error
+        return from_url(url)
+    except InvalidRequest as error:
+        raise _Stop(f"--redis: {error.reason}") from error
 
 
 def _store(url: str, sale: str) -> SQLAlchemyStore:

@@ -7,15 +7,69 @@ host's client: we read its settings, and keep connections of our own.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
-from redis import Redis, RedisCluster
-from redis.sentinel import SentinelConnectionPool
+from redis import ConnectionPool, Redis, RedisCluster
+from redis.connection import parse_url
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from flashsale.errors import InvalidRequest
-from flashsale.servers import ClusterServers, SentinelServers, Servers
+from flashsale.servers import ClusterServers, Nodes, SentinelServers, Servers
+from flashsale.urls import Place, parse
 
-Client: TypeAlias = Redis | RedisCluster
+Client: TypeAlias = Redis | RedisCluster | Nodes
+
+SENTINEL_TIMEOUT: Final = 1.0  # seconds; then the next Sentinel is asked
+
+
+def from_url(url: str, *, replica: bool = False) -> Client:
+    """Returns a client for a sale; it connects when it is used, so nothing need be there yet.
+
+    Args:
+        url: one of
+
+            - `redis://user:password@host:6379/0`, `rediss://` for TLS, `unix:///path?db=0`
+            - `redis+sentinel://user:password@host:26379,host:26379/service/0`: the primary that Sentinels name
+            - `redis+cluster://user:password@host:6379,host:6379`: some nodes of a Cluster, which tell of the others
+
+            The last two with `rediss+` for TLS everywhere. User and password are those of Redis. Options are those of
+            redis-py, as in `?socket_timeout=2&ssl_ca_certs=/ca.pem`; with `sentinel_` before its name an option is for
+            the Sentinels: `sentinel_password`, `sentinel_username`, `sentinel_socket_timeout` (1 second).
+        replica: True: of a service, one of the replicas.
+
+    Raises:
+        InvalidRequest: it makes no sense; the error does not show it.
+    """
+    place = parse(url)
+    try:
+        if place.service:
+            return _watched(place, replica=replica)
+        pool = ConnectionPool.from_url(place.url)
+        pool.connection_class(**pool.connection_kwargs)  # an option that nobody knows would be met at the first use
+        return Nodes(pool, place.addresses) if place.addresses else Redis(connection_pool=pool)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest("url", "has an option that makes no sense to redis-py") from error
+
+
+def _watched(place: Place, *, replica: bool) -> Redis:
+    settings, ours = _settings(place.url), _settings(place.sentinel_url)
+    del ours["db"]
+    shared = {name: value for name, value in settings.items() if name.startswith("ssl")}
+    patience = {"socket_timeout": SENTINEL_TIMEOUT, "socket_connect_timeout": SENTINEL_TIMEOUT}
+    manager = Sentinel(place.addresses, sentinel_kwargs=patience | shared | ours, **settings)
+    choose: Any = manager.slave_for if replica else manager.master_for
+    client: Redis = choose(place.service)
+    pool = client.connection_pool
+    pool.connection_class(**pool.connection_kwargs)
+    return client
+
+
+def _settings(url: str) -> dict[str, Any]:
+    """Returns what a URL says of a connection, but for its address."""
+    settings: dict[str, Any] = dict(parse_url(url))
+    if settings.pop("connection_class", None) is not None:
+        settings["ssl"] = True
+    return {name: value for name, value in settings.items() if name not in {"host", "port"}}
 
 
 def private(client: Client) -> Servers:
@@ -25,6 +79,8 @@ def private(client: Client) -> Servers:
         InvalidRequest: not a redis-py client of this face (sync for `flashsale`, asyncio for `flashsale`).
     """
     if isinstance(client, RedisCluster):
+        return ClusterServers.of(client)
+    if isinstance(client, Nodes):
         return ClusterServers(client)
     if not isinstance(client, Redis):
         kind = f"{type(client).__module__}.{type(client).__qualname__}"

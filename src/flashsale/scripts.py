@@ -17,7 +17,7 @@ from flashsale.clients import Client, private
 from flashsale.errors import NotExecuted
 from flashsale.faults import FAILURES, is_stale, sent, shown, unsent
 from flashsale.lua import SCRIPTS, Script
-from flashsale.servers import Address
+from flashsale.urls import Address
 from flashsale.waiting import send
 
 Argument: TypeAlias = str | bytes | int | float

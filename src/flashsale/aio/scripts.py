@@ -13,11 +13,11 @@ from hiredis import pack_command
 from redis import exceptions
 
 from flashsale.aio.clients import Client, private
-from flashsale.aio.servers import Address
 from flashsale.aio.waiting import send
 from flashsale.errors import NotExecuted
 from flashsale.faults import FAILURES, is_stale, sent, shown, unsent
 from flashsale.lua import SCRIPTS, Script
+from flashsale.urls import Address
 
 Argument: TypeAlias = str | bytes | int | float
 Barrier: TypeAlias = Callable[[Any], Sequence[Sequence[Argument]]]

@@ -11,8 +11,8 @@ import itertools
 import os
 import random
 import re
-from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Self
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
 from redis.asyncio.retry import Retry
@@ -22,8 +22,7 @@ from redis.exceptions import ClusterDownError, RedisError
 from typing_extensions import override
 
 from flashsale.aio.waiting import is_stale
-
-Address: TypeAlias = tuple[str, int]
+from flashsale.urls import Address
 
 TIMEOUT: Final = 5.0  # seconds, where the host set none: nothing hangs for ever
 MAX_CONNECTIONS: Final = 64
@@ -177,18 +176,38 @@ class SentinelServers(Servers):
             await servers.close()
 
 
+class Nodes(NamedTuple):
+    """Some nodes of a Cluster. Unlike a `RedisCluster` it can be had while none of them answers.
+
+    Args:
+        pool: the settings of connections.
+        addresses: host and port of each.
+    """
+
+    pool: Any
+    addresses: Sequence[Address]
+
+
 class ClusterServers(Servers):
     """The nodes of a Cluster, by slot."""
 
-    def __init__(self, client: RedisCluster) -> None:
-        nodes: list[Any] = client.get_nodes() or list(client.nodes_manager.startup_nodes.values())
-        client_of: Any = getattr(client, "get_redis_connection", None)  # in asyncio a node is a pool itself
-        super().__init__(client_of(nodes[0]).connection_pool if client_of else nodes[0])
-        self._settings["redis_connect_func"] = getattr(client, "user_on_connect_func", None)  # else bound to `client`
-        self._remap = client.nodes_manager.address_remap or (lambda address: address)
-        self._seeds: list[Address] = [(node.host, int(node.port)) for node in nodes]
+    def __init__(self, nodes: Nodes, remap: Callable[[Address], Address] | None = None) -> None:
+        super().__init__(nodes.pool)
+        self._remap = remap or (lambda address: address)
+        self._seeds = list(nodes.addresses)
         self._turns = itertools.count()
         self._ranges: list[tuple[int, int, Address]] = []  # first slot, last slot, primary
+
+    @classmethod
+    def of(cls, client: RedisCluster) -> Self:
+        """Returns those that redis-py's client knows."""
+        nodes: list[Any] = client.get_nodes() or list(client.nodes_manager.startup_nodes.values())
+        client_of: Any = getattr(client, "get_redis_connection", None)  # in asyncio a node is a pool itself
+        pool = client_of(nodes[0]).connection_pool if client_of else nodes[0]
+        servers = cls(Nodes(pool, [(node.host, int(node.port)) for node in nodes]), client.nodes_manager.address_remap)
+        # what redis-py has put there is bound to `client`
+        servers._settings["redis_connect_func"] = getattr(client, "user_on_connect_func", None)
+        return servers
 
     @override
     async def find(self, key: str | None) -> Sequence[Address]:

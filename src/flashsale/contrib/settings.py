@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Self
 
-import redis
-import redis.asyncio
-
 import flashsale
-import flashsale.aio
+import flashsale.aio.clients
+import flashsale.clients
 from flashsale import Durability, InvalidRequest, Keys, Observer, OrderStore, PlainKeys, Tickets
 from flashsale.aio import AsyncOrderStore
 from flashsale.checks import check_int, check_sale, check_seconds
@@ -24,15 +22,17 @@ class Settings:
 
     Args:
         sale: its name.
-        redis_url: of the Redis that holds the stock.
+        redis_url: of the Redis that holds the stock; of one server, of Sentinels or of a Cluster, as
+            `flashsale.clients.from_url` reads it.
         gate_url: of the gate's Redis, when it is another one.
-        gate_replica_url: of a replica of the gate.
+        gate_replica_url: of a replica of the gate; of Sentinels, any replica that they name.
         database_url: an SQLAlchemy URL, for a shop without a store of its own.
         ticket_secrets: `id:secret`, or several with commas between; the first signs.
         ticket_lifetime: seconds.
         cache_for: seconds for which a refusal is answered from the process.
         max_waiting: callers that may wait in this process.
         durability: where an order must be before it is ACCEPTED.
+        replicas: with `replicated`, on how many.
         plain_keys: the article's bare key names.
     """
 
@@ -46,16 +46,19 @@ class Settings:
     cache_for: float = 0.05
     max_waiting: int = 10_000
     durability: str = Durability.ACCEPTED
+    replicas: int = 1
     plain_keys: bool = False
 
     def __post_init__(self) -> None:
         check_sale(self.sale)
         check_seconds("cache_for", self.cache_for)
         check_int("max_waiting", self.max_waiting, 1)
+        check_int("replicas", self.replicas, 1)
         if self.durability not in set(Durability):
             raise InvalidRequest("durability", f"must be one of {', '.join(Durability)}")
         for name in ("redis_url", "gate_url", "gate_replica_url"):
-            _check_redis_url(name, getattr(self, name))
+            if getattr(self, name) or name == "redis_url":
+                _check_redis_url(name, getattr(self, name))
         try:
             self.tickets()
         except InvalidRequest as error:
@@ -98,10 +101,11 @@ class Settings:
 
     def open(self, store: OrderStore | None, observer: Observer | None = None) -> flashsale.FlashSale:
         """Returns a sale for threads; its own clients of Redis live as long as the process."""
+        client = flashsale.clients.from_url
         return flashsale.FlashSale(
-            redis.Redis.from_url(self.redis_url),
-            gate_client=redis.Redis.from_url(self.gate_url) if self.gate_url else None,
-            gate_replica=redis.Redis.from_url(self.gate_replica_url) if self.gate_replica_url else None,
+            client(self.redis_url),
+            gate_client=client(self.gate_url) if self.gate_url else None,
+            gate_replica=client(self.gate_replica_url, replica=True) if self.gate_replica_url else None,
             store=store,
             observer=observer,
             **self._common(),
@@ -109,11 +113,11 @@ class Settings:
 
     def open_async(self, store: AsyncOrderStore | None, observer: Observer | None = None) -> flashsale.aio.FlashSale:
         """Returns a sale for asyncio."""
-        client = redis.asyncio.Redis.from_url
+        client = flashsale.aio.clients.from_url
         return flashsale.aio.FlashSale(
             client(self.redis_url),
             gate_client=client(self.gate_url) if self.gate_url else None,
-            gate_replica=client(self.gate_replica_url) if self.gate_replica_url else None,
+            gate_replica=client(self.gate_replica_url, replica=True) if self.gate_replica_url else None,
             store=store,
             observer=observer,
             **self._common(),
@@ -126,15 +130,16 @@ class Settings:
             "cache_for": self.cache_for,
             "max_waiting": self.max_waiting,
             "durability": Durability(self.durability),
+            "replicas": self.replicas,
             "tickets": self.tickets(),
         }
 
 
 def _check_redis_url(name: str, url: str) -> None:
     try:
-        redis.ConnectionPool.from_url(url or "redis://")
-    except ValueError as error:
-        raise InvalidRequest(name, "must be a URL such as redis://localhost:6379/0, rediss:// or unix://") from error
+        flashsale.clients.from_url(url)
+    except InvalidRequest as error:
+        raise InvalidRequest(name, error.reason) from error
 
 
 def _truth(value: Any) -> bool:
