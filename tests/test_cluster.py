@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flashsale import Durability, Goods, OrderState
+from flashsale import Durability, Goods, NotExecuted, OrderState, Outcome, OutcomeUnknown
 from tests import servers
 from tests.helpers import until
 from tests.rush import Rush
@@ -55,18 +56,71 @@ async def test_sales_go_on_while_a_slot_moves_and_a_primary_dies(
         assert len(sold) == await active_units(each.sale) == UNITS
 
 
-def name_on(cluster: servers.Cluster, node: int) -> str:
-    """Returns the name of a sale whose keys are on this node."""
+def names_on(cluster: servers.Cluster, node: int) -> Iterator[str]:
+    """Yields names of sales whose keys are on this node."""
     names = (f"sale-{number}" for number in range(1000))
-    return next(name for name in names if cluster.node_of(f"{{{name}}}") is cluster.nodes[node])
+    return (name for name in names if cluster.node_of(f"{{{name}}}") is cluster.nodes[node])
 
 
-async def rush(host: Host, client: Any, name: str) -> Rush:
+def name_on(cluster: servers.Cluster, node: int) -> str:
+    return next(names_on(cluster, node))
+
+
+async def rush(host: Host, client: Any, name: str, durability: Durability = Durability.PERSISTED) -> Rush:
     store = await host.books(name, Goods("phone", UNITS))
-    sale = host.on(client, name, store=store, cache_for=0, durability=Durability.PERSISTED)
+    sale = host.on(client, name, store=store, cache_for=0, durability=durability, durable_within=0.5)
     await host.syncer(sale).run_once()
     await sale.start("phone")
     return Rush(host, sale, pause=0.4)
+
+
+async def test_a_replicated_sale_loses_nothing_with_its_primary(host: Host, six: servers.Cluster) -> None:
+    """Under load; while there is no replica, buyers read UNCERTAIN and ask again."""
+    client = host.keep(host.redis.RedisCluster(host=servers.HOST, port=six.nodes[0].port))
+    safe = await rush(host, client, name_on(six, 1), Durability.REPLICATED)
+    async with safe.staff():
+        buyers = asyncio.create_task(safe.buy_all())
+        await until(lambda: len(safe.accepted) >= 10, "the first orders")
+        await asyncio.to_thread(six.nodes[1].kill)
+        promoted = six.replicas[1].client()
+        await until(lambda: promoted.info("replication")["role"] == "master", "a promotion", within=60)
+        await asyncio.to_thread(six.nodes[1].start)  # now a replica
+        safe.pause = 0
+        await buyers
+    sold = {name for name, state in (await rows(safe.sale)).items() if state is OrderState.PERSISTED}
+    assert sold == safe.accepted
+    assert len(sold) == await active_units(safe.sale) == UNITS
+
+
+async def test_behind_a_broken_link_nobody_is_told_replicated(host: Host, six: servers.Cluster) -> None:
+    """What a sale that does not wait has accepted there is lost with the primary."""
+    client = host.keep(host.redis.RedisCluster(host=servers.HOST, port=six.nodes[0].port))
+    primary, replica = six.nodes[1], six.replicas[1]
+    names = names_on(six, 1)
+    fast, safe = [
+        await host.opened(client, name=next(names), durability=durability, durable_within=0.5)
+        for durability in (Durability.ACCEPTED, Durability.REPLICATED)
+    ]
+    for each in (fast, safe):
+        assert (await each.buy("phone", "ann", order_id="before")).accepted
+    replica.catch_up(primary)
+    raw = primary.client()
+    raw.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+    raw.client_kill_filter(_type="replica")
+    await until(lambda: raw.info("replication")["connected_slaves"] == 0, "a broken link")
+    answers = [await each.buy("phone", "bob", order_id="behind") for each in (fast, safe)]
+    assert [answer.outcome for answer in answers] == [Outcome.ACCEPTED, Outcome.UNCERTAIN]
+    await asyncio.to_thread(primary.kill)
+    await until(lambda: replica.client().info("replication")["role"] == "master", "a promotion", within=60)
+    for each in (fast, safe):
+
+        async def known(each: Any = each) -> bool:
+            with contextlib.suppress(NotExecuted, OutcomeUnknown):
+                return await each.status("before") is OrderState.QUEUED
+            return False
+
+        await until(known, "an answer of the new primary")
+        assert await each.status("behind") is None
 
 
 def move(cluster: servers.Cluster, name: str) -> None:

@@ -477,21 +477,6 @@ async def test_what_a_client_or_a_store_cannot_give_is_refused_at_construction(h
             host.on(client, durability=str(fine))
 
 
-def test_a_cluster_cannot_wait() -> None:
-    import flashsale
-
-    with servers.cluster() as cluster:
-        for client, face in ((cluster.client(), flashsale), (cluster.aclient(), flashsale.aio)):
-            for durability in (Durability.REPLICATED, Durability.FSYNCED, "replicated"):
-                with pytest.raises(InvalidRequest) as caught:
-                    face.FlashSale(client, "spring", durability=durability)
-                assert caught.value.field == "durability"
-        with flashsale.FlashSale(cluster.client(), "spring") as sale:
-            sale.preload("phone", 1)
-            sale.start("phone")
-            assert sale.buy("phone", "ann").accepted
-
-
 @pytest.mark.parametrize(
     ("within", "socket_timeout", "milliseconds"),
     [(1, 5, 1000), (10, 5, 4500), (1, 1, 500), (0.001, 5, 1), (1, 0.2, 100)],

@@ -57,8 +57,8 @@ class Guarantee:
         return self.replicas if self.durability is Durability.REPLICATED else 0
 
     @property
-    def needs_one_server(self) -> bool:
-        """True when replies must be waited for on the connection of the script."""
+    def needs_barrier(self) -> bool:
+        """True when something must be waited for on the connection of the script."""
         return self.durability in {Durability.REPLICATED, Durability.FSYNCED}
 
     def barrier(self, meta: str) -> list[tuple[str | int, ...]]:

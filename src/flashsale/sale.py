@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, Self
 
-from redis import RedisCluster
-
 from flashsale.admissions import Admissions
 from flashsale.checks import MAX_UNITS, check_id, check_int, check_quantity, check_sale, check_seconds, new_order_id
 from flashsale.clients import Client
 from flashsale.control import Control
 from flashsale.durability import Durability, Guarantee
-from flashsale.errors import InvalidRequest, StoreRequired, UnsafeServer
+from flashsale.errors import StoreRequired, UnsafeServer
 from flashsale.gate import ONE, Gate
 from flashsale.health import Finding, judge
 from flashsale.inventory import Inventory
@@ -55,7 +53,7 @@ class FlashSale:
         tickets: signs and reads the tickets of `enter`.
 
     Raises:
-        InvalidRequest: an argument breaks the contract, or the client cannot give the durability.
+        InvalidRequest: an argument breaks the contract.
         StoreRequired: `Durability.PERSISTED` without a store.
     """
 
@@ -101,8 +99,6 @@ class FlashSale:
             durability, replicas=replicas, within=durable_within, socket_timeout=self._link.socket_timeout
         )
         durability = self.guarantee.durability
-        if self.guarantee.needs_one_server and isinstance(client, RedisCluster):
-            raise InvalidRequest("durability", f"a Redis Cluster cannot wait for {durability}: WAIT counts elsewhere")
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
         self._admissions = Admissions(self.gate, self.control, tickets)

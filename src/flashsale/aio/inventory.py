@@ -288,7 +288,7 @@ class Inventory(Part):
             accepted = guarantee is not None and any(code > 0 for code in reply[:codes_end:2])
             return guarantee.barrier(self.keys.meta) if guarantee and accepted else ()
 
-        barrier: Barrier | None = wait_for_others if guarantee is not None and guarantee.needs_one_server else None
+        barrier: Barrier | None = wait_for_others if guarantee is not None and guarantee.needs_barrier else None
         try:
             reply, acknowledged = await self._link.run_behind(barrier, "reserve", keys, arguments)
         except (NotExecuted, OutcomeUnknown) as error:

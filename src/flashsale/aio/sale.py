@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, Self
 
-from redis.asyncio import RedisCluster
-
 from flashsale.aio.admissions import Admissions
 from flashsale.aio.clients import Client
 from flashsale.aio.control import Control
@@ -22,7 +20,7 @@ from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.views import Views
 from flashsale.checks import MAX_UNITS, check_id, check_int, check_quantity, check_sale, check_seconds, new_order_id
 from flashsale.durability import Durability, Guarantee
-from flashsale.errors import InvalidRequest, StoreRequired, UnsafeServer
+from flashsale.errors import StoreRequired, UnsafeServer
 from flashsale.health import Finding, judge
 from flashsale.keys import Keys
 from flashsale.model import BasketReceipt, Entry, GoodsView, Order, OrderState, Receipt
@@ -54,7 +52,7 @@ class FlashSale:
         tickets: signs and reads the tickets of `enter`.
 
     Raises:
-        InvalidRequest: an argument breaks the contract, or the client cannot give the durability.
+        InvalidRequest: an argument breaks the contract.
         StoreRequired: `Durability.PERSISTED` without a store.
     """
 
@@ -100,8 +98,6 @@ class FlashSale:
             durability, replicas=replicas, within=durable_within, socket_timeout=self._link.socket_timeout
         )
         durability = self.guarantee.durability
-        if self.guarantee.needs_one_server and isinstance(client, RedisCluster):
-            raise InvalidRequest("durability", f"a Redis Cluster cannot wait for {durability}: WAIT counts elsewhere")
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
         self._admissions = Admissions(self.gate, self.control, tickets)
