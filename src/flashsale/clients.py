@@ -47,8 +47,10 @@ def from_url(url: str, *, replica: bool = False) -> Client:
         pool = ConnectionPool.from_url(place.url)
         pool.connection_class(**pool.connection_kwargs)  # an option that nobody knows would be met at the first use
         return Nodes(pool, place.addresses) if place.addresses else Redis(connection_pool=pool)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest("url", "has an option that makes no sense to redis-py") from error
+    except TypeError as error:
+        raise InvalidRequest("url", "has an option that redis-py does not know") from error
+    except ValueError:  # its text may quote a piece of the password
+        raise InvalidRequest("url", "has a part that redis-py cannot read") from None
 
 
 def _watched(place: Place, *, replica: bool) -> Redis:
