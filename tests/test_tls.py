@@ -55,18 +55,21 @@ class Terminator:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.1)  # notices who went away in a handshake: else the garbage collector does
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, onward = await asyncio.open_connection(HOST, self._target)
-        pipes = [asyncio.create_task(_pass(reader, onward)), asyncio.create_task(_pass(there, writer))]
         try:
-            await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+            there, onward = await asyncio.open_connection(HOST, self._target)
+            pipes = [asyncio.create_task(_pass(reader, onward)), asyncio.create_task(_pass(there, writer))]
+            try:
+                await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pipe in pipes:
+                    pipe.cancel()
+                await asyncio.gather(*pipes, return_exceptions=True)
+                onward.transport.abort()
         finally:
-            for pipe in pipes:
-                pipe.cancel()
-            await asyncio.gather(*pipes, return_exceptions=True)
             writer.transport.abort()
-            onward.transport.abort()
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
