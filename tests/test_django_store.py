@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 
+import pymysql
 import pytest
 from sqlalchemy import make_url
 
@@ -50,10 +51,10 @@ class TestSQLite(Suite):
         self.alias = "default"
 
 
-class TestPostgreSQL(Suite):
-    @pytest.fixture(autouse=True)
-    def alias_of(self, fresh_postgres_url):
-        url = make_url(fresh_postgres_url)
+@pytest.fixture(scope="module")
+def postgresql_alias(postgres):
+    with postgres.database() as text:
+        url = make_url(text)
         options = {
             "ENGINE": "django.db.backends.postgresql",
             "NAME": url.database,
@@ -62,8 +63,37 @@ class TestPostgreSQL(Suite):
             "HOST": url.host or url.query.get("host", ""),
             "PORT": url.port or "",
         }
-        with django_shop.database("postgresql", **options) as self.alias:
-            yield
+        with django_shop.database("postgresql", **options) as alias:
+            yield alias
+
+
+class TestPostgreSQL(Suite):
+    @pytest.fixture(autouse=True)
+    def alias_of(self, postgresql_alias):
+        self.alias = postgresql_alias
+
+
+@pytest.fixture(scope="module")
+def mariadb_alias(mysql):
+    pymysql.install_as_MySQLdb()  # mysqlclient wants a compiler
+    with mysql.database() as text:
+        url = make_url(text)
+        options = {
+            "ENGINE": "django.db.backends.mysql",
+            "NAME": url.database,
+            "USER": url.username,
+            "OPTIONS": {"unix_socket": url.query["unix_socket"]},
+        }
+        with django_shop.database("mysql", **options) as alias:
+            yield alias
+
+
+class TestMariaDB(Suite):
+    """Or MySQL."""
+
+    @pytest.fixture(autouse=True)
+    def alias_of(self, mariadb_alias):
+        self.alias = mariadb_alias
 
 
 def order(name: str, quantity: int = 1) -> Order:
@@ -114,10 +144,22 @@ def test_the_migrations_are_complete() -> None:
     call_command("makemigrations", "flashsale", "--check", "--dry-run", verbosity=0)
 
 
-def test_both_stores_work_on_the_same_tables() -> None:
-    path = connections["default"].settings_dict["NAME"]
-    with SQLAlchemyStore(f"sqlite:///{path}", "shared") as other:
-        store = DjangoStore("shared")
+@pytest.fixture
+def sqlite_tables() -> tuple[str, str]:
+    return f"sqlite:///{connections['default'].settings_dict['NAME']}", "default"
+
+
+@pytest.fixture
+def mariadb_tables(mariadb_alias: str) -> tuple[str, str]:
+    settings = connections[mariadb_alias].settings_dict
+    return f"mysql://root@localhost/{settings['NAME']}?unix_socket={settings['OPTIONS']['unix_socket']}", mariadb_alias
+
+
+@pytest.mark.parametrize("tables", ["sqlite_tables", "mariadb_tables"])
+def test_both_stores_work_on_the_same_tables(tables: str, request: pytest.FixtureRequest) -> None:
+    url, alias = request.getfixturevalue(tables)
+    with SQLAlchemyStore(url, "shared") as other:
+        store = DjangoStore("shared", using=alias)
         store.put_goods(Goods("phone", 3, per_buyer=2, opens_at=1.5, hold=9.0))
         assert list(other.goods()) == list(store.goods())
         other.save([order("o-1"), order("o-2")])
