@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import doctest
 import importlib
 import inspect
@@ -26,6 +27,7 @@ from sybil.parsers.markdown import CodeBlockParser
 
 import flashsale
 from flashsale.lua import SCRIPTS
+from tests.test_tutorials import TUTORIALS
 
 ROOT = Path(__file__).parent.parent
 DESIGN = ROOT / "docs" / "design.md"
@@ -38,7 +40,8 @@ KEYS = {
     *(value for name in dir(LAYOUT) if str(value := getattr(LAYOUT, name)).startswith("flashsale:")),
 }
 
-PROGRAMS = [page for page in PAGES if page.name != "runbook.md"]  # each of its entries: tests/test_runbook.py
+ELSEWHERE = {"runbook.md", *TUTORIALS}  # tests/test_runbook.py, tests/test_tutorials.py
+PROGRAMS = [page for page in PAGES if page.name not in ELSEWHERE]
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 each_program = pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: str(page.relative_to(ROOT)))
@@ -78,10 +81,11 @@ class Runner:
 @each_program
 def test_the_python_of_a_page_runs(page: Path, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with asyncio.Runner() as loop:
+    with asyncio.Runner() as loop, contextlib.ExitStack() as stack:
         document = Sybil([CodeBlockParser("python", Runner(redis_url, loop))]).parse(page)
         document.namespace["__name__"] = "shop"
         document.namespace["monkeypatch"] = monkeypatch  # for invisible set-up: what runs for ever must end here
+        document.namespace["stack"] = stack  # likewise, for servers of the page's own
         for example in document.examples():
             example.evaluate()
 

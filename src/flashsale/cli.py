@@ -6,7 +6,6 @@ The packages of the demo and of the stores are imported only by the command that
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +13,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from flashsale.clients import Client, from_url
-from flashsale.errors import FlashSaleError, InvalidRequest
+from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys, PlainKeys
 from flashsale.sale import FlashSale
+from flashsale.serving import serve
 from flashsale.syncer import Syncer
 from flashsale.urls import FORMS
 from flashsale.worker import Worker
@@ -170,32 +170,19 @@ def _add_sale(parser: argparse.ArgumentParser) -> None:
 
 
 def _worker(options: argparse.Namespace) -> int:
-    def run(sale: FlashSale) -> None:
-        Worker(sale, batch=options.batch, lease=options.lease).run()
-
-    return _serve(options, run)
+    return _serve(options, lambda sale: Worker(sale, batch=options.batch, lease=options.lease).run())
 
 
 def _syncer(options: argparse.Namespace) -> int:
-    def run(sale: FlashSale) -> None:
-        Syncer(sale, interval=options.interval).run()
-
-    return _serve(options, run)
+    return _serve(options, lambda sale: Syncer(sale, interval=options.interval).run())
 
 
 def _serve(options: argparse.Namespace, run: Callable[[FlashSale], None]) -> int:
     """Runs a worker or a syncer until a signal stops it."""
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.command} %(levelname)s %(message)s")
-    log = logging.getLogger("flashsale")
     keys: Keys = PlainKeys() if options.plain_keys else Keys()
     store = _store(options.database, options.sale)
     with store, FlashSale(_client(options.redis), options.sale, store=store, keys=keys) as sale:
-        try:
-            log.info("sale %s: %d goods in the database", options.sale, len(list(store.goods())))
-        except FlashSaleError as error:
-            log.warning("sale %s: %s", options.sale, error)  # run() waits for it
-        run(sale)
-        log.info("sale %s: stopped", options.sale)
+        serve(options.command, sale, lambda: run(sale))
     return 0
 
 

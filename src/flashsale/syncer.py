@@ -201,6 +201,8 @@ class Syncer:
             )
         except AlreadyLoaded:
             log.info("goods %s were loaded by somebody else meanwhile", goods.goods_id)
+        else:
+            log.info("goods %s are in Redis: %d units", goods.goods_id, goods.total)
         self._store.grant(goods.goods_id, goods.total, loaded=True, version=goods.version)
         return self._sale.inventory.stock(goods.goods_id)
 

@@ -200,6 +200,8 @@ class Syncer:
             )
         except AlreadyLoaded:
             log.info("goods %s were loaded by somebody else meanwhile", goods.goods_id)
+        else:
+            log.info("goods %s are in Redis: %d units", goods.goods_id, goods.total)
         await self._store.grant(goods.goods_id, goods.total, loaded=True, version=goods.version)
         return await self._sale.inventory.stock(goods.goods_id)
 

@@ -41,6 +41,7 @@ from flashsale import (
 )
 from flashsale.contrib import refuse
 from flashsale.contrib.settings import PREFIX, Settings
+from flashsale.serving import serve
 
 NAME: Final = "flashsale"  # in app.extensions
 _SECONDS: Final = click.FloatRange(0.001, 86_400)
@@ -160,13 +161,15 @@ def _commands(name: str, extension: FlaskSale) -> AppGroup:
     @click.option("--lease", type=_SECONDS, default=30.0, show_default=True, help="Seconds until another takes over.")
     def worker(batch: int, lease: float) -> None:
         """Move accepted orders into the database, until SIGTERM."""
-        Worker(extension.sale, batch=batch, lease=lease).run()
+        sale = extension.sale
+        serve("worker", sale, Worker(sale, batch=batch, lease=lease).run)
 
     @group.command()
     @click.option("--interval", type=_SECONDS, default=1.0, show_default=True, help="Seconds between passes.")
     def syncer(interval: float) -> None:
         """Bring goods from the database to Redis, until SIGTERM."""
-        Syncer(extension.sale, interval=interval).run()
+        sale = extension.sale
+        serve("syncer", sale, Syncer(sale, interval=interval).run)
 
     @group.command()
     def audit() -> None:

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from flashsale import InvalidRequest, Syncer
 from flashsale.contrib.django import get_sale
+from flashsale.serving import serve
 
 
 class Command(BaseCommand):
@@ -22,11 +23,12 @@ class Command(BaseCommand):
 
     def handle(self, *, interval: float, once: bool, **_: Any) -> None:
         """Runs."""
+        sale = get_sale()
         try:
-            syncer = Syncer(get_sale(), interval=interval)
+            syncer = Syncer(sale, interval=interval)
         except InvalidRequest as error:
             raise CommandError(str(error)) from error
         if once:
             self.stdout.write(str(syncer.run_once()))
         else:
-            syncer.run()
+            serve("syncer", sale, syncer.run)

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from flashsale import InvalidRequest, Worker
 from flashsale.contrib.django import get_sale
+from flashsale.serving import serve
 
 
 class Command(BaseCommand):
@@ -22,8 +23,9 @@ class Command(BaseCommand):
 
     def handle(self, *, batch: int, lease: float, **_: Any) -> None:
         """Runs."""
+        sale = get_sale()
         try:
-            worker = Worker(get_sale(), batch=batch, lease=lease)
+            worker = Worker(sale, batch=batch, lease=lease)
         except InvalidRequest as error:
             raise CommandError(str(error)) from error
-        worker.run()
+        serve("worker", sale, worker.run)
