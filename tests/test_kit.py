@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import fakeredis
@@ -13,9 +16,20 @@ import pytest
 import redis
 from hypothesis import given
 
-from flashsale import FlashSale, Goods, Order, OrderState, Receipt, UnknownGoods, Worker, testing, web
+from flashsale import FlashSale, Goods, Order, OrderState, Receipt, UnknownGoods, Worker, aio, testing, web
 from flashsale.checks import check_goods_id, check_id, check_quantity, check_sale
-from flashsale.testing import Crash, CrashPoint, crash_points, memory_store, strategies, temporary_sale
+from flashsale.testing import (
+    AsyncCrashPoint,
+    Crash,
+    CrashPoint,
+    async_crash_points,
+    crash_points,
+    memory_async_store,
+    memory_store,
+    strategies,
+    temporary_async_sale,
+    temporary_sale,
+)
 
 # -- the plugin -----------------------------------------------------------------------------------------------------
 
@@ -238,6 +252,103 @@ def test_nothing_runs_in_a_dead_process(sale: FlashSale) -> None:
 def test_other_errors_go_through_a_point(sale: FlashSale) -> None:
     with pytest.raises(UnknownGoods), CrashPoint(sale, 99, after=False):
         sale.buy("ghost", "ann")
+
+
+# -- crash points of asyncio ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def async_sale() -> AsyncIterator[aio.FlashSale]:
+    opened = temporary_async_sale(fakeredis.FakeAsyncRedis(), {"phone": 1000}, store=memory_async_store)
+    async with opened as sale:
+        yield sale
+
+
+async def test_an_async_purchase_survives_every_crash_point(async_sale: aio.FlashSale) -> None:
+    points, bought = [], 0
+    async for point in async_crash_points(async_sale):
+        bought += 1
+        async with point:
+            await async_sale.buy("phone", "ann", order_id=f"o-{bought}")
+        points.append(repr(point))
+        await async_sale.buy("phone", "ann", order_id=f"o-{bought}")
+        assert (await async_sale.inventory.stock("phone")).booked == bought
+    assert points == [
+        "<before request 0 (reserve)>",
+        "<after request 0 (reserve)>",
+        "<before request 1 (not reached)>",
+    ]
+
+
+async def test_an_async_worker_survives_every_crash_point(async_sale: aio.FlashSale) -> None:
+    seen = []
+    async for point in async_crash_points(async_sale):
+        order_id = f"o-{len(seen)}"
+        await async_sale.buy("phone", "ann", order_id=order_id)
+        async with point:
+            await aio.Worker(async_sale, lease=0.01).run_once()
+        seen.append(repr(point).partition("(")[2].rstrip(")>"))
+        while await async_sale.queue.size() or await async_sale.status(order_id) is OrderState.QUEUED:
+            await aio.Worker(async_sale).run_once()
+        assert await async_sale.store.states([order_id]) == {order_id: OrderState.PERSISTED}
+    assert "store.save" in seen
+    assert seen[-1] == "not reached"
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_every_task_of_a_dead_process_dies(after: bool, async_sale: aio.FlashSale, caplog) -> None:
+    """Neither a task that goes on nor one that cleans up reaches a server, and the loop complains of none."""
+    point = AsyncCrashPoint(async_sale, 1, after=after)
+    swept = []
+
+    async def buy(number: int) -> None:
+        try:
+            await async_sale.buy("phone", "ann", order_id=f"o-{number}")
+            await asyncio.sleep(3600)
+        finally:
+            try:
+                await async_sale.store.goods()
+            except Crash:
+                swept.append(number)
+
+    async with point, asyncio.TaskGroup() as group:
+        for number in range(200):  # the first leaves alone, 128 and 71 travel together
+            group.create_task(buy(number))
+    assert point.crashed
+    assert sorted(swept) == list(range(200))
+    booked = (await async_sale.inventory.stock("phone")).booked
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not caplog.records
+    assert booked == (await async_sale.inventory.stock("phone")).booked == await async_sale.queue.size()
+    assert booked < 200
+    for number in range(200):
+        await async_sale.buy("phone", "ann", order_id=f"o-{number}")
+    assert (await async_sale.inventory.stock("phone")).booked == 200
+    assert asyncio.get_running_loop().get_task_factory() is None
+
+
+async def test_an_async_checkout_that_books_twice_is_found(async_sale: aio.FlashSale) -> None:
+    bought = 0
+    with pytest.raises(AssertionError):
+        async for point in async_crash_points(async_sale):
+            bought += 1
+            async with point:
+                await async_sale.buy("phone", "ann")
+            if point.crashed:
+                await async_sale.buy("phone", "ann")
+            assert (await async_sale.inventory.stock("phone")).booked == bought
+
+
+async def test_other_errors_go_through_an_async_point(async_sale: aio.FlashSale) -> None:
+    with pytest.raises(UnknownGoods):
+        async with AsyncCrashPoint(async_sale, 99, after=False):
+            await async_sale.buy("ghost", "ann")
+
+
+async def test_an_async_point_must_be_used(async_sale: aio.FlashSale) -> None:
+    with pytest.raises(RuntimeError, match="with point"):
+        [point async for point in async_crash_points(async_sale)]
 
 
 def test_a_point_must_be_used(sale: FlashSale) -> None:

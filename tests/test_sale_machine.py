@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from flashsale import FlashSaleError, Goods, Order, OrderConflict, OrderState, Outcome, OutcomeUnknown
-from flashsale.testing import SaleMachine
+from flashsale.testing import AsyncSaleMachine, SaleMachine
 
 SEARCH = settings(
     max_examples=300,
@@ -139,9 +139,53 @@ class TellsTheDatabaseOnly(Right):
             self.sale.store.settle(record.order(order_id), OrderState.CANCELLED)
 
 
+class AsyncRight(AsyncSaleMachine):
+    """The same in asyncio."""
+
+    goods = Right.goods
+
+    async def buy(self, goods_id, buyer_id, quantity, order_id):
+        return (await self.sale.buy(goods_id, buyer_id, quantity, order_id=order_id)).outcome
+
+    async def place(self, goods_id, buyer_id, quantity, order_id):
+        with contextlib.suppress(FlashSaleError):
+            return await self.buy(goods_id, buyer_id, quantity, order_id)
+
+    async def cancel(self, order_id):
+        with contextlib.suppress(FlashSaleError):
+            await self.sale.cancel(order_id)
+
+    async def pay(self, order_id):
+        with contextlib.suppress(FlashSaleError):
+            await self.sale.confirm(order_id)
+
+
+class AsyncNewIdPerRetry(AsyncRight):
+    async def buy(self, goods_id, buyer_id, quantity, order_id):
+        try:
+            return await super().buy(goods_id, buyer_id, quantity, order_id)
+        except OutcomeUnknown:
+            return await super().buy(goods_id, buyer_id, quantity, uuid.uuid4().hex)
+
+
+class AsyncUnknownIsSoldOut(AsyncRight):
+    async def buy(self, goods_id, buyer_id, quantity, order_id):
+        try:
+            return await super().buy(goods_id, buyer_id, quantity, order_id)
+        except OutcomeUnknown:
+            return Outcome.SOLD_OUT
+
+
+class AsyncPastTheGate(AsyncRight):
+    async def buy(self, goods_id, buyer_id, quantity, order_id):
+        (receipt,) = await self.sale.inventory.reserve([Order(order_id, goods_id, buyer_id, quantity)])
+        return receipt.outcome
+
+
 @pytest.mark.timeout(300)
-def test_a_right_view_passes() -> None:
-    run_state_machine_as_test(Right, settings=settings(SEARCH, max_examples=30, stateful_step_count=30))
+@pytest.mark.parametrize("view", [Right, AsyncRight])
+def test_a_right_view_passes(view: type[SaleMachine]) -> None:
+    run_state_machine_as_test(view, settings=settings(SEARCH, max_examples=30, stateful_step_count=30))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +204,9 @@ def test_a_right_view_passes() -> None:
         (AlwaysAnError, "nothing was wrong"),
         (CancelReleasesOnly, "belong to orders"),
         (TellsTheDatabaseOnly, "disagree"),
+        (AsyncNewIdPerRetry, "belong to orders|right is"),
+        (AsyncUnknownIsSoldOut, "answered SOLD_OUT; right is"),
+        (AsyncPastTheGate, "past the gate"),
     ],
 )
 def test_a_broken_view_is_found(view: type[SaleMachine], said: str) -> None:

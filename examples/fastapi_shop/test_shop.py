@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from types import ModuleType
+from unittest import mock
 
 import pytest
-from httpx import ASGITransport, AsyncClient
+from httpx import ASGITransport, AsyncClient, Response
+from hypothesis import settings
 
 from examples.shop import GOODS_ID
-from flashsale import Goods
+from flashsale import Goods, Outcome
 from flashsale.aio import Worker
-from flashsale.testing import memory_async_store
+from flashsale.testing import AsyncSaleMachine, memory_async_store
 
 KEY = "1" * 32
 JSON = {"Accept": "application/json"}
 
 
+def load_shop() -> ModuleType:
+    """Returns the module, which reads its settings when it is imported."""
+    with mock.patch.dict(os.environ, SHOP_SECRET="test", FLASHSALE_SALE="test"):
+        return importlib.import_module("examples.fastapi_shop.app")
+
+
 @pytest.fixture
 def shop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module, which reads its settings when it is imported."""
-    monkeypatch.setenv("SHOP_SECRET", "test")
-    monkeypatch.setenv("FLASHSALE_SALE", "test")
-    shop = importlib.import_module("examples.fastapi_shop.app")
+    shop = load_shop()
     monkeypatch.setattr(shop.sales, "sale", None)
     return shop
 
@@ -72,3 +78,45 @@ async def test_who_has_no_script_reads_why_on_a_page(shop: ModuleType, make_asyn
         wrong = await web.post(f"/buy/{GOODS_ID}", data={"key": "short"})
         assert wrong.status_code == 400
         assert "32 hexadecimal digits" in wrong.text
+
+
+class ShopMachine(AsyncSaleMachine):
+    """A whole sale through the views."""
+
+    goods = (Goods(GOODS_ID, 2, per_buyer=1),)
+    quantities = (1,)
+
+    async def set_up(self) -> None:
+        self.shop = load_shop()
+        self.shop.sales.sale = self.sale
+        self.shop.app.dependency_overrides[self.shop.the_buyer] = lambda: self.buyer
+        self.web = browser(self.shop)
+
+    async def tear_down(self) -> None:
+        await self.web.aclose()
+        self.shop.app.dependency_overrides.clear()
+        self.shop.sales.sale = None
+
+    def name(self, buyer_id: str, order_id: str) -> str:
+        return f"{buyer_id}.{order_id}"
+
+    async def place(self, goods_id: str, buyer_id: str, quantity: int, order_id: str) -> Outcome | None:
+        answer = await self.post(buyer_id, f"/buy/{goods_id}", key=order_id)
+        if answer.status_code == 202:
+            return Outcome(answer.json()["outcome"])
+        word = answer.json()["type"].rpartition("/")[2].upper().replace("-", "_")
+        return Outcome(word) if word in set(Outcome) else None
+
+    async def cancel(self, order_id: str) -> None:
+        await self.post(order_id.partition(".")[0], f"/orders/{order_id}/cancel")
+
+    async def pay(self, order_id: str) -> None:
+        await self.post(order_id.partition(".")[0], f"/orders/{order_id}/pay")
+
+    async def post(self, buyer_id: str, path: str, **form: str) -> Response:
+        self.buyer = buyer_id
+        return await self.web.post(path, data=form, headers=JSON)
+
+
+TestWholeSale = ShopMachine.TestCase
+TestWholeSale.settings = settings(max_examples=10, stateful_step_count=20, deadline=None)

@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from flashsale.testing.crashes import Crash, CrashPoint, crash_points
+    from flashsale.testing.async_machine import AsyncSaleMachine
+    from flashsale.testing.crashes import AsyncCrashPoint, Crash, CrashPoint, async_crash_points, crash_points
     from flashsale.testing.machine import SaleMachine
     from flashsale.testing.sales import (
         memory_async_store,
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from flashsale.testing.stores import AsyncOrderStoreSuite, OrderStoreSuite
 
 _HOMES: Final = {
+    "AsyncCrashPoint": "crashes",
     "AsyncOrderStoreSuite": "stores",
+    "AsyncSaleMachine": "async_machine",
     "Crash": "crashes",
     "CrashPoint": "crashes",
     "OrderStoreSuite": "stores",
     "SaleMachine": "machine",
+    "async_crash_points": "crashes",
     "crash_points": "crashes",
     "memory_async_store": "sales",
     "memory_store": "sales",
@@ -31,11 +35,14 @@ _HOMES: Final = {
 }
 
 __all__ = [
+    "AsyncCrashPoint",
     "AsyncOrderStoreSuite",
+    "AsyncSaleMachine",
     "Crash",
     "CrashPoint",
     "OrderStoreSuite",
     "SaleMachine",
+    "async_crash_points",
     "crash_points",
     "memory_async_store",
     "memory_store",

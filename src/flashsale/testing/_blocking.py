@@ -41,6 +41,10 @@ class BlockingStore:
         self.store = store
         self._run = loop.run
 
+    def put_goods(self, goods: Goods) -> None:
+        store: Any = self.store  # how a host writes its goods is no part of the protocol
+        self._run(store.put_goods(goods))
+
     def goods(self) -> Iterable[Goods]:
         return self._run(self.store.goods())
 
@@ -82,3 +86,8 @@ class BlockingStore:
 
     def advance_epoch(self) -> int:
         return self._run(self.store.advance_epoch())
+
+    def close(self) -> None:
+        close = getattr(self.store, "aclose", None)
+        if close is not None:
+            self._run(close())

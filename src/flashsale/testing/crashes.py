@@ -6,19 +6,21 @@
         checkout("o-1")  # the buyer asks again
         assert ...
 
-The sale is one for threads; of an asyncio sale there are no crash points yet.
+Around an asyncio sale it is `async for point in async_crash_points(sale)` and `async with point`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 from unittest import mock
 
+from flashsale import aio
 from flashsale.lua import SCRIPTS
 from flashsale.sale import FlashSale
 from flashsale.store import OrderStore
@@ -33,8 +35,8 @@ class Crash(BaseException):
     """The process dies here. `except Exception` does not stop it, and `finally` reaches no server any more."""
 
 
-class CrashPoint:
-    """One place to die at; the block under `with` ends there, or runs through if it does not come so far.
+class _Place:
+    """One place to die at: it counts the requests that come by.
 
     Args:
         sale: whose requests are counted, with those of its store.
@@ -45,7 +47,7 @@ class CrashPoint:
         crashed: whether the block died.
     """
 
-    def __init__(self, sale: FlashSale, number: int, *, after: bool) -> None:
+    def __init__(self, sale: FlashSale | aio.FlashSale, number: int, *, after: bool) -> None:
         self.number = number
         self.after = after
         self.crashed = False
@@ -57,6 +59,37 @@ class CrashPoint:
 
     def __repr__(self) -> str:
         return f"<{'after' if self.after else 'before'} request {self.number} ({self._at})>"
+
+    def _passes(self) -> bool:
+        """True: the request is made, and its caller hears of it."""
+        if self.crashed or not self._left:
+            return False
+        self._left -= 1
+        return True
+
+    def _is_last(self, name: str) -> bool:
+        """Dies; True: this request is still made."""
+        if self.crashed:
+            return False
+        self.crashed, self._at = True, name
+        return self.after
+
+    def _require_entered(self) -> None:
+        if not self.entered:
+            raise RuntimeError("run something under `with point:`")
+
+
+class CrashPoint(_Place):
+    """One place to die at; the block under `with` ends there, or runs through if it does not come so far.
+
+    Args:
+        sale: whose requests are counted, with those of its store.
+        number: of the request, from 0.
+        after: True: it has been done, and nobody hears of it.
+
+    Attributes:
+        crashed: whether the block died.
+    """
 
     def __enter__(self) -> Self:
         self.entered = True
@@ -70,14 +103,52 @@ class CrashPoint:
         return isinstance(error, Crash)
 
     def _reach(self, name: str, call: Callable[[], Any]) -> Any:
-        if not self.crashed and self._left:
-            self._left -= 1
+        if self._passes():
             return call()
-        if not self.crashed:
-            self.crashed, self._at = True, name
-            if self.after:
-                with suppress(Exception):  # nobody hears of that either
-                    call()
+        if self._is_last(name):
+            with suppress(Exception):  # nobody hears of that either
+                call()
+        raise Crash(repr(self))
+
+
+class AsyncCrashPoint(_Place):
+    """The same for `async with`, around an asyncio sale. Tasks that were begun in the block die with it.
+
+    Args:
+        sale: whose requests are counted, with those of its store.
+        number: of the request, from 0.
+        after: True: it has been done, and nobody hears of it.
+
+    Attributes:
+        crashed: whether the block died.
+    """
+
+    async def __aenter__(self) -> Self:
+        self.entered = True
+        self._tasks: list[asyncio.Future[Any]] = []
+        self._stack.enter_context(_collecting(self._tasks))
+        self._stack.enter_context(boundaries(self._sale, self._reach))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        with self._stack:
+            while self.crashed and (running := [task for task in self._tasks if not task.done()]):
+                for task in running:
+                    task.cancel()
+                await asyncio.wait(running)
+        for task in self._tasks if self.crashed else ():
+            _ = task.cancelled() or task.exception()  # seen: the event loop does not complain of it
+        in_group = isinstance(error, BaseExceptionGroup) and error.subgroup(Crash) is not None  # asyncio.TaskGroup
+        return in_group or isinstance(error, Crash)
+
+    async def _reach(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        if self._passes():
+            return await call()
+        if self._is_last(name):
+            with suppress(Exception):  # nobody hears of that either
+                await call()
         raise Crash(repr(self))
 
 
@@ -94,15 +165,34 @@ def crash_points(sale: FlashSale) -> Iterator[CrashPoint]:
     for half in itertools.count():
         point = CrashPoint(sale, half // 2, after=bool(half % 2))
         yield point
-        if not point.entered:
-            raise RuntimeError("run something under `with point:`")
+        point._require_entered()  # noqa: SLF001 - they belong together
+        if not point.crashed:
+            return
+
+
+async def async_crash_points(sale: aio.FlashSale) -> AsyncIterator[AsyncCrashPoint]:
+    """Yields every crash point of what you run under `async with point:`; see `crash_points`.
+
+    Where tasks run side by side, which of them comes by first may differ from pass to pass.
+
+    Raises:
+        RuntimeError: a point was not used with `async with`.
+    """
+    await sale.gate.load_scripts()
+    for half in itertools.count():
+        point = AsyncCrashPoint(sale, half // 2, after=bool(half % 2))
+        yield point
+        point._require_entered()  # noqa: SLF001 - they belong together
         if not point.crashed:
             return
 
 
 @contextmanager
-def boundaries(sale: FlashSale, reach: Reach) -> Iterator[None]:
-    """Hands each request of the sale and each call of its store, with a name for it, to `reach`, which makes it."""
+def boundaries(sale: FlashSale | aio.FlashSale, reach: Reach) -> Iterator[None]:
+    """Hands each request of the sale and each call of its store, with a name for it, to `reach`, which makes it.
+
+    Of an asyncio sale, `reach` returns an awaitable, and what it makes is one.
+    """
 
     def send(real: Callable[..., Any], *command: Any, **how: Any) -> Any:
         name = _SCRIPT_NAMES.get(command[2], "script") if command[1] in {"EVALSHA", "EVAL"} else str(command[1])
@@ -112,8 +202,27 @@ def boundaries(sale: FlashSale, reach: Reach) -> Iterator[None]:
         return reach(f"store.{name}", partial(real, *args, **kwargs))
 
     with ExitStack() as stack:
-        for link in {sale._link, sale._gate_link}:  # noqa: SLF001 - the one way to its servers
+        links: set[Any] = {sale._link, sale._gate_link}  # noqa: SLF001 - the one way to its servers
+        for link in links:
             stack.enter_context(mock.patch.object(link, "_send", partial(send, link._send)))  # noqa: SLF001
         for name in _STORE_CALLS if sale.store is not None else ():
             stack.enter_context(mock.patch.object(sale.store, name, partial(ask, name, getattr(sale.store, name))))
         yield
+
+
+@contextmanager
+def _collecting(tasks: list[asyncio.Future[Any]]) -> Iterator[None]:
+    """Notes every task that begins meanwhile in the running loop."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **how: Any) -> Any:
+        task = asyncio.Task(coroutine, loop=loop, **how) if before is None else before(loop, coroutine, **how)
+        tasks.append(task)
+        return task
+
+    loop.set_task_factory(make)
+    try:
+        yield
+    finally:
+        loop.set_task_factory(before)

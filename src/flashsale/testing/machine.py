@@ -32,7 +32,7 @@ class _Wish(NamedTuple):
     quantity: int
 
 
-class _BadLine:
+class BadLine:
     """Loses the request of this number, from 0, and the next one; `sent`: only their replies."""
 
     def __init__(self, first: int, *, sent: bool) -> None:
@@ -40,15 +40,22 @@ class _BadLine:
         self._sent = sent
 
     def __call__(self, name: str, call: Callable[[], Any]) -> Any:
-        if name.startswith("store."):
+        """Makes the call, or loses it."""
+        if not self._loses(name):
             return call()
-        self._left -= 1
-        if self._left not in {-1, -2}:
-            return call()
-        if not self._sent:
-            raise NotExecuted("lost on the way")
+        self._check_sent()
         call()
         raise OutcomeUnknown("the reply was lost")
+
+    def _loses(self, name: str) -> bool:
+        if name.startswith("store."):
+            return False
+        self._left -= 1
+        return self._left in {-1, -2}
+
+    def _check_sent(self) -> None:
+        if not self._sent:
+            raise NotExecuted("lost on the way")
 
 
 class SaleMachine(RuleBasedStateMachine):
@@ -65,6 +72,8 @@ class SaleMachine(RuleBasedStateMachine):
     After every step: nobody holds more than is for sale; what a buyer was told is what the books say; one order id is
     one order. At the end the worker runs empty, and Redis and the database agree order by order.
 
+    Of an asyncio view it is `AsyncSaleMachine`.
+
     Attributes:
         sale: the sale of this run; it answers no refusal from memory.
         goods: what is for sale.
@@ -72,6 +81,7 @@ class SaleMachine(RuleBasedStateMachine):
         quantities: the units that a buyer may ask for in your view.
     """
 
+    sale: FlashSale
     goods: ClassVar[tuple[Goods, ...]] = (Goods("phone", 4, per_buyer=3), Goods("case", 6))
     buyers: ClassVar[tuple[str, ...]] = ("ann", "bob", "eve")
     quantities: ClassVar[tuple[int, ...]] = (1, 2)
@@ -84,11 +94,10 @@ class SaleMachine(RuleBasedStateMachine):
         self._wishes: dict[str, _Wish] = {}  # by the order id that the view was given
         self._told: dict[str, Outcome | None] = {}  # by the order id of the sale; None: an error, so nobody knows
         self._known: dict[str, _Wish] = {}  # likewise
-        opened = temporary_sale(self.make_client(), self.goods, store=self.make_store, cache_for=0)
-        self.sale: FlashSale = self._stack.enter_context(opened)
-        self.sale.gate.load_scripts()  # so that a purchase is one request from the start
-        self._worker, self._syncer = Worker(self.sale), Syncer(self.sale)
-        self.set_up()
+        self._books = self._open()
+        self._books.gate.load_scripts()  # so that a purchase is one request from the start
+        self._worker, self._syncer = Worker(self._books), Syncer(self._books)
+        self._begin()
 
     # -- what you override ------------------------------------------------------------------------------------------
 
@@ -139,7 +148,7 @@ class SaleMachine(RuleBasedStateMachine):
     def purchase_over_a_bad_line(self, draw: st.DataObject, first: int, sent: bool) -> None:  # noqa: FBT001 - drawn
         """Two requests on end, or their replies, are lost: also the retry that the sale makes by itself."""
         with self._step():
-            line = partial(boundaries, self.sale, _BadLine(first, sent=sent))
+            line = partial(boundaries, self.sale, self._bad_line(first, sent=sent))
             self._place(f"{len(self._wishes) + 1:032x}", self._draw_wish(draw), line)
 
     @precondition(lambda self: self._wishes)
@@ -163,9 +172,9 @@ class SaleMachine(RuleBasedStateMachine):
         """An order is paid for, or cancelled."""
         with self._step():
             order_id = draw.draw(st.sampled_from(sorted(self._known)))
-            (self.pay if paid else self.cancel)(order_id)
+            self._finish((self.pay if paid else self.cancel)(order_id))
 
-    @precondition(lambda self: self.sale.queue.size())
+    @precondition(lambda self: self._books.queue.size())
     @rule()
     def work(self) -> None:
         """A worker settles a batch."""
@@ -182,14 +191,14 @@ class SaleMachine(RuleBasedStateMachine):
     def pause(self, paused: bool) -> None:  # noqa: FBT001 - drawn
         """The shop pauses the sale, or goes on."""
         with self._step():
-            self.sale.pause() if paused else self.sale.resume()
+            self._books.pause() if paused else self._books.resume()
             self._paused = paused
 
     @rule(draw=st.data(), units=st.integers(-3, 3))
     def restock(self, draw: st.DataObject, units: int) -> None:
         """Units are added, or taken away."""
         with self._step():
-            self.sale.restock(draw.draw(st.sampled_from(self.goods)).goods_id, units)
+            self._books.restock(draw.draw(st.sampled_from(self.goods)).goods_id, units)
 
     # -- what must be true ------------------------------------------------------------------------------------------
 
@@ -197,7 +206,7 @@ class SaleMachine(RuleBasedStateMachine):
     def books_agree_with_what_was_told(self) -> None:
         """Order by order, and unit by unit."""
         with self._step():
-            records = self.sale.ledger.get_many(self._known)
+            records = self._books.ledger.get_many(self._known)
             for order_id, told in self._told.items():
                 record = records.get(order_id)
                 if told in _BOOKED:
@@ -210,7 +219,7 @@ class SaleMachine(RuleBasedStateMachine):
             active = [record for record in records.values() if record.state not in RELEASED]
             for goods in self.goods:
                 held = sum(record.quantity for record in active if record.goods_id == goods.goods_id)
-                stock, gate = self.sale.inventory.stock(goods.goods_id), self.sale.gate.state(goods.goods_id)
+                stock, gate = self._books.inventory.stock(goods.goods_id), self._books.gate.state(goods.goods_id)
                 assert held <= stock.total, f"oversold: {held} of {stock.total} {goods.goods_id}"
                 assert stock.booked == held, f"{stock.booked} {goods.goods_id} are booked, {held} belong to orders"
                 assert gate.access >= held, f"{held - gate.access} {goods.goods_id} were sold past the gate"
@@ -222,16 +231,33 @@ class SaleMachine(RuleBasedStateMachine):
                 self._settle()
 
     def _settle(self) -> None:
-        while self.sale.queue.size():
+        while self._books.queue.size():
             self._worker.run_once()
         self._syncer.run_once()
         self.books_agree_with_what_was_told()
         audit = self._syncer.audit([order_id for order_id, told in self._told.items() if told in _BOOKED])
         assert audit.ok, f"Redis and the database disagree: {audit}"
-        states = {order_id: record.state for order_id, record in self.sale.ledger.get_many(self._known).items()}
+        states = {order_id: record.state for order_id, record in self._books.ledger.get_many(self._known).items()}
         assert OrderState.QUEUED not in states.values(), f"not settled: {states}"
-        assert self.sale.store is not None
-        assert self.sale.store.states(list(self._known)) == states, "the rows are not the orders"
+        assert self._books.store is not None
+        assert self._books.store.states(list(self._known)) == states, "the rows are not the orders"
+
+    # -- inside: what `AsyncSaleMachine` does in another way -------------------------------------------------------
+
+    _bad_line: ClassVar[type[BadLine]] = BadLine
+
+    def _open(self) -> FlashSale:
+        """Opens `sale`, and returns the sale that keeps the books."""
+        opened = temporary_sale(self.make_client(), self.goods, store=self.make_store, cache_for=0)
+        self.sale = self._stack.enter_context(opened)
+        return self.sale
+
+    def _begin(self) -> None:
+        self.set_up()
+
+    def _finish(self, given: Any) -> Any:
+        """Returns what one of your methods has returned."""
+        return given
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -251,11 +277,11 @@ class SaleMachine(RuleBasedStateMachine):
     ) -> None:
         """Sends a wish through the view, over a `line` that may be bad, and judges the answer."""
         name = self.name(wish.buyer_id, order_id)
-        records = self.sale.ledger.get_many({name, *self._known})
+        records = self._books.ledger.get_many({name, *self._known})
         reasons = self._reasons(wish, records)
         self._wishes.setdefault(order_id, wish)
         with line() if line else nullcontext():
-            answer = self.place(*wish, order_id)
+            answer: Outcome | None = self._finish(self.place(*wish, order_id))
         if name in records and self._known[name] != wish:
             assert answer is None, f"another wish under the id {name} was answered {answer}"
             return
@@ -275,7 +301,8 @@ class SaleMachine(RuleBasedStateMachine):
             for record in records.values()
             if (record.goods_id, record.buyer_id) == wish[:2] and record.state not in RELEASED
         )
-        left = min(self.sale.gate.state(wish.goods_id).remaining, self.sale.inventory.stock(wish.goods_id).remaining)
+        gate, stock = self._books.gate.state(wish.goods_id), self._books.inventory.stock(wish.goods_id)
+        left = min(gate.remaining, stock.remaining)
         reasons = {
             Outcome.PAUSED: self._paused,
             Outcome.LIMIT_REACHED: cap is not None and held + wish.quantity > cap,
