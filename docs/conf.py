@@ -2,6 +2,8 @@
 
 from importlib.metadata import version as version_of
 
+import django
+from django.conf import settings
 from docutils import nodes
 from pygments.lexers.special import TextLexer
 
@@ -9,6 +11,9 @@ project = "flashsale"
 author = "The flashsale authors"
 copyright = f"2026, {author}"  # noqa: A001 - Sphinx' name
 release = version = version_of("flashsale")
+
+settings.configure(INSTALLED_APPS=["flashsale.contrib.django"])  # else its models cannot be imported
+django.setup()
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 source_suffix = {".md": "markdown"}
