@@ -23,8 +23,8 @@ class Command(BaseCommand):
 
     def handle(self, *, interval: float, once: bool, **_: Any) -> None:
         """Runs."""
-        sale = get_sale()
         try:
+            sale = get_sale()
             syncer = Syncer(sale, interval=interval)
         except InvalidRequest as error:
             raise CommandError(str(error)) from error

@@ -23,8 +23,8 @@ class Command(BaseCommand):
 
     def handle(self, *, batch: int, lease: float, **_: Any) -> None:
         """Runs."""
-        sale = get_sale()
         try:
+            sale = get_sale()
             worker = Worker(sale, batch=batch, lease=lease)
         except InvalidRequest as error:
             raise CommandError(str(error)) from error
