@@ -3,6 +3,7 @@
 In a tutorial a `python` block that begins with a file's name is that file, or is added at its end. A `sh` block runs
 on in a terminal of its own. In a `console` block each line after `$` is typed, and must sooner or later be answered as
 shown, where `...` is anything. `text` is not for replaying: what is installed, and how a Redis comes to this machine.
+The minute until the opening ends when the first order is to be accepted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests import servers
 
 DOCS = Path(__file__).parent.parent / "docs"
 TUTORIALS = ["tutorial.md", "fastapi.md", "django.md"]
-PATIENCE = 40.0  # seconds
+PATIENCE = 60.0  # seconds
 
 
 class Newcomer:
@@ -33,7 +34,7 @@ class Newcomer:
         self._changes = {
             "localhost:6379": redis,
             "8000": str(servers.free_port()),
-            "time.time() + 60": "time.time() + 15",  # a minute is for people
+            "time.time() + 60": "time.time() + 3600",  # until `let_it_open`
         }
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         clean = {name: value for name, value in os.environ.items() if not re.match("PYTEST|DJANGO|FLASK", name)}
@@ -61,6 +62,8 @@ class Newcomer:
         self._logs.append(log)
 
     def type(self, command: str, shown: str) -> None:
+        if "goods.py" in command:
+            self._put_goods = command
         wanted = ".*".join(map(re.escape, shown.strip().split("...")))
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -79,6 +82,12 @@ class Newcomer:
                 logs = "".join(log.read_text()[-3000:] for log in self._logs)
                 pytest.fail(f"$ {command}\n{answer.stdout}{answer.stderr}\nand not\n{shown}\n{logs}", pytrace=False)
             time.sleep(0.2)
+
+    def let_it_open(self) -> None:
+        """Puts the goods anew, with an opening that is now: no test waits for a minute, or loses a race against it."""
+        goods = self._folder / "goods.py"
+        goods.write_text(goods.read_text().replace("time.time() + 3600", "time.time()"))
+        self.type(self._put_goods, "")
 
     def has_read(self, line: str) -> bool:
         return any(line in log.read_text() for log in self._logs)
@@ -107,6 +116,7 @@ def newcomer(tmp_path: Path, redis_url: str) -> Iterator[Newcomer]:
 def test_a_tutorial_leads_where_it_says(page: str, newcomer: Newcomer) -> None:
     prose = (DOCS / page).read_text()
     blocks = re.findall(r"^```(python|sh|console)\n(.*?)^```", prose, re.MULTILINE | re.DOTALL)
+    is_open = False
     for kind, text in blocks:
         if kind == "python":
             first, _, _ = text.partition("\n")
@@ -115,7 +125,10 @@ def test_a_tutorial_leads_where_it_says(page: str, newcomer: Newcomer) -> None:
             newcomer.leave_running(text)
         else:
             for command, shown in re.findall(r"^\$ (.*)\n((?:[^$\n].*\n)*)", text, re.MULTILINE):
+                if "ACCEPTED" in shown and not is_open:
+                    newcomer.let_it_open()
+                    is_open = True
                 newcomer.type(command, shown)
     assert {kind for kind, _ in blocks} == {"python", "sh", "console"}
-    (line,) = re.findall(r"^Both say `(.*)`", prose, re.MULTILINE)
+    (line,) = re.findall(r"^Both say `([^`]*)`", prose, re.MULTILINE)
     assert newcomer.has_read(line)
