@@ -17,6 +17,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 import fakeredis
@@ -139,6 +140,13 @@ def test_the_flashsale_lines_of_a_page_exist(page: Path) -> None:
         shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
         for flag in (word for word in words if word.startswith("--")):
             assert flag in shown
+
+
+@each_page
+def test_the_extras_that_a_page_installs_exist(page: Path) -> None:
+    extras = set(metadata("flashsale").get_all("Provides-Extra") or ())
+    for named in re.findall(r"pip install '[^']*\[([\w,]+)\]'", page.read_text()):
+        assert set(named.split(",")) <= extras
 
 
 # -- completeness ---------------------------------------------------------------------------------------------------
