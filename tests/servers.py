@@ -542,7 +542,9 @@ def mysql() -> Iterator[MySQL]:
             prepare = [str(home / "bin" / "mariadb-install-db"), *common, *how]
         else:
             prepare = [server, *common, "--initialize-insecure"]
-        prepared = subprocess.run(prepare, check=False, capture_output=True, text=True)
+        # its own: a server that starts removes what another one's temporary tables have in a folder that they share
+        environment = os.environ | {"TMPDIR": str(folder)}
+        prepared = subprocess.run(prepare, check=False, capture_output=True, text=True, env=environment)
         assert prepared.returncode == 0, prepared.stdout + prepared.stderr
         socket_path, log_path = folder / "mysql.sock", folder / "mysql.log"
         command = [
@@ -556,7 +558,7 @@ def mysql() -> Iterator[MySQL]:
         if name == "mysql":
             command += ["--mysqlx=OFF", "--secure-file-priv="]
         with log_path.open("wb") as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         running = MySQL(name, socket_path)
 
         def answers() -> bool:
