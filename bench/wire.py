@@ -18,7 +18,7 @@ from flashsale import FlashSale
 
 BATCH = 128
 _ARGUMENT = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_ORDER, _BUYER = "@order", "@buyer"
+_ORDER, _BUYER, _COUNT = "@order", "@buyer", "@count"
 
 
 def capture(client: redis.Redis, act: Callable[[], object]) -> list[list[str]]:
@@ -46,7 +46,7 @@ class Wire(NamedTuple):
 
     Args:
         one: all words of a call that sells one order.
-        head: the words of a batch before its orders.
+        head: the words of a batch before its orders, of which it says how many.
         group: the words of each order of a batch.
     """
 
@@ -75,8 +75,9 @@ class Wire(NamedTuple):
         width = places[1] - places[0]
         name = batch[places[0]].removeprefix(_ORDER)
         first = len(batch) - width * len(places)
+        head = [re.sub(rf"\b{len(places)}\b", _COUNT, word) for word in batch[:first]]
         group = [word.replace(_ORDER + name, _ORDER).replace(_BUYER + name, _BUYER) for word in batch[first:][:width]]
-        return cls(one, batch[:first], group)
+        return cls(one, head, group)
 
     def purchase(self, name: str) -> list[str]:
         """Returns the words after EVALSHA of a call that sells one order, by a buyer of the same name."""
@@ -86,8 +87,9 @@ class Wire(NamedTuple):
         """Returns calls that sell these orders, `size` each, as they go over the wire."""
         payloads = []
         for first in range(0, len(names), size):
-            words = list(self.head)
-            for name in names[first : first + size]:
+            batch = names[first : first + size]
+            words = [word.replace(_COUNT, str(len(batch))) for word in self.head]
+            for name in batch:
                 words += [word.replace(_ORDER, name).replace(_BUYER, name) for word in self.group]
             payloads.append(hiredis.pack_command(tuple(words)))
         return payloads

@@ -360,7 +360,7 @@ async def test_the_scripts_refuse_bad_quantities_too(shop: Shop) -> None:
         return raw.evalsha(SCRIPTS[name].sha, *keys_and_args)
 
     for bad in RAW_QUANTITIES:
-        wanted = [f"1 phone {bad}", "o", "ann", body]
+        wanted = [f"1 1 phone {bad}", body, "o", "ann"]
         assert run("deduct", 1, keys.stock("phone"), bad) == 0, bad
         assert run("release", 1, keys.stock("phone"), bad) == 0, bad
         assert run("enter", 4, *keys.gate("phone"), "1", bad, "1")[0] < 1, bad
@@ -378,7 +378,7 @@ async def test_a_bad_quantity_in_a_raw_batch_fails_alone(shop: Shop) -> None:
     names = [keys.meta, keys.orders, keys.order_list, keys.bell, keys.stock("phone"), keys.buyers("phone")]
     body = '{"order_id":"%s"}'
     asked = [("a", "2"), ("b", "-3"), ("c", "3")]
-    fields = [field for name, units in asked for field in (f"1 phone {units}", name, "ann", body % name)]
+    fields = [field for name, units in asked for field in (f"1 1 phone {units}", body % name, name, "ann")]
     reply = shop.raw.evalsha(SCRIPTS["reserve"].sha, 6, *names, "0", "0", *fields)
     assert reply[::2] == [1, -2, 1]
     assert (await inventory.stock("phone")).booked == 5

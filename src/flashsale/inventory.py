@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from flashsale.answers import REFUSALS, fail, goods_error, hold_seconds, number, policy
@@ -21,13 +23,17 @@ from flashsale.errors import (
 )
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
-from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock, weigh
+from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock, receipt_of, weigh
 from flashsale.parts import Part
 from flashsale.records import STATES
 from flashsale.scripts import Argument, Barrier, Link
 from flashsale.waiting import BATCH, Coalescer
 
 MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values
+
+_NEW: Final = int(Code.DONE)  # of every order accepted: looking a member up in its enum costs as much as the receipt
+_QUEUED: Final = OrderState.QUEUED
+_WISH: Final = attrgetter("goods_id", "quantity", "body")
 
 
 class _Deduction(NamedTuple):
@@ -275,14 +281,14 @@ class Inventory(Part):
     def _reserve(
         self, orders: Sequence[Order], mode: str, gate: Keys | None, guarantee: Guarantee | None, *, together: bool
     ) -> list[Receipt | FlashSaleError]:
-        keys, wishes = list(self._head), {}
+        keys, places = list(self._head), {}
         for place, goods_id in enumerate(dict.fromkeys(order.goods_id for order in orders), start=1):
             keys += self._group(goods_id, gate)
-            wishes[goods_id] = f"{place} {goods_id} "
+            places[goods_id] = place
         arguments: list[Argument] = ["1" if together else "0", mode]
-        for order in orders:
-            body = order.body if order.created_at is not None else order.body[1:]
-            arguments += (f"{wishes[order.goods_id]}{order.quantity}", order.order_id, order.buyer_id, body)
+        for (goods_id, quantity, body), run in groupby(orders, _WISH):
+            ids = [name for order in run for name in (order.order_id, order.buyer_id)]
+            arguments += (f"{places[goods_id]} {len(ids) // 2} {goods_id} {quantity}", body, *ids)
         codes_end = 2 * len(orders)
 
         def wait_for_others(reply: list[int]) -> Sequence[Sequence[Argument]]:
@@ -305,9 +311,10 @@ class Inventory(Part):
             if code <= 0:
                 answers.append(self._refusal(order, code, left, blocker))
                 continue
-            replayed = code == Code.REPLAYED
-            state = STATES[next(states)] if replayed else OrderState.QUEUED
-            answers.append(Receipt(accepted, order.order_id, order.goods_id, order.quantity, left, replayed, state))
+            replayed = code != _NEW
+            state = STATES[next(states)] if replayed else _QUEUED
+            fields = (accepted, order.order_id, order.goods_id, order.quantity, left, replayed, state)
+            answers.append(receipt_of(fields))
         return answers
 
     def _refusal(self, order: Order, code: int, left: int, blocker: Outcome | None) -> Receipt | FlashSaleError:

@@ -79,7 +79,8 @@ class Purchases:
                 receipt = self._waiting.submit(order) if self._one_redis else self._buy(order, known=named)
             except (NotExecuted, OutcomeUnknown) as error:
                 receipt = _once_more(error, lambda: self._buy(order, known=True), order.order_id)
-        self._notify.outcome(order.goods_id, receipt.outcome)
+        if self._notify.observed:
+            self._notify.outcome(order.goods_id, receipt.outcome)
         return receipt
 
     def buy_admitted(self, order: Order) -> Receipt:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, Self
 
 from flashsale.admissions import Admissions
@@ -18,7 +17,7 @@ from flashsale.health import Finding, judge
 from flashsale.inventory import Inventory
 from flashsale.keys import Keys
 from flashsale.ledger import Ledger
-from flashsale.model import BasketReceipt, Entry, GoodsView, Order, OrderState, Receipt
+from flashsale.model import BasketReceipt, Entry, GoodsView, Order, OrderState, Receipt, receipt_of
 from flashsale.observer import Notifier, Observer
 from flashsale.order_queue import OrderQueue
 from flashsale.purchases import Purchases
@@ -27,8 +26,6 @@ from flashsale.settler import Settler
 from flashsale.store import OrderStore
 from flashsale.tickets import Tickets
 from flashsale.views import Views
-
-_receipt = partial(tuple.__new__, Receipt)  # half the cost of Receipt(...)
 
 
 class FlashSale:
@@ -242,7 +239,7 @@ class FlashSale:
             outcome, remaining = refusal.admission
             if self.notify.observed:
                 self.notify.outcome(goods_id, outcome)
-            return _receipt((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
+            return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
         order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
         if ticket is not None:
             return self._purchases.buy_admitted(order)

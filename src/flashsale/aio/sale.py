@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, Self
 
 from flashsale.aio.admissions import Admissions
@@ -23,11 +22,9 @@ from flashsale.durability import Durability, Guarantee
 from flashsale.errors import StoreRequired, UnsafeServer
 from flashsale.health import Finding, judge
 from flashsale.keys import Keys
-from flashsale.model import BasketReceipt, Entry, GoodsView, Order, OrderState, Receipt
+from flashsale.model import BasketReceipt, Entry, GoodsView, Order, OrderState, Receipt, receipt_of
 from flashsale.observer import Notifier, Observer
 from flashsale.tickets import Tickets
-
-_receipt = partial(tuple.__new__, Receipt)  # half the cost of Receipt(...)
 
 
 class FlashSale:
@@ -243,7 +240,7 @@ class FlashSale:
             outcome, remaining = refusal.admission
             if self.notify.observed:
                 self.notify.outcome(goods_id, outcome)
-            return _receipt((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
+            return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
         order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
         if ticket is not None:
             return await self._purchases.buy_admitted(order)

@@ -49,20 +49,24 @@ class Coalescer(Generic[Item, Answer]):
         self._in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def submit(self, item: Item) -> Answer:
-        """Returns the answer for `item`, or raises its error.
+    def submit(self, item: Item) -> Awaitable[Answer]:
+        """Returns the answer for `item`, to be awaited at once, or raises its error.
 
         A caller cancelled before its batch leaves is dropped; afterwards its item is answered to nobody.
         """
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(len(self._waiting))
         if not self._in_flight and self._abandon is None:
-            return await self._send_alone(item)
+            return self._send_alone(item)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._in_flight < IN_FLIGHT:
             self._in_flight += 1
             self._spawn(self._drain())
+        return future if self._abandon is None else self._attended(item, future)
+
+    async def _attended(self, item: Item, future: asyncio.Future[Answer]) -> Answer:
+        """Waits for the answer, and undoes it when the caller is cancelled in the very moment that it comes."""
         try:
             return await future
         except asyncio.CancelledError:

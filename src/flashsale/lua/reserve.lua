@@ -7,10 +7,9 @@
 -- KEYS[5..]             groups   per goods: stock, buyers; with ARGV[2] = 2 also count, start, access, window
 -- ARGV[1]   together    0/1      1: all or nothing
 -- ARGV[2]   gated       0/1/2    0: no slot; 1: a slot was taken at another Redis; 2: the gate is here, ask it
--- ARGV[3..]             groups   per order: wish, order id, buyer id, body
---                              wish: number of the goods' group, goods id and quantity, a blank between
---                              body: empty: no data, and nothing to escape; else a whole JSON object with its time, or
---                              one without time and opening brace
+-- ARGV[3..]             groups   per run of orders that wish for the same: wish, body, then order id and buyer id of each
+--                              wish: number of the goods' group, orders, goods id and quantity, a blank between
+--                              body: empty: no data, and nothing to escape; else JSON, that begins with its time if any
 --
 -- Returns code and units left of each order, one after the other; then the state of each order with code 2
 --    1  accepted, QUEUED
@@ -31,7 +30,7 @@
 -- include: goods
 -- include: gate
 -- include: record
-local together, gated, FIELDS = ARGV[1] == "1", ARGV[2], 4
+local together, gated = ARGV[1] == "1", ARGV[2]
 local width = gated == "2" and 6 or 2
 local time, meta = now(), redis.call("HMGET", KEYS[1], "state", "seq")
 local seq, rung = integer(meta[2] or "0"), redis.call("LLEN", KEYS[4])
@@ -50,14 +49,14 @@ for i, goods in ipairs(all) do
   goods.flags = show((gated == "0" and 0 or 1) + (goods.cap and 2 or 0))
 end
 
--- What orders of the same goods and quantity share, made once; units is nil when the quantity is none.
+-- What runs of the same wish share, made once; units is nil when the quantity is none.
 local stamp, wishes = string.format('{"created_at":%.6f,', time), {}
 local function understand(wish)
-  local number, name, quantity = string.match(wish, "^(%d+) (%S+) (.*)$")
-  local goods, units = all[tonumber(number)], integer(quantity)
-  wishes[wish] = { goods = goods, name = name, quantity = quantity,
+  local number, orders, name, quantity = string.match(wish, "^(%d+) (%d+) (%S+) (.*)$")
+  local units = integer(quantity)
+  wishes[wish] = { goods = all[tonumber(number)], orders = tonumber(orders), name = name, quantity = quantity,
     units = units and units >= 1 and units <= 1000000 and units or nil,
-    record = table.concat({ "QUEUED", quantity, goods.flags, name, "" }, "|"),
+    record = table.concat({ "QUEUED", quantity, all[tonumber(number)].flags, name, "" }, "|"),
     head = stamp .. '"order_id":"',
     middle = '","goods_id":"' .. name .. '","buyer_id":"',
     tail = '","quantity":' .. quantity .. "}",
@@ -65,44 +64,36 @@ local function understand(wish)
   return wishes[wish]
 end
 
-local ids, count = {}, 0
-for at = 3, #ARGV, FIELDS do
-  count = count + 1
-  ids[count] = ARGV[at + 1]
-  ask((wishes[ARGV[at]] or understand(ARGV[at])).goods, ARGV[at + 2])
+local ids, buyers, chosen, given, count, at = {}, {}, {}, {}, 0, 3
+while ARGV[at] do
+  local wish, body = wishes[ARGV[at]] or understand(ARGV[at]), ARGV[at + 1]
+  for place = at + 2, at + 2 * wish.orders, 2 do
+    count = count + 1
+    ids[count], buyers[count], chosen[count], given[count] = ARGV[place], ARGV[place + 1], wish, body
+    ask(wish.goods, ARGV[place + 1])
+  end
+  at = at + 2 + 2 * wish.orders
 end
 for _, goods in ipairs(all) do
   recall(goods)
 end
 
--- refuse(goods, units, buyer): nil when the order can be booked, else the code.
-local function refuse(goods, units, buyer)
-  if goods.code then
-    return goods.code
-  end
-  if not units or goods.held[buyer] == "corrupt" then
-    return -2
-  end
-  if goods.cap and goods.held[buyer] + units > goods.cap then
-    return -6
-  end
-  if units > goods.left then
-    return 0
-  end
-end
-
 local known, fresh, records, bodies = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}, {}
 local accepted, whole, answers, states, digits = 0, true, {}, {}, counter(seq or 0)
 for i = 1, count do
-  local at, id = 3 + (i - 1) * FIELDS, ids[i]
-  local wish, buyer, body = wishes[ARGV[at]], ARGV[at + 2], ARGV[at + 3]
+  local id, buyer, wish, body = ids[i], buyers[i], chosen[i], given[i]
   local goods, units, code, standing = wish.goods, wish.units, nil, fresh[id] or known[i]
   if standing then
     code, states[#states + 1] = compare(standing, wish.quantity, wish.name, buyer)
+  elseif goods.code then
+    code = goods.code
+  elseif not units or goods.held[buyer] == "corrupt" then
+    code = -2
+  elseif goods.cap and goods.held[buyer] + units > goods.cap then
+    code = -6
+  elseif units > goods.left then
+    code = 0
   else
-    code = refuse(goods, units, buyer)
-  end
-  if not code then
     code, accepted = 1, accepted + 1
     goods.sold, goods.left = goods.sold + units, goods.left - units
     hold(goods, buyer, units)
@@ -111,7 +102,7 @@ for i = 1, count do
     if body == "" then
       bodies[accepted] = wish.head .. id .. wish.middle .. buyer .. wish.tail
     else
-      bodies[accepted] = string.byte(body) == 123 and body or stamp .. body -- 123: an opening brace
+      bodies[accepted] = string.find(body, '^{"created_at":') and body or stamp .. string.sub(body, 2)
     end
   end
   whole = whole and code > 0
@@ -122,7 +113,7 @@ whole = whole and (#states == 0 or #states == count) -- a basket of old and new 
 if together and not whole then
   for i = 1, count do
     answers[2 * i - 1] = answers[2 * i - 1] == 1 and -10 or answers[2 * i - 1]
-    answers[2 * i] = wishes[ARGV[3 + (i - 1) * FIELDS]].goods.before
+    answers[2 * i] = chosen[i].goods.before
   end
 elseif accepted > 0 then
   redis.call("HSET", KEYS[1], "seq", show(seq + accepted))
