@@ -205,16 +205,15 @@ class Gate(Part):
         except (KeyError, TypeError):
             check_goods_id(goods_id)
             refusal = OPEN
+        if quantity is ONE and type(goods_id) is str and monotonic() < refusal.fresh_until:
+            refusal.given += 1
+            return refusal.admission
         if type(goods_id) is not str:  # equal to one that is remembered
             check_goods_id(goods_id)
         if quantity is not ONE:
             check_quantity(quantity)
-        if refusal is not OPEN:
-            if monotonic() < refusal.fresh_until:
-                refusal.given += 1
-                return refusal.admission
-            if admission := self.refused(goods_id):
-                return admission
+        if refusal is not OPEN and (admission := self.refused(goods_id)):
+            return admission
         return self._entries.submit((goods_id, quantity))
 
     def ask(self, goods_id: str, quantity: int) -> Admission:

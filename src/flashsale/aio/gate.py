@@ -204,16 +204,15 @@ class Gate(Part):
         except (KeyError, TypeError):
             check_goods_id(goods_id)
             refusal = OPEN
+        if quantity is ONE and type(goods_id) is str and monotonic() < refusal.fresh_until:
+            refusal.given += 1
+            return refusal.admission
         if type(goods_id) is not str:  # equal to one that is remembered
             check_goods_id(goods_id)
         if quantity is not ONE:
             check_quantity(quantity)
-        if refusal is not OPEN:
-            if monotonic() < refusal.fresh_until:
-                refusal.given += 1
-                return refusal.admission
-            if admission := await self.refused(goods_id):
-                return admission
+        if refusal is not OPEN and (admission := await self.refused(goods_id)):
+            return admission
         return await self._entries.submit((goods_id, quantity))
 
     async def ask(self, goods_id: str, quantity: int) -> Admission:
