@@ -16,8 +16,8 @@
 -- include: clock
 local limit, time = tonumber(ARGV[1]), now()
 local until_ = string.format("%.6f", time + tonumber(ARGV[2]))
-local counter = integer(redis.call("HGET", KEYS[1], "deliveries") or "0")
-if not counter then
+local last = integer(redis.call("HGET", KEYS[1], "deliveries") or "0")
+if not last then
   return redis.error_reply("WRONGTYPE meta deliveries is not an integer")
 end
 redis.call("LLEN", KEYS[2])
@@ -36,18 +36,18 @@ if #expired > 0 then
   for i, delivery in ipairs(expired) do
     local attempts, body = string.match(kept[i] or "", "^(%d+)|%d+|(.*)$")
     if attempts and string.find(delivery, "^%d+$") then
-      counter, attempts = counter + 1, show(math.min(tonumber(attempts), 1000) + 1)
-      local at, lease = #again, show(counter)
+      last, attempts = last + 1, show(math.min(tonumber(attempts), 1000) + 1)
+      local at, lease = #again, show(last)
       again[at + 1], again[at + 2], again[at + 3], again[at + 4] = delivery, lease, attempts, body
       keep(delivery, attempts .. "|" .. lease .. "|" .. body)
     end
   end
 end
-local before = show(counter)
+local before = show(last)
 local bodies = #expired < limit and redis.call("RPOP", KEYS[2], limit - #expired) or {}
+local digits = counter(last)
 for _, body in ipairs(bodies) do
-  counter = counter + 1
-  local delivery = show(counter)
+  local delivery = digits()
   keep(delivery, "1|" .. delivery .. "|" .. body)
 end
 if n > 0 then
@@ -57,7 +57,7 @@ if n > 0 then
   end
   redis.call("HSET", KEYS[5], unpack(fields))
   redis.call("ZADD", KEYS[4], unpack(scores))
-  redis.call("HSET", KEYS[1], "deliveries", show(counter))
+  redis.call("HSET", KEYS[1], "deliveries", show(last + #bodies))
   if rung == 0 and redis.call("LLEN", KEYS[2]) > 0 then
     redis.call("LPUSH", KEYS[3], "1")
   end
