@@ -97,10 +97,13 @@ def _purchases(results: Results, plots: Sequence[str]) -> Iterator[str]:
     yield "The same script with ready-made calls, always four of them under way: what the Redis core can do."
     yield _table(results, "purchases", "limit")
     yield from _share(results)
-    yield (
-        f"Calls of the whole section in the slow log (over 10 ms): {section['slow']}. Where the client's CPU goes, by"
-        f" {section['profile']['callers']} callers, sampled:"
-    )
+    if slow := section.get("slow_calls"):
+        yield (
+            f"Script calls in the slow log (over 10 ms): {slow['alone']} in the cases that leave Redis a core,"
+            f" {slow['shared']} in those whose clients run there as well. The slow log goes by the clock: a script that"
+            " waits for its core, because another program has it, is in it too."
+        )
+    yield f"Where the client's CPU goes, by {section['profile']['callers']} callers, sampled:"
     cpu = section["profile"]["cpu"]
     rows = [[f"`{place}`", f"{share:.1%}", f"{share * cpu:.2f}"] for place, share in section["profile"]["places"]]
     yield _rows(["function, C code that it calls included", "share", f"us of {cpu:.2f} per purchase"], rows)

@@ -66,12 +66,17 @@ class Bed:
         return FlashSale(self.client, SALE, **settings)
 
     def fresh(self, total: int = ENDLESS, *, started: bool = True) -> None:
-        """Empties the Redis and opens the sale anew."""
+        """Empties the Redis, slow log included, and opens the sale anew."""
         self.client.flushall()
         with self.sale() as sale:
             sale.preload(GOODS, total, per_buyer=CAP)
             if started:
                 sale.start(GOODS)
+        self.client.slowlog_reset()
+
+    def slow_calls(self) -> int:
+        """Returns how many script calls are in the slow log."""
+        return sum(entry["command"].startswith(b"EVALSHA") for entry in self.client.slowlog_get(128))
 
     def booked(self) -> int:
         with self.sale() as sale:
