@@ -236,6 +236,30 @@ async def test_a_long_batch_is_answered_one_by_one_in_its_order(shop: Shop) -> N
     assert queued == [receipt.order_id for receipt in sold]
 
 
+async def test_each_order_of_a_mixed_batch_keeps_its_place_its_quantity_and_its_data(shop: Shop) -> None:
+    """Neighbours that wish for the same share words of the call; nothing else of them may be shared."""
+    inventory = shop.inventory()
+    await inventory.preload("phone", 12)
+    await inventory.preload("case", 2)
+    wishes = [("phone", 1, None), ("phone", 1, None), ("phone", 2, None), ("case", 1, None), ("phone", 1, None)]
+    wishes += [("phone", 1, {"n": 1}), ("phone", 1, {"n": 2}), ("phone", 1, None), ("case", 1, [3]), ("case", 1, None)]
+    wishes += [("phone", 9, None), ("phone", 4, None), ("phone", 1, None)]
+    orders = [order(n, goods, f"b-{n}", units, data=data) for n, (goods, units, data) in enumerate(wishes)]
+    repeat = orders[5]
+    orders.insert(6, repeat)
+    receipts = await inventory.reserve(orders)
+    given = [(receipt.order_id, receipt.goods_id, receipt.quantity) for receipt in receipts]
+    assert given == [(asked.order_id, asked.goods_id, asked.quantity) for asked in orders]
+    assert [receipt.remaining for receipt in receipts] == [11, 10, 8, 1, 7, 6, 6, 5, 4, 0, 0, 4, 0, 0]
+    refused = [receipt.order_id for receipt in receipts if not receipt.accepted]
+    assert (refused, [receipt.order_id for receipt in receipts if receipt.replayed]) == (["9", "10", "12"], ["5"])
+    bodies = [Order.from_json(body) for body in reversed(shop.raw.lrange(shop.keys.order_list, 0, -1))]
+    sold = [asked for asked in dict.fromkeys(orders) if asked.order_id not in refused]
+    assert [(found.order_id, found.content, found.data) for found in bodies] == [
+        (asked.order_id, asked.content, asked.data) for asked in sold
+    ]
+
+
 async def test_nothing_asked_nothing_done(shop: Shop) -> None:
     inventory = shop.inventory()
     await inventory.preload("phone", 1)
