@@ -31,9 +31,9 @@ import redis
 
 from flashsale import FlashSale, Goods, Keys, Order, OrderState, Outcome
 from flashsale.stores import SQLAlchemyStore
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.books import Books, Purchase, prove
-from tests.proxy import FaultProxy
 from tests.steady import Samples, of_process, of_queue
 from tests.turmoil import GOODS, HOLD, PER_BUYER, PLANS, SALE, Crew
 

@@ -13,9 +13,9 @@ import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
 
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.helpers import until
-from tests.proxy import FaultProxy
 
 
 class Alone:

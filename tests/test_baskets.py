@@ -17,8 +17,8 @@ from flashsale import (
     Outcome,
     UnknownGoods,
 )
+from flashsale.testing.proxy import FaultProxy
 from tests.helpers import Part, mutate, order, settled, snapshot
-from tests.proxy import FaultProxy
 from tests.sales import access, active_units, booked, each_backend, rows, work
 
 if TYPE_CHECKING:

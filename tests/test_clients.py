@@ -20,9 +20,9 @@ import redis.sentinel
 import flashsale
 import flashsale.aio
 from flashsale import InvalidRequest, NotExecuted, OutcomeUnknown
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.helpers import until
-from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,9 +23,9 @@ from flashsale import (
 )
 from flashsale.durability import Guarantee
 from flashsale.health import judge
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.helpers import Part, mutate, settled, snapshot
-from tests.proxy import FaultProxy
 from tests.sales import access, active_units, booked, each_backend, rows, work
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ import pytest
 
 from flashsale import Durability, Goods, OrderState, Outcome
 from flashsale.durability import Guarantee
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.helpers import Part, until
-from tests.proxy import FaultProxy
 from tests.sales import active_units, rows
 from tests.test_mutations import NoGuard
 

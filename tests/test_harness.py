@@ -14,9 +14,9 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.helpers import eventually, snapshot
-from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,8 @@ import redis.retry
 import flashsale
 from flashsale import CorruptState, NotExecuted, Outcome, OutcomeUnknown
 from flashsale.lua import SCRIPTS
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
-from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,9 +15,9 @@ import pytest
 from flashsale import FlashSale, Goods, NotExecuted, Syncer, UnknownGoods, Worker
 from flashsale.model import RELEASED
 from flashsale.stores import SQLAlchemyStore
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.faults.world import append_only_file
-from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -28,9 +28,9 @@ from flashsale import (
     StoreRequired,
     UnknownGoods,
 )
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.helpers import clock, mutate, order, snapshot, until
-from tests.proxy import FaultProxy
 from tests.test_worker import booked, rows, units, work_off
 
 if TYPE_CHECKING:

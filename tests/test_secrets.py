@@ -19,8 +19,8 @@ from sqlalchemy import create_engine, text
 import flashsale
 from flashsale import FlashSale, FlashSaleError, Goods, Keys, Order, Outbox, Syncer, Worker
 from flashsale.stores import SQLAlchemyStore
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
-from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

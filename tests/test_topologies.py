@@ -13,9 +13,9 @@ import redis.asyncio
 import flashsale.aio
 from flashsale import Goods, NotExecuted, OrderState, OutcomeUnknown
 from flashsale.keys import PlainKeys
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.helpers import until
-from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from flashsale import FlashSaleError, Goods, OrderState
 from flashsale.lua import SCRIPTS, source
 from flashsale.model import RELEASED
+from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.helpers import Part, eventually, settled
 from tests.hosts import Host
-from tests.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

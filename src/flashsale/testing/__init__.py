@@ -1,4 +1,4 @@
-"""What you test a shop with: sales that clean up, a state machine around your own view, crash points, the store suite.
+"""What you test a shop with: sales that clean up, a state machine around your view, crash points, lost replies.
 
 Each name is imported when it is first asked for: the suites need pytest, the state machine needs Hypothesis.
 """
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from flashsale.testing.async_machine import AsyncSaleMachine
     from flashsale.testing.crashes import AsyncCrashPoint, Crash, CrashPoint, async_crash_points, crash_points
     from flashsale.testing.machine import SaleMachine
+    from flashsale.testing.proxy import FaultProxy
     from flashsale.testing.sales import (
         memory_async_store,
         memory_store,
@@ -24,6 +25,7 @@ _HOMES: Final = {
     "AsyncSaleMachine": "async_machine",
     "Crash": "crashes",
     "CrashPoint": "crashes",
+    "FaultProxy": "proxy",
     "OrderStoreSuite": "stores",
     "SaleMachine": "machine",
     "async_crash_points": "crashes",
@@ -40,6 +42,7 @@ __all__ = [
     "AsyncSaleMachine",
     "Crash",
     "CrashPoint",
+    "FaultProxy",
     "OrderStoreSuite",
     "SaleMachine",
     "async_crash_points",

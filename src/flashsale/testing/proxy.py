@@ -2,7 +2,7 @@
 
 It runs in a thread with an event loop of its own, so that sync and async tests use it alike:
 
-    with FaultProxy(server.port) as proxy:
+    with FaultProxy(6379) as proxy:
         client = redis.Redis(port=proxy.port)
         proxy.cut_reply(b"EVALSHA")        # the next script runs, and nobody hears of it
         ...
@@ -59,6 +59,10 @@ class _Connection:
 class FaultProxy:
     """Forwards to a Redis on a loopback port; a context manager.
 
+    Args:
+        target: port of the Redis.
+        host: its address.
+
     Attributes:
         port: where it listens, on 127.0.0.1.
         url: the same as a Redis URL.
@@ -84,6 +88,7 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
+        """Of a client that goes through it."""
         return f"redis://{HOST}:{self.port}/0"
 
     def __enter__(self) -> Self:
@@ -182,7 +187,7 @@ class FaultProxy:
             self._flowing.set()
         if self._listener is None:
             self._listener = socket.create_server((HOST, self.port))
-            self._listener.setblocking(False)
+            self._listener.settimeout(0)
             self.port = self._listener.getsockname()[1]
             self._loop.add_reader(self._listener, self._accept)
 
@@ -191,7 +196,7 @@ class FaultProxy:
         assert self._listener is not None
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             client, _ = self._listener.accept()
-            client.setblocking(False)
+            client.settimeout(0)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so for its own alone
             self.connections += 1
             task = self._loop.create_task(self._handle(client))
