@@ -340,6 +340,19 @@ async def test_an_async_checkout_that_books_twice_is_found(async_sale: aio.Flash
             assert (await async_sale.inventory.stock("phone")).booked == bought
 
 
+async def test_a_task_that_dies_young_leaves_the_sale_usable(async_sale: aio.FlashSale) -> None:
+    """What had no turn yet when the block died has one, else it would never undo what was counted when it was made."""
+    for number in (1, 0):
+        async with AsyncCrashPoint(async_sale, number, after=False) as point:
+            buying = [asyncio.create_task(async_sale.buy("phone", "ann")) for _ in range(2)]
+            await asyncio.sleep(0)
+            await async_sale.status("o-1")
+        assert point.crashed
+        assert all(task.done() for task in buying)
+    async with asyncio.timeout(5):
+        await async_sale.buy("phone", "ann")
+
+
 async def test_other_errors_go_through_an_async_point(async_sale: aio.FlashSale) -> None:
     with pytest.raises(UnknownGoods):
         async with AsyncCrashPoint(async_sale, 99, after=False):

@@ -135,6 +135,7 @@ class AsyncCrashPoint(_Place):
     ) -> bool:
         with self._stack:
             while self.crashed and (running := [task for task in self._tasks if not task.done()]):
+                await asyncio.sleep(0)  # one that never began would not clean up what was counted when it was made
                 for task in running:
                     task.cancel()
                 await asyncio.wait(running)
