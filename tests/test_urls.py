@@ -78,6 +78,13 @@ def test_where_a_url_leads(url: str, addresses: list[tuple[str, int]], service: 
         ("redis+cluster://:secret@a?sokcet_timeout=1", "has an option"),
         ("redis+sentinel://:secret@a/shop?sokcet_timeout=1", "has an option"),
         ("redis+sentinel://:secret@a/shop?sentinel_sokcet_timeout=1", "has an option"),
+        ("redis+sentinel://:secret@a/shop?min_other_sentinels=1", "has an option"),
+        ("rediss://:secret@a?ssl_cert_reqs=CERT_NONE", "has a part"),
+        ("redis+cluster://:secret@a?protocol=9", "has a part"),
+        ("redis+sentinel://:secret@a/shop?protocol=9", "has a part"),
+        ("redis+sentinel://:secret@a/shop?sentinel_connection_pool=9", "has a part"),
+        ("redis://me:12?secret=3@a", "has an option"),  # neither mark of a URL was escaped in this password,
+        ("redis+sentinel://me:12/secret@a/0", "must be a URL"),  # nor in this one
     ],
 )
 def test_what_makes_no_sense_is_named_without_its_password(host: Host, url: str, says: str) -> None:
@@ -87,6 +94,12 @@ def test_what_makes_no_sense_is_named_without_its_password(host: Host, url: str,
     assert says in refused.value.reason
     assert "secret" not in f"{refused.value} {refused.value.__cause__}"
     assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+def test_the_nodes_of_a_cluster_are_shown_without_the_password(host: Host) -> None:
+    nodes = client_of(host, "redis+cluster://me:secret@a:1,b")
+    nodes.pool.connection_kwargs["client_name"] = "secret"  # some releases of redis-py show all of these
+    assert repr(nodes) == "Nodes(a:1, b:6379)"
 
 
 def test_options_reach_the_connections(host: Host) -> None:

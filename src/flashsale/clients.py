@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from redis import ConnectionPool, Redis, RedisCluster
 from redis.connection import parse_url
+from redis.exceptions import RedisError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from flashsale.errors import InvalidRequest
@@ -47,9 +48,9 @@ def from_url(url: str, *, replica: bool = False) -> Client:
         pool = ConnectionPool.from_url(place.url)
         pool.connection_class(**pool.connection_kwargs)  # an option that nobody knows would be met at the first use
         return Nodes(pool, place.addresses) if place.addresses else Redis(connection_pool=pool)
-    except TypeError as error:
-        raise InvalidRequest("url", "has an option that redis-py does not know") from error
-    except ValueError:  # its text may quote a piece of the password
+    except TypeError:  # its text may quote a piece of the password, and so may the others'
+        raise InvalidRequest("url", "has an option that redis-py does not know") from None
+    except (ValueError, AttributeError, RedisError):
         raise InvalidRequest("url", "has a part that redis-py cannot read") from None
 
 
@@ -58,9 +59,9 @@ def _watched(place: Place, *, replica: bool) -> Redis:
     del ours["db"]
     shared = {name: value for name, value in settings.items() if name.startswith("ssl")}
     patience = {"socket_timeout": SENTINEL_TIMEOUT, "socket_connect_timeout": SENTINEL_TIMEOUT}
-    manager = Sentinel(place.addresses, sentinel_kwargs=patience | shared | ours, **settings)
+    manager = Sentinel(place.addresses, sentinel_kwargs=patience | shared | ours)
     choose: Any = manager.slave_for if replica else manager.master_for
-    client: Redis = choose(place.service)
+    client: Redis = choose(place.service, **settings)
     pool = client.connection_pool
     pool.connection_class(**pool.connection_kwargs)
     return client

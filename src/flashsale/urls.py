@@ -16,7 +16,7 @@ FORMS: Final = (
 )
 _SEVERAL: Final = re.compile(
     r"(?P<scheme>rediss?)\+(?P<kind>sentinel|cluster)://(?P<user>[^@/?#]*@)?(?P<hosts>[^@/?#]+)"
-    r"(?:/(?P<service>[^/?#]+))?(?:/(?P<db>\d+))?/?(?:\?(?P<query>[^#]*))?"
+    r"(?:/(?P<service>[^@/?#]+))?(?:/(?P<db>\d+))?/?(?:\?(?P<query>[^#]*))?"
 )
 _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 _ABOUT_SENTINELS: Final = "sentinel_"  # begins the names of their options

@@ -187,6 +187,10 @@ class Nodes(NamedTuple):
     pool: Any
     addresses: Sequence[Address]
 
+    @override
+    def __repr__(self) -> str:
+        return f"Nodes({', '.join(f'{host}:{port}' for host, port in self.addresses)})"  # the pool's has the password
+
 
 class ClusterServers(Servers):
     """The nodes of a Cluster, by slot."""
