@@ -70,6 +70,10 @@ def test_settings_come_as_text_or_as_values() -> None:
         ({"FLASHSALE_SALE": "a", "FLASHSALE_DURABILITY": "maybe"}, "FLASHSALE_DURABILITY"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_REDIS_URL": "http://x"}, "FLASHSALE_REDIS_URL"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_SECRETS": "k:short"}, "FLASHSALE_TICKET_SECRETS"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_LIFETIME": "0"}, "FLASHSALE_TICKET_LIFETIME"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_CACHE_FOR": [1]}, "FLASHSALE_CACHE_FOR"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_REPLICAS": float("inf")}, "FLASHSALE_REPLICAS"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_REDIS_URL": "redis+sentinel://h/shop\n"}, "FLASHSALE_REDIS_URL"),
     ],
 )
 def test_a_bad_setting_is_named(given: dict[str, object], field: str) -> None:
@@ -85,6 +89,11 @@ def test_secrets_are_not_shown() -> None:
     assert "sss" not in repr(read)
     assert "pw" not in repr(read)
     assert read.tickets() is not None
+
+
+def test_a_secret_may_be_any_bytes_of_the_environment() -> None:
+    given = os.fsdecode(b"\xff" * 32)
+    assert Settings.read({"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_SECRETS": f"k:{given}"}).tickets() is not None
 
 
 # -- Flask ----------------------------------------------------------------------------------------------------------

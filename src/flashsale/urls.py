@@ -15,8 +15,8 @@ FORMS: Final = (
     "redis+cluster://host:6379,host:6379"
 )
 _SEVERAL: Final = re.compile(
-    r"(?P<scheme>rediss?)\+(?P<kind>sentinel|cluster)://(?P<user>[^@/?#]*@)?(?P<hosts>[^@/?#]+)"
-    r"(?:/(?P<service>[^@/?#]+))?(?:/(?P<db>\d+))?/?(?:\?(?P<query>[^#]*))?"
+    r"(?P<scheme>rediss?)\+(?P<kind>sentinel|cluster)://(?P<user>[^@/?#]*@)?(?P<hosts>[^@/?#\s]+)"
+    r"(?:/(?P<service>[^@/?#\s]+))?(?:/(?P<db>\d+))?/?(?:\?(?P<query>[^#]*))?"
 )
 _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 _ABOUT_SENTINELS: Final = "sentinel_"  # begins the names of their options

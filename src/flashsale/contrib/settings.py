@@ -52,6 +52,7 @@ class Settings:
     def __post_init__(self) -> None:
         check_sale(self.sale)
         check_seconds("cache_for", self.cache_for)
+        check_seconds("ticket_lifetime", self.ticket_lifetime, low=1.0)
         check_int("max_waiting", self.max_waiting, 1)
         check_int("replicas", self.replicas, 1)
         if self.durability not in set(Durability):
@@ -77,7 +78,7 @@ class Settings:
             if value is not None:
                 try:
                     given[each.name] = _KINDS[str(each.type)](value)
-                except ValueError as error:
+                except (ValueError, TypeError, OverflowError) as error:
                     raise InvalidRequest(prefix + each.name.upper(), f"must be {each.type}") from error
         if "sale" not in given:
             raise InvalidRequest(prefix + "SALE", "is missing: the name of the sale")
@@ -96,7 +97,7 @@ class Settings:
         if not self.ticket_secrets:
             return None
         pairs = (pair.strip().partition(":") for pair in self.ticket_secrets.split(","))
-        secrets = {key_id: secret.encode() for key_id, _, secret in pairs}
+        secrets = {key_id: secret.encode(errors="surrogateescape") for key_id, _, secret in pairs}
         return Tickets(secrets, lifetime=self.ticket_lifetime)
 
     def open(self, store: OrderStore | None, observer: Observer | None = None) -> flashsale.FlashSale:
