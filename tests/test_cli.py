@@ -75,6 +75,7 @@ def test_without_a_command_it_explains_itself(capsys: pytest.CaptureFixture[str]
         (["worker", "--sale", "a", "--redis", "localhost", "--database", "sqlite:///x.db"], "--redis: must be a URL"),
         (["worker", "--sale", "a", "--redis", "redis://h", "--database", "x.db"], "--database: not an SQLAlchemy URL"),
         (["worker", "--sale", "a", "--redis", "redis://h", "--database", "sqlite+aiosqlite:///x"], "synchronous"),
+        (["worker", "--sale", "a", "--redis", "redis://h", "--database", "sqlite://u:p@ss:word@h/x"], "ValueError)\n"),
         (["worker", "--sale", "a b", "--redis", "redis://h", "--database", "sqlite:///x.db"], "--sale: must be"),
         (["worker", "--sale", "a"], "required: --redis, --database"),
         (["syncer", "--sale", "a", "--interval", "0"], "must be seconds in 0.001..86400, not '0'"),
