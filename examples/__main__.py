@@ -161,6 +161,7 @@ def _options() -> argparse.Namespace:
             probe.bind((HOST, options.port))
         except (OSError, OverflowError) as error:
             parser.error(f"port {options.port}: {error}; choose another with --port")
+        options.port = probe.getsockname()[1]  # 0 is any that is free
     return options
 
 

@@ -70,6 +70,10 @@ def test_settings_come_as_text_or_as_values() -> None:
         ({"FLASHSALE_SALE": "a", "FLASHSALE_DURABILITY": "maybe"}, "FLASHSALE_DURABILITY"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_REDIS_URL": "http://x"}, "FLASHSALE_REDIS_URL"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_SECRETS": "k:short"}, "FLASHSALE_TICKET_SECRETS"),
+        (
+            {"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_SECRETS": f"k:{'n' * 32},k:{'o' * 32}"},
+            "FLASHSALE_TICKET_SECRETS",
+        ),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_LIFETIME": "0"}, "FLASHSALE_TICKET_LIFETIME"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_CACHE_FOR": [1]}, "FLASHSALE_CACHE_FOR"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_REPLICAS": float("inf")}, "FLASHSALE_REPLICAS"),

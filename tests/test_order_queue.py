@@ -151,6 +151,15 @@ async def test_an_acknowledged_order_is_persisted_and_gone(shop: Shop) -> None:
     assert not shop.raw.exists(shop.keys.leases, shop.keys.claimed, shop.keys.order_list)
 
 
+async def test_a_record_that_became_corrupt_is_not_made_persisted(shop: Shop) -> None:
+    sale = await shop.open()
+    await sale.inventory.reserve([order("a")])
+    claims = await sale.queue.claim()
+    shop.raw.hset(shop.keys.orders, "a", "QUEUED|1.0|0|phone|1|ann")
+    assert await sale.queue.ack(claims) == 1
+    assert shop.raw.hget(shop.keys.orders, "a") == b"QUEUED|1.0|0|phone|1|ann"
+
+
 async def test_a_lease_ends_by_the_clock_of_redis(shop: Shop) -> None:
     sale = await bought(shop, 1)
     (first,) = await sale.queue.claim(lease=0.2)

@@ -96,7 +96,9 @@ class Settings:
         """Returns what signs the tickets; None without secrets."""
         if not self.ticket_secrets:
             return None
-        pairs = (pair.strip().partition(":") for pair in self.ticket_secrets.split(","))
+        pairs = [pair.strip().partition(":") for pair in self.ticket_secrets.split(",")]
+        if len({key_id for key_id, _, _ in pairs}) < len(pairs):
+            raise InvalidRequest("secrets", "an id stands for one secret")
         secrets = {key_id: secret.encode(errors="surrogateescape") for key_id, _, secret in pairs}
         return Tickets(secrets, lifetime=self.ticket_lifetime)
 

@@ -13,7 +13,7 @@
 -- Returns {how many elements were dropped, Redis TIME in seconds}
 
 -- include: clock
-local QUEUED = "^QUEUED(|.*)" -- all of a record but its state; what else is wrong with it, its readers see
+local QUEUED = "^QUEUED(|[1-9]%d*|[0-3]|[%w_.-]+|%d+|[!-~]+)$" -- a record, and all of it but its state
 local time, count, goods = now(), tonumber(ARGV[1]), #KEYS - 4
 local first = 2 + goods + count -- of the order ids
 redis.call("ZCARD", KEYS[1])
