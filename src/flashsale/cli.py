@@ -205,6 +205,8 @@ def _store(url: str, sale: str) -> SQLAlchemyStore:
         if make_url(url).get_dialect().is_async:
             raise _Stop("--database: this is a driver for asyncio; name a synchronous one, or none")
         return SQLAlchemyStore(url, sale)
+    except InvalidRequest:
+        raise  # it is the sale's name
     except (SQLAlchemyError, ValueError) as error:  # its text may quote the URL
         raise _Stop(f"--database: not an SQLAlchemy URL of a known kind ({type(error).__name__})") from error
     except ModuleNotFoundError as error:
