@@ -64,10 +64,10 @@ class Terminator:
             try:
                 await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                onward.transport.abort()  # first: the wait may be cancelled
                 for pipe in pipes:
                     pipe.cancel()
                 await asyncio.gather(*pipes, return_exceptions=True)
-                onward.transport.abort()
         finally:
             writer.transport.abort()
 
