@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from flashsale.waiting import IN_FLIGHT
@@ -50,7 +51,7 @@ async def test_deductions_that_wait_together_are_one_call(real_shop: Shop) -> No
     before = script_calls(shop)
     callers = IN_FLIGHT + 300
     taken = await together(shop, inventory.real._deductions, *[lambda: inventory.deduct("phone")] * callers)
-    assert taken == [1] * 250 + [0] * (callers - 250)
+    assert Counter(taken) == {1: 250, 0: callers - 250}  # of two calls that are under way, either may be the first
     calls = script_calls(shop) - before - IN_FLIGHT
     assert calls in {3, 4}  # a thread may come to lead while the one before it has not yet taken the rest along
     assert (await inventory.stock("phone")).booked == 250

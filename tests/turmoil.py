@@ -505,7 +505,7 @@ class Chaos:
     # -- watching ---------------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """Looks whether more was ever booked than is for sale.
+        """Looks whether more was ever booked than is for sale, and is the operator who requeues dead letters.
 
         It is told to end, not cancelled: now and then a cancellation is lost inside redis-py.
         """
@@ -515,6 +515,7 @@ class Chaos:
                     total, booked = await self._raw.hmget(self._keys.stock(goods_id), "Total", "Booked")
                     self.report.looks += 1
                     self._excess[goods_id] = max(self._excess[goods_id], int(booked) - int(total))
+                await self._requeue_dead()  # who pays for such an order waits for it
             await asyncio.sleep(0.05)
 
     async def _read(self, read: Callable[[], Awaitable[Any]]) -> Any:
@@ -529,16 +530,17 @@ class Chaos:
         await self._until(self._is_drained, "the queue is empty")
 
     async def _is_drained(self) -> bool:
-        dead = self._keys.dead
-        if letters := await self._read(lambda: self._raw.hlen(dead)):
-            self.report.dead += letters
-            await self._answer(self._hosts[0].queue.requeue_dead)
         sizes = [
             await self._read(lambda: self._raw.llen(self._keys.order_list)),
             await self._read(lambda: self._raw.hlen(self._keys.claimed)),
-            await self._read(lambda: self._raw.hlen(dead)),
+            await self._read(lambda: self._raw.hlen(self._keys.dead)),
         ]
         return not any(sizes)
+
+    async def _requeue_dead(self) -> None:
+        if letters := await self._raw.hlen(self._keys.dead):
+            self.report.dead += letters
+            await self._answer(self._hosts[0].queue.requeue_dead)
 
     async def _until(self, check: Callable[[], Any], what: str) -> None:
         try:
