@@ -233,7 +233,6 @@ class Chaos:
         self._workers: list[subprocess.Popen[bytes]] = []
         self._redis_lock = asyncio.Lock()
         self._outages: list[float] = []  # monotonic seconds: when Redis was whole again; the last may be infinite
-        self._outage: tuple[float, list[float]] | None = None  # when Redis was killed, and where the seconds are noted
         self._deaths: list[float] = []  # of workers, monotonic seconds
         self._served = 0
         self._over = False
@@ -359,13 +358,9 @@ class Chaos:
     async def _answer(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Asks again until there is an answer, as a host does."""
         while True:
-            asked_at = time.monotonic()
             try:
                 answer = await ask()
-                if not isinstance(answer, Receipt):
-                    return answer
-                if answer.outcome is not Outcome.UNCERTAIN:
-                    self._answered(asked_at)
+                if not (isinstance(answer, Receipt) and answer.outcome is Outcome.UNCERTAIN):
                     return answer
                 self.report.retries += 1
             except NotPersisted:  # paid before the worker came: no fault
@@ -373,13 +368,6 @@ class Chaos:
             except (NotExecuted, OutcomeUnknown, StoreError):
                 self.report.retries += 1
             await asyncio.sleep(self._chance.uniform(0.02, 0.1))
-
-    def _answered(self, asked_at: float) -> None:
-        """An order that was asked for when Redis was dead already has an answer: this outage is over."""
-        if self._outage is not None and asked_at > self._outage[0]:
-            killed_at, seconds = self._outage
-            self._outage = None
-            seconds.append(time.monotonic() - killed_at)
 
     # -- faults -----------------------------------------------------------------------------------------------------
 
@@ -492,8 +480,8 @@ class Chaos:
         async def strike(delay: float) -> None:
             try:
                 await asyncio.sleep(delay)
-                self._outage = time.monotonic(), seconds
                 self._outages.append(math.inf)
+                group.create_task(self._time_answer(seconds))
                 await outage()
                 self._outages[-1] = time.monotonic()
             finally:
@@ -501,6 +489,17 @@ class Chaos:
             self._progress()
 
         group.create_task(strike(self._chance.uniform(0.0, DELAY)))
+
+    async def _time_answer(self, seconds: list[float]) -> None:
+        """Asks for the first order, from the moment of a kill until it is told ACCEPTED as before."""
+        began = time.monotonic()
+        order, host = self._purchases[0].order, self._any_host()
+        receipt = await self._answer(
+            lambda: host.buy(order.goods_id, order.buyer_id, order.quantity, order_id=order.order_id)
+        )
+        seconds.append(time.monotonic() - began)
+        if not receipt.accepted:
+            self.report.wrong.append(f"the first order, asked for again: {receipt.outcome}")
 
     # -- watching ---------------------------------------------------------------------------------------------------
 

@@ -45,8 +45,13 @@ QUEUES = {
         "defaults, guarded by `booked <= granted`",
         "yes: leases",
     ),
-    "flashsale.aio": Queue((100_000, 40_000), "the same in asyncio", "yes: leases"),
+    "flashsale.aio": Queue(
+        (100_000, 40_000),
+        "the same in asyncio, but two loops of `claim(250)` and `ack` at a time: both this process and Redis work",
+        "yes: leases",
+    ),
     "BRPOP": Queue((8000, 2500), "redis-py: LPUSH; BRPOP, and one INSERT, one commit each", "no"),
+    "BRPOP, threads": Queue((16_000, 8000), "the same loop in 2 threads, 8 for PostgreSQL", "no"),
     "rq": Queue((300, 200), "`SimpleWorker` (does not fork), no results kept", "no: the job is failed"),
     "dramatiq": Queue(
         (3000, 1500), "no middleware, queue_prefetch 500; 1 worker thread, 8 for PostgreSQL", "yes: heartbeats"
@@ -151,12 +156,15 @@ def flashsale_aio(port, jobs, uri):
         ):
             if uri:
                 await aio.Worker(sale).run()
-            while True:
-                claims = await sale.queue.claim(500)
-                for claim in claims:
-                    handler.nothing(claim.order)
-                await sale.queue.ack(claims)
-                handler.done(len(claims))
+            await asyncio.gather(consume(sale.queue), consume(sale.queue))
+
+    async def consume(queue):
+        while True:
+            claims = await queue.claim(250)
+            for claim in claims:
+                handler.nothing(claim.order)
+            await queue.ack(claims)
+            handler.done(len(claims))
 
     asyncio.run(run())
 
@@ -171,12 +179,21 @@ def _sell(client, sale, orders):
 # -- the others -----------------------------------------------------------------------------------------------------
 
 
-def brpop(port, jobs, uri):
-    with redis.Redis(HOST, port) as client:
-        _enqueue(jobs, lambda order: client.lpush("orderList", json.dumps(order)))
+def brpop(port, jobs, uri, threads=1):
+    def consume():
         while True:
             _, body = client.brpop("orderList")
             handler.handle(json.loads(body))
+
+    with redis.Redis(HOST, port) as client:
+        _enqueue(jobs, lambda order: client.lpush("orderList", json.dumps(order)))
+        for _ in range(threads - 1):
+            threading.Thread(target=consume).start()
+        consume()
+
+
+def brpop_threads(port, jobs, uri):
+    brpop(port, jobs, uri, THREADS if uri else 2)
 
 
 def rq(port, jobs, uri):
@@ -261,7 +278,7 @@ def saq(port, jobs, uri):
     asyncio.run(run())
 
 
-RUNS = {"flashsale": flashsale, "flashsale.aio": flashsale_aio, "BRPOP": brpop}
+RUNS = {"flashsale": flashsale, "flashsale.aio": flashsale_aio, "BRPOP": brpop, "BRPOP, threads": brpop_threads}
 RUNS |= {"rq": rq, "dramatiq": dramatiq, "celery": celery, "huey": huey, "arq": arq, "saq": saq}
 
 
