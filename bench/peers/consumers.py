@@ -47,7 +47,8 @@ QUEUES = {
     ),
     "flashsale.aio": Queue(
         (100_000, 40_000),
-        "the same in asyncio, but two loops of `claim(250)` and `ack` at a time: both this process and Redis work",
+        "the same in asyncio, but two loops of `claim(250)` and `ack`, and two `Worker`s: both this process and the "
+        "servers work",
         "yes: leases",
     ),
     "BRPOP": Queue((8000, 2500), "redis-py: LPUSH; BRPOP, and one INSERT, one commit each", "no"),
@@ -155,7 +156,8 @@ def flashsale_aio(port, jobs, uri):
             aio.FlashSale(client, SALE, store=store, observer=_Progress()) as sale,
         ):
             if uri:
-                await aio.Worker(sale).run()
+                never = asyncio.Event()
+                await asyncio.gather(aio.Worker(sale).run(never), aio.Worker(sale).run(never))
             await asyncio.gather(consume(sale.queue), consume(sale.queue))
 
     async def consume(queue):
