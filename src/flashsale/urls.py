@@ -52,13 +52,13 @@ def parse(url: str) -> Place:
     if (found := _SEVERAL.fullmatch(url)) is None:
         raise InvalidRequest("url", f"must be a URL: {FORMS}")
     kind, service, db = found["kind"], unquote(found["service"] or ""), found["db"] or "0"
+    pairs = parse_qsl(found["query"] or "", keep_blank_values=True)
     if kind == "cluster":
-        if service not in {"", "0"} or db != "0":
+        if service not in {"", "0"} or {db, *(value for name, value in pairs if name == "db")} != {"0"}:
             raise InvalidRequest("url", "a Cluster has no service, and one database, 0")
         service = ""
     elif not service:
         raise InvalidRequest("url", "must name the service behind the hosts: redis+sentinel://host:26379/service")
-    pairs = parse_qsl(found["query"] or "", keep_blank_values=True)
     watch = [(name.removeprefix(_ABOUT_SENTINELS), value) for name, value in pairs if name.startswith(_ABOUT_SENTINELS)]
     options = [(name, value) for name, value in pairs if not name.startswith(_ABOUT_SENTINELS)]
     first = f"{found['hosts'].split(',')[0]}/{db}"

@@ -61,8 +61,8 @@ def _watched(place: Place, *, replica: bool) -> Redis:
     manager = Sentinel(place.addresses, sentinel_kwargs=patience | shared | ours)
     choose: Any = manager.slave_for if replica else manager.master_for
     client: Redis = choose(place.service, **settings)
-    pool = client.connection_pool
-    pool.connection_class(**pool.connection_kwargs)
+    for pool in (client.connection_pool, manager.sentinels[0].connection_pool):
+        pool.connection_class(**pool.connection_kwargs)
     return client
 
 
