@@ -77,6 +77,8 @@ def test_settings_come_as_text_or_as_values() -> None:
         ({"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_LIFETIME": "0"}, "FLASHSALE_TICKET_LIFETIME"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_CACHE_FOR": [1]}, "FLASHSALE_CACHE_FOR"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_REPLICAS": float("inf")}, "FLASHSALE_REPLICAS"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_REPLICAS": 2.7}, "FLASHSALE_REPLICAS"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_MAX_WAITING": True}, "FLASHSALE_MAX_WAITING"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_REDIS_URL": "redis+sentinel://h/shop\n"}, "FLASHSALE_REDIS_URL"),
     ],
 )

@@ -149,4 +149,8 @@ def _truth(value: Any) -> bool:
     return str(value).lower() not in {"", "0", "false", "no", "off"}
 
 
-_KINDS: Final[Mapping[str, Callable[[Any], Any]]] = {"str": str, "float": float, "int": int, "bool": _truth}
+def _whole(value: Any) -> int:
+    return int(str(value))  # `int` alone would cut 2.7 down to 2
+
+
+_KINDS: Final[Mapping[str, Callable[[Any], Any]]] = {"str": str, "float": float, "int": _whole, "bool": _truth}
