@@ -1,4 +1,7 @@
-"""The tests of the Django shop, in a process of their own. The other shops' are collected where they stand."""
+"""The command that opens a shop, and the tests of the Django shop, in a process of their own.
+
+The other shops' are collected where they stand.
+"""
 
 from __future__ import annotations
 
@@ -29,3 +32,10 @@ def test_the_django_shop(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_redis_that_cannot_be_used_is_named() -> None:
+    command = [sys.executable, "-m", "examples", "flask", "--port=0", "--redis=redis://h?unknown=1"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert told.returncode == 1
+    assert told.stderr == "python -m examples: --redis: has an option that redis-py does not know\n"

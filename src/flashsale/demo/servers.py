@@ -21,8 +21,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from flashsale.clients import from_url
 from flashsale.demo.options import DemoError, OptionError
 from flashsale.demo.processes import running
+from flashsale.errors import InvalidRequest
 
 _STARTING: Final = 15.0  # seconds
 
@@ -104,11 +106,14 @@ def introduce(url: str) -> str:
     """Returns name and version of the server at `url`, once it has answered."""
     try:
         with client(url) as connection:
+            from_url(url)  # for its checks: the client itself would meet an unknown option at the first use
             connection.ping()
             try:
                 info: dict[str, Any] = connection.info()
             except redis.ResponseError:  # fakeredis has no INFO
                 return "a server that speaks Redis"
+    except InvalidRequest as error:
+        raise OptionError(f"--redis: {error.reason}") from error
     except ValueError as error:
         raise OptionError("--redis: must be a URL such as redis://localhost:6379/0, rediss:// or unix://") from error
     except redis.RedisError as error:
