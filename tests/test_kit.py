@@ -295,6 +295,27 @@ async def test_an_async_worker_survives_every_crash_point(async_sale: aio.FlashS
     assert seen[-1] == "not reached"
 
 
+async def test_what_failed_beside_a_crash_in_a_task_group_is_raised(async_sale: aio.FlashSale) -> None:
+    """Only the crash is swallowed: an assertion of the test itself is not."""
+
+    async def fail() -> None:
+        raise AssertionError("of the host")
+
+    with pytest.raises(ExceptionGroup) as failed:
+        async with AsyncCrashPoint(async_sale, 0, after=False), asyncio.TaskGroup() as group:
+            group.create_task(async_sale.buy("phone", "ann"))
+            group.create_task(fail())
+    (error,) = failed.value.exceptions
+    assert str(error) == "of the host"
+
+
+async def test_a_task_group_without_a_crash_is_raised_as_it_is(async_sale: aio.FlashSale) -> None:
+    with pytest.raises(ExceptionGroup) as failed:
+        async with AsyncCrashPoint(async_sale, 99, after=False), asyncio.TaskGroup() as group:
+            group.create_task(async_sale.buy("ghost", "ann"))
+    assert failed.group_contains(UnknownGoods, depth=1)
+
+
 @pytest.mark.parametrize("after", [False, True])
 async def test_every_task_of_a_dead_process_dies(after: bool, async_sale: aio.FlashSale, caplog) -> None:
     """Neither a task that goes on nor one that cleans up reaches a server, and the loop complains of none."""

@@ -141,8 +141,12 @@ class AsyncCrashPoint(_Place):
                 await asyncio.wait(running)
         for task in self._tasks if self.crashed else ():
             _ = task.cancelled() or task.exception()  # seen: the event loop does not complain of it
-        in_group = isinstance(error, BaseExceptionGroup) and error.subgroup(Crash) is not None  # asyncio.TaskGroup
-        return in_group or isinstance(error, Crash)
+        if not isinstance(error, BaseExceptionGroup):
+            return isinstance(error, Crash)
+        crashes, others = error.split(Crash)  # asyncio.TaskGroup
+        if crashes is not None and others is not None:
+            raise others from None
+        return others is None
 
     async def _reach(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
         if self._passes():
