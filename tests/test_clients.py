@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import operator
 import random
 import threading
 from typing import TYPE_CHECKING, Any
@@ -206,6 +207,31 @@ async def test_a_closed_sale_opens_again(
     for _ in range(10):
         await sale.close()
         assert (await sale.gate.state("phone")).count == 10
+
+
+@pytest.mark.parametrize("broken", ["_link", "_gate_link", "gate._replica"])
+async def test_whatever_does_not_close_the_rest_is_closed(
+    host: Host, server: servers.RedisServer, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def named(name: str) -> Any:
+        return host.connect(server.port, client_name=name)
+
+    sale = host.on(named("_link"), gate_client=named("_gate_link"), gate_replica=named("gate._replica")).real
+    links = {name: operator.attrgetter(name)(sale) for name in ("_link", "_gate_link", "gate._replica")}
+    for link in links.values():
+        await host.call(link.command, "PING")
+
+    def fail() -> None:
+        raise RuntimeError("will not close")
+
+    def connected() -> set[str]:
+        return {each["name"] for each in server.client().client_list()} & set(links)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="will not close"):
+        (pool,) = links[broken]._servers._pools.values()
+        patch.setattr(pool, "disconnect", fail)
+        await host.call(sale.aclose if host.is_async else sale.close)
+    await until(lambda: connected() == {broken}, "all others are closed")
 
 
 async def test_two_threads_want_the_last_connection_at_hand(host: Host, server: servers.RedisServer) -> None:

@@ -30,6 +30,7 @@ RULES = [
     (r"\bASYNC_(?=[A-Z])", ""),
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\baclose\b", "close"),
+    (r"\bpush_async_callback\b", "callback"),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\bcreate_async_engine\b", "create_engine"),
     (r"\bredis\.asyncio\b", "redis"),

@@ -281,9 +281,11 @@ class Gate(Part):
     @override
     def close(self) -> None:
         """Closes our connections; the host's stay."""
-        super().close()
-        if self._replica is not None:
-            self._replica.close()
+        try:
+            super().close()
+        finally:
+            if self._replica is not None:
+                self._replica.close()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any, Self
 
 from flashsale.admissions import Admissions
@@ -396,10 +397,11 @@ class FlashSale:
 
     def close(self) -> None:
         """Closes our connections; the host's stay."""
-        self.gate.close()
-        if not self.one_redis:
-            self._gate_link.close()
-        self._link.close()
+        with ExitStack() as stack:  # closes each of them, whatever another one raises
+            stack.callback(self._link.close)
+            if not self.one_redis:
+                stack.callback(self._gate_link.close)
+            stack.callback(self.gate.close)
 
     def __enter__(self) -> Self:
         return self

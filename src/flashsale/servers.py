@@ -13,6 +13,7 @@ import os
 import random
 import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, Final, NamedTuple, Self
 
 from redis import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
@@ -126,11 +127,12 @@ class Servers:
 
     def close(self) -> None:
         """Closes every connection; the next request opens new ones."""
-        for address in list(self._at_hand):
-            while (connection := self._pick(address)) is not None:
-                self.pool(address).release(connection)  # else its place in the pool is lost
-        for pool in list(self._pools.values()):
-            pool.disconnect()
+        with ExitStack() as stack:  # closes each of them, whatever another one raises
+            for pool in list(self._pools.values()):
+                stack.callback(pool.disconnect)
+            for address in list(self._at_hand):
+                while (connection := self._pick(address)) is not None:
+                    self.pool(address).release(connection)  # else its place in the pool is lost
 
     def _pick(self, address: Address) -> Any:
         """Returns one of the connections at hand, now the caller's; None: there is none."""
@@ -172,9 +174,10 @@ class SentinelServers(Servers):
 
     @override
     def close(self) -> None:
-        super().close()
-        for servers in self._sentinels:
-            servers.close()
+        with ExitStack() as stack:
+            for servers in self._sentinels:
+                stack.callback(servers.close)
+            stack.callback(super().close)
 
 
 class Nodes(NamedTuple):

@@ -280,9 +280,11 @@ class Gate(Part):
     @override
     async def aclose(self) -> None:
         """Closes our connections; the host's stay."""
-        await super().aclose()
-        if self._replica is not None:
-            await self._replica.close()
+        try:
+            await super().aclose()
+        finally:
+            if self._replica is not None:
+                await self._replica.close()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

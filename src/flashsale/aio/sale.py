@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from typing import Any, Self
 
 from flashsale.aio.admissions import Admissions
@@ -399,10 +400,11 @@ class FlashSale:
 
     async def aclose(self) -> None:
         """Closes our connections; the host's stay."""
-        await self.gate.aclose()
-        if not self.one_redis:
-            await self._gate_link.close()
-        await self._link.close()
+        async with AsyncExitStack() as stack:  # closes each of them, whatever another one raises
+            stack.push_async_callback(self._link.close)
+            if not self.one_redis:
+                stack.push_async_callback(self._gate_link.close)
+            stack.push_async_callback(self.gate.aclose)
 
     async def __aenter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ import os
 import random
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Final, NamedTuple, Self
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
@@ -125,11 +126,12 @@ class Servers:
 
     async def close(self) -> None:
         """Closes every connection; the next request opens new ones."""
-        for address in list(self._at_hand):
-            while (connection := self._pick(address)) is not None:
-                await self.pool(address).release(connection)  # else its place in the pool is lost
-        for pool in list(self._pools.values()):
-            await pool.disconnect()
+        async with AsyncExitStack() as stack:  # closes each of them, whatever another one raises
+            for pool in list(self._pools.values()):
+                stack.push_async_callback(pool.disconnect)
+            for address in list(self._at_hand):
+                while (connection := self._pick(address)) is not None:
+                    await self.pool(address).release(connection)  # else its place in the pool is lost
 
     def _pick(self, address: Address) -> Any:
         """Returns one of the connections at hand, now the caller's; None: there is none."""
@@ -171,9 +173,10 @@ class SentinelServers(Servers):
 
     @override
     async def close(self) -> None:
-        await super().close()
-        for servers in self._sentinels:
-            await servers.close()
+        async with AsyncExitStack() as stack:
+            for servers in self._sentinels:
+                stack.push_async_callback(servers.close)
+            stack.push_async_callback(super().close)
 
 
 class Nodes(NamedTuple):
