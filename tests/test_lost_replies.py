@@ -18,6 +18,7 @@ from flashsale import CorruptState, NotExecuted, Outcome, OutcomeUnknown
 from flashsale.lua import SCRIPTS
 from flashsale.testing.proxy import FaultProxy
 from tests import servers
+from tests.helpers import mutate, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +32,11 @@ RUNS: dict[str, Callable[..., None]] = {  # the script runs, and its reply is lo
     "half": FaultProxy.half_reply,
     "swallowed": FaultProxy.swallow_reply,
 }
-FAULTS = RUNS | {"never sent": FaultProxy.lose_request, "black hole": FaultProxy.swallow_request}
+FAULTS = RUNS | {
+    "never sent": FaultProxy.lose_request,
+    "half sent": FaultProxy.half_request,
+    "black hole": FaultProxy.swallow_request,
+}
 
 
 @pytest.fixture
@@ -93,6 +98,27 @@ async def test_all_replies_lost(host: Host, proxy: FaultProxy, sale: Any, fault:
     proxy.clear()
     receipt = await sale.buy("phone", "ann", order_id=order_id)
     assert (receipt.accepted, receipt.order_id, host.booked(), await sale.queue.size()) == (True, order_id, 1, 1)
+
+
+async def test_a_request_may_come_after_its_own_retry(host: Host, proxy: FaultProxy, sale: Any) -> None:
+    await sale.inventory.load_scripts()
+    ran = evalsha_calls(host.raw)
+    proxy.delay_request(5 * SHORT, b"EVALSHA")
+    assert (await sale.buy("phone", "ann")).accepted
+    await until(lambda: evalsha_calls(host.raw) == ran + 2, "the late request")
+    assert (host.booked(), await sale.queue.size()) == (1, 1)
+
+
+def evalsha_calls(raw: redis.Redis) -> int:
+    return raw.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+
+async def test_without_the_ledger_a_late_request_is_booked_again(
+    host: Host, proxy: FaultProxy, sale: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutate(monkeypatch, "reserve", "nil, fresh[id] or known[i]", "nil, nil")
+    with pytest.raises(AssertionError, match="2"):
+        await test_a_request_may_come_after_its_own_retry(host, proxy, sale)
 
 
 @pytest.mark.parametrize("fault", RUNS)

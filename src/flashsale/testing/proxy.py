@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a Redis that loses, halves, holds or delays what it is told to.
+"""A TCP proxy in front of a Redis that loses, halves, holds or delays the requests and replies it is told to.
 
 It runs in a thread with an event loop of its own, so that sync and async tests use it alike:
 
@@ -134,6 +134,14 @@ class FaultProxy:
         """Redis never sees the request, nor anything after it on this connection, which stays open."""
         self._add("hole", needle, nth, times)
 
+    def half_request(self, needle: bytes = b"", *, nth: int = 1, times: int | None = 1) -> None:
+        """Redis reads the first half of the request, and runs nothing; then the connection ends."""
+        self._add("half request", needle, nth, times)
+
+    def delay_request(self, seconds: float, needle: bytes = b"", *, nth: int = 1, times: int | None = 1) -> None:
+        """Redis runs the request `seconds` later, even if its caller has gone away by then."""
+        self._add("late", needle, nth, times, seconds)
+
     def clear(self) -> None:
         """Forgets every fault that has not fired, and lets held bytes flow."""
         self._faults.clear()
@@ -262,6 +270,13 @@ class FaultProxy:
                 while await reader.read(65536):
                     pass
                 return
+            if fault and fault.action == "half request":
+                connection.server.write(request[: len(request) // 2])
+                await connection.server.drain()
+                return
+            if fault and fault.action == "late":
+                await asyncio.sleep(fault.seconds)
+                fault = None
             connection.fault = fault or connection.fault
             connection.server.write(request)
             await connection.server.drain()
