@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import fakeredis
@@ -39,6 +41,12 @@ BACKENDS = {
 }
 ON_A_CLUSTER_TOO = {"test_gate", "test_sale", "test_worker"}
 """Modules that the ordinary run plays on a Cluster as well, with str replies."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A run that is told to end, ends its servers too: SIGTERM is Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import psycopg
 import pytest
 import redis
@@ -68,7 +73,7 @@ def test_a_lost_reply_means_that_the_command_ran(
     assert proxy.tripped == 1
 
 
-@pytest.mark.parametrize("fault", ["lose_request", "swallow_request"])
+@pytest.mark.parametrize("fault", ["lose_request", "swallow_request", "half_request"])
 def test_a_lost_request_means_that_nothing_ran(
     proxy: FaultProxy, through: redis.Redis, beside: redis.Redis, fault: str
 ) -> None:
@@ -93,6 +98,16 @@ def test_a_delayed_reply_arrives(proxy: FaultProxy, through: redis.Redis) -> Non
     before = time.monotonic()
     assert through.incr("n") == 1
     assert time.monotonic() - before >= 0.2
+
+
+def test_a_delayed_request_runs_after_its_caller_has_gone(
+    proxy: FaultProxy, through: redis.Redis, beside: redis.Redis
+) -> None:
+    proxy.delay_request(1.0, b"INCR")
+    with pytest.raises(redis.TimeoutError):
+        through.incr("n")
+    through.close()
+    assert eventually(lambda: beside.get("n"), "the late request") == b"1"
 
 
 def test_held_bytes_flow_after_release(proxy: FaultProxy, through: redis.Redis, beside: redis.Redis) -> None:
@@ -191,6 +206,28 @@ def test_a_frozen_server_does_later_what_was_sent() -> None:
         assert other.client().ping()
         server.thaw()
         assert eventually(lambda: server.client().get("key"), "the command sent before") == b"value"
+
+
+def test_a_run_that_is_told_to_end_leaves_no_server_behind(tmp_path: Path) -> None:
+    name = f"{__file__}::test_sentinels_elect_the_replica_when_the_primary_dies"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/run", name]
+    run = psutil.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started: list[psutil.Process] = []
+
+    def has_servers() -> bool:
+        started[:] = run.children(recursive=True)
+        return len(started) >= 3
+
+    try:
+        eventually(has_servers, "its servers", within=60)
+        run.terminate()
+        run.wait(30)
+        _, left = psutil.wait_procs(started, timeout=5)
+    finally:
+        for each in (run, *started):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+    assert not left
 
 
 def test_sentinels_elect_the_replica_when_the_primary_dies() -> None:
