@@ -91,6 +91,8 @@ class Night:
         """The sale goes on, sells what is left, and all agree."""
         with FlashSale(self.server.client(), "nov11", store=self.store, cache_for=0) as sale:
             syncer, worker = Syncer(sale), Worker(sale)
+            for _ in range(2):  # it runs all the time; what it sees twice, such as leaked slots, it mends
+                syncer.run_once()
             assert set(syncer.audit(TOLD).lost) == lost
             left = [sale.buy("phone", "bob").accepted for _ in range(4)]
             assert sum(left) == 1 + len(lost)
