@@ -27,6 +27,12 @@ def users(*, more: tuple[str, ...] = ()) -> list[list[str]]:
     return [[*each, *more] for each in words]
 
 
+def of_a_cluster() -> tuple[str, ...]:
+    """Returns the rules that the page adds for a Cluster."""
+    (rules,) = re.findall(r"On a Cluster both need `([^`]+)`", PAGE.read_text())
+    return tuple(shlex.split(rules))
+
+
 def allowed(username: str) -> set[str]:
     """Returns the commands that a user of the page may call."""
     (line,) = (words for words in users() if words[2] == username)

@@ -20,6 +20,8 @@ from tests.helpers import snapshot
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.hosts import Host
+
 SOURCES = Path(flashsale.__file__).parent
 CONNECTION = {"PING", "SELECT", "EVAL", "EVALSHA", "SCRIPT|LOAD"}  # of redis-py's connections, and of our link
 BUYING = {"ack", "enter", "gate_state", "hold", "leave", "reserve", "settle"}  # scripts of a shop's web process
@@ -85,6 +87,52 @@ def test_a_shop_buys_pays_and_cancels(server: servers.RedisServer, tmp_path: Pat
             with pytest.raises(NotExecuted, match="NOPERM"):
                 forbidden()
             assert snapshot(server.client()) == before
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[servers.Cluster]:
+    with servers.cluster() as cluster:
+        yield cluster
+
+
+async def on_a_cluster(host: Host, cluster: servers.Cluster, rules: tuple[str, ...]) -> None:
+    """Both users sell, also while the slot of the sale is being moved."""
+    for node in cluster.nodes:
+        node.client().flushall()
+        for command in acl.users(more=rules):
+            node.client().execute_command(*command[:3], "reset", *command[3:])
+    back, front = [
+        host.on(host.keep(host.redis.RedisCluster(host=servers.HOST, port=cluster.nodes[0].port, **user)), "nov11")
+        for user in (acl.LIBRARY, acl.SHOP)
+    ]
+    await back.preload("phone", 3)
+    await back.start("phone")
+    assert (await front.buy("phone", "ann", order_id="o-1")).accepted
+    slot, here = cluster.client().keyslot("{nov11}"), cluster.node_of("{nov11}")
+    there = next(node for node in cluster.nodes if node is not here)
+    there.client().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", servers.node_id(here))
+    here.client().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", servers.node_id(there))
+    try:
+        for key in here.client().execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            here.client().execute_command("MIGRATE", servers.HOST, there.port, key, 0, 5000)
+        assert [await each.queue.size() for each in (back, front)] == [1, 1]
+    finally:
+        for client in (here.client(), there.client()):
+            client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+
+
+async def test_the_users_of_a_cluster(host: Host, cluster: servers.Cluster) -> None:
+    await on_a_cluster(host, cluster, acl.of_a_cluster())
+
+
+@pytest.mark.parametrize("rule", acl.of_a_cluster())
+async def test_a_cluster_asks_for_each_of_its_rules(host: Host, cluster: servers.Cluster, rule: str) -> None:
+    if rule == "+command" and host.is_async:
+        return  # only redis-py's sync client asks for it
+    rules = tuple(each for each in acl.of_a_cluster() if each != rule)
+    errors = redis.RedisError, redis.exceptions.RedisClusterException, flashsale.FlashSaleError
+    with pytest.raises(errors, match=r"(?i)NOPERM|permission|Cluster mode"):  # the last is what redis-py makes of it
+        await on_a_cluster(host, cluster, rules)
 
 
 def test_no_user_reaches_another_key(server: servers.RedisServer) -> None:
