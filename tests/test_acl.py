@@ -11,7 +11,7 @@ import pytest
 import redis
 
 import flashsale
-from flashsale import FlashSale, Goods, NotExecuted, OrderState, OutcomeUnknown, Syncer, UnknownGoods, Worker
+from flashsale import FlashSale, Goods, NotExecuted, OrderState, Outcome, OutcomeUnknown, Syncer, UnknownGoods, Worker
 from flashsale.lua import SCRIPTS
 from flashsale.stores import SQLAlchemyStore
 from tests import acl, servers
@@ -87,6 +87,19 @@ def test_a_shop_buys_pays_and_cancels(server: servers.RedisServer, tmp_path: Pat
             with pytest.raises(NotExecuted, match="NOPERM"):
                 forbidden()
             assert snapshot(server.client()) == before
+
+
+def test_a_shop_that_waits_for_replicas_needs_one_command_more(server: servers.RedisServer) -> None:
+    with (
+        servers.redis_server(replica_of=server),
+        FlashSale(server.client(**acl.LIBRARY), "nov11") as back,
+        FlashSale(server.client(**acl.SHOP), "nov11", durability="replicated", durable_within=2.0) as front,
+    ):
+        back.preload("phone", 3)
+        back.start("phone")
+        assert front.buy("phone", "ann", order_id="o-1").outcome is Outcome.UNCERTAIN
+        server.client().execute_command("ACL", "SETUSER", "shop", "+wait")
+        assert front.buy("phone", "ann", order_id="o-1").accepted
 
 
 @pytest.fixture(scope="module")
