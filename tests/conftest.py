@@ -31,7 +31,7 @@ hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-PROTOCOL = int(os.environ.get("FLASHSALE_TEST_PROTOCOL", "2"))  # of the host's clients: RESP2 or RESP3
+PROTOCOL = servers.SPOKEN.get("protocol", 2)  # of the host's clients: RESP2 or RESP3
 
 BACKENDS = {
     "fakeredis-bytes": ("fakeredis", False),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tests.helpers import Part, Shop
-from tests.servers import HOST
+from tests.servers import HOST, SPOKEN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ class Host(Shop):
 
     def connect(self, port: int, **settings: Any) -> Any:
         """Returns a plain client."""
-        return self.keep(self.redis.Redis(host=HOST, port=port, **settings))
+        return self.keep(self.redis.Redis(host=HOST, port=port, **(SPOKEN | settings)))
 
     async def call(self, method: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls a method of a host's client, of either face."""

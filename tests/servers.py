@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 HOST = "127.0.0.1"
+_PROTOCOL = os.environ.get("FLASHSALE_TEST_PROTOCOL")
+SPOKEN = {"protocol": int(_PROTOCOL)} if _PROTOCOL else {}
+"""How the hosts' clients are made: RESP2 or RESP3 if the run says so, else as redis-py likes."""
 
 
 def missing(what: str, *, in_ci: bool = True) -> NoReturn:
@@ -242,11 +245,11 @@ class Sentinels:
 
     def manager(self, **kwargs: Any) -> redis.sentinel.Sentinel:
         """Returns redis-py's Sentinel; `.master_for(sentinels.name)` is a host's client."""
-        return redis.sentinel.Sentinel(self.addresses, **kwargs)
+        return redis.sentinel.Sentinel(self.addresses, **(SPOKEN | kwargs))
 
     def amanager(self, **kwargs: Any) -> redis.asyncio.sentinel.Sentinel:
         """Returns redis-py's asyncio Sentinel."""
-        return redis.asyncio.sentinel.Sentinel(self.addresses, **kwargs)
+        return redis.asyncio.sentinel.Sentinel(self.addresses, **(SPOKEN | kwargs))
 
     def primary_ports(self) -> set[int]:
         """Returns the port of the primary by each Sentinel, 0 where one knows none."""

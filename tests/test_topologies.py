@@ -135,6 +135,7 @@ def cluster(nodes: servers.Cluster, host: Host) -> servers.Cluster:
 
 
 def connect(host: Host, cluster: servers.Cluster, **settings: Any) -> Any:
+    settings = servers.SPOKEN | settings
     return host.keep(host.redis.RedisCluster(host=servers.HOST, port=cluster.nodes[0].port, **settings))
 
 
