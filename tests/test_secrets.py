@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import inspect
 import json
 import logging
 import traceback
@@ -12,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+import redis.asyncio
+import redis.asyncio.retry
+import redis.retry
 from redis.backoff import NoBackoff
-from redis.retry import Retry
 from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
-import flashsale
-from flashsale import FlashSale, FlashSaleError, Goods, Keys, Order, Outbox, Syncer, Worker
-from flashsale.stores import SQLAlchemyStore
+import flashsale.aio.stores
+import flashsale.stores
+from flashsale import FlashSaleError, Goods, Keys, Order
+from flashsale.testing._blocking import LoopThread
 from flashsale.testing.proxy import FaultProxy
 from tests import servers
 
@@ -43,30 +48,70 @@ class Metrics:
     batch = lag = outcome
 
 
-class Witness:
-    """A sale with a buyer's data everywhere, and all that was ever said of it."""
+class Blocking:
+    """A part of the asyncio face whose methods can be called like those of the other."""
 
-    def __init__(self, server: servers.RedisServer, client: redis.Redis, database_url: str) -> None:
+    def __init__(self, real: Any, loop: LoopThread) -> None:
+        self._real, self._loop = real, loop
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._real, name)
+        if inspect.iscoroutinefunction(value):
+            return lambda *args, **kwargs: self._loop.run(value(*args, **kwargs))
+        return Blocking(value, self._loop) if name in {"inventory", "queue"} else value
+
+
+class Witness:
+    """A sale with a buyer's data everywhere, and all that was ever said of it.
+
+    Args:
+        server: the real Redis.
+        port: of the proxy in front of it.
+        database_url: of a PostgreSQL.
+        loop: where the asyncio face runs; without, it is the other.
+    """
+
+    def __init__(self, server: servers.RedisServer, port: int, database_url: str, loop: LoopThread | None) -> None:
         self.raw = server.client()
         self.raw.flushall()
         self.engine = create_engine(database_url)  # the host's own: it shows parameters
-        self.store = SQLAlchemyStore(self.engine, "spring")
+        self._loop = loop
+        face: Any = flashsale.aio if loop else flashsale
+        host: Any = redis.asyncio if loop else redis
+        self._client = host.Redis(
+            host=servers.HOST, port=port, socket_timeout=0.5, retry=host.retry.Retry(NoBackoff(), 0)
+        )
+        self._host_engine: Any = create_async_engine(database_url) if loop else self.engine
+        store = face.stores.SQLAlchemyStore(self._host_engine, "spring")
+        self.store = self._part(store)
         self.store.create_all()
         with self.engine.begin() as connection:
             for table in ("orders", "goods", "events"):
                 connection.execute(text(f"DELETE FROM flashsale_{table}"))
         self.store.put_goods(Goods("phone", 50, opens_at=1.0, per_buyer=20, hold=600.0))
         self.metrics = Metrics()
-        self.sale = FlashSale(client, "spring", store=self.store, observer=self.metrics, cache_for=0)
-        self.worker, self.syncer = Worker(self.sale), Syncer(self.sale)
-        self.outbox = Outbox(self.sale, self._handle)
+        sale = face.FlashSale(self._client, "spring", store=store, observer=self.metrics, cache_for=0)
+        self.sale = self._part(sale)
+        self.worker, self.syncer = self._part(face.Worker(sale)), self._part(face.Syncer(sale))
+        self.outbox = self._part(face.Outbox(sale, self._ahandle if loop else self._handle))
         self.said: list[str] = []
         self.failed = 0
         self.syncer.run_once()
 
+    def _part(self, real: Any) -> Any:
+        return Blocking(real, self._loop) if self._loop else real
+
     def close(self) -> None:
-        self.sale.close()
+        if self._loop:
+            for closing in (self.sale.aclose, self._part(self._client).aclose, self._part(self._host_engine).dispose):
+                closing()
+        else:
+            self.sale.close()
+            self._client.close()
         self.engine.dispose()
+
+    async def _ahandle(self, event: object) -> None:
+        self._handle(event)
 
     def _handle(self, event: object) -> None:
         raise ValueError(BUYER)  # a handler's own words may hold anything
@@ -129,15 +174,14 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[Witness], str]:
     return everything
 
 
-@pytest.fixture
-def witness(redis_server: servers.RedisServer, postgres_url: str) -> Iterator[Witness]:
-    with FaultProxy(redis_server.port) as proxy:
-        client = redis.Redis(port=proxy.port, socket_timeout=0.5, retry=Retry(NoBackoff(), 0))
-        witness = Witness(redis_server, client, postgres_url)
+@pytest.fixture(params=["sync", "aio"])
+def witness(request: pytest.FixtureRequest, redis_server: servers.RedisServer, postgres_url: str) -> Iterator[Witness]:
+    with FaultProxy(redis_server.port) as proxy, contextlib.ExitStack() as stack:
+        loop = stack.enter_context(LoopThread()) if request.param == "aio" else None
+        witness = Witness(redis_server, proxy.port, postgres_url, loop)
         witness.proxy = proxy
         yield witness
         witness.close()
-        client.close()
 
 
 def is_clean(everything: str) -> None:
