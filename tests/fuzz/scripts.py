@@ -11,7 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import fakeredis
 
-from flashsale import FlashSale, FlashSaleError, Goods, Keys, Order, OutcomeUnknown, Syncer, Worker, auditor
+from flashsale import (
+    CorruptState,
+    FlashSale,
+    FlashSaleError,
+    Goods,
+    Keys,
+    Order,
+    OrderState,
+    OutcomeUnknown,
+    StoredOrder,
+    Syncer,
+    Worker,
+    auditor,
+)
+from flashsale.lua import Code
+from flashsale.records import Record
 from flashsale.stores import SQLAlchemyStore
 from tests.helpers import snapshot
 
@@ -63,6 +78,12 @@ PLACES: list[Callable[[Any, bytes], object]] = [
 ]
 
 
+def trusted(code: int) -> None:
+    """Raises what its caller makes of this answer of a script."""
+    if code == Code.CORRUPT:
+        raise CorruptState("what Redis holds cannot be trusted")
+
+
 class Scene:
     """A sale in the middle of its life, of which one value can be spoilt.
 
@@ -87,7 +108,7 @@ class Scene:
             self.sale.buy("phone", "bob", order_id=f"o-{number}")
         sale = self.sale
         sale.queue.bury(sale.queue.claim(1))
-        sale.queue.claim(1)
+        self._claims = sale.queue.claim(2)
         self._kept = {key: raw.dump(key) for key in raw.keys("*")}
 
     def close(self) -> None:
@@ -104,6 +125,9 @@ class Scene:
     def single(self) -> list[Callable[[], object]]:
         """Calls of one script or read each: refused, they have changed nothing."""
         sale, gate, inventory, queue = self.sale, self.sale.gate, self.sale.inventory, self.sale.queue
+        ledger, control, claims = sale.ledger, sale.control, self._claims
+        foreign = Order("o-7", "phone", "eve", 1)
+        row = StoredOrder(Order("o-1", "phone", "ann", 1), OrderState.PERSISTED)
         return [
             lambda: sale.buy("phone", "ann"),
             lambda: sale.buy("phone", "ann", order_id="o-1"),
@@ -136,6 +160,19 @@ class Scene:
             lambda: list(sale.ledger.pages()),
             lambda: queue.claim(1, timeout=0),
             queue.requeue_dead,
+            lambda: inventory.configure(Goods("phone", 20, version=1, opens_at=1.0, per_buyer=9, hold=600.0)),
+            lambda: trusted(ledger.adopt([foreign])[0].code),
+            lambda: ledger.move("o-2", Record(OrderState.PERSISTED, 1, True, "phone", 2, "ann"), OrderState.CANCELLED),
+            lambda: ledger.start_hold(row.order),
+            lambda: queue.extend(claims),
+            lambda: queue.nack(claims),
+            lambda: queue.ack(claims[:1]),
+            lambda: queue.bury(claims[1:]),
+            lambda: control.lead("token", 1.0),
+            lambda: control.close(2),
+            lambda: trusted(*ledger.restore([row], 2)),
+            lambda: control.wipe([Goods("phone", 20)], 2),
+            lambda: control.open(2),
             lambda: queue.pop(0),
         ]
 
