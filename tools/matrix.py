@@ -32,6 +32,9 @@ ROW_LIMIT = 600  # seconds
 CORE = "clients inventory reserve lost_replies settlement durability topologies round_trips"
 """What touches a server, a client or the event loop: tests/test_<name>.py."""
 
+FAULTS = "faults runbook acl failover elections cluster"
+"""What a server does when it dies, lags, moves or is full: tests/faults and tests/test_<name>.py."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -61,7 +64,8 @@ class Row:
         interpreter = environment(self.python, self.redis_py, *self.packages)
         report = CACHE / "report.xml"
         report.unlink(missing_ok=True)
-        files = [f"tests/test_{name}.py" for name in self.tests.split()]
+        folders = {name for name in self.tests.split() if (PROJECT / "tests" / name).is_dir()}
+        files = [f"tests/{name}" if name in folders else f"tests/test_{name}.py" for name in self.tests.split()]
         command = [interpreter, "-m", "pytest", "-q", "-n2", f"--junitxml={report}", f"--basetemp={CACHE / 'tmp'}"]
         command += ["-p", "no:cacheprovider", *(["-k", self.pick] if self.pick else []), *files]
         log = CACHE / "logs" / (re.sub(r"\W+", "-", self.name) + ".log")
@@ -120,6 +124,10 @@ ROWS = [
     *(replace(DEFAULT, axis="Python", value=version, python=version) for version in ("3.11", "3.12", "3.13", "3.14")),
     *(replace(DEFAULT, axis="server", value=server, server=server, pick="not fakeredis") for server in SERVERS),
     *(
+        replace(DEFAULT, axis="faults", value=server, server=server, tests=FAULTS)
+        for server in ("Redis 6.2", "Redis 7.0", "Redis 8.0", "Valkey 8.0", "Valkey 8.1", "Valkey 9")
+    ),
+    *(
         replace(DEFAULT, axis="replies", value=f"{kind}, {text}", pick=f"{backend}-{text}")
         for kind, backend in (("fakeredis", "fakeredis"), ("real server", "not fakeredis and redis"))
         for text in ("bytes", "str")
@@ -173,6 +181,8 @@ def page(results: dict[str, dict[str, object]]) -> str:
             "own last run, so rows may have seen different commits.",
             "",
             "The rows run `tests/test_*.py` of: " + ", ".join(CORE.split()) + ".",
+            "The rows of faults run [every fault of the catalogue](guarantees.md) with and without its mechanism, and",
+            "`tests/test_*.py` of: " + ", ".join(FAULTS.split()[1:]) + ".",
             "The database rows run `tests/test_stores.py`, with the conformance suite, sync and asyncio: sqlite3 and",
             "aiosqlite, psycopg, PyMySQL and aiomysql.",
             "",
