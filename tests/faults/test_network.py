@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
+from redis.retry import Retry
 
 from flashsale import NotExecuted, OutcomeUnknown
 from flashsale.faults import unsent
@@ -124,19 +128,27 @@ async def test_row_03_black_hole(world: World) -> None:
 @fault(
     4,
     "server frozen",
-    "SIGSTOP",
+    "SIGSTOP; DEBUG SLEEP",
     holds="O T",
     mechanism="a timeout, then the same id",
     without=(TIMEOUT, LEDGER),
 )
 async def test_row_04_server_frozen(world: World) -> None:
-    server = world.server()
+    has_switch = int(world.raw.info("server")["redis_version"].partition(".")[0]) >= 7
+    server = world.server(**({"enable_debug_command": "local"} if has_switch else {}))
     sale = await world.sell(world.connect(server.port, socket_timeout=SHORT))
     server.freeze()
     world.at_end(server.thaw)  # whoever still waits is heard
     unknown = await world.answered(OutcomeUnknown, sale.buy("phone", "ann"))
     server.thaw()  # what was sent meanwhile is executed now
     await _bought_once(world, sale, unknown.order_id, 1)
+
+    with contextlib.suppress(redis.TimeoutError):
+        server.client(socket_timeout=0.1, retry=Retry(NoBackoff(), 0)).execute_command("DEBUG", "SLEEP", 2)
+    answer = await world.answer(sale.buy("phone", "ann", order_id="asleep"))
+    assert isinstance(answer, OutcomeUnknown) or answer.accepted, f"T: {answer!r}"  # it may wake up in time
+    await asyncio.to_thread(world.raw.ping)
+    await _bought_once(world, sale, "asleep", 2)
 
 
 @fault(
