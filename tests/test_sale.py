@@ -428,6 +428,7 @@ async def test_after_close_the_hosts_client_still_works(shop: Shop) -> None:
         assert await answer if shop.is_async else answer
 
 
+@pytest.mark.one_server  # redis-py's sync client of a Cluster connects when it is made
 async def test_every_part_is_a_context_manager(real_shop: Shop) -> None:
     shop = real_shop
     client = shop.client(client_name="ours")
