@@ -208,6 +208,25 @@ class Shop:
         for delivery in self.raw.zrange(self.keys.leases, 0, -1):
             self.raw.zadd(self.keys.leases, {delivery: 0})
 
+    async def comes(self, moment: str, *goods: str) -> None:
+        """Brings the opening or the end of these goods near, and waits for it; from there the clock of Redis goes on.
+
+        What must be true before it needs no haste, on a machine however slow.
+
+        Args:
+            moment: `opens_at` or `closes_at`, which is far away so far.
+            goods: phones unless told.
+        """
+        at = clock(self.raw) + 0.02
+        for goods_id in goods or ["phone"]:
+            windows = [
+                key for key in (self.keys.stock(goods_id), self.keys.window(goods_id)) if self.raw.hexists(key, moment)
+            ]
+            assert windows, f"{goods_id} has no {moment}"
+            for key in windows:
+                self.raw.hset(key, moment, f"{at:.6f}")
+        await until(lambda: clock(self.raw) > at, moment)
+
     async def close(self) -> None:
         for each in reversed(self._opened):
             await settled(each.aclose() if hasattr(each, "aclose") else each.close())
