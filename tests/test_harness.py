@@ -198,7 +198,7 @@ def test_an_append_only_file_survives_a_kill() -> None:
 
 def test_a_frozen_server_does_later_what_was_sent() -> None:
     with servers.redis_server() as server, servers.redis_server() as other:
-        client = server.client(socket_timeout=0.2, retry=None)
+        client = server.client(socket_timeout=1, retry=None)
         client.ping()
         server.freeze()
         with pytest.raises(redis.TimeoutError):

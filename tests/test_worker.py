@@ -272,22 +272,24 @@ async def test_one_order_twice_on_the_list_is_one_row(shop: Shop) -> None:
 
 
 PROCESS = """
-import asyncio, importlib, sys, time
-face, url, database, marker = sys.argv[1:]
+import asyncio, importlib, pathlib, sys, time
+face, url, database, marker, go = sys.argv[1:]
 flashsale = importlib.import_module(face)
 stores = importlib.import_module(face + ".stores")
 
 class Slow(stores.SQLAlchemyStore):
-    # A commit that takes a while; the marker says that it has begun.
+    # A commit that takes as long as the test wants; the marker says that it has begun.
     if face == "flashsale":
         def save(self, orders):
             open(marker, "w").close()
-            time.sleep(0.5)
+            while not pathlib.Path(go).exists():
+                time.sleep(0.01)
             return super().save(orders)
     else:
         async def save(self, orders):
             open(marker, "w").close()
-            await asyncio.sleep(0.5)
+            while not pathlib.Path(go).exists():
+                await asyncio.sleep(0.01)
             return await super().save(orders)
 
 def sync():
@@ -313,12 +315,13 @@ async def test_a_signal_lets_the_batch_finish(
     shop = real_shop
     sale = await shop.open(store=True)
     await sale.inventory.reserve([order(n) for n in range(5)])
-    marker = tmp_path / "saving"
-    arguments = [shop.face.__name__, redis_url, f"sqlite:///{shop.database}", str(marker)]
+    marker, go = tmp_path / "saving", tmp_path / "go"
+    arguments = [shop.face.__name__, redis_url, f"sqlite:///{shop.database}", str(marker), str(go)]
     with subprocess.Popen([sys.executable, "-c", PROCESS, *arguments]) as process:
         try:
             await until(lambda: marker.exists() or process.poll() is not None, "the first batch")
             process.send_signal(number)
+            go.touch()
             assert await asyncio.to_thread(process.wait, 20) == 0
         finally:
             process.kill()
