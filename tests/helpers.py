@@ -66,14 +66,14 @@ def eventually(check: Callable[[], Any], what: str, *, within: float = 20.0) -> 
 PATIENCE = 20.0  # seconds
 
 
-async def until(check: Callable[[], Any], what: str, *, within: float | None = None) -> Any:
-    """Like `eventually`, in an event loop; `check` may be awaitable."""
+async def until(check: Callable[[], Any], what: str, *, within: float | None = None, every: float = 0.01) -> Any:
+    """Like `eventually`, in an event loop; `check` may be awaitable, and is asked `every` so many seconds."""
     within = within or PATIENCE
     deadline = time.monotonic() + within
     while not (answer := await settled(check())):
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {within:g} s: {what}")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(every)
     return answer
 
 
@@ -163,8 +163,8 @@ class Shop:
     def gate(self, **kwargs: Any) -> Part:
         return self.part("Gate", self.client(), "spring", **kwargs)
 
-    def inventory(self, **kwargs: Any) -> Part:
-        return self.part("Inventory", self.client(), "spring", **kwargs)
+    def inventory(self, *, patient: bool = False, **kwargs: Any) -> Part:
+        return self.part("Inventory", self.client(**({"socket_timeout": 60} if patient else {})), "spring", **kwargs)
 
     def queue(self, **kwargs: Any) -> Part:
         return self.part("OrderQueue", self.client(), "spring", **kwargs)
@@ -238,7 +238,7 @@ async def together(shop: Shop, coalescer: Any, *calls: Callable[[], Any]) -> lis
 
     Args:
         shop: on a real Redis, which is held back meanwhile.
-        coalescer: of the calls.
+        coalescer: of the calls, whose client is `patient`: many callers take seconds to line up.
         calls: the first ones leave at once, each alone, as many as may be in flight; the others gather behind them.
     """
     in_flight = importlib.import_module(f"{shop.face.__name__}.waiting").IN_FLIGHT
@@ -248,10 +248,11 @@ async def together(shop: Shop, coalescer: Any, *calls: Callable[[], Any]) -> lis
         for place, call in enumerate(calls, start=1):
             tasks.append(asyncio.create_task(call()))
             line = min(place, in_flight), max(0, place - in_flight)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
             await until(
                 lambda: (coalescer._in_flight, len(coalescer._waiting)) == line,  # noqa: B023
                 "the caller in line",
+                every=0.001,
             )
     finally:
         shop.raw.client_unpause()

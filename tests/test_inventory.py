@@ -158,7 +158,7 @@ async def deductions(shop: Shop, inventory: Any, *wishes: tuple[str, int]) -> li
 
 
 async def test_callers_of_one_call_are_answered_in_their_order(real_shop: Shop) -> None:
-    inventory = real_shop.inventory()
+    inventory = real_shop.inventory(patient=True)
     await inventory.preload("phone", 5)
     await inventory.preload("case", 2)
     wishes = ("phone", 3), ("case", 1), ("phone", 3), ("phone", 2), ("case", 2), ("case", 1), ("phone", 1)
@@ -173,7 +173,7 @@ async def test_callers_of_one_call_are_answered_in_their_order(real_shop: Shop) 
 
 
 async def test_bad_goods_fail_only_their_own_callers(real_shop: Shop) -> None:
-    shop, inventory = real_shop, real_shop.inventory()
+    shop, inventory = real_shop, real_shop.inventory(patient=True)
     for goods_id in ("phone", "broken", "other"):
         await inventory.preload(goods_id, 5)
     shop.raw.hset(shop.keys.stock("broken"), "Booked", "many")

@@ -45,7 +45,7 @@ async def test_purchases_that_wait_together_share_round_trips(real_shop: Shop) -
 
 async def test_deductions_that_wait_together_are_one_call(real_shop: Shop) -> None:
     """128 fit into one call, so 300 need three."""
-    shop, inventory = real_shop, real_shop.inventory()
+    shop, inventory = real_shop, real_shop.inventory(patient=True)
     await inventory.preload("phone", 250)
     await inventory.load_scripts()
     before = script_calls(shop)
