@@ -121,7 +121,7 @@ async def test_no_sentinel_answers(host: Host) -> None:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[servers.Cluster]:
     """Three primaries."""
-    with servers.cluster(cluster_require_full_coverage="no", appendonly="yes") as cluster:
+    with servers.cluster(cluster_require_full_coverage="no", aof=True) as cluster:
         yield cluster
 
 
