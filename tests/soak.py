@@ -188,6 +188,7 @@ class Soak:
         self._stable = {"worker": self._worker(), "syncer": crew.start("syncer", "--interval", "0.5")}
         self._victim = self._worker()
         self._served = 0
+        self._served_all = asyncio.Event()
         self._began = time.monotonic()
 
     def _worker(self) -> subprocess.Popen[bytes]:
@@ -206,14 +207,13 @@ class Soak:
                 self.report.seconds = self._now()
                 await helpers[1]
             finally:
-                for helper in helpers:
-                    helper.cancel()
+                self._served_all.set()  # measuring is not cancelled: its thread would go on, and connect again
+                helpers[1].cancel()
                 await asyncio.gather(*helpers, return_exceptions=True)
-            if not helpers[0].cancelled():
-                helpers[0].result()
+                if self._database is not None:
+                    self._database.close()
+            helpers[0].result()
             await self._until(self._is_drained, "the queue is empty")
-        if self._database is not None:
-            self._database.close()
 
     def _now(self) -> float:
         return time.monotonic() - self._began
@@ -309,11 +309,12 @@ class Soak:
     # -- measuring --------------------------------------------------------------------------------------------------
 
     async def _measure(self) -> None:
-        while True:
+        while not self._served_all.is_set():
             self.report.samples.add(self._now(), await asyncio.to_thread(self._look))
             self._proxy.requests.clear()
             self._say(f"{self._served} of {len(self._purchases)} served, {self.report.retries} repeated")
-            await asyncio.sleep(1)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._served_all.wait(), 1)
 
     def _look(self) -> dict[tuple[str, str], float | None]:
         found: dict[tuple[str, str], float | None] = {}
