@@ -124,9 +124,10 @@ def test_a_step_of_an_order_that_is_unknown_or_corrupt_changes_nothing(backend: 
 @pytest.mark.parametrize("two", [False, True], ids=["one Redis", "two Redis"])
 @pytest.mark.parametrize("persisted", [False, True], ids=["queued", "persisted"])
 async def test_a_hundred_orders_cancelled_by_eight_callers_each_are_sold_once_more(
-    real_shop: Shop, fresh_postgres_url: str, persisted: bool, two: bool
+    real_shop: Shop, fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch, persisted: bool, two: bool
 ) -> None:
     shop = real_shop
+    monkeypatch.setattr(f"{shop.face.__name__}.servers.TIMEOUT", 60.0)  # eight hundred wait for a few connections
     policy = {"per_buyer": 1, "hold": 900.0}
     store = await store_at(shop, fresh_postgres_url, Goods("phone", 100, **policy))
     apart = {"gate_client": shop.client(db=1)} if two else {}
