@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from tests.hosts import Host
 
 CALLERS, MAX_WAITING = 60, 10
-PATIENCE = 1.0  # seconds of socket timeout: long enough to see who is turned away before it
+PATIENCE = 2.0  # seconds of socket timeout: long enough to see who is turned away before it, also on a busy machine
 
 
 @pytest.fixture
@@ -47,13 +46,11 @@ async def test_behind_a_frozen_server_the_line_has_an_end(host: Host, own: serve
     call = CALLS[way]
     await call(sale)
     own.freeze()
-    began = time.monotonic()
     callers = [asyncio.create_task(call(sale)) for _ in range(CALLERS)]
     room = MAX_WAITING + IN_FLIGHT  # a task that is about to leave still waits
     await until(lambda: sum(caller.done() for caller in callers) >= CALLERS - room, "those turned away")
-    assert time.monotonic() - began < PATIENCE
     early = [caller for caller in callers if caller.done()]
-    assert {type(caller.exception()) for caller in early} == {Overloaded}
+    assert {type(caller.exception()) for caller in early} == {Overloaded}  # before anybody was given up
     assert len(early) <= CALLERS - MAX_WAITING
     late = await asyncio.gather(*(caller for caller in callers if caller not in early), return_exceptions=True)
     assert {type(answer) for answer in late} <= {OutcomeUnknown, NotExecuted, Overloaded}

@@ -45,7 +45,7 @@ def buy(buyer_id, order_id):
 
 @app.post("/stock/<goods_id>")
 def stock(goods_id):
-    return {{"total": sale.inventory.stock(goods_id).total}}
+    return {{"total": sale.inventory.stock(goods_id).total, "by": os.getpid()}}
 
 @app.post("/deduct/<goods_id>")
 def deduct(goods_id):
@@ -63,14 +63,15 @@ def shop(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Iter
     command += ["--worker-tmp-dir", str(tmp_path), "--graceful-timeout", "2", *(["--preload"] if request.param else [])]
     process = subprocess.Popen([*command, "shop:app"], env=os.environ | {"SHOP_REDIS": redis_url})
 
-    def answers() -> bool:
+    def answer() -> bool:
         assert process.poll() is None, "gunicorn has ended"
-        with contextlib.suppress(OSError):
-            return bool(ask(port, "stock/goods-1")["total"] == 1)
+        with contextlib.suppress(OSError), ThreadPoolExecutor(16) as several:
+            answers = several.map(lambda _: ask(port, "stock/goods-1"), range(64))
+            return len({each["by"] for each in answers}) == WORKERS
         return False
 
     try:
-        eventually(answers, "gunicorn's first answer")
+        eventually(answer, "answers of all of gunicorn's workers")
         yield port
     finally:
         process.terminate()
