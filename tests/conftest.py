@@ -102,6 +102,7 @@ class Backend:
         self.kind = kind
         self.decode = decode
         self._fake = fakeredis.FakeServer()
+        fakeredis.FakeRedis(server=self._fake).ping()  # two threads who come first would make a database each
         self._server = server
         self._cluster = cluster
         self._clients: list[Any] = []

@@ -30,6 +30,7 @@ from flashsale.testing import (
     temporary_async_sale,
     temporary_sale,
 )
+from flashsale.testing.servers import Server
 
 # -- the plugin -----------------------------------------------------------------------------------------------------
 
@@ -151,6 +152,14 @@ def test_a_sale_that_fails_leaves_no_keys_either() -> None:
 def test_goods_with_an_opening_time_wait_for_it() -> None:
     with fakeredis.FakeRedis() as client, temporary_sale(client, [Goods("phone", 1, opens_at=4e9)]) as sale:
         assert sale.buy("phone", "ann").outcome == "NOT_STARTED"
+
+
+def test_threads_who_are_the_first_to_come_share_the_fake() -> None:
+    """fakeredis makes a database when its first caller comes; of two at once, one would work on another one."""
+    server = Server(None)
+    assert list(server._fake.dbs) == [0]
+    with server.client() as client:
+        assert client.dbsize() == 0
 
 
 # -- strategies -----------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class Server:
             import fakeredis  # noqa: PLC0415 - needs an extra
 
             self._fake = fakeredis.FakeServer()
+            self.client().ping()  # makes the database: two threads who come first, at once, would make one each
 
     def client(self) -> redis.Redis:
         """Returns a client; all of them see the same data."""
