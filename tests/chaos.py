@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import contextlib
 import random
-import signal
 import sys
 import time
 from collections import Counter
@@ -161,8 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         or min(options.worker_kills, options.redis_kills, options.elections, options.cut_replies) < 0
     ):
         parser.error("at least 20 orders, and no count below 0")
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # what was started is ended
+    servers.end_on_signals()
     try:
         with _found(), servers.postgres() as postgres, postgres.database() as database_url:
             report = play(options, database_url, _Progress())

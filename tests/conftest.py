@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +43,9 @@ ON_A_CLUSTER_TOO = {"test_gate", "test_sale", "test_worker"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A run that is told to end, ends its servers too: SIGTERM is Ctrl-C."""
+    """A run that is told to end, ends its servers too."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        servers.end_on_signals()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -44,6 +44,12 @@ SPOKEN = {"protocol": int(_PROTOCOL)} if _PROTOCOL else {}
 """How the hosts' clients are made: RESP2 or RESP3 if the run says so, else as redis-py likes."""
 
 
+def end_on_signals() -> None:
+    """Makes SIGTERM the same as Ctrl-C: what was started is ended."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 def missing(what: str, *, in_ci: bool = True) -> NoReturn:
     """Skips the test, or fails it in CI: there, a server that is not found must never pass silently.
 

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -438,8 +437,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = Options(**vars(parser.parse_args(argv)))
     if not 0.1 <= options.minutes <= 240 or not 1 <= options.rate <= 200:
         parser.error("0.1 to 240 minutes, 1 to 200 orders a second")
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # what was started is ended
+    servers.end_on_signals()
     last = 0.0
 
     def say(text: str) -> None:
