@@ -347,6 +347,18 @@ def node_id(node: RedisServer) -> str:
     return answer.decode()
 
 
+def begin_move(slot: int, source: RedisServer, target: RedisServer) -> None:
+    """Puts a slot on its way, as `redis-cli --cluster reshard` does; then its keys go one by one, with MIGRATE."""
+    target.client().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", node_id(source))
+    source.client().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", node_id(target))
+
+
+def end_move(slot: int, source: RedisServer, target: RedisServer) -> None:
+    """Gives a slot whose keys are all there to its new node."""
+    for node in (target, source):
+        node.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))
+
+
 @contextlib.contextmanager
 def cluster(*, replicas: bool = False, **config: Any) -> Iterator[Cluster]:
     """Runs three primaries; returns when each node says `cluster_state:ok`.

@@ -123,8 +123,7 @@ async def on_a_cluster(host: Host, cluster: servers.Cluster, rules: tuple[str, .
     assert (await front.buy("phone", "ann", order_id="o-1")).accepted
     slot, here = cluster.client().keyslot("{nov11}"), cluster.node_of("{nov11}")
     there = next(node for node in cluster.nodes if node is not here)
-    there.client().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", servers.node_id(here))
-    here.client().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", servers.node_id(there))
+    servers.begin_move(slot, here, there)
     try:
         for key in here.client().execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
             here.client().execute_command("MIGRATE", servers.HOST, there.port, key, 0, 5000)

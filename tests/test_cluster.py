@@ -130,16 +130,13 @@ def move(cluster: servers.Cluster, name: str, felt: Callable[[], Any]) -> None:
 
     It takes its time, until somebody has `felt` it.
     """
-    nodes = cluster.nodes[0], cluster.nodes[2]
-    source, target = (node.client() for node in nodes)
-    ids = [servers.node_id(node) for node in nodes]
-    slot = source.execute_command("CLUSTER", "KEYSLOT", f"{{{name}}}")
-    target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
-    source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
-    while keys := source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1):
-        source.execute_command("MIGRATE", servers.HOST, nodes[1].port, keys[0], 0, 5000)
+    source, target = cluster.nodes[0], cluster.nodes[2]
+    client = source.client()
+    slot = client.execute_command("CLUSTER", "KEYSLOT", f"{{{name}}}")
+    servers.begin_move(slot, source, target)
+    while keys := client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1):
+        client.execute_command("MIGRATE", servers.HOST, target.port, keys[0], 0, 5000)
         time.sleep(0.05)
         with contextlib.suppress(TimeoutError):  # a key that no purchase needs is not missed
             eventually(felt, "a purchase whose keys are at two nodes", within=1)
-    for client in (target, source):
-        client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+    servers.end_move(slot, source, target)

@@ -178,31 +178,29 @@ def _connect(world: World, cluster: servers.Cluster) -> Any:
 async def test_row_18_slot_migrating(world: World) -> None:
     cluster = world.enter(servers.cluster())
     name = _sale_on(cluster, 0)
-    source, target = cluster.nodes[0].client(), cluster.nodes[1].client()
-    ids = [client.execute_command("CLUSTER", "MYID") for client in (source, target)]
-    slot = source.execute_command("CLUSTER", "KEYSLOT", f"{{{name}}}")
+    source, target = cluster.nodes[:2]
+    client = source.client()
+    slot = client.execute_command("CLUSTER", "KEYSLOT", f"{{{name}}}")
     sale = world.on(_connect(world, cluster), name)
     await sale.preload("phone", 100)
     await sale.start("phone")
     assert (await sale.buy("phone", "ann", order_id="before")).accepted
 
-    target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
-    source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+    servers.begin_move(slot, source, target)
     asked = []
-    for key in source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+    for key in client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
         answer = await world.answer(sale.buy("phone", "ann", order_id=f"while-{len(asked)}"))
         refused = isinstance(answer, NotExecuted) and answer.reason == "TRYAGAIN"
         assert refused or getattr(answer, "accepted", False), f"T: {answer!r}"
         asked.append(f"while-{len(asked)}")
-        source.execute_command("MIGRATE", servers.HOST, cluster.nodes[1].port, key, 0, 5000)
+        client.execute_command("MIGRATE", servers.HOST, target.port, key, 0, 5000)
     queued = await world.answer(sale.queue.size())  # one key, by ASK
     assert not isinstance(queued, Exception), f"T: {queued!r}"
-    for client in (target, source):
-        client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+    servers.end_move(slot, source, target)
     for order_id in [*asked, "before"]:
         receipt = await world.answer(sale.buy("phone", "ann", order_id=order_id))
         assert getattr(receipt, "accepted", False), f"T: {receipt!r}"
-    world.raw = target
+    world.raw = target.client()
     assert world.booked(name) == len(asked) + 1, "O: a retry was booked again"
 
 
