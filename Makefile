@@ -21,6 +21,7 @@ demo: $(VENV)/.demo ## play a whole flash sale
 
 test: $(VENV)/.dev ## everything CI runs: generated code, lint, types, tests
 	@$(BIN)/python tools/unasync.py --check
+	@$(BIN)/python tools/rooms.py --check
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
@@ -59,6 +60,7 @@ lint: $(VENV)/.dev ## fix and format what can be fixed, then check types
 
 sync: $(VENV)/.dev ## write the sync modules anew from src/flashsale/aio
 	@$(BIN)/python tools/unasync.py
+	@$(BIN)/python tools/rooms.py
 
 clean: ## remove the virtual environment and all caches
 	@rm -rf $(VENV) .matrix build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -17,8 +17,8 @@ from sqlalchemy.dialects import postgresql
 from bench import harness
 from bench.servers import ENDLESS, GOODS, SALE, postgres
 from flashsale import Order, OrderState
-from flashsale.rows import order_values
-from flashsale.stores import tables
+from flashsale._rules.rows import order_values
+from flashsale._sql import tables
 
 ORDERS, BATCH, ROUNDS = 20_000, 500, 5
 COMMON = {"sale": SALE, "state": OrderState.PERSISTED.value}

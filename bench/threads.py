@@ -17,7 +17,7 @@ from bench import purchases
 from bench.harness import Bench, Case, median
 from bench.peers import same_script
 from bench.servers import redis_server
-from flashsale.waiting import Coalescer
+from flashsale._sync.transport.coalescer import Coalescer
 
 CONNECTIONS = 64
 SECONDS = 0.25
@@ -52,7 +52,7 @@ def _in_flight(batches):
 
 @contextlib.contextmanager
 def _connections(held):
-    with mock.patch.multiple("flashsale.servers", AT_HAND=held, MAX_CONNECTIONS=2 * held + 64):
+    with mock.patch.multiple("flashsale._sync.transport.topology", AT_HAND=held, MAX_CONNECTIONS=2 * held + 64):
         yield
 
 

@@ -25,9 +25,10 @@ import redis
 from examples.shop import GOODS_ID
 from flashsale import FlashSale, FlashSaleError, Goods, InvalidRequest
 from flashsale.demo import DemoError
-from flashsale.demo.processes import running
-from flashsale.demo.servers import Server, redis_for
+from flashsale.demo.servers import redis_for
 from flashsale.stores import SQLAlchemyStore
+from flashsale.testing._processes import running
+from flashsale.testing._redis_server import Server
 
 ROOT = Path(__file__).parent.parent
 HOST = "127.0.0.1"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from flashsale import FlashSale, Keys, Order, OrderState, Outcome, Syncer
+from flashsale._rules.ledger_record import read
+from flashsale._sql.tables import EVENTS, GOODS, ORDERS
 from flashsale.model import RELEASED
-from flashsale.records import read
-from flashsale.stores.tables import EVENTS, GOODS, ORDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -114,7 +114,7 @@ class Part:
         value = getattr(self.real, name)
         if callable(value):
             return functools.partial(self._call, value)
-        return Part(value, self._threads) if name in {"gate", "inventory", "ledger", "queue"} else value
+        return Part(value, self._threads) if name in {"gate", "inventory", "_ledger", "queue"} else value
 
     async def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if inspect.iscoroutinefunction(method):

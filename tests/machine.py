@@ -40,10 +40,10 @@ from flashsale import (
     Syncer,
     Worker,
 )
-from flashsale.reports import Problem
-from flashsale.rows import read_order
+from flashsale._rules.rows import read_order
+from flashsale._sql.tables import GOODS, ORDERS
+from flashsale.model.reports import Problem
 from flashsale.stores import SQLAlchemyStore
-from flashsale.stores.tables import GOODS, ORDERS
 from flashsale.testing import Crash
 from tests.article import SCRIPT
 from tests.model import FAR, PERSISTED, QUEUED, REJECTED, ROW_ACTIVE, Element, Handle, Model, Policy, policy_of
@@ -378,7 +378,7 @@ class SaleMachine(RuleBasedStateMachine):
         self.process: Process | None = None
         self.world: World
         self.made = itertools.count(1)
-        self.patch = mock.patch("flashsale.sale.new_order_id", lambda: f"made-{next(self.made)}")
+        self.patch = mock.patch("flashsale._sync.sale.new_order_id", lambda: f"made-{next(self.made)}")
         self.patch.start()
         self.handles: list[tuple[Claim, Handle]] = []
         self.accepted: set[str] = set()
@@ -751,7 +751,8 @@ class SaleMachine(RuleBasedStateMachine):
         row = self.model.orders.get(order_id)
         if row is not None:
             self.step(
-                lambda p: p.sale.settler.follow(order_id, row.state) and None, lambda m: m.follow(order_id, row.state)
+                lambda p: p.sale._transitions.follow(order_id, row.state) and None,
+                lambda m: m.follow(order_id, row.state),
             )
 
     @precondition(lambda self: self.model.dead)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, update
 
 from flashsale import OrderQueue, OrderState
+from flashsale._sql.tables import GOODS, ORDERS
 from flashsale.lua import SCRIPTS, Script
 from flashsale.model import RELEASED
 from flashsale.stores import SQLAlchemyStore
-from flashsale.stores.tables import GOODS, ORDERS
 
 if TYPE_CHECKING:
     import pytest

@@ -32,7 +32,7 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from flashsale.demo.servers import candidates
+from flashsale.testing._redis_server import candidates
 from tests.helpers import eventually
 
 if TYPE_CHECKING:

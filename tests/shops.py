@@ -65,7 +65,7 @@ class OpenShop:
 
     def orders(self) -> dict[str, OrderState]:
         """Returns the state of each order in the ledger, by its id."""
-        return {order_id: record.state for page in self.sale.ledger.pages() for order_id, record in page.items()}
+        return {order_id: record.state for page in self.sale._ledger.pages() for order_id, record in page.items()}
 
     def offer(self, units: int, *, opens_in: float = 0.0, hold: float = 600.0) -> None:
         """Begins the sale anew: cancels all orders, and offers as many units; returns when Redis knows."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Goods, InvalidRequest, InvalidTicket, OrderConflict, OrderState, Outcome, Tickets
-from flashsale.aio import admissions
+from flashsale.aio import ticketing as admissions
 from tests.helpers import snapshot
 from tests.test_sale import slots
 from tests.test_worker import units
@@ -80,7 +80,7 @@ async def test_a_ticket_is_for_one_sale_goods_buyer_and_order(shop: Shop, raw: r
 
 
 async def test_a_ticket_ends_with_the_epoch(shop: Shop, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (admissions, __import__("flashsale.admissions").admissions):
+    for module in (admissions, __import__("flashsale._sync.ticketing").admissions):
         monkeypatch.setattr(module, "EPOCH_EVERY", 0.0)
     sale = await ticketed(shop)
     entry = await sale.enter("phone", "ann")
@@ -93,7 +93,7 @@ async def test_one_caller_asks_for_the_epoch(real_shop: Shop, monkeypatch: pytes
     monkeypatch.setattr(f"{real_shop.face.__name__}.admissions.EPOCH_EVERY", 1000.0)
     sale = await ticketed(real_shop, 40)
     entries = [await sale.enter("phone", f"b-{n}") for n in range(20)]
-    control, asked = sale.real.control, []
+    control, asked = sale.real._meta, []
     ask = control.state
     monkeypatch.setattr(control, "state", lambda: (asked.append(1), ask())[1])
     sale.real._admissions._epoch_at -= 1000
@@ -154,7 +154,7 @@ async def test_the_window_shows_the_whole_life_of_a_sale(shop: Shop) -> None:
     await sale.preload("phone", 1, hold=100)
     view = await sale.view("phone")
     assert (view.outcome, view.remaining, view.may_return) == (Outcome.NOT_STARTED, 1, False)
-    assert abs(view.now - await sale.ledger.time()) < 5
+    assert abs(view.now - await sale._ledger.time()) < 5
     await sale.start("phone")
     assert (await sale.view("phone")).outcome is Outcome.ADMITTED
     await sale.buy("phone", "ann", order_id="o-1")

@@ -15,7 +15,7 @@ import pytest
 
 import flashsale
 from flashsale import FlashSaleError, Goods, NotPersisted, OrderState
-from flashsale.reports import Audit, Problem, Repair, Units
+from flashsale.model.reports import Audit, Problem, Repair, Units
 from tests.helpers import Part, order, settled, snapshot, until
 from tests.sales import active_units, booked, each_backend, rows, work
 
@@ -30,7 +30,7 @@ CANCELLED, DEAD = OrderState.CANCELLED, OrderState.DEAD
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks again at once: where nothing moves there is nothing to wait for."""
-    monkeypatch.setattr("flashsale.auditor.BETWEEN", 0.01)
+    monkeypatch.setattr("flashsale._sync.auditor.BETWEEN", 0.01)
     monkeypatch.setattr("flashsale.aio.auditor.BETWEEN", 0.01)
 
 
@@ -169,7 +169,7 @@ def test_one_sold_for_one_returned_in_the_midst_is_seen(backend: Backend, tmp_pa
         sale.preload("phone", 9)
         sale.start("phone")
         sale.buy("phone", "ann", order_id="o-1")
-        pages = sale.ledger.pages
+        pages = sale._ledger.pages
         turns = iter("x")
 
         def pages_of_a_sale_that_goes_on() -> Any:
@@ -179,7 +179,7 @@ def test_one_sold_for_one_returned_in_the_midst_is_seen(backend: Backend, tmp_pa
                 sale.buy("phone", "bob", order_id="o-2")
                 yield from pages()
 
-        sale.ledger.pages = pages_of_a_sale_that_goes_on
+        sale._ledger.pages = pages_of_a_sale_that_goes_on
         audit = flashsale.Syncer(sale).audit()
         assert audit.moving or adds_up(audit.units)
         assert audit.ok

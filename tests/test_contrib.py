@@ -128,7 +128,7 @@ def test_flask_answers(flask_app) -> None:
     web = app.test_client()
     assert web.post("/buy/phone").status_code == 404  # not loaded yet
     with app.app_context():
-        sales.sale.preload("phone", 1, opens_at=sales.sale.ledger.time() + 100)
+        sales.sale.preload("phone", 1, opens_at=sales.sale._ledger.time() + 100)
     early = web.post("/buy/phone")
     assert early.status_code == 403
     assert early.content_type == "application/problem+json"
@@ -217,7 +217,7 @@ async def test_starlette_answers(config) -> None:
     async with sales.lifespan(app), AsyncClient(transport=ASGITransport(app), base_url="http://shop") as web:
         assert (await web.post("/buy/phone")).status_code == 404
         sale = await sales(Request({"type": "http"}))
-        await sale.preload("phone", 1, opens_at=await sale.ledger.time() + 100)
+        await sale.preload("phone", 1, opens_at=await sale._ledger.time() + 100)
         early = await web.post("/buy/phone")
         assert early.status_code == 403
         assert 95 < int(early.headers["Retry-After"]) <= 100
@@ -282,7 +282,7 @@ def django_sale(redis_url: str) -> FlashSale:
 def test_django_answers(django_sale: FlashSale) -> None:
     web = Client()
     assert web.post("/buy/phone").status_code == 404
-    DjangoStore(django_sale.name).put_goods(Goods("phone", 1, opens_at=django_sale.ledger.time() + 100))
+    DjangoStore(django_sale.name).put_goods(Goods("phone", 1, opens_at=django_sale._ledger.time() + 100))
     call_command("flashsale_sync", "--once", verbosity=0)
     early = web.post("/buy/phone")
     assert early.status_code == 403

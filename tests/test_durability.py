@@ -21,8 +21,8 @@ from flashsale import (
     StoreRequired,
     UnsafeServer,
 )
-from flashsale.durability import Guarantee
-from flashsale.health import judge
+from flashsale._rules.durability import Guarantee
+from flashsale._rules.server_check import judge
 from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.helpers import Part, mutate, settled, snapshot

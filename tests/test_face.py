@@ -210,19 +210,16 @@ def test_an_order_is_frozen_and_so_are_answers() -> None:
 
 def test_the_modules_of_the_contract_are_there() -> None:
     for name in [
-        "sale",
-        "gate",
-        "inventory",
-        "order_queue",
-        "worker",
-        "syncer",
-        "scripts",
+        "clients",
         "keys",
         "errors",
         "model",
         "lua",
         "stores",
         "testing",
-        "aio.sale",
+        "web",
+        "aio.clients",
+        "aio.stores",
+        "testing.strategies",
     ]:
         importlib.import_module(f"flashsale.{name}")

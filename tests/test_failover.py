@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Durability, Goods, OrderState, Outcome
-from flashsale.durability import Guarantee
+from flashsale._rules.durability import Guarantee
 from flashsale.testing.proxy import FaultProxy
 from tests import servers
 from tests.helpers import Part, until

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from flashsale import auditor
+from flashsale._sync import auditor
 from tests.fuzz import parsers
 from tests.fuzz.scripts import PLACES, Scene
 

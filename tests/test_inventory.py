@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import AlreadyLoaded, CorruptState, Stock, UnknownGoods
+from flashsale._sync.transport.coalescer import IN_FLIGHT
 from flashsale.lua import SCRIPTS
-from flashsale.waiting import IN_FLIGHT
 from tests.helpers import mutate, order, snapshot, together, until
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import redis
 from hypothesis import given
 
 from flashsale import FlashSale, Goods, Order, OrderState, Receipt, UnknownGoods, Worker, aio, testing, web
-from flashsale.checks import check_goods_id, check_id, check_quantity, check_sale
+from flashsale.model.checks import check_goods_id, check_id, check_quantity, check_sale
 from flashsale.testing import (
     AsyncCrashPoint,
     Crash,

@@ -12,9 +12,9 @@ import pytest
 
 import flashsale
 from flashsale import Goods, NotPersisted, OrderState, Outcome, StoreRequired
+from flashsale._rules.ledger_record import Record
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import TRANSITIONS
-from flashsale.records import Record
 from tests.helpers import clock, mutate, order, settled, snapshot
 from tests.sales import access, active_units, booked, each_backend, overdue, rows, store_at, work
 
@@ -79,7 +79,7 @@ def test_every_step_that_is_allowed_is_made_whole_and_no_other(backend: Backend)
             order_id = f"{start}-{end}"
             put(raw, keys, order_id, start)
             before, units = snapshot(raw), units_of(raw, keys)
-            move = sale.ledger.move(order_id, Record(start, 2, True, "phone", 1, "ann"), end)
+            move = sale._ledger.move(order_id, Record(start, 2, True, "phone", 1, "ann"), end)
             assert move.made == (end in CONTRACT[start]), order_id
             if not move.made:
                 assert snapshot(raw) == before, order_id
@@ -277,13 +277,13 @@ def test_an_ack_in_the_midst_of_confirming_does_not_leave_the_ledger_behind(back
         sale.buy("phone", "ann", order_id="o-1")
         claims = sale.queue.claim()
         store.save([claim.order for claim in claims])
-        move = sale.ledger.move
+        move = sale._ledger.move
 
         def after_the_ack(*args: Any) -> Any:
             sale.queue.ack(claims)
             return move(*args)
 
-        sale.ledger.move = after_the_ack
+        sale._ledger.move = after_the_ack
         assert sale.confirm("o-1") is CONFIRMED
         assert sale.status("o-1") is CONFIRMED
 
@@ -468,8 +468,8 @@ async def test_a_slot_that_was_lost_on_its_way_back_is_found_by_the_syncer(shop:
     sale = shop.sale(store=await shop.store(Goods("phone", 10)), **apart)
     await shop.open(10, sale=sale)
     await sale.buy("phone", "ann", 2, order_id="o-1")
-    record = await settled(sale.real.ledger.get("o-1"))
-    assert (await settled(sale.real.ledger.move("o-1", record, CANCELLED))).slots == 2
+    record = await settled(sale.real._ledger.get("o-1"))
+    assert (await settled(sale.real._ledger.move("o-1", record, CANCELLED))).slots == 2
     assert (await booked(sale), await access(sale)) == (0, 2)
     syncer = shop.syncer(sale)
     await syncer.run_once()

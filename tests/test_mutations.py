@@ -121,9 +121,9 @@ def two_cancels_at_once(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
     with Scene(backend, mutant) as scene:
         for order_id in ("o1", "o2"):
             assert scene.sale.buy("a", "ann", order_id=order_id).accepted
-        record = scene.sale.ledger.get("o1")
+        record = scene.sale._ledger.get("o1")
         for _ in range(2):
-            scene.sale.ledger.move("o1", record, OrderState.CANCELLED)
+            scene.sale._ledger.move("o1", record, OrderState.CANCELLED)
         assert scene.booked() == 1, "the units of one order came back twice"
 
 
@@ -146,7 +146,7 @@ def a_late_syncer_grants(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
         zombie = FlashSale(backend.client(), "s", store=Store(scene.store, faults, set()), cache_for=0)
         faults.crash = (0, True)
         with zombie, contextlib.suppress(Crash):
-            zombie.settler.adjust(late, stock)
+            zombie._transitions.adjust(late, stock)
         assert scene.sale.buy("a", "ann", 8, order_id="o1").accepted
         scene.worker.run_once()
         assert scene.sale.status("o1") is OrderState.PERSISTED, "the guard refused what the stock had accepted"
@@ -189,7 +189,7 @@ def a_late_auditor(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
         scene.sale.cancel("o1")
         scene.raw.flushdb()
         scene.syncer.rebuild()
-        scene.sale.ledger.restore(rows, epoch)
+        scene.sale._ledger.restore(rows, epoch)
         assert scene.booked() == 0, "an order of an older epoch was booked again"
 
 
@@ -289,7 +289,7 @@ def resold(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
 def two_syncers(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
     """One acts at a time."""
     with Scene(backend, mutant) as scene:
-        assert scene.sale.control.lead("another one", 30.0)
+        assert scene.sale._meta.lead("another one", 30.0)
         assert not scene.syncer.run_once().leading, "two syncers act at once"
 
 

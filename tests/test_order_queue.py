@@ -379,7 +379,7 @@ def test_the_short_way_to_read_a_body_judges_as_the_long_one(body: bytes, monkey
             return None
 
     short = read()
-    monkeypatch.setattr("flashsale.model._PLAIN", re.compile("nothing"))
+    monkeypatch.setattr("flashsale.model.orders._PLAIN", re.compile("nothing"))
     assert short == read()
 
 

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from flashsale import Event, Goods, InvalidRequest, OrderState, StoreError, StoreRequired
+from flashsale._rules.backoff import Backoff, delay_after
+from flashsale._sql.engines import DRIVERS, database_url
 from flashsale.aio import outbox as source
-from flashsale.backoff import Backoff, delay_after
-from flashsale.stores.engines import DRIVERS, database_url
 from tests.helpers import Part, Shop, clock, mutate, order, settled, until
 
 if TYPE_CHECKING:
@@ -423,7 +423,7 @@ async def test_a_dead_process_is_replaced_when_its_lease_ends(shop: Shop) -> Non
     await desk.open()
     await desk.buy("a")
     await desk.sale.confirm("a")
-    control = Part(desk.sale.control, shop._threads)
+    control = Part(desk.sale._meta, shop._threads)
     assert await control.lead("killed", 30.0, role="outbox") == 1
     assert await desk.tell_all() == 0
     shop.raw.hset(shop.keys.meta, "outbox_until", clock(shop.raw))
@@ -432,7 +432,7 @@ async def test_a_dead_process_is_replaced_when_its_lease_ends(shop: Shop) -> Non
 
 async def test_roles_do_not_disturb_each_other(shop: Shop) -> None:
     sale = await shop.open()
-    control = Part(sale.control, shop._threads)
+    control = Part(sale._meta, shop._threads)
     assert await control.lead("a", 30.0) == 1
     assert await control.lead("b", 30.0, role="outbox") == 1
     assert [await control.lead("a", 30.0), await control.lead("a", 30.0, role="outbox")] == [2, 0]

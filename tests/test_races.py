@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from flashsale import FlashSaleError, Goods, Order
 from flashsale.model import RELEASED
-from flashsale.reports import Problem
+from flashsale.model.reports import Problem
 from tests.machine import LONG, Process, World, database, usual, usual_order
 from tests.model import QUEUED, REJECTED, Model
 

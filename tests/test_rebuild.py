@@ -184,7 +184,7 @@ async def test_nothing_is_for_sale_while_a_rebuild_is_under_way_for_foreign_prog
         await sale.buy("phone", "ann", order_id=f"o-{n}")
     await work(shop, sale)
     seen: list[Any] = []
-    restore = sale.real.ledger.restore
+    restore = sale.real._ledger.restore
 
     def look(*_: Any) -> None:
         seen.append(int(shop.raw.hget(shop.keys.stock("phone"), "Total")))
@@ -201,7 +201,7 @@ async def test_nothing_is_for_sale_while_a_rebuild_is_under_way_for_foreign_prog
             look()
             return restore(*args)
 
-    sale.real.ledger.restore = watched
+    sale.real._ledger.restore = watched
     await syncer.rebuild()
     assert seen == [0, "closed"]
     assert await sale.inventory.stock("phone") == (3, 3, 0, 0)
@@ -255,7 +255,7 @@ async def test_a_worker_waits_while_the_sale_is_closed_and_burns_no_attempt(shop
     sale, syncer = await loaded(shop, Goods("phone", 10))
     await sale.buy("phone", "ann", order_id="known")
     await sale.queue.push(order("survivor"))
-    await settled(sale.real.control.close(2))
+    await settled(sale.real._meta.close(2))
     shop.raw.hdel(shop.keys.orders, "survivor")
     worker = shop.worker(sale)
     for _ in range(7):
@@ -296,7 +296,7 @@ async def test_an_order_written_by_a_worker_in_the_midst_of_a_rebuild_is_counted
     await sale.buy("phone", "ann", 2, order_id="a")
     await sale.buy("phone", "ann", 3, order_id="b")
     claims = await sale.queue.claim()
-    restore = sale.real.ledger.restore
+    restore = sale.real._ledger.restore
     await settled(sale.store.save([claims[1].order]))
 
     if shop.is_async:
@@ -312,9 +312,9 @@ async def test_an_order_written_by_a_worker_in_the_midst_of_a_rebuild_is_counted
             sale.store.save([claims[0].order])
             return codes
 
-    sale.real.ledger.restore = then_the_worker_commits
+    sale.real._ledger.restore = then_the_worker_commits
     await syncer.rebuild()
-    sale.real.ledger.restore = restore
+    sale.real._ledger.restore = restore
     await sale.queue.ack(claims)
     await syncer.run_once()
     assert {name: await sale.status(name) for name in "ab"} == dict.fromkeys("ab", PERSISTED)
@@ -333,7 +333,7 @@ async def test_a_rebuild_of_an_older_epoch_is_refused_at_each_step(shop: Shop) -
     stale = await settled(sale.store.advance_epoch())  # and then it slept
     assert (await syncer.rebuild()).epoch == stale + 1
     (goods,) = await settled(sale.store.goods())
-    control, before = sale.real.control, snapshot(shop.raw)
+    control, before = sale.real._meta, snapshot(shop.raw)
     for step in (
         lambda: control.close(stale),
         lambda: control.wipe([goods], stale),
@@ -346,7 +346,7 @@ async def test_a_rebuild_of_an_older_epoch_is_refused_at_each_step(shop: Shop) -
             await settled(step())
     page = list(await settled(sale.store.orders()))
     for epoch in (stale, stale + 2):
-        assert await settled(sale.real.ledger.restore(page, epoch)) == [-8]
+        assert await settled(sale.real._ledger.restore(page, epoch)) == [-8]
     assert snapshot(shop.raw) == before
 
 
@@ -355,7 +355,7 @@ async def test_a_rebuild_that_is_overtaken_stops(shop: Shop) -> None:
     sale, syncer = await loaded(shop, Goods("phone", 5))
     await sale.buy("phone", "ann", order_id="o-1")
     await work(shop, sale)
-    restore, other = sale.real.ledger.restore, shop.syncer(shop.sale(store=Part(sale.store, shop._threads)))
+    restore, other = sale.real._ledger.restore, shop.syncer(shop.sale(store=Part(sale.store, shop._threads)))
     if shop.is_async:
 
         async def slow(*args: Any) -> Any:
@@ -367,7 +367,7 @@ async def test_a_rebuild_that_is_overtaken_stops(shop: Shop) -> None:
             other.real.rebuild()
             return restore(*args)
 
-    sale.real.ledger.restore = slow
+    sale.real._ledger.restore = slow
     with pytest.raises(CorruptState):
         await syncer.rebuild()
     assert state_of(shop) == "open"
@@ -397,7 +397,7 @@ async def test_restoring_and_settling_twice_books_once(shop: Shop) -> None:
     sale, syncer = await loaded(shop, Goods("phone", 9, per_buyer=9))
     await settled(sale.store.save([order("a", quantity=2), order("b", quantity=3)]))
     page = list(await settled(sale.store.orders()))
-    answers = [await settled(sale.real.ledger.restore(page, 1)) for _ in range(3)]
+    answers = [await settled(sale.real._ledger.restore(page, 1)) for _ in range(3)]
     assert answers == [[1, 1], [0, 0], [0, 0]]
     assert await booked(sale) == 5
     assert shop.raw.hgetall(shop.keys.buyers("phone")) == {b"ann": b"5"}
@@ -615,7 +615,7 @@ async def test_of_two_syncers_one_acts_and_the_other_takes_over(shop: Shop) -> N
     await work(shop, sale)
     for n in range(6):
         shop.raw.zadd(shop.keys.holds, {f"o-{n}": 1})
-    assert await settled(sale.real.control.lead("somebody else", 30.0)) == 1
+    assert await settled(sale.real._meta.lead("somebody else", 30.0)) == 1
     before = snapshot(shop.raw)
     report = await syncer.run_once()
     assert (report.leading, report.expired) == (False, 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Goods, Outcome
-from flashsale.checks import new_order_id
+from flashsale.model.checks import new_order_id
 from tests import servers
 from tests.helpers import clock, until
 
@@ -134,7 +134,7 @@ async def test_a_stop_elsewhere_is_seen_at_once_by_who_asks(shop: Shop) -> None:
 async def test_an_aged_refusal_sends_one_caller_to_ask(real_shop: Shop) -> None:
     sale = await shut(real_shop, Outcome.NOT_STARTED, cache_for=60)
     await sale.buy("phone", "ann")
-    for refusal in sale.real.gate.refusals.by_goods.values():
+    for refusal in sale.real.gate._refusals.by_goods.values():
         refusal.fresh_until = 0.0  # it has aged
     before = calls(real_shop)
     answers = await asyncio.gather(*(sale.buy("phone", f"b-{n}") for n in range(100)))
@@ -147,9 +147,9 @@ async def test_every_refusal_is_counted_and_has_an_id_of_its_own(shop: Shop) -> 
     receipts = [await sale.buy("phone", "ann") for _ in range(1000)]
     assert len({receipt.order_id for receipt in receipts}) == 1000
     await asyncio.gather(*(sale.gate.enter("phone") for _ in range(10)))
-    sale.real.gate.refusals.forget()
+    sale.real.gate._refusals.forget()
     await asyncio.gather(*(sale.gate.enter("phone") for _ in range(10)))
-    assert sale.real.gate.refusals.counts == {"phone": 1020}
+    assert sale.real.gate._refusals.counts == {"phone": 1020}
 
 
 def test_a_forked_child_makes_other_ids() -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Goods, InvalidRequest, NotExecuted, Order, OrderState, Outcome, OutcomeUnknown, PlainKeys
-from flashsale.aio.scripts import Link as AsyncLink
-from flashsale.scripts import Link
+from flashsale._sync.transport.link import Link
+from flashsale.aio.transport.link import Link as AsyncLink
 from tests.helpers import clock, order
 
 if TYPE_CHECKING:

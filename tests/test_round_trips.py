@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from flashsale.waiting import IN_FLIGHT
+from flashsale._sync.transport.coalescer import IN_FLIGHT
 from tests.helpers import together
 
 if TYPE_CHECKING:

@@ -218,8 +218,8 @@ async def test_whoever_releases_from_an_old_record_releases_nothing(shop: Shop) 
     sale = await shop.open(10, per_buyer=5)
     await sale.buy("phone", "ann", 2, order_id="o-1")
     await sale.buy("phone", "ann", 2, order_id="o-2")
-    record = await sale.ledger.get("o-1")
-    moves = [await sale.ledger.move("o-1", record, OrderState.CANCELLED) for _ in range(2)]
+    record = await sale._ledger.get("o-1")
+    moves = [await sale._ledger.move("o-1", record, OrderState.CANCELLED) for _ in range(2)]
     assert [move.made for move in moves] == [True, False]
     assert await slots(sale) == await units(sale) == 2
     assert shop.raw.hget(shop.keys.buyers("phone"), "ann") == b"2"

@@ -125,7 +125,7 @@ class CancelReleasesOnly(Right):
     """Gives the units back, and leaves the order as it stands."""
 
     def cancel(self, order_id):
-        record = self.sale.ledger.get(order_id)
+        record = self.sale._ledger.get(order_id)
         if record is not None:
             self.sale.inventory.deduct(record.goods_id, record.quantity)
 
@@ -134,7 +134,7 @@ class TellsTheDatabaseOnly(Right):
     """Cancels in the database, and forgets Redis."""
 
     def cancel(self, order_id):
-        record = self.sale.ledger.get(order_id)
+        record = self.sale._ledger.get(order_id)
         if record is not None:
             self.sale.store.settle(record.order(order_id), OrderState.CANCELLED)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Goods, NotSettled, OrderState, Outcome, PlainKeys, StoreError
-from flashsale.reports import Settlement, Units
+from flashsale.model.reports import Settlement, Units
 from tests.helpers import Part, order, settled, snapshot
 from tests.sales import active_units, booked, each_backend, rows, work
 
@@ -22,7 +22,7 @@ CANCELLED, REJECTED = OrderState.CANCELLED, OrderState.REJECTED
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashsale.auditor.BETWEEN", 0.01)
+    monkeypatch.setattr("flashsale._sync.auditor.BETWEEN", 0.01)
     monkeypatch.setattr("flashsale.aio.auditor.BETWEEN", 0.01)
 
 
@@ -132,7 +132,7 @@ async def lost(shop: Shop, sale: Part) -> None:
 
 
 async def closed(shop: Shop, sale: Part) -> None:
-    await settled(sale.real.control.close(2))
+    await settled(sale.real._meta.close(2))
     await queued(shop, sale)
     shop.raw.hset(shop.keys.orders, "open", "QUEUED|1|1|phone|1|ann")
 

@@ -87,7 +87,7 @@ def test_cancelling_what_was_sold_out_says_rejected_everywhere(backend):
         assert scene.sale.buy("a", "ann", 2).accepted
         order = Order("late", "a", "bob", 1)
         scene.sale.queue.push(order)
-        scene.sale.ledger.adopt([order])
+        scene.sale._ledger.adopt([order])
         assert scene.sale.cancel("late") is OrderState.REJECTED
         assert scene.store.states(["late"]) == {"late": OrderState.REJECTED}
         assert scene.sale.status("late") is OrderState.REJECTED
@@ -111,7 +111,7 @@ def test_an_old_row_does_not_move_the_guard(backend):
         (late,) = scene.store.goods()
         assert scene.sale.restock("a", 3) == 8
         assert scene.store.grant("a", 5, version=late.version) is False
-        scene.sale.settler.adjust(late, scene.sale.inventory.stock("a"))
+        scene.sale._transitions.adjust(late, scene.sale.inventory.stock("a"))
         assert scene.sale.buy("a", "ann", 8, order_id="o1").accepted
         scene.worker.run_once()
         assert scene.sale.status("o1") is OrderState.PERSISTED

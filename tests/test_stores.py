@@ -16,11 +16,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import flashsale.aio.stores
 import flashsale.stores
+from flashsale._sql import engines
+from flashsale._sync.store import OrderStore
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.errors import InvalidRequest, RowRefused, StoreError
 from flashsale.model import Goods, Order, OrderState
-from flashsale.store import OrderStore
-from flashsale.stores import engines
 from flashsale.testing import AsyncOrderStoreSuite, OrderStoreSuite
 from tests.helpers import Shop
 

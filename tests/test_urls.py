@@ -17,9 +17,9 @@ import flashsale
 import flashsale.aio.clients
 import flashsale.clients
 from flashsale import FlashSale, Goods, InvalidRequest, NotExecuted, OrderState, Syncer
+from flashsale._rules.urls import parse
 from flashsale.contrib.settings import Settings
 from flashsale.stores import SQLAlchemyStore
-from flashsale.urls import parse
 from tests import servers
 from tests.helpers import eventually
 from tests.test_tls import Terminator

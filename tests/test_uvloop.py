@@ -10,7 +10,7 @@ import redis.asyncio
 import uvloop
 
 from flashsale import NotExecuted, OutcomeUnknown, aio
-from flashsale.aio import scripts
+from flashsale.aio.transport import link as scripts
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 

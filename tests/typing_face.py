@@ -55,7 +55,7 @@ from flashsale import (
 )
 from flashsale.aio import AsyncOrderStore
 from flashsale.model import BasketReceipt  # place: these two lines belong above, once the face exports the names
-from flashsale.reports import Audit, Disagreement, Problem, Rebuild, Repair, Units
+from flashsale.model.reports import Audit, Disagreement, Problem, Rebuild, Repair, Units
 
 
 class Metrics:

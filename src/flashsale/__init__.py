@@ -6,7 +6,18 @@ The four layers of the published design: `Gate`, `Inventory`, `OrderQueue` with 
 PYTEST_DONT_REWRITE: a process that starts pytest may have imported this before, and would be warned of it.
 """
 
-from flashsale.durability import Durability
+from flashsale._rules.durability import Durability
+from flashsale._rules.observer import Observer
+from flashsale._rules.server_check import Finding
+from flashsale._rules.tickets import Ticket, Tickets
+from flashsale._sync.gate import Gate
+from flashsale._sync.inventory import Inventory
+from flashsale._sync.order_queue import OrderQueue
+from flashsale._sync.outbox import Outbox
+from flashsale._sync.sale import FlashSale
+from flashsale._sync.store import OrderStore
+from flashsale._sync.syncer import Syncer
+from flashsale._sync.worker import Worker
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -26,9 +37,6 @@ from flashsale.errors import (
     UnknownLayout,
     UnsafeServer,
 )
-from flashsale.gate import Gate
-from flashsale.health import Finding
-from flashsale.inventory import Inventory
 from flashsale.keys import Keys, PlainKeys
 from flashsale.model import (
     Admission,
@@ -47,10 +55,7 @@ from flashsale.model import (
     Stock,
     StoredOrder,
 )
-from flashsale.observer import Observer
-from flashsale.order_queue import OrderQueue
-from flashsale.outbox import Outbox
-from flashsale.reports import (
+from flashsale.model.reports import (
     Audit,
     Disagreement,
     Problem,
@@ -60,11 +65,6 @@ from flashsale.reports import (
     SyncReport,
     Units,
 )
-from flashsale.sale import FlashSale
-from flashsale.store import OrderStore
-from flashsale.syncer import Syncer
-from flashsale.tickets import Ticket, Tickets
-from flashsale.worker import Worker
 
 __all__ = [
     "Admission",

@@ -12,23 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
+from flashsale._rules.urls import DATABASE_URL, FORMS, REDIS_URL
+from flashsale._sync.sale import FlashSale
+from flashsale._sync.syncer import Syncer
+from flashsale._sync.worker import Worker
 from flashsale.clients import Client, from_url
+from flashsale.contrib.serving import serve
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys, PlainKeys
-from flashsale.sale import FlashSale
-from flashsale.serving import serve
-from flashsale.syncer import Syncer
-from flashsale.urls import FORMS
-from flashsale.worker import Worker
 
 if TYPE_CHECKING:
     from flashsale.stores import SQLAlchemyStore
 
 BAD_OPTION: Final = 2  # exit code, as argparse's own
 INTERRUPTED: Final = 130
-
-REDIS_URL: Final = "FLASHSALE_REDIS_URL"
-DATABASE_URL: Final = "FLASHSALE_DATABASE_URL"
 
 _ABOUT: Final = """\
 Sell a limited stock on Redis under hundreds of times the usual traffic,

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
-from flashsale.checks import check_goods_id, check_sale
 from flashsale.errors import InvalidRequest
 from flashsale.model import Order
+from flashsale.model.checks import check_goods_id, check_sale
 
 
 @dataclass(frozen=True)

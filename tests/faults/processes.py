@@ -20,8 +20,8 @@ import redis
 
 import flashsale.stores
 from flashsale import Receipt
+from flashsale._sync.transport.link import Link
 from flashsale.lua import SCRIPTS, Script
-from flashsale.scripts import Link
 from tests import mutants
 from tests.helpers import settled
 from tests.hosts import Host
@@ -136,7 +136,7 @@ async def preloaded(host: Host, sale: Part, told: Told) -> list[int]:
     """
     shop = sale.real
     if told.inherits:
-        sys.modules["flashsale.servers"].os = types.SimpleNamespace(getpid=lambda: 0)
+        sys.modules["flashsale._sync.transport.topology"].os = types.SimpleNamespace(getpid=lambda: 0)
     for number in range(12):
         shop.inventory.preload(f"goods-{number}", number)
     shop.buy("phone", "parent", order_id="parent")

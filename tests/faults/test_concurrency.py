@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.asyncio.connection import AbstractConnection
 
-import flashsale.aio.servers
+import flashsale.aio.transport.topology
 from flashsale import FlashSaleError, OrderState
 from tests import mutants
 from tests.faults.catalogue import AIO, LEDGER, Mutation, fault, store
@@ -53,7 +53,7 @@ async def test_row_34_pay_against_expire(world: World) -> None:
         assert (await sale.buy("phone", "ann", order_id=name)).accepted
     await world.drain(sale)
     other = world.beside(world.redis_server.port, sale.store)
-    syncers = Part(other.real.settler, world._threads)
+    syncers = Part(other.real._transitions, world._threads)
 
     async def both(name: str) -> tuple[Any, Any]:
         calls = [sale.confirm(name), syncers.settle(name, OrderState.EXPIRED)]
@@ -77,7 +77,7 @@ def _inherits(_: pytest.MonkeyPatch, world: World) -> None:
 
 def _kept_in_midst(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
     """A connection whose reply nobody has read serves the next caller."""
-    Servers = flashsale.aio.servers.Servers  # noqa: N806
+    Topology = flashsale.aio.transport.topology.Topology  # noqa: N806
     read = AbstractConnection.read_response
 
     async def drop(self: Any, address: Any, connection: Any) -> None:
@@ -86,8 +86,8 @@ def _kept_in_midst(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
     async def read_on(self: Any, *args: Any, **kwargs: Any) -> Any:
         return await read(self, *args, **(kwargs | {"disconnect_on_error": False}))
 
-    monkeypatch.setattr(Servers, "drop", drop)
-    monkeypatch.setattr(flashsale.aio.servers, "is_stale", lambda _: False)
+    monkeypatch.setattr(Topology, "drop", drop)
+    monkeypatch.setattr(flashsale.aio.transport.topology, "is_stale", lambda _: False)
     monkeypatch.setattr(AbstractConnection, "read_response", read_on)
 
 

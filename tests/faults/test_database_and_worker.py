@@ -145,7 +145,7 @@ async def _outlasts(world: World, sale: Any) -> None:
     without=(Mutation("the attempt that does not count", _always_burns),),
 )
 async def test_row_23_database_down_or_locked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashsale.stores.engines.SQLITE_WAIT", 0.05)
+    monkeypatch.setattr("flashsale._sql.engines.SQLITE_WAIT", 0.05)
     sale = await world.sell(world.redis_server.port)
     assert (await sale.buy("phone", "ann", order_id="o-1")).accepted
     with contextlib.closing(sqlite3.connect(world.database, isolation_level=None)) as other:

@@ -35,7 +35,7 @@ def _replica(world: World, through: int) -> servers.RedisServer:
     "hold the replica's link, kill, REPLICAOF NO ONE",
     holds="O",
     mechanism="the guard in the database; WAIT with `durability=REPLICATED`",
-    without=(GUARD, patch("WAIT", "flashsale.durability.Guarantee.is_met", lambda *_: True)),
+    without=(GUARD, patch("WAIT", "flashsale._rules.durability.Guarantee.is_met", lambda *_: True)),
 )
 async def test_row_11_failover_loses_writes(world: World) -> None:
     primary = world.server(repl_timeout=60)
@@ -80,7 +80,10 @@ def _client(world: World, sentinels: servers.Sentinels, **settings: Any) -> Any:
     "kill the primary",
     holds="T",
     mechanism="one retry at the server that Sentinel names now, with the same id",
-    without=(patch("the second look", "flashsale.servers.SentinelServers.forget", lambda *_: None), LEDGER),
+    without=(
+        patch("the second look", "flashsale._sync.transport.topology.SentinelTopology.forget", lambda *_: None),
+        LEDGER,
+    ),
 )
 async def test_row_13_sentinel_election(world: World) -> None:
     primary = world.server()
@@ -144,7 +147,7 @@ async def test_row_14_split_brain(world: World) -> None:
     read = [StoredOrder(Order("o-0", "phone", "ann", 1), OrderState.PERSISTED)], 1  # by a syncer of that time
     assert (await world.syncer(there).rebuild()).epoch == 2
     await there.cancel("o-0")
-    await there.ledger.restore(*read)
+    await there._ledger.restore(*read)
     await world.holds(there, ["o-0", "here", "there"], total=4)
     assert world.booked() == 3, "O: an order of an older epoch was booked again"
 
@@ -170,8 +173,8 @@ def _connect(world: World, cluster: servers.Cluster) -> Any:
     holds="O T",
     mechanism="TRYAGAIN is `NotExecuted`; ASK and MOVED are followed",
     without=(
-        patch("the server's word for a refusal", "flashsale.faults._word", lambda _: None),
-        patch("the redirect", "flashsale.servers.ClusterServers.redirect", lambda *_, **__: None),
+        patch("the server's word for a refusal", "flashsale._rules.redis_errors._word", lambda _: None),
+        patch("the redirect", "flashsale._sync.transport.topology.ClusterTopology.redirect", lambda *_, **__: None),
         LEDGER,
     ),
 )
@@ -210,7 +213,7 @@ async def test_row_18_slot_migrating(world: World) -> None:
     "kill; a replica takes over",
     holds="T",
     mechanism="one retry at the server that has the slot now, with the same id",
-    without=(patch("the second look", "flashsale.servers.ClusterServers.forget", lambda *_: None),),
+    without=(patch("the second look", "flashsale._sync.transport.topology.ClusterTopology.forget", lambda *_: None),),
 )
 async def test_row_19_cluster_primary_dead(world: World) -> None:
     cluster = world.enter(servers.cluster(cluster_require_full_coverage="no"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flashsale import CorruptState, InvalidRequest, OrderConflict, OrderState
-from flashsale.scripts import Link
+from flashsale._sync.transport.link import Link
 from tests import test_bad_input as bad
 from tests.faults.catalogue import Mutation, fault, lua, patch
 from tests.helpers import order, snapshot
@@ -70,8 +70,8 @@ async def test_row_25_malformed_element(world: World) -> None:
     holds="T",
     mechanism="caps of 64 KiB and of 32 levels",
     without=(
-        patch("the cap on the length", "flashsale.checks.MAX_BODY", 10**9),
-        patch("the cap on the depth", "flashsale.checks.MAX_DEPTH", 10**9),
+        patch("the cap on the length", "flashsale.model.checks.MAX_BODY", 10**9),
+        patch("the cap on the depth", "flashsale.model.checks.MAX_DEPTH", 10**9),
     ),
 )
 async def test_row_26_huge_payload(world: World) -> None:
@@ -114,7 +114,7 @@ async def test_row_28_id_reused(world: World) -> None:
     holds="O T",
     mechanism="checked in Python and in Lua",
     without=(
-        patch("the check in Python", "flashsale.checks.check_int", lambda _name, value, *_: value),
+        patch("the check in Python", "flashsale.model.checks.check_int", lambda _name, value, *_: value),
         *(lua(f"the check in {name}.lua", name, NUMBER, ANY_NUMBER) for name in ("reserve", "deduct", "enter")),
     ),
 )
@@ -179,8 +179,8 @@ def _prefix(name: str, value: object, pattern: re.Pattern[str], rule: str) -> ob
     holds="O T",
     mechanism="`fullmatch`",
     without=(
-        patch("fullmatch", "flashsale.checks._checked", _prefix),
-        patch("the check", "flashsale.checks._checked", lambda _name, value, *_: value),
+        patch("fullmatch", "flashsale.model.checks._checked", _prefix),
+        patch("the check", "flashsale.model.checks._checked", lambda _name, value, *_: value),
     ),
 )
 async def test_row_31_id_injection(world: World) -> None:

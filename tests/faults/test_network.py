@@ -13,10 +13,10 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from flashsale import NotExecuted, OutcomeUnknown
-from flashsale.faults import unsent
+from flashsale._rules.redis_errors import unsent
+from flashsale._sync.transport.link import Link
+from flashsale._sync.transport.topology import Topology
 from flashsale.lua import SCRIPTS
-from flashsale.scripts import Link
-from flashsale.servers import Servers
 from tests.faults.catalogue import LEDGER, Mutation, fault, patch
 from tests.faults.world import SHORT
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
     from tests.faults.world import World
 
-SENT = patch("the side of the send", "flashsale.scripts.sent", unsent)
+SENT = patch("the side of the send", "flashsale._sync.transport.link.sent", unsent)
 
 
 def _no_timeout(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
     """The connection waits for ever."""
-    made = Servers.__init__
+    made = Topology.__init__
 
-    def patient(self: Servers, theirs: Any) -> None:
+    def patient(self: Topology, theirs: Any) -> None:
         made(self, theirs)
         self._settings["socket_timeout"] = 3600.0
 
-    monkeypatch.setattr(Servers, "__init__", patient)
+    monkeypatch.setattr(Topology, "__init__", patient)
 
 
 def _no_eval(monkeypatch: pytest.MonkeyPatch, _: World) -> None:

@@ -14,8 +14,8 @@ import redis.backoff
 import redis.retry
 
 from flashsale import NotExecuted, UnknownGoods, UnsafeServer
-from flashsale.rebuilder import Rebuilder
-from flashsale.scripts import Link
+from flashsale._sync.rebuilder import Rebuilder
+from flashsale._sync.transport.link import Link
 from tests import mutants, servers
 from tests.faults.catalogue import GUARD, Mutation, fault, lua, patch, store
 from tests.faults.world import append_only_file
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.faults.world import World
 
-REFUSAL = patch("the server's word for a refusal", "flashsale.faults._word", lambda _: None)
+REFUSAL = patch("the server's word for a refusal", "flashsale._rules.redis_errors._word", lambda _: None)
 
 
 # -- crash and loss -------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ async def test_row_10_total_loss(world: World) -> None:
     "REPLICAOF",
     holds="T",
     mechanism="READONLY is `NotExecuted`, and the connection is dropped",
-    without=(REFUSAL, patch("the end of the connection", "flashsale.scripts.is_stale", lambda _: False)),
+    without=(REFUSAL, patch("the end of the connection", "flashsale._sync.transport.link.is_stale", lambda _: False)),
 )
 async def test_row_12_demoted_primary(world: World) -> None:
     server = world.server()
@@ -276,7 +276,7 @@ async def test_row_15_memory_full(world: World) -> None:
     "allkeys-lru",
     holds="O",
     mechanism="the check before the sale refuses",
-    without=(patch("the check", "flashsale.sale.judge", lambda *_, **__: ()),),
+    without=(patch("the check", "flashsale._sync.sale.judge", lambda *_, **__: ()),),
 )
 async def test_row_16_eviction_policy(world: World) -> None:
     server = world.server(maxmemory_policy="allkeys-lru", appendonly="yes")

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from flashsale import CorruptState, InvalidRequest, Order, StoreError, answers, checks
-from flashsale.durability import Durability, Guarantee
-from flashsale.health import judge
-from flashsale.order_queue import _parts
-from flashsale.records import path, read
-from flashsale.rows import read_goods, read_order, read_state
-from flashsale.stores.event_rows import read_event
+from flashsale._rules.durability import Durability, Guarantee
+from flashsale._rules.ledger_record import path, read
+from flashsale._rules.rows import read_goods, read_order, read_state
+from flashsale._rules.server_check import judge
+from flashsale._sql.event_rows import read_event
+from flashsale._sync.order_queue import _parts
 
 
 def order_body(data: bytes) -> None:

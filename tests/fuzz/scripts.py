@@ -25,8 +25,8 @@ from flashsale import (
     Worker,
     auditor,
 )
+from flashsale._rules.ledger_record import Record
 from flashsale.lua import Code
-from flashsale.records import Record
 from flashsale.stores import SQLAlchemyStore
 from tests.helpers import snapshot
 
@@ -125,7 +125,7 @@ class Scene:
     def single(self) -> list[Callable[[], object]]:
         """Calls of one script or read each: refused, they have changed nothing."""
         sale, gate, inventory, queue = self.sale, self.sale.gate, self.sale.inventory, self.sale.queue
-        ledger, control, claims = sale.ledger, sale.control, self._claims
+        ledger, control, claims = sale._ledger, sale._meta, self._claims
         foreign = Order("o-7", "phone", "eve", 1)
         row = StoredOrder(Order("o-1", "phone", "ann", 1), OrderState.PERSISTED)
         return [
@@ -149,15 +149,15 @@ class Scene:
             lambda: gate.mirror("phone", 20, 3),
             lambda: sale.status("o-1"),
             lambda: sale.extend_hold("o-1", 60),
-            sale.ledger.overdue,
-            lambda: sale.control.pause(paused=True),
-            lambda: sale.control.pause(paused=False),
-            sale.control.state,
-            sale.control.goods,
+            sale._ledger.overdue,
+            lambda: sale._meta.pause(paused=True),
+            lambda: sale._meta.pause(paused=False),
+            sale._meta.state,
+            sale._meta.goods,
             lambda: queue.push(Order("o-8", "phone", "eve", 1)),
             queue.dead,
             lambda: list(queue.waiting()),
-            lambda: list(sale.ledger.pages()),
+            lambda: list(sale._ledger.pages()),
             lambda: queue.claim(1, timeout=0),
             queue.requeue_dead,
             lambda: inventory.configure(Goods("phone", 20, version=1, opens_at=1.0, per_buyer=9, hold=600.0)),

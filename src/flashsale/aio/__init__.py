@@ -1,5 +1,9 @@
 """flashsale for asyncio: the same names as in `flashsale`, awaitable."""
 
+from flashsale._rules.durability import Durability
+from flashsale._rules.observer import Observer
+from flashsale._rules.server_check import Finding
+from flashsale._rules.tickets import Ticket, Tickets
 from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.order_queue import OrderQueue
@@ -8,7 +12,6 @@ from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.syncer import Syncer
 from flashsale.aio.worker import Worker
-from flashsale.durability import Durability
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -28,7 +31,6 @@ from flashsale.errors import (
     UnknownLayout,
     UnsafeServer,
 )
-from flashsale.health import Finding
 from flashsale.keys import Keys, PlainKeys
 from flashsale.model import (
     Admission,
@@ -47,8 +49,7 @@ from flashsale.model import (
     Stock,
     StoredOrder,
 )
-from flashsale.observer import Observer
-from flashsale.reports import (
+from flashsale.model.reports import (
     Audit,
     Disagreement,
     Problem,
@@ -58,7 +59,6 @@ from flashsale.reports import (
     SyncReport,
     Units,
 )
-from flashsale.tickets import Ticket, Tickets
 
 __all__ = [
     "Admission",

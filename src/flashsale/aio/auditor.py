@@ -10,16 +10,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from flashsale._rules.batches import batches
+from flashsale._rules.ledger_record import Record, path
 from flashsale.aio.ledger import PAGE
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.aio.waiting import sleep
-from flashsale.batches import batches
-from flashsale.checks import MAX_UNITS
+from flashsale.aio.transport.runtime import sleep
 from flashsale.errors import InvalidRequest, StoreRequired, UnknownGoods
 from flashsale.model import RELEASED, Order, OrderState, StoredOrder
-from flashsale.records import Record, path
-from flashsale.reports import Audit, Disagreement, Problem, Repair, Units
+from flashsale.model.checks import MAX_UNITS
+from flashsale.model.reports import Audit, Disagreement, Problem, Repair, Units
 
 LOOKS: Final = 3  # a disagreement must be seen this often
 BETWEEN: Final = 0.1  # seconds between looks: a commit and its ack are that far apart at most, or are looked at again
@@ -47,7 +47,7 @@ class Auditor:
 
     async def audit(self, expected: Iterable[str] = ()) -> Audit:
         """Compares everything; see `Syncer.audit`."""
-        await self._sale.ledger.meet()
+        await self._sale._ledger.meet()
         goods, suspects, moving = await self._first_look()
         waiting, unreadable = await self._waiting()
         strangers = await self._strangers()
@@ -77,7 +77,7 @@ class Auditor:
         Returns:
             How many orders were moved or restored.
         """
-        records = await self._sale.ledger.get_many([row.order.order_id for row in rows])
+        records = await self._sale._ledger.get_many([row.order.order_id for row in rows])
         odd = [row.order for row in rows if _odd(records.get(row.order.order_id), row.state)]
         if not odd:
             return 0
@@ -91,18 +91,18 @@ class Auditor:
     async def _first_look(self) -> tuple[dict[str, Units], set[str], bool]:
         """Sums the units and notes every order whose ledger and row differ; again, a few times, if the sale moved."""
         for _ in range(LOOKS):
-            seq = (await self._sale.control.state()).seq  # one sold for one returned leaves the sums as they were
+            seq = (await self._sale._meta.state()).seq  # one sold for one returned leaves the sums as they were
             before = await self._stocks()
             places: Counter[tuple[str, str]] = Counter()
             suspects: set[str] = set()
             seen: set[str] = set()
-            async for page in self._sale.ledger.pages():
+            async for page in self._sale._ledger.pages():
                 new = {order_id: record for order_id, record in page.items() if order_id not in seen}
                 seen.update(new)
                 for record in new.values():
                     places[record.goods_id, _PLACE.get(record.state, "")] += record.quantity
                 suspects |= await self._differing(new)
-            moving = await self._stocks() != before or (await self._sale.control.state()).seq != seq
+            moving = await self._stocks() != before or (await self._sale._meta.state()).seq != seq
             if not moving:
                 break
         units = {
@@ -119,7 +119,7 @@ class Auditor:
     async def _stocks(self) -> dict[str, tuple[int, int, int]]:
         """Total, booked and ledger units of every goods that Redis holds."""
         stocks = {}
-        names = {*await self._sale.control.goods(), *(goods.goods_id for goods in await self._store.goods())}
+        names = {*await self._sale._meta.goods(), *(goods.goods_id for goods in await self._store.goods())}
         for goods_id in sorted(names):
             try:
                 stock = await self._sale.inventory.stock(goods_id)
@@ -131,7 +131,7 @@ class Auditor:
 
     async def _differing(self, records: dict[str, Record]) -> set[str]:
         states = await self._store.states(list(records)) if records else {}
-        deadlines = await self._sale.ledger.deadlines(list(records))
+        deadlines = await self._sale._ledger.deadlines(list(records))
         holds = await self._sale.inventory.holds({record.goods_id for record in records.values()})
         return {
             order_id
@@ -147,7 +147,7 @@ class Auditor:
         while rows := await self._store.orders(after=after):
             after = rows[-1].order.order_id
             orders = {row.order.order_id: row.order for row in rows}
-            records = await self._sale.ledger.get_many(list(orders))
+            records = await self._sale._ledger.get_many(list(orders))
             strangers |= {order_id: order for order_id, order in orders.items() if order_id not in records}
         return strangers
 
@@ -173,7 +173,7 @@ class Auditor:
                 return ()
             if look:
                 await sleep(BETWEEN)
-            records = await self._sale.ledger.get_many(sorted(suspects))
+            records = await self._sale._ledger.get_many(sorted(suspects))
             if look:
                 waiting, _ = await self._waiting()
             orders = strangers | {order_id: record.order(order_id) for order_id, record in records.items()}
@@ -185,7 +185,7 @@ class Auditor:
     async def _judge(
         self, orders: dict[str, Order], suspects: dict[str, Record | None], waiting: set[str]
     ) -> dict[str, Disagreement]:
-        deadlines = await self._sale.ledger.deadlines(list(suspects))
+        deadlines = await self._sale._ledger.deadlines(list(suspects))
         holds = await self._sale.inventory.holds({orders[order_id].goods_id for order_id in suspects})
         states = await self._store.states(list(suspects))
         found = {}
@@ -203,7 +203,7 @@ class Auditor:
             letters = await self._sale.queue.dead(MAX_UNITS)
             waiting = waiting | {claim.order.order_id for claim in letters if claim.order}
         for batch in batches(expected, PAGE):
-            records = await self._sale.ledger.get_many(batch)
+            records = await self._sale._ledger.get_many(batch)
             states = await self._store.states(batch)
             lost += [name for name in batch if name not in records and name not in states and name not in waiting]
         return tuple(lost)
@@ -217,8 +217,8 @@ class Auditor:
         if found.problem is Problem.AHEAD:
             return await self._store.settle(found.order, OrderState.CONFIRMED) is OrderState.CONFIRMED
         if found.problem is Problem.NO_DEADLINE:
-            return await self._sale.ledger.start_hold(found.order)
-        record = await self._sale.ledger.get(found.order_id)
+            return await self._sale._ledger.start_hold(found.order)
+        record = await self._sale._ledger.get(found.order_id)
         states = await self._store.states([found.order_id])
         return await self._settle_one(found.order, record, states.get(found.order_id))
 
@@ -227,9 +227,9 @@ class Auditor:
         if state is None:
             return False
         if record is not None and path(record.state, state):
-            return await self._sale.settler.follow(order.order_id, state)
+            return await self._sale._transitions.follow(order.order_id, state)
         epoch = await self._store.epoch()
-        return await self._sale.ledger.restore([StoredOrder(order, state)], epoch) == [1]
+        return await self._sale._ledger.restore([StoredOrder(order, state)], epoch) == [1]
 
 
 def _odd(record: Record | None, state: OrderState) -> bool:

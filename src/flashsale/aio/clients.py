@@ -13,9 +13,9 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import RedisError
 
-from flashsale.aio.servers import ClusterServers, Nodes, SentinelServers, Servers
+from flashsale._rules.urls import Place, parse
+from flashsale.aio.transport.topology import ClusterTopology, Nodes, SentinelTopology, Topology
 from flashsale.errors import InvalidRequest
-from flashsale.urls import Place, parse
 
 Client: TypeAlias = Redis | RedisCluster | Nodes
 
@@ -74,19 +74,19 @@ def _settings(url: str) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in {"host", "port"}}
 
 
-def private(client: Client) -> Servers:
+def private(client: Client) -> Topology:
     """Returns connections of our own to the servers that `client` reaches.
 
     Raises:
         InvalidRequest: not a redis-py client of this face (sync for `flashsale`, asyncio for `flashsale.aio`).
     """
     if isinstance(client, RedisCluster):
-        return ClusterServers.of(client)
+        return ClusterTopology.of(client)
     if isinstance(client, Nodes):
-        return ClusterServers(client)
+        return ClusterTopology(client)
     if not isinstance(client, Redis):
         kind = f"{type(client).__module__}.{type(client).__qualname__}"
         raise InvalidRequest("client", f"{kind} is not a {Redis.__module__.partition('.client')[0]} client")
     if isinstance(client.connection_pool, SentinelConnectionPool):
-        return SentinelServers(client.connection_pool)
-    return Servers(client.connection_pool)
+        return SentinelTopology(client.connection_pool)
+    return Topology(client.connection_pool)

@@ -12,24 +12,24 @@ from typing import Any, Final, TypeAlias
 
 from typing_extensions import override
 
+from flashsale._rules.codes import REFUSALS, fail, goods_error, seconds
+from flashsale._rules.refusal_cache import OPEN, RefusalCache
 from flashsale.aio.clients import Client
-from flashsale.aio.parts import Part
-from flashsale.aio.scripts import Argument, Link
-from flashsale.aio.waiting import Coalescer
-from flashsale.answers import REFUSALS, fail, goods_error, seconds
-from flashsale.checks import check_goods_id, check_int, check_policy, check_quantity, check_seconds
+from flashsale.aio.transport.coalescer import Coalescer
+from flashsale.aio.transport.component import Component
+from flashsale.aio.transport.link import Argument, Link
 from flashsale.errors import AlreadyLoaded, FlashSaleError
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import Admission, GateState, GoodsView, Outcome
-from flashsale.refusals import OPEN, Refusals
+from flashsale.model.checks import check_goods_id, check_int, check_policy, check_quantity, check_seconds
 
 ONE: Final = 1  # unit: what a caller who says nothing asks for
 
 _Entry: TypeAlias = tuple[str, int]  # goods id, units
 
 
-class Gate(Part):
+class Gate(Component):
     """Lets as many units pass as are for sale, once the sale has started.
 
     Keys, per goods: `count`, `start`, `access` (the article's `goodsId_count`, `goodsId_start`, `goodsId_access`) and
@@ -55,8 +55,8 @@ class Gate(Part):
         max_waiting: int = 10_000,
     ) -> None:
         super().__init__(client, sale, keys)
-        self.refusals = Refusals(check_seconds("cache_for", cache_for))
-        self._remembered = self.refusals.by_goods
+        self._refusals = RefusalCache(check_seconds("cache_for", cache_for))
+        self._remembered = self._refusals.by_goods
         self._replica = None if replica is None else Link(replica)
         check_int("max_waiting", max_waiting, 1)
         self._entries = Coalescer[_Entry, Admission](self._enter, max_waiting=max_waiting, abandon=self._abandon)
@@ -143,13 +143,13 @@ class Gate(Part):
     async def hold(self, goods_id: str, *, paused: bool) -> None:
         """Mirrors the sale's pause, to refuse early; the stock decides."""
         await self._link.command("HSET", self.keys.window(goods_id), "pause", int(paused))
-        self.refusals.forget(goods_id)
+        self._refusals.forget(goods_id)
 
     async def forget(self, goods_ids: Iterable[str]) -> None:
         """Removes the gates of these goods."""
         for goods_id in goods_ids:
             await self._link.command("UNLINK", *self.keys.gate(goods_id))
-            self.refusals.forget(goods_id)
+            self._refusals.forget(goods_id)
 
     async def mirror(
         self,
@@ -221,8 +221,8 @@ class Gate(Part):
 
     async def refused(self, goods_id: str) -> Admission | None:
         """Returns the refusal that this process remembers, or None when the primary must be asked."""
-        refusal = self.refusals.get(goods_id)
-        if refusal is None and self._replica is not None and self.refusals.may_ask_replica(goods_id):
+        refusal = self._refusals.get(goods_id)
+        if refusal is None and self._replica is not None and self._refusals.may_ask_replica(goods_id):
             refusal = await self._ask_replica(goods_id)
         return refusal
 
@@ -237,7 +237,7 @@ class Gate(Part):
         """
         check_quantity(quantity)
         returned = self._units(goods_id, await self._link.run("leave", [self.keys.access(goods_id)], [quantity]))
-        self.refusals.forget(goods_id)
+        self._refusals.forget(goods_id)
         return returned
 
     async def state(self, goods_id: str) -> GateState:
@@ -312,13 +312,13 @@ class Gate(Part):
         """Returns the answers of one run: the first callers were admitted, `code` says why the others were not."""
         answers: list[Admission | FlashSaleError] = []
         if admitted:
-            self.refusals.forget(goods_id)  # it is open: the others may ask as well
+            self._refusals.forget(goods_id)  # it is open: the others may ask as well
             before = left + units * admitted
             answers += [Admission(Outcome.ADMITTED, after) for after in range(before - units, left - 1, -units)]
         others = callers - admitted
         if others and code in REFUSALS:
             refusal = Admission(REFUSALS[code], left)
-            self.refusals.note(goods_id, refusal, others)
+            self._refusals.note(goods_id, refusal, others)
             answers += [refusal] * others
         elif others:
             answers += [goods_error(code, self.sale, goods_id) for _ in range(others)]
@@ -332,7 +332,7 @@ class Gate(Part):
             return None  # the primary answers this caller
         if reply[0] not in REFUSALS and not (reply[0] == Code.DONE and int(reply[3]) == 0):
             return None
-        self.refusals.renew(goods_id)
+        self._refusals.renew(goods_id)
         return Admission(REFUSALS.get(reply[0], Outcome.SOLD_OUT), int(reply[3]))
 
     async def _create(self, goods_id: str, count: int, opens_at: float | None, closes_at: float | None) -> int:
@@ -351,10 +351,10 @@ class Gate(Part):
         self._done(goods_id, await self._link.run("flag", keys, [flag]))
 
     def _done(self, goods_id: str, code: int) -> None:
-        self.refusals.forget(goods_id)
+        self._refusals.forget(goods_id)
         if code != Code.DONE:
             fail(code, self.sale, goods_id)
 
     def _units(self, goods_id: str, reply: int) -> int:
-        self.refusals.forget(goods_id)
+        self._refusals.forget(goods_id)
         return reply if reply >= 0 else fail(reply, self.sale, goods_id)

@@ -8,13 +8,13 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final, NamedTuple
 
+from flashsale._rules.codes import REFUSALS, fail, goods_error, hold_seconds, number, policy
+from flashsale._rules.durability import Guarantee
+from flashsale._rules.ledger_record import STATES
 from flashsale.aio.clients import Client
-from flashsale.aio.parts import Part
-from flashsale.aio.scripts import Argument, Barrier, Link
-from flashsale.aio.waiting import BATCH, Coalescer
-from flashsale.answers import REFUSALS, fail, goods_error, hold_seconds, number, policy
-from flashsale.checks import check_int, check_policy, check_quantity
-from flashsale.durability import Guarantee
+from flashsale.aio.transport.coalescer import BATCH, Coalescer
+from flashsale.aio.transport.component import Component
+from flashsale.aio.transport.link import Argument, Barrier, Link
 from flashsale.errors import (
     AlreadyLoaded,
     FlashSaleError,
@@ -26,7 +26,7 @@ from flashsale.errors import (
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock, receipt_of, weigh
-from flashsale.records import STATES
+from flashsale.model.checks import check_int, check_policy, check_quantity
 
 MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values
 
@@ -41,7 +41,7 @@ class _Deduction(NamedTuple):
     stock: str
 
 
-class Inventory(Part):
+class Inventory(Component):
     """Holds the stock of each goods and the ledger of orders; never sells a unit twice.
 
     Keys: per goods `stock` (hash with the article's `Total` and `Booked`) and `buyers`; per sale `orders` (the ledger),

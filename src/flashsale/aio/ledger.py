@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from flashsale.aio.scripts import Argument, Link
-from flashsale.answers import about, fail
-from flashsale.batches import batches
-from flashsale.checks import check_id, is_id
+from flashsale._rules.batches import batches
+from flashsale._rules.codes import about, fail
+from flashsale._rules.ledger_record import STATES, Record, read, standing
+from flashsale.aio.transport.link import Argument, Link
 from flashsale.keys import Keys
 from flashsale.lua import Code
 from flashsale.model import RELEASED, Order, OrderState, StoredOrder, by_goods
-from flashsale.records import STATES, Record, read, standing
+from flashsale.model.checks import check_id, is_id
 
 PAGE: Final = 500  # records of one read
 

@@ -6,23 +6,23 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Final
 
+from flashsale._rules.batches import batches
+from flashsale._rules.codes import number
 from flashsale.aio.clients import Client
 from flashsale.aio.ledger import acknowledge
-from flashsale.aio.parts import Part
-from flashsale.aio.scripts import Argument, Link
-from flashsale.answers import number
-from flashsale.batches import batches
-from flashsale.checks import check_int, check_seconds
+from flashsale.aio.transport.component import Component
+from flashsale.aio.transport.link import Argument, Link
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys
 from flashsale.model import Claim, Order
+from flashsale.model.checks import check_int, check_seconds
 
 MAX_ATTEMPTS: Final = 5  # claims of one element; then it is dead until an operator decides
 MAX_BATCH: Final = 1000  # elements of one script call: Lua's unpack ends near 8,000 values
 _SLICE: Final = 1.0  # seconds of one blocking read, if the socket timeout allows
 
 
-class OrderQueue(Part):
+class OrderQueue(Component):
     """The list of orders between the sale and the database.
 
     A sale has one kind of consumer: `pop` (or a foreign BRPOP), at most once, or `claim` and `ack`, at least once.

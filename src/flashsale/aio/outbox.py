@@ -7,15 +7,15 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from flashsale._rules.backoff import Backoff, delay_after
+from flashsale._rules.observer import log
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.aio.waiting import StopEvent, end_of, pause, stop_on_signals
-from flashsale.backoff import Backoff, delay_after
-from flashsale.checks import check_int, check_seconds
+from flashsale.aio.transport.runtime import StopEvent, end_of, pause, stop_on_signals
 from flashsale.errors import FlashSaleError, InvalidRequest, StoreRequired
 from flashsale.lua import Code
 from flashsale.model import Event
-from flashsale.observer import log
+from flashsale.model.checks import check_int, check_seconds
 
 PAGE: Final = 100  # events of one read
 FIRST_DELAY: Final = 5.0  # seconds before the second attempt at the most; it doubles: 9 waits are half an hour or so
@@ -104,7 +104,7 @@ class Outbox:
         if not await self._lead(self.LEASE):
             return delivered
         try:
-            for event in await self._store.events(now=await self._sale.ledger.time(), limit=PAGE):
+            for event in await self._store.events(now=await self._sale._ledger.time(), limit=PAGE):
                 # What was read is true only as long as nobody else has acted since.
                 if (stop and stop.is_set()) or await self._lead(self.LEASE) != Code.REPLAYED:
                     break
@@ -132,7 +132,7 @@ class Outbox:
             return
         delay = delay_after(attempts, FIRST_DELAY, LONGEST_DELAY)
         log.warning("event %d comes again in %.0f s: %s", event.event_id, delay, why)
-        await self._store.postpone(event.event_id, await self._sale.ledger.time() + delay)
+        await self._store.postpone(event.event_id, await self._sale._ledger.time() + delay)
 
     async def _lead(self, lease: float) -> int:
-        return await self._sale.control.lead(self._token, lease, role="outbox")
+        return await self._sale._meta.lead(self._token, lease, role="outbox")

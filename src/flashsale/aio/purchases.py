@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
+from flashsale._rules.durability import Durability, Guarantee
+from flashsale._rules.observer import Notifier, log
 from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
-from flashsale.aio.settler import Settler
-from flashsale.aio.waiting import Coalescer
-from flashsale.checks import check_goods_id, check_id, check_quantity
-from flashsale.durability import Durability, Guarantee
+from flashsale.aio.transitions import Transitions
+from flashsale.aio.transport.coalescer import Coalescer
 from flashsale.errors import (
     FlashSaleError,
     InvalidRequest,
@@ -24,7 +24,7 @@ from flashsale.errors import (
     StoreError,
 )
 from flashsale.model import RELEASED, Admission, BasketReceipt, Order, OrderState, Outcome, Receipt, weigh
-from flashsale.observer import Notifier, log
+from flashsale.model.checks import check_goods_id, check_id, check_quantity
 
 MAX_GOODS: Final = 50  # goods of one basket
 MAX_BASKET_ID: Final = 120  # characters; its order ids are a little longer
@@ -51,7 +51,7 @@ class Purchases:
         gate: Gate,
         inventory: Inventory,
         ledger: Ledger,
-        settler: Settler,
+        settler: Transitions,
         notify: Notifier,
         guarantee: Guarantee,
         *,
@@ -238,7 +238,7 @@ class Purchases:
 
     def _remember(self, receipts: Sequence[Receipt]) -> None:
         """Keeps a refusal for a while; the first buyer who finds the goods open sends the others to ask as well."""
-        refusals = self._gate.refusals
+        refusals = self._gate._refusals
         for goods_id in {
             receipt.goods_id for receipt in receipts if receipt.state is not None and not receipt.replayed
         }:

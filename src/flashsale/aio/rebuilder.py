@@ -10,7 +10,7 @@ from flashsale.aio.store import AsyncOrderStore
 from flashsale.errors import CorruptState, StoreError, StoreRequired
 from flashsale.lua import Code
 from flashsale.model import RELEASED, Goods, StoredOrder
-from flashsale.reports import Rebuild
+from flashsale.model.reports import Rebuild
 
 PAGE = 500  # rows of one script call
 LOOKS = 3  # how often what changes meanwhile is read again
@@ -31,8 +31,8 @@ class Rebuilder:
 
     async def rebuild(self) -> Rebuild:
         """Raises the epoch in the database first, so that whoever acts for an older one is refused; see `Syncer`."""
-        control = self._sale.control
-        await self._sale.ledger.meet()
+        control = self._sale._meta
+        await self._sale._ledger.meet()
         epoch = await self._store.advance_epoch()
         await control.close(epoch)
         goods = await self._grant()
@@ -41,7 +41,7 @@ class Rebuilder:
         for entry in goods:
             await self._reopen(entry)
         await control.open(epoch)
-        self._sale.gate.refusals.forget()
+        self._sale.gate._refusals.forget()
         return Rebuild(epoch=epoch, orders=rows, goods={entry.goods_id: booked[entry.goods_id] for entry in goods})
 
     async def _grant(self) -> list[Goods]:
@@ -87,7 +87,7 @@ class Rebuilder:
         after = None
         while rows := await self._store.orders(after=after, limit=PAGE):
             after = rows[-1].order.order_id
-            self._accept(rows, await self._sale.ledger.restore(rows, epoch))
+            self._accept(rows, await self._sale._ledger.restore(rows, epoch))
             count += len(rows)
             for row in rows:
                 booked[row.order.goods_id] += 0 if row.state in RELEASED else row.order.quantity

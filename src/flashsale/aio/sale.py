@@ -6,26 +6,34 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
-from flashsale.aio.admissions import Admissions
+from flashsale._rules.durability import Durability, Guarantee
+from flashsale._rules.observer import Notifier, Observer
+from flashsale._rules.server_check import Finding, judge
+from flashsale._rules.tickets import Tickets
 from flashsale.aio.clients import Client
-from flashsale.aio.control import Control
 from flashsale.aio.gate import ONE, Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.purchases import Purchases
-from flashsale.aio.scripts import Link
-from flashsale.aio.settler import Settler
+from flashsale.aio.sale_state import SaleMeta
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.aio.views import Views
-from flashsale.checks import MAX_UNITS, check_id, check_int, check_quantity, check_sale, check_seconds, new_order_id
-from flashsale.durability import Durability, Guarantee
+from flashsale.aio.ticketing import Ticketing
+from flashsale.aio.transitions import Transitions
+from flashsale.aio.transport.link import Link
+from flashsale.aio.view_cache import ViewCache
 from flashsale.errors import StoreRequired, UnsafeServer
-from flashsale.health import Finding, judge
 from flashsale.keys import Keys
 from flashsale.model import BasketReceipt, Entry, GoodsView, Order, OrderState, Receipt, receipt_of
-from flashsale.observer import Notifier, Observer
-from flashsale.tickets import Tickets
+from flashsale.model.checks import (
+    MAX_UNITS,
+    check_id,
+    check_int,
+    check_quantity,
+    check_sale,
+    check_seconds,
+    new_order_id,
+)
 
 
 class FlashSale:
@@ -74,7 +82,7 @@ class FlashSale:
         self.name = check_sale(sale)
         self.keys = (keys or Keys()).of(sale)
         self._link = Link(client)
-        self.one_redis = gate_client is None or gate_client is client
+        self._one_redis = gate_client is None or gate_client is client
         self._gate_link = self._link if gate_client is None or gate_client is client else Link(gate_client)
         self.gate = Gate(
             self._gate_link,
@@ -84,30 +92,30 @@ class FlashSale:
             cache_for=cache_for,
             max_waiting=max_waiting,
         )
-        self._refusals = self.gate.refusals
+        self._refusals = self.gate._refusals
         self.inventory = Inventory(self._link, sale, keys=self.keys, max_waiting=max_waiting)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
-        self.ledger = Ledger(self._link, self.keys, gate_here=self.one_redis)
-        self.control = Control(self._link, self.keys)
+        self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis)
+        self._meta = SaleMeta(self._link, self.keys)
         self.store = store
-        self.notify = Notifier(observer)
-        self.settler = Settler(self.gate, self.inventory, self.ledger, store)
-        self.guarantee = Guarantee(
+        self._notifier = Notifier(observer)
+        self._transitions = Transitions(self.gate, self.inventory, self._ledger, store)
+        self._guarantee = Guarantee(
             durability, replicas=replicas, within=durable_within, socket_timeout=self._link.socket_timeout
         )
-        durability = self.guarantee.durability
+        durability = self._guarantee.durability
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
-        self._admissions = Admissions(self.gate, self.control, tickets)
-        self._views = Views(self.gate, self.ledger, cache_for)
+        self._ticketing = Ticketing(self.gate, self._meta, tickets)
+        self._view_cache = ViewCache(self.gate, self._ledger, cache_for)
         self._purchases = Purchases(
             self.gate,
             self.inventory,
-            self.ledger,
-            self.settler,
-            self.notify,
-            self.guarantee,
-            one_redis=self.one_redis,
+            self._ledger,
+            self._transitions,
+            self._notifier,
+            self._guarantee,
+            one_redis=self._one_redis,
             max_waiting=max_waiting,
         )
 
@@ -195,7 +203,7 @@ class FlashSale:
         Raises:
             As `Gate.enter`; `InvalidRequest` also when the sale has no `tickets`.
         """
-        return await self._admissions.enter(goods_id, buyer_id, quantity, order_id)
+        return await self._ticketing.enter(goods_id, buyer_id, quantity, order_id)
 
     async def buy(
         self,
@@ -232,15 +240,15 @@ class FlashSale:
             CorruptState: what Redis holds of these goods cannot be trusted.
         """
         if ticket is not None:
-            order_id = await self._admissions.check(ticket, goods_id, buyer_id, quantity, order_id)
+            order_id = await self._ticketing.check(ticket, goods_id, buyer_id, quantity, order_id)
         elif order_id is None and data is None and (refusal := self._refusals.fresh(goods_id)) is not None:
             check_id("buyer_id", buyer_id)
             if quantity is not ONE:
                 check_quantity(quantity)
             refusal.given += 1
             outcome, remaining = refusal.admission
-            if self.notify.observed:
-                self.notify.outcome(goods_id, outcome)
+            if self._notifier.observed:
+                self._notifier.outcome(goods_id, outcome)
             return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
         order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
         if ticket is not None:
@@ -278,7 +286,7 @@ class FlashSale:
         Raises:
             UnknownGoods: never preloaded.
         """
-        return await self._views.get(goods_id)
+        return await self._view_cache.get(goods_id)
 
     # -- after the sale ---------------------------------------------------------------------------------------------
 
@@ -287,7 +295,7 @@ class FlashSale:
 
         Whoever knows the id may ask: let the host check that the order is the buyer's, or use unguessable ids.
         """
-        record = await self.ledger.get(order_id)
+        record = await self._ledger.get(order_id)
         return record.state if record else None
 
     async def cancel(self, order_id: str) -> OrderState | None:
@@ -300,7 +308,7 @@ class FlashSale:
             StoreRequired: the sale has no store.
             StoreError: the database did not answer; ask again.
         """
-        return await self.settler.settle(order_id, OrderState.CANCELLED)
+        return await self._transitions.settle(order_id, OrderState.CANCELLED)
 
     async def confirm(self, order_id: str) -> OrderState | None:
         """Confirms that an order is paid.
@@ -313,7 +321,7 @@ class FlashSale:
             StoreRequired: the sale has no store.
             StoreError: the database did not answer; ask again.
         """
-        return await self.settler.settle(order_id, OrderState.CONFIRMED)
+        return await self._transitions.settle(order_id, OrderState.CONFIRMED)
 
     async def cancel_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Cancels every order of a basket; a second call finishes what a crash left.
@@ -337,7 +345,7 @@ class FlashSale:
         Returns:
             False when it is too late, or the order has no deadline: not persisted yet, paid, released, or no hold.
         """
-        return await self.ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
+        return await self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
 
     async def restock(self, goods_id: str, units: int) -> int:
         """Adds units to goods on sale, or takes some away, never below what is booked.
@@ -361,9 +369,9 @@ class FlashSale:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
         await self.inventory.stock(goods_id)  # unknown goods fail before the row is touched
-        await self.ledger.meet()
+        await self._ledger.meet()
         goods = await self.store.restock(goods_id, units)
-        await self.settler.adjust(goods, await self.inventory.stock(goods_id))
+        await self._transitions.adjust(goods, await self.inventory.stock(goods_id))
         while True:  # whoever restocks at the same moment sets the gate as well: the last one to do so looks again
             total = (await self.inventory.stock(goods_id)).total
             await self.gate.resize(goods_id, total)
@@ -383,15 +391,15 @@ class FlashSale:
         Raises:
             UnsafeServer: something was found, and `strict`.
         """
-        wanted = max(check_int("replicas", replicas, 0), self.guarantee.replicas_needed)
-        findings = judge(await self._link.info(), replicas=wanted, oldest=self.guarantee.oldest)
+        wanted = max(check_int("replicas", replicas, 0), self._guarantee.replicas_needed)
+        findings = judge(await self._link.info(), replicas=wanted, oldest=self._guarantee.oldest)
         if strict and findings:
             raise UnsafeServer(findings)
         return findings
 
     async def forget(self) -> None:
         """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first."""
-        goods = await self.control.goods()
+        goods = await self._meta.goods()
         await self.gate.forget(goods)
         stocks = [key for goods_id in goods for key in (self.keys.stock(goods_id), self.keys.buyers(goods_id))]
         await self._link.command("UNLINK", *stocks, *self.keys.of_sale())
@@ -402,7 +410,7 @@ class FlashSale:
         """Closes our connections; the host's stay."""
         async with AsyncExitStack() as stack:  # closes each of them, whatever another one raises
             stack.push_async_callback(self._link.close)
-            if not self.one_redis:
+            if not self._one_redis:
                 stack.push_async_callback(self._gate_link.close)
             stack.push_async_callback(self.gate.aclose)
 
@@ -415,8 +423,8 @@ class FlashSale:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     async def _hold(self, *, paused: bool) -> None:
-        goods = await self.control.goods()  # first: who may not list them is refused before anything is written
-        await self.control.pause(paused=paused)
+        goods = await self._meta.goods()  # first: who may not list them is refused before anything is written
+        await self._meta.pause(paused=paused)
         for goods_id in goods:
             await self.gate.hold(goods_id, paused=paused)
-        self.gate.refusals.forget()
+        self.gate._refusals.forget()

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
+from flashsale._rules.observer import log
 from flashsale.aio.auditor import Auditor
 from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.aio.waiting import StopEvent, pause, stop_on_signals
-from flashsale.checks import check_seconds
+from flashsale.aio.transport.runtime import StopEvent, pause, stop_on_signals
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -25,8 +25,8 @@ from flashsale.errors import (
     UnknownGoods,
 )
 from flashsale.model import Goods, OrderState, Stock
-from flashsale.observer import log
-from flashsale.reports import Audit, Rebuild, Repair, Settlement, SyncReport
+from flashsale.model.checks import check_seconds
+from flashsale.model.reports import Audit, Rebuild, Repair, Settlement, SyncReport
 
 
 class Syncer:
@@ -77,10 +77,10 @@ class Syncer:
             StoreError: the database does not answer.
             NotExecuted, OutcomeUnknown: Redis does not answer.
         """
-        if not await self._sale.control.lead(self._token, self.LEASE):
+        if not await self._sale._meta.lead(self._token, self.LEASE):
             return SyncReport(leading=False)
         try:
-            if (await self._sale.control.state()).state == "closed":
+            if (await self._sale._meta.state()).state == "closed":
                 return SyncReport(leading=True, closed=True)
             all_goods = await self._store.goods()  # first: when the database is away, that ends the pass at once
             report = SyncReport(leading=True, expired=await self._expire())
@@ -92,7 +92,7 @@ class Syncer:
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             return replace(report, settled=await self._settle_page())
         finally:
-            await self._sale.control.lead(self._token, 0.0)
+            await self._sale._meta.lead(self._token, 0.0)
 
     async def audit(self, expected: Iterable[str] = ()) -> Audit:
         """Compares ledger, queue, leases, deadlines and database, while the sale runs. Changes nothing.
@@ -133,10 +133,10 @@ class Syncer:
             after = rows[-1].order.order_id
             counts.update(row.state for row in rows)
         gate = {}
-        for goods_id in await self._sale.control.goods():
+        for goods_id in await self._sale._meta.goods():
             with suppress(UnknownGoods):  # a purge was begun
                 gate[goods_id] = await self._sale.gate.state(goods_id)
-        return Settlement(audit=audit, orders=counts, gate=gate, refused=dict(self._sale.gate.refusals.counts))
+        return Settlement(audit=audit, orders=counts, gate=gate, refused=dict(self._sale.gate._refusals.counts))
 
     async def purge(self) -> Settlement:
         """Removes the sale's keys from Redis, when it is settled. The database keeps everything.
@@ -147,7 +147,7 @@ class Syncer:
         settlement = await self.settlement()
         if not settlement.ok:
             raise NotSettled(settlement)
-        was_open = (await self._sale.control.state()).state == "open"
+        was_open = (await self._sale._meta.state()).state == "open"
         if was_open:  # who buys between the proof and the removal would be told "accepted"
             await self._sale.pause()
             try:
@@ -172,7 +172,7 @@ class Syncer:
             report = replace(report, loaded=(*report.loaded, goods_id))
         elif not goods.loaded:
             await self._store.grant(goods_id, max(goods.total, stock.total), loaded=True, version=goods.version)
-        total = await self._sale.settler.adjust(goods, stock)
+        total = await self._sale._transitions.adjust(goods, stock)
         loose = self._granted.get(goods_id) != total  # a crash between stock and guard leaves the guard too loose
         if loose and await self._store.grant(goods_id, total, version=goods.version):
             self._granted[goods_id] = total
@@ -212,9 +212,9 @@ class Syncer:
         await sale.gate.ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
-        paused = (await sale.control.state()).state != "open"
+        paused = (await sale._meta.state()).state != "open"
         access, returned = await sale.gate.mirror(
-            goods_id, total, booked, access=unmoved, paused=paused, stock_here=sale.one_redis
+            goods_id, total, booked, access=unmoved, paused=paused, stock_here=sale._one_redis
         )
         self._last[goods_id] = (booked, access)
         return returned
@@ -222,9 +222,9 @@ class Syncer:
     async def _expire(self) -> int:
         """Expires orders whose payment deadline has passed by the Redis clock; paying has won or loses here."""
         expired = 0
-        for order_id in await self._sale.ledger.overdue():
+        for order_id in await self._sale._ledger.overdue():
             try:
-                state = await self._sale.settler.settle(order_id, OrderState.EXPIRED)
+                state = await self._sale._transitions.settle(order_id, OrderState.EXPIRED)
             except (CorruptState, OrderConflict, StoreError):  # it stops this order, not the others
                 log.exception("an order past its deadline cannot be expired")
             else:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from flashsale._rules.backoff import Backoff
+from flashsale._rules.observer import log
 from flashsale.aio.ledger import Adoption
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.aio.waiting import Aside, StopEvent, pause, stop_on_signals
-from flashsale.backoff import Backoff
-from flashsale.checks import check_int, check_seconds
+from flashsale.aio.transport.runtime import BackgroundTask, StopEvent, pause, stop_on_signals
 from flashsale.errors import CorruptState, FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
 from flashsale.lua import Code
 from flashsale.model import Claim, Order, OrderState
-from flashsale.observer import log
+from flashsale.model.checks import check_int, check_seconds
 
 
 class Worker:
@@ -48,7 +48,7 @@ class Worker:
         An unreachable Redis or database is waited for.
         """
         backoff = Backoff()
-        async with stop_on_signals(stop) as event, Aside() as aside:
+        async with stop_on_signals(stop) as event, BackgroundTask() as aside:
             claims: Sequence[Claim] = ()
             while claims or not event.is_set():
                 try:
@@ -82,7 +82,7 @@ class Worker:
     async def _claim(self, timeout: float) -> Sequence[Claim]:
         return await self._queue.claim(self._batch, lease=self._lease, timeout=timeout)
 
-    async def _turn(self, claims: Sequence[Claim], aside: Aside) -> Sequence[Claim]:
+    async def _turn(self, claims: Sequence[Claim], aside: BackgroundTask) -> Sequence[Claim]:
         """Settles a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
 
         Returns:
@@ -133,7 +133,7 @@ class Worker:
         """Makes the ledger follow a release; False when the goods cannot be trusted: that stops only this order."""
         if state is not OrderState.PERSISTED:
             try:
-                await self._sale.settler.follow(order_id, state)
+                await self._sale._transitions.follow(order_id, state)
             except CorruptState:
                 return False
         return True
@@ -144,7 +144,7 @@ class Worker:
         Returns:
             The claims that the database may save, and how many orders were settled as REJECTED.
         """
-        adoptions = await self._sale.ledger.adopt([_order(claim) for claim in claims])
+        adoptions = await self._sale._ledger.adopt([_order(claim) for claim in claims])
         pairs = list(zip(claims, adoptions, strict=True))
         await self._bury_conflicts([claim for claim, adoption in pairs if adoption.code == Code.CONFLICT])
         await self._give_up_or_wait(
@@ -201,7 +201,7 @@ class Worker:
     def _tell_lag(self, claims: Sequence[Claim], now: float) -> None:
         accepted = [order.created_at for claim in claims if (order := claim.order) and order.created_at is not None]
         if accepted:
-            self._sale.notify.lag(len(claims), max(0.0, now - min(accepted)))
+            self._sale._notifier.lag(len(claims), max(0.0, now - min(accepted)))
 
 
 def _order(claim: Claim) -> Order:

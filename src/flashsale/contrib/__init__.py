@@ -1,7 +1,7 @@
 """Adapters for web frameworks; each needs its framework, and the core imports none of them."""
 
 from flashsale import FlashSaleError, web
-from flashsale.observer import log
+from flashsale._rules.observer import log
 
 
 def refuse(error: FlashSaleError) -> web.Reply:

@@ -40,8 +40,8 @@ from flashsale import (
     web,
 )
 from flashsale.contrib import refuse
+from flashsale.contrib.serving import serve
 from flashsale.contrib.settings import PREFIX, Settings
-from flashsale.serving import serve
 
 NAME: Final = "flashsale"  # in app.extensions
 _SECONDS: Final = click.FloatRange(0.001, 86_400)

@@ -11,7 +11,7 @@ import flashsale.aio.clients
 import flashsale.clients
 from flashsale import Durability, InvalidRequest, Keys, Observer, OrderStore, PlainKeys, Tickets
 from flashsale.aio import AsyncOrderStore
-from flashsale.checks import check_int, check_sale, check_seconds
+from flashsale.model.checks import check_int, check_sale, check_seconds
 
 PREFIX = "FLASHSALE_"
 

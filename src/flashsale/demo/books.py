@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from redis.asyncio import Redis
 
-from flashsale import records
+from flashsale._rules import ledger_record
 from flashsale.aio import AsyncOrderStore, FlashSale
 from flashsale.demo.options import GOODS_ID
 from flashsale.demo.settlement import DatabaseSide, Entry, RedisSide
@@ -33,7 +33,7 @@ async def mark(sale: FlashSale, client: Redis) -> Mark:
     """Returns the mark of this moment; nobody is buying."""
     seq = await client.hget(sale.keys.meta, "seq")
     stock = await sale.inventory.stock(GOODS_ID)
-    return Mark(await sale.ledger.time(), int(seq or 0), stock.remaining)
+    return Mark(await sale._ledger.time(), int(seq or 0), stock.remaining)
 
 
 async def read_redis(sale: FlashSale, client: Redis, rush: Mark, most_booked: int) -> RedisSide:
@@ -48,7 +48,7 @@ async def read_redis(sale: FlashSale, client: Redis, rush: Mark, most_booked: in
     stock, gate, keys = await sale.inventory.stock(GOODS_ID), await sale.gate.state(GOODS_ID), sale.keys
     entries = {}
     async for order_id, text in client.hscan_iter(keys.orders, count=_PAGE):
-        record = records.read(text, order_id.decode())
+        record = ledger_record.read(text, order_id.decode())
         entries[order_id.decode()] = Entry(record.buyer_id, record.quantity, record.state, record.seq > rush.seq)
     return RedisSide(
         total=stock.total,

@@ -20,10 +20,10 @@ from redis.asyncio import Redis
 from flashsale.aio import FlashSale
 from flashsale.aio.stores import SQLAlchemyStore
 from flashsale.demo.options import GOODS_ID, PER_BUYER
-from flashsale.demo.processes import LINE
 from flashsale.demo.tally import Purchase, Tally
 from flashsale.errors import FlashSaleError, NotExecuted, OutcomeUnknown
 from flashsale.model import OrderState, Outcome, Receipt
+from flashsale.testing._processes import LINE
 
 EVERY: Final = 0.2  # seconds between tallies
 _TRIES: Final = 6

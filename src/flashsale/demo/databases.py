@@ -10,11 +10,11 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from flashsale import stores
+from flashsale._sql.engines import DRIVERS, database_url
+from flashsale._sql.tables import METADATA
 from flashsale.aio import stores as aio_stores
 from flashsale.demo.options import OptionError
 from flashsale.errors import StoreError
-from flashsale.stores.engines import DRIVERS, database_url
-from flashsale.stores.tables import METADATA
 
 
 class Database(NamedTuple):

@@ -18,14 +18,14 @@ from redis import RedisError
 from redis.asyncio import Redis
 from sqlalchemy.exc import SQLAlchemyError
 
+from flashsale._rules.urls import DATABASE_URL, REDIS_URL
 from flashsale.aio import FlashSale
 from flashsale.aio.stores import SQLAlchemyStore
-from flashsale.cli import DATABASE_URL, REDIS_URL
-from flashsale.demo import books, databases, processes
+from flashsale.demo import books, databases
 from flashsale.demo.crowd import Share
 from flashsale.demo.databases import Database
 from flashsale.demo.options import GOODS_ID, LEAD, PER_BUYER, DemoError, OptionError, Options
-from flashsale.demo.servers import Server, redis_for
+from flashsale.demo.servers import redis_for
 from flashsale.demo.settlement import Settlement, settle
 from flashsale.demo.signals import Signals, Stopped
 from flashsale.demo.tally import Tally
@@ -33,6 +33,8 @@ from flashsale.demo.troupe import Helper, Member, helper, member
 from flashsale.demo.view import Scene, View
 from flashsale.errors import FlashSaleError
 from flashsale.model import Goods
+from flashsale.testing import _processes as processes
+from flashsale.testing._redis_server import Server
 
 _LOOK_EVERY: Final = 0.2  # seconds between looks at Redis
 _SYNC_EVERY: Final = 0.2  # seconds between passes of the syncer
@@ -172,7 +174,7 @@ class Stage:
     async def _before(self) -> None:
         """Puts the goods into the database, from where the syncer loads them; the crowd comes too early."""
         self._scene.title = "before: not started"
-        opens_at = await self._sale.ledger.time() + LEAD
+        opens_at = await self._sale._ledger.time() + LEAD
         units = self._options.units
         await self._store.put_goods(Goods(GOODS_ID, total=units, per_buyer=PER_BUYER, opens_at=opens_at))
         await self._until(self._is_loaded, "the syncer loads the goods", self._options.patience)
@@ -238,7 +240,7 @@ class Stage:
             return False
 
     async def _is_past(self, when: float) -> bool:
-        return await self._sale.ledger.time() >= when
+        return await self._sale._ledger.time() >= when
 
     async def _is_sold_out(self) -> bool:
         return (await self._sale.inventory.stock(GOODS_ID)).remaining == 0

@@ -13,8 +13,8 @@ from typing import Final
 
 from flashsale.demo.crowd import Share, instructions
 from flashsale.demo.options import DemoError
-from flashsale.demo.processes import running
 from flashsale.demo.tally import Tally
+from flashsale.testing._processes import running
 
 _TAIL: Final = 2000  # characters of a log that are shown
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from flashsale._sync.store import OrderStore
 from flashsale.errors import StoreError
 from flashsale.model import RELEASED, Event, Goods, Order, OrderState, StoredOrder
-from flashsale.store import OrderStore
 
 T = TypeVar("T")
 

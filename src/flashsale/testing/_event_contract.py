@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
+from flashsale._sync.store import OrderStore
 from flashsale.errors import NotPersisted, OrderConflict, StoreError
 from flashsale.model import RELEASED, Event, OrderState
-from flashsale.store import OrderStore
 from flashsale.testing._contract import (
     CALLERS,
     CANCELLED,

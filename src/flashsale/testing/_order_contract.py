@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from flashsale._sync.store import OrderStore
 from flashsale.errors import NotPersisted, OrderConflict, StoreError
 from flashsale.model import RELEASED, TRANSITIONS, Goods, OrderState, Saved, StoredOrder
-from flashsale.store import OrderStore
 from flashsale.testing._contract import (
     CALLERS,
     CANCELLED,

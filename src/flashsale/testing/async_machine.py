@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from flashsale import aio
+from flashsale._sync.sale import FlashSale
 from flashsale.aio.clients import Client as AsyncClient
 from flashsale.clients import Client
 from flashsale.errors import OutcomeUnknown
 from flashsale.model import Outcome
-from flashsale.sale import FlashSale
 from flashsale.testing._blocking import BlockingStore, LoopThread
 from flashsale.testing.machine import BadLine, SaleMachine
 from flashsale.testing.sales import memory_async_store, temporary_sale

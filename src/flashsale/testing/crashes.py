@@ -21,9 +21,9 @@ from typing import Any, Final, Self, TypeAlias
 from unittest import mock
 
 from flashsale import aio
+from flashsale._sync.sale import FlashSale
+from flashsale._sync.store import OrderStore
 from flashsale.lua import SCRIPTS
-from flashsale.sale import FlashSale
-from flashsale.store import OrderStore
 
 Reach: TypeAlias = Callable[[str, Callable[[], Any]], Any]
 
@@ -170,7 +170,7 @@ def crash_points(sale: FlashSale) -> Iterator[CrashPoint]:
     for half in itertools.count():
         point = CrashPoint(sale, half // 2, after=bool(half % 2))
         yield point
-        point._require_entered()  # noqa: SLF001 - they belong together
+        point._require_entered()
         if not point.crashed:
             return
 
@@ -187,7 +187,7 @@ async def async_crash_points(sale: aio.FlashSale) -> AsyncIterator[AsyncCrashPoi
     for half in itertools.count():
         point = AsyncCrashPoint(sale, half // 2, after=bool(half % 2))
         yield point
-        point._require_entered()  # noqa: SLF001 - they belong together
+        point._require_entered()
         if not point.crashed:
             return
 
@@ -207,9 +207,9 @@ def boundaries(sale: FlashSale | aio.FlashSale, reach: Reach) -> Iterator[None]:
         return reach(f"store.{name}", partial(real, *args, **kwargs))
 
     with ExitStack() as stack:
-        links: set[Any] = {sale._link, sale._gate_link}  # noqa: SLF001 - the one way to its servers
+        links: set[Any] = {sale._link, sale._gate_link}
         for link in links:
-            stack.enter_context(mock.patch.object(link, "_send", partial(send, link._send)))  # noqa: SLF001
+            stack.enter_context(mock.patch.object(link, "_send", partial(send, link._send)))
         for name in _STORE_CALLS if sale.store is not None else ():
             stack.enter_context(mock.patch.object(sale.store, name, partial(ask, name, getattr(sale.store, name))))
         yield

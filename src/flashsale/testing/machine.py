@@ -10,16 +10,16 @@ from typing import Any, ClassVar, NamedTuple
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from flashsale._rules.ledger_record import Record
+from flashsale._sync.sale import FlashSale
+from flashsale._sync.store import OrderStore
+from flashsale._sync.syncer import Syncer
+from flashsale._sync.worker import Worker
 from flashsale.clients import Client
 from flashsale.errors import NotExecuted, OutcomeUnknown
 from flashsale.model import RELEASED, Goods, OrderState, Outcome
-from flashsale.records import Record
-from flashsale.sale import FlashSale
-from flashsale.store import OrderStore
-from flashsale.syncer import Syncer
 from flashsale.testing.crashes import boundaries
 from flashsale.testing.sales import memory_store, temporary_sale
-from flashsale.worker import Worker
 
 _BOOKED = {Outcome.ACCEPTED, Outcome.UNCERTAIN}
 
@@ -206,7 +206,7 @@ class SaleMachine(RuleBasedStateMachine):
     def books_agree_with_what_was_told(self) -> None:
         """Order by order, and unit by unit."""
         with self._step():
-            records = self._books.ledger.get_many(self._known)
+            records = self._books._ledger.get_many(self._known)
             for order_id, told in self._told.items():
                 record = records.get(order_id)
                 if told in _BOOKED:
@@ -237,7 +237,7 @@ class SaleMachine(RuleBasedStateMachine):
         self.books_agree_with_what_was_told()
         audit = self._syncer.audit([order_id for order_id, told in self._told.items() if told in _BOOKED])
         assert audit.ok, f"Redis and the database disagree: {audit}"
-        states = {order_id: record.state for order_id, record in self._books.ledger.get_many(self._known).items()}
+        states = {order_id: record.state for order_id, record in self._books._ledger.get_many(self._known).items()}
         assert OrderState.QUEUED not in states.values(), f"not settled: {states}"
         assert self._books.store is not None
         assert self._books.store.states(list(self._known)) == states, "the rows are not the orders"
@@ -277,7 +277,7 @@ class SaleMachine(RuleBasedStateMachine):
     ) -> None:
         """Sends a wish through the view, over a `line` that may be bad, and judges the answer."""
         name = self.name(wish.buyer_id, order_id)
-        records = self._books.ledger.get_many({name, *self._known})
+        records = self._books._ledger.get_many({name, *self._known})
         reasons = self._reasons(wish, records)
         self._wishes.setdefault(order_id, wish)
         with line() if line else nullcontext():

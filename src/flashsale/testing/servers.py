@@ -10,8 +10,8 @@ from pathlib import Path
 import redis
 import redis.asyncio
 
-from flashsale.demo.servers import own_redis
 from flashsale.testing._blocking import LoopThread
+from flashsale.testing._redis_server import own_redis
 
 
 class Server:
@@ -51,7 +51,7 @@ def running_redis() -> Iterator[str]:
     """Runs the best Redis of this machine on a unix socket in a temporary folder; gives its URL.
 
     Raises:
-        DemoError: there is none that starts.
+        CannotStart: there is none that starts.
     """
     short = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108 - a socket's path has room for 100 characters
     with tempfile.TemporaryDirectory(prefix="flashsale-", dir=short) as folder, LoopThread() as loop:

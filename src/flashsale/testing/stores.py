@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
+from flashsale._sync.store import OrderStore
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.model import Goods
-from flashsale.store import OrderStore
 from flashsale.testing._blocking import BlockingStore, LoopThread
 
 for _name in ("_contract", "_order_contract", "_event_contract"):

@@ -8,8 +8,8 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from flashsale.checks import MAX_QUANTITY, MAX_UNITS
 from flashsale.model import Goods, Order, OrderState, Outcome, Receipt
+from flashsale.model.checks import MAX_QUANTITY, MAX_UNITS
 
 _NAME: Final = string.ascii_letters + string.digits + "_.-"
 _VISIBLE: Final = "".join(map(chr, range(ord("!"), ord("~") + 1)))

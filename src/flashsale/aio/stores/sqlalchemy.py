@@ -16,11 +16,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateTable
 
-from flashsale.batches import batches
-from flashsale.checks import MAX_UNITS, check_goods_id, check_int, check_sale
-from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreError
-from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
-from flashsale.rows import (
+from flashsale._rules.batches import batches
+from flashsale._rules.rows import (
     CHUNK,
     COMES_FROM,
     goods_values,
@@ -32,9 +29,9 @@ from flashsale.rows import (
     read_state,
     saved,
 )
-from flashsale.stores.engines import ASYNC_DRIVERS, database_url, engine_options, prepare_sqlite, store_error
-from flashsale.stores.event_rows import dead_events, due_events, event_values, read_event
-from flashsale.stores.tables import (
+from flashsale._sql.engines import ASYNC_DRIVERS, database_url, engine_options, prepare_sqlite, store_error
+from flashsale._sql.event_rows import dead_events, due_events, event_values, read_event
+from flashsale._sql.tables import (
     EVENTS,
     GOODS,
     METADATA,
@@ -44,6 +41,9 @@ from flashsale.stores.tables import (
     key_of,
     whole,
 )
+from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreError
+from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
+from flashsale.model.checks import MAX_UNITS, check_goods_id, check_int, check_sale
 
 
 class SQLAlchemyStore:

@@ -7,9 +7,9 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from flashsale.checks import check_sale
 from flashsale.errors import InvalidRequest
 from flashsale.model import Goods
+from flashsale.model.checks import check_sale
 
 _COLLATION = {"postgresql": "C", "mysql": "ascii_bin"}
 

@@ -22,12 +22,8 @@ from django.db import (
 from django.db.models import Exists, F, Model, OuterRef, QuerySet
 from django.db.models.functions import Greatest
 
-from flashsale.batches import batches
-from flashsale.checks import MAX_UNITS, check_goods_id, check_int, check_sale
-from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder
-from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, RowRefused, StoreError
-from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
-from flashsale.rows import (
+from flashsale._rules.batches import batches
+from flashsale._rules.rows import (
     CHUNK,
     COMES_FROM,
     goods_values,
@@ -39,6 +35,10 @@ from flashsale.rows import (
     read_state,
     saved,
 )
+from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder
+from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, RowRefused, StoreError
+from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
+from flashsale.model.checks import MAX_UNITS, check_goods_id, check_int, check_sale
 
 
 class DjangoStore:

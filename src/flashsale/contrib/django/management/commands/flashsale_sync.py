@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from flashsale import InvalidRequest, Syncer
 from flashsale.contrib.django import get_sale
-from flashsale.serving import serve
+from flashsale.contrib.serving import serve
 
 
 class Command(BaseCommand):

@@ -1,0 +1,1 @@
+"""Pure decisions: no Redis, no database, no clock of its own."""

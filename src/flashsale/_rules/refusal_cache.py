@@ -1,0 +1,118 @@
+"""The process' memory of refusals: a blocked sale costs no round trip (docs/design.md). Pure, and safe in threads.
+
+A remembered answer may only refuse, never admit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from time import monotonic
+from typing import Final
+
+from flashsale.model import Admission, Outcome
+
+PRIMARY_EVERY: Final = 1.0  # seconds; a replica that was cut off would keep the sale shut
+_KEPT: Final = frozenset({Outcome.NOT_STARTED, Outcome.ENDED, Outcome.PAUSED})
+
+
+class Refusal:
+    """A refusal that the primary gave.
+
+    Args:
+        admission: the answer.
+        fresh_until: monotonic seconds; until then it is given without asking.
+        primary_at: monotonic seconds of the primary's answer.
+
+    Attributes:
+        given: how often it was given from memory; threads may lose a few.
+    """
+
+    __slots__ = ("admission", "fresh_until", "given", "primary_at")
+
+    def __init__(self, admission: Admission, fresh_until: float, primary_at: float) -> None:
+        self.admission = admission
+        self.fresh_until = fresh_until
+        self.primary_at = primary_at
+        self.given = 0
+
+
+OPEN: Final = Refusal(Admission(Outcome.ADMITTED, 0), float("-inf"), float("-inf"))
+"""Stands for no refusal: never fresh, so never given."""
+
+
+class RefusalCache:
+    """Refusals by goods, each good for `keep` seconds.
+
+    Args:
+        keep: seconds; 0 remembers nothing.
+
+    Attributes:
+        by_goods: what is remembered of the goods that Redis knows: their refusal, or OPEN.
+    """
+
+    def __init__(self, keep: float) -> None:
+        self._keep = keep
+        self._counts: Counter[str] = Counter()
+        self.by_goods: dict[str, Refusal] = {}
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Refusals given by this process, by goods."""
+        given = {goods_id: refusal.given for goods_id, refusal in list(self.by_goods.items())}
+        return self._counts + Counter(given)
+
+    def fresh(self, goods_id: str) -> Refusal | None:
+        """Returns a refusal that still may be given; whoever gives it counts it."""
+        try:
+            refusal = self.by_goods[goods_id]
+        except (KeyError, TypeError):  # TypeError: an id that cannot be hashed; the checks will say so
+            return None
+        return refusal if monotonic() < refusal.fresh_until and type(goods_id) is str else None
+
+    def get(self, goods_id: str) -> Admission | None:
+        """Returns the remembered refusal, or None when the caller must ask.
+
+        When a refusal has aged, one caller is sent to ask, and the others go on with the old answer meanwhile.
+        """
+        refusal = self.by_goods.get(goods_id, OPEN)
+        if refusal is OPEN:
+            return None
+        now = monotonic()
+        if now < refusal.fresh_until:
+            refusal.given += 1
+            return refusal.admission
+        refusal.fresh_until = now + self._keep  # the others wait for this caller's answer, one more period at most
+        return None
+
+    def may_ask_replica(self, goods_id: str) -> bool:
+        """True while the primary has confirmed this refusal within the last second."""
+        return monotonic() < self.by_goods.get(goods_id, OPEN).primary_at + PRIMARY_EVERY
+
+    def renew(self, goods_id: str) -> None:
+        """A replica says that it is still refused."""
+        refusal = self.by_goods.get(goods_id, OPEN)
+        if refusal is not OPEN:
+            refusal.fresh_until = monotonic() + self._keep
+
+    def note(self, goods_id: str, admission: Admission, callers: int = 1) -> None:
+        """Remembers a refusal that the primary gave to so many callers, or forgets it when the goods are open.
+
+        Sold out is kept only at 0 units left: with fewer units than asked, another caller may still buy one.
+        """
+        outcome = admission.outcome
+        self._counts[goods_id] += callers
+        if self._keep > 0 and (outcome in _KEPT or (outcome is Outcome.SOLD_OUT and admission.remaining == 0)):
+            now = monotonic()
+            self._replace(goods_id, Refusal(admission, now + self._keep, now))
+        else:
+            self._replace(goods_id, OPEN)
+
+    def forget(self, goods_id: str | None = None) -> None:
+        """Forgets what is remembered of one goods, or of all: they are open, or this process changed something."""
+        for name in list(self.by_goods) if goods_id is None else [goods_id]:
+            self._replace(name, OPEN)
+
+    def _replace(self, goods_id: str, refusal: Refusal) -> None:
+        before = self.by_goods.pop(goods_id, OPEN)  # by one thread: what it gave is counted once
+        self._counts[goods_id] += before.given
+        self.by_goods[goods_id] = refusal

@@ -1,0 +1,145 @@
+"""How goods and orders become rows of a database and come back, whatever reads and writes them. Pure.
+
+A row is anything with the columns as attributes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from flashsale.errors import StoreError
+from flashsale.model import RELEASED, TRANSITIONS, Goods, Order, OrderState, Saved, StoredOrder
+from flashsale.model.checks import dump_json
+
+CHUNK: Final = 500  # ids in one statement: SQLite before 3.32 takes 999 parameters
+
+COMES_FROM: Final = {
+    target: [state for state in (OrderState.PERSISTED, OrderState.CONFIRMED) if target in TRANSITIONS[state]]
+    or [OrderState.QUEUED]
+    for target in RELEASED | {OrderState.CONFIRMED}
+}
+"""Of the two states in which a row holds units, in the order of a life: those from which an order may go to the key.
+
+No row is QUEUED: what may only be planted, REJECTED, starts with a write as everything else.
+"""
+
+
+def policy_values(goods: Goods) -> dict[str, Any]:
+    """Returns the columns of a goods row that the host decides."""
+    return {
+        "total": goods.total,
+        "per_buyer": goods.per_buyer,
+        "opens_at": goods.opens_at,
+        "closes_at": goods.closes_at,
+        "hold": goods.hold,
+    }
+
+
+def goods_values(goods: Goods) -> dict[str, Any]:
+    """Returns the first row of a goods, but for its sale: all units granted, none booked."""
+    return policy_values(goods) | {
+        "goods_id": goods.goods_id,
+        "granted": goods.total,
+        "booked": 0,
+        "version": goods.version,
+        "loaded": goods.loaded,
+    }
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, RecursionError) as error:  # the message would hold the row
+        raise StoreError(f"a row of {what} is not what flashsale writes: {type(error).__name__}") from None
+
+
+def read_goods(row: Any) -> Goods:
+    """Returns the goods that a row of goods holds.
+
+    Raises:
+        StoreError: somebody else wrote it.
+    """
+    with _reading("goods"):
+        return _goods(row)
+
+
+def _goods(row: Any) -> Goods:
+    return Goods(
+        goods_id=row.goods_id,
+        total=row.total,
+        version=row.version,
+        per_buyer=row.per_buyer,
+        opens_at=row.opens_at,
+        closes_at=row.closes_at,
+        hold=row.hold,
+        loaded=row.loaded,
+    )
+
+
+def order_values(order: Order) -> dict[str, Any]:
+    """Returns what the row of an order has for itself: all but its sale and its state."""
+    return {
+        "order_id": order.order_id,
+        "goods_id": order.goods_id,
+        "buyer_id": order.buyer_id,
+        "quantity": order.quantity,
+        "created_at": order.created_at,
+        "data": None if order.data is None else dump_json(order.data),
+    }
+
+
+def read_order(row: Any) -> StoredOrder:
+    """Returns the order and the state that a row of an order holds.
+
+    Raises:
+        StoreError: somebody else wrote it.
+    """
+    with _reading("orders"):
+        return _order(row)
+
+
+def read_state(text: str) -> OrderState:
+    """Returns the state that a column holds; StoreError when somebody else wrote it."""
+    with _reading("orders"):
+        return OrderState(text)
+
+
+def _order(row: Any) -> StoredOrder:
+    order = Order(
+        order_id=row.order_id,
+        goods_id=row.goods_id,
+        buyer_id=row.buyer_id,
+        quantity=row.quantity,
+        created_at=row.created_at,
+        data=None if row.data is None else json.loads(row.data),
+    )
+    return StoredOrder(order, OrderState(row.state))
+
+
+def is_same(row: Any, order: Order) -> bool:
+    """True when there is a row, and it has the order's content."""
+    return row is not None and (row.goods_id, row.buyer_id, row.quantity) == order.content
+
+
+def saved(
+    orders: Sequence[Order], inserted: Collection[str], refused: Collection[str], standing: Mapping[str, Any]
+) -> Saved:
+    """Returns what became of a batch.
+
+    Args:
+        orders: the batch.
+        inserted: order ids of the rows written now.
+        refused: those of them that the guard had no units for.
+        standing: the rows of all others, by order id.
+    """
+    same = {order.order_id for order in orders if is_same(standing.get(order.order_id), order)}
+    return Saved(
+        inserted=frozenset(inserted) - frozenset(refused),
+        refused=frozenset(refused),
+        existing={order_id: read_state(standing[order_id].state) for order_id in same},
+        conflicts=frozenset(order.order_id for order in orders) - frozenset(inserted) - same,
+    )

@@ -1,0 +1,126 @@
+"""Admission tickets: what the gate hands out and the buy endpoint checks without Redis. Pure.
+
+A ticket is signed with HMAC-SHA256. Nobody reaches the stock without one, nobody can make one before the start, and to
+use it twice is to place the same order twice: it names the order id.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from flashsale.errors import InvalidRequest, InvalidTicket
+from flashsale.model.checks import check_goods_id, check_id, check_quantity, check_sale, check_seconds
+
+VERSION: Final = "1"
+MIN_SECRET: Final = 16  # bytes
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_TICKET = re.compile(r"([0-9]{1,3})\.([A-Za-z0-9_-]{1,32})\.([A-Za-z0-9_-]{1,1024})\.([A-Za-z0-9_-]{43})")
+
+
+class Ticket(NamedTuple):
+    """What a ticket says.
+
+    Args:
+        sale: name of the sale.
+        epoch: of the sale; a rebuild begins a new one.
+        goods_id: what may be bought.
+        buyer_id: by whom.
+        order_id: under which order id.
+        quantity: the most units.
+        expires_at: epoch seconds, by the clock of the process that issued it.
+    """
+
+    sale: str
+    epoch: int
+    goods_id: str
+    buyer_id: str
+    order_id: str
+    quantity: int
+    expires_at: int
+
+
+class Tickets:
+    """Signs and reads tickets.
+
+    To change the secret: add the new one behind the others everywhere, then put it first, and drop the old one when its
+    last tickets have expired.
+
+    Args:
+        secrets: key id -> secret, 16 bytes or more, the same in every process. The first signs; all are accepted.
+        lifetime: seconds for which a ticket is good.
+        clock: epoch seconds. The stock never depends on it: a wrong one only changes how long a buyer may take.
+
+    Raises:
+        InvalidRequest: no secret, a short one, or a key id that is not 1-32 of `A-Z a-z 0-9 _ -`.
+    """
+
+    def __init__(
+        self, secrets: Mapping[str, bytes], *, lifetime: float = 120.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        if not secrets:
+            raise InvalidRequest("secrets", "at least one")
+        for key_id, secret in secrets.items():
+            if _KEY_ID.fullmatch(key_id) is None:
+                raise InvalidRequest("secrets", "a key id is 1-32 of A-Z a-z 0-9 _ -")
+            if type(secret) is not bytes or len(secret) < MIN_SECRET:
+                raise InvalidRequest("secrets", f"a secret is {MIN_SECRET} bytes or more")
+        self._secrets = dict(secrets)
+        self._signs_with = next(iter(self._secrets))
+        self._lifetime = check_seconds("lifetime", lifetime, low=1.0)
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"Tickets({', '.join(self._secrets)})"
+
+    def issue(self, sale: str, epoch: int, goods_id: str, buyer_id: str, order_id: str, quantity: int) -> str:
+        """Returns a ticket: printable ASCII without spaces, fit for a URL, a header, a form or a cookie."""
+        check_sale(sale)
+        check_goods_id(goods_id)
+        check_id("buyer_id", buyer_id)
+        check_id("order_id", order_id)
+        check_quantity(quantity)
+        expires_at = math.ceil(self._clock() + self._lifetime)  # never less than was promised
+        words = (sale, str(epoch), goods_id, str(quantity), str(expires_at), order_id, buyer_id)
+        text = f"{VERSION}.{self._signs_with}.{_encode(' '.join(words).encode('ascii'))}"
+        return f"{text}.{self._sign(text, self._signs_with)}"
+
+    def read(self, ticket: object) -> Ticket:
+        """Returns what a ticket says, after checking that we signed it and that it has not expired.
+
+        Raises:
+            InvalidTicket: it is no ticket of ours, or too old.
+        """
+        match = _TICKET.fullmatch(ticket) if isinstance(ticket, str) else None
+        if match is None:
+            raise InvalidTicket("is not a ticket")
+        version, key_id, payload, signature = match.groups()
+        if version != VERSION or key_id not in self._secrets:
+            raise InvalidTicket("was signed by a key that is not in use")
+        if not hmac.compare_digest(signature, self._sign(f"{version}.{key_id}.{payload}", key_id)):
+            raise InvalidTicket("was not signed by us")
+        sale, epoch, goods_id, quantity, expires_at, order_id, buyer_id = _decode(payload).decode("ascii").split(" ")
+        if self._clock() >= int(expires_at):
+            raise InvalidTicket("has expired")
+        return Ticket(sale, int(epoch), goods_id, buyer_id, order_id, int(quantity), int(expires_at))
+
+    def _sign(self, text: str, key_id: str) -> str:
+        return _encode(hmac.digest(self._secrets[key_id], b"flashsale ticket " + text.encode("ascii"), hashlib.sha256))
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error as error:
+        raise InvalidTicket("is not a ticket") from error

@@ -1,0 +1,1 @@
+"""Generated from `flashsale.aio.stores`; `flashsale.stores` is its face."""

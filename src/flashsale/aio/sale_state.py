@@ -1,0 +1,101 @@
+"""The state of a sale as a whole: open, paused or closed; its epoch; which syncer leads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from flashsale._rules.codes import number, policy
+from flashsale.aio.transport.link import Argument, Link
+from flashsale.errors import CorruptState, InvalidRequest, UnknownGoods
+from flashsale.keys import Keys
+from flashsale.lua import Code
+from flashsale.model import Goods
+from flashsale.model.checks import check_goods_id
+
+
+class SaleState(NamedTuple):
+    """`state` is open, paused or closed; `epoch` and `seq` are None and 0 when Redis holds nothing of the sale."""
+
+    state: str
+    epoch: int | None
+    seq: int
+
+
+class SaleMeta:
+    """Reads and sets the state of one sale.
+
+    Args:
+        link: to the Redis of the stock.
+        keys: of the sale.
+    """
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+
+    async def state(self) -> SaleState:
+        """Returns state, epoch and the ledger's sequence number."""
+        state, epoch, seq = await self._link.command("HMGET", self._keys.meta, "state", "epoch", "seq")
+        known, last = number(epoch), number(seq or b"0")
+        if last is None or (epoch is not None and known is None):
+            raise CorruptState(f"epoch or seq of sale {self._keys.sale!r} is not a number")
+        return SaleState(str(state or b"open", "ascii", "replace"), known, last)
+
+    async def goods(self) -> list[str]:
+        """Returns the goods ids that were preloaded.
+
+        Raises:
+            CorruptState: somebody else wrote a name that is none.
+        """
+        names = sorted(str(name, "ascii", "replace") for name in await self._link.command("SMEMBERS", self._keys.goods))
+        try:
+            return [check_goods_id(name) for name in names]
+        except InvalidRequest as error:
+            raise CorruptState(f"the goods of sale {self._keys.sale!r} hold a name that is none") from error
+
+    async def pause(self, *, paused: bool) -> None:
+        """Pauses or resumes the sale.
+
+        Raises:
+            UnknownGoods: no goods were ever preloaded.
+            InvalidRequest: the sale is closed for a rebuild.
+        """
+        code = await self._link.run("pause", [self._keys.meta], ["paused" if paused else "open"])
+        if code == Code.UNKNOWN:
+            raise UnknownGoods(f"no goods of sale {self._keys.sale!r} were ever preloaded")
+        if code == Code.REFUSED:
+            raise InvalidRequest("sale", "it is closed; only a rebuild opens it")
+
+    async def lead(self, token: str, lease: float, *, role: str = "leader") -> int:
+        """Takes, renews or (with a lease of 0) returns the lease of a role, in seconds; the syncers' unless told.
+
+        Returns:
+            0 when another one leads; 2 when this one led before and nobody else has since; else 1.
+        """
+        return int(await self._link.run("lead", [self._keys.meta], [role, token, f"{lease:.6f}"]))
+
+    async def close(self, epoch: int) -> None:
+        """Begins an epoch, closed: nothing is sold until `open`."""
+        self._in_epoch(await self._link.run("close", [self._keys.meta], [epoch]))
+
+    async def open(self, epoch: int) -> None:
+        """Ends the rebuild of this epoch."""
+        self._in_epoch(await self._link.run("open", [self._keys.meta], [epoch]))
+
+    async def wipe(self, goods: Iterable[Goods], epoch: int) -> None:
+        """Empties ledger, deadlines and stocks for a rebuild, at once; what is on the list or claimed stays.
+
+        Total is 0 from then until `Inventory.configure`.
+        """
+        keys = [self._keys.meta, self._keys.orders, self._keys.holds, self._keys.goods]
+        arguments: list[Argument] = [epoch]
+        for each in goods:
+            keys += (self._keys.stock(each.goods_id), self._keys.buyers(each.goods_id))
+            fields = policy(each.per_buyer, each.opens_at, each.closes_at, each.hold)
+            arguments += (each.goods_id, each.version, *fields.values())
+        self._in_epoch(await self._link.run("wipe", keys, arguments))
+
+    def _in_epoch(self, code: int) -> None:
+        if code != Code.DONE:
+            raise CorruptState(f"another rebuild of sale {self._keys.sale!r} has begun")

@@ -1,0 +1,170 @@
+"""One way to a Redis: run a script once, and say surely what happened.
+
+EVALSHA first; NOSCRIPT falls back once to EVAL. A connection is held for one request and spoken to directly, so that we
+know on which side of the send an error came: before it nothing happened, after it nobody knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from hiredis import pack_command
+from redis import exceptions
+
+from flashsale._rules.redis_errors import FAILURES, is_stale, sent, shown, unsent
+from flashsale._rules.urls import Address
+from flashsale.aio.clients import Client, private
+from flashsale.aio.transport._redispy import send
+from flashsale.errors import NotExecuted
+from flashsale.lua import SCRIPTS, Script
+
+Argument: TypeAlias = str | bytes | int | float
+Barrier: TypeAlias = Callable[[Any], Sequence[Sequence[Argument]]]
+
+REDIRECTS: Final = 5  # of one request, on a Cluster
+
+
+class Link:
+    """Our own connections to the servers of the host's client."""
+
+    def __init__(self, client: Client) -> None:
+        self._servers = private(client)
+
+    @property
+    def socket_timeout(self) -> float:
+        """Seconds after which a read fails; blocking commands wait for less."""
+        return self._servers.socket_timeout
+
+    async def run(self, name: str, keys: Sequence[str], args: Sequence[Argument] = ()) -> Any:
+        """Runs the script `name` once and returns its reply.
+
+        Raises:
+            NotExecuted: surely nothing happened.
+            OutcomeUnknown: sent, no whole reply.
+            CorruptState: a key has the wrong type; nothing was changed.
+        """
+        return (await self.run_behind(None, name, keys, args))[0]
+
+    async def run_behind(
+        self, barrier: Barrier | None, name: str, keys: Sequence[str], args: Sequence[Argument]
+    ) -> tuple[Any, Any]:
+        """Runs a script, then the commands that `barrier`, if any, returns for its reply, on the same connection.
+
+        Only there does a WAIT count.
+
+        Returns:
+            The script's reply, and that of the last command: None when it did not come, though the script has run.
+        """
+        script = SCRIPTS[name]
+        try:
+            return await self._send(keys[0], "EVALSHA", script.sha, len(keys), *keys, *args, barrier=barrier)
+        except exceptions.NoScriptError:
+            pass
+        try:
+            return await self._send(keys[0], "EVAL", script.text, len(keys), *keys, *args, barrier=barrier)
+        except exceptions.NoScriptError as error:
+            raise NotExecuted("the server does not keep scripts") from error
+
+    async def info(self) -> dict[str, str]:
+        """Returns the server's INFO; empty where it has none, or where there is no one server, as on a Cluster."""
+        if len(await self._find(None)) > 1:
+            return {}
+        try:
+            text = await self.command("INFO")
+        except NotExecuted as error:
+            if error.reason in {"unknown command", "NOPERM"}:
+                return {}
+            raise
+        lines = text.decode("utf-8", "replace").splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    async def load(self, scripts: Sequence[Script]) -> list[str]:
+        """SCRIPT LOADs the scripts, on every primary of a cluster; returns their SHA1s."""
+        for address in await self._find(None):
+            for script in scripts:
+                await self._exchange(address, _pack("SCRIPT", "LOAD", script.text))
+        return [script.sha for script in scripts]
+
+    async def command(self, *command: Argument) -> Any:
+        """Sends one plain command, its key first, and returns its reply; errors as in `run`."""
+        return (await self._send(str(command[1]) if len(command) > 1 else None, *command))[0]
+
+    async def close(self) -> None:
+        """Closes our connections; the host's stay."""
+        await self._servers.close()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _find(self, key: str | None) -> Sequence[Address]:
+        try:
+            return await self._servers.find(key)
+        except FAILURES as error:
+            raise unsent(error) from error
+
+    async def _send(self, key: str | None, *command: Argument, barrier: Barrier | None = None) -> tuple[Any, Any]:
+        """Sends to the server that has `key`, and goes where a Cluster sends us instead."""
+        packed = _pack(*command)
+        address, asking = (await self._find(key))[0], False
+        for _ in range(REDIRECTS):
+            try:
+                return await self._exchange(address, packed, barrier, asking=asking)
+            except NotExecuted as refusal:
+                if refusal.reason not in {"ASK", "MOVED"}:
+                    raise
+                asking = refusal.reason == "ASK"
+                onward = self._servers.redirect(address, str(refusal.__cause__), moved=not asking)
+                if onward is None:
+                    raise
+                address = onward
+        raise NotExecuted("the cluster sends us around in circles", reason="MOVED")
+
+    async def _exchange(
+        self, address: Address, packed: bytes, barrier: Barrier | None = None, *, asking: bool = False
+    ) -> tuple[Any, Any]:
+        """Sends one request and reads its one reply: a connection with anything unread never goes back to the pool."""
+        try:
+            connection = await self._servers.take(address)
+        except FAILURES as error:
+            self._servers.forget(address)
+            raise unsent(error) from error
+        whole = begun = False
+        try:
+            if connection.health_check_interval:
+                await connection.check_health()
+            if asking:
+                await send(connection, _pack("ASKING"))
+                await connection.read_response()
+            begun = True
+            await send(connection, packed)
+            reply = await connection.read_response()
+            behind = barrier(reply) if barrier is not None else ()
+            whole = not behind
+            acknowledged = None
+            try:
+                for command in behind:
+                    await send(connection, _pack(*command))
+                    acknowledged = await connection.read_response()
+            except FAILURES:
+                return reply, None
+            whole = True
+            return reply, acknowledged
+        except exceptions.NoScriptError:
+            whole = True
+            raise
+        except FAILURES as error:
+            failure = sent(error) if begun else unsent(error)
+            whole = isinstance(error, exceptions.ResponseError) and not is_stale(failure)
+            if not whole:
+                self._servers.forget(address)
+            raise failure from shown(error)
+        finally:
+            if whole:
+                await self._servers.give_back(address, connection)
+            else:
+                await self._servers.drop(address, connection)
+
+
+def _pack(*command: Argument) -> bytes:
+    packed: bytes = pack_command(command)  # type: ignore[arg-type]  # its stub says a tuple of one
+    return packed

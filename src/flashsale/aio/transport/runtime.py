@@ -1,0 +1,84 @@
+"""What an event loop gives: pauses, signals that stop a loop, a background task."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, Self, TypeVar
+
+Answer = TypeVar("Answer")
+StopEvent = asyncio.Event
+
+
+async def end_of(answer: Any) -> Any:
+    """Waits for the end of what a host's function began; a plain function has ended already."""
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+sleep = asyncio.sleep
+
+
+async def pause(stop: StopEvent, seconds: float) -> None:
+    """Waits until `stop` is set, `seconds` at most."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass
+
+
+@asynccontextmanager
+async def stop_on_signals(stop: StopEvent | None) -> AsyncIterator[StopEvent]:
+    """Gives `stop`, or when it is None an event that SIGTERM and SIGINT set."""
+    if stop is not None:
+        yield stop
+        return
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, _stop_all)
+        _STOPS.add(stop)  # else Windows, or not the main thread: whoever runs us stops us by cancelling
+    try:
+        yield stop
+    finally:
+        if stop in _STOPS:
+            _STOPS.remove(stop)
+            if not _STOPS:
+                for number in _SIGNALS:
+                    loop.remove_signal_handler(number)
+
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_STOPS: Final[set[StopEvent]] = set()  # of all that a signal stops; a loop has one handler for each signal
+
+
+def _stop_all() -> None:
+    for stop in _STOPS:
+        stop.set()
+
+
+class BackgroundTask:
+    """Does one thing while its owner does another."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def begin(self, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Callable[[], Awaitable[Answer]]:
+        """Begins `work`; what is returned waits for its end, and gives its value or raises its error."""
+        task: asyncio.Task[Answer] = asyncio.create_task(work())
+        self._task = task
+
+        async def end() -> Answer:
+            return await task
+
+        return end
