@@ -180,7 +180,7 @@ async def test_row_09_aof_corrupt(world: World) -> None:
     "total loss",
     "FLUSHALL",
     holds="O T",
-    mechanism="goods once loaded are never preloaded again; a rebuild",
+    mechanism="an item once loaded is never preloaded again; a rebuild",
     without=(store("the mark that they were loaded", mutants.NeverLoaded), REBUILD),
 )
 async def test_row_10_total_loss(world: World) -> None:
