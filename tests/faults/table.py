@@ -21,8 +21,8 @@ What a sale promises, and what happens to each promise when its mechanism is tak
 
 | | promise |
 |---|---|
-| O | never oversold: the database never holds more active units than were granted |
-| E | every accepted order that Redis still holds reaches the database exactly once, or ends REJECTED |
+| O | never oversold: the database never has more active units than were granted |
+| E | every accepted order that Redis still has reaches the database exactly once, or ends REJECTED |
 | L | no unit is stranded for ever: it is sold, free, or part of an order that somebody sees |
 | T | the caller gets a value or a typed error that says whether anything happened; nothing hangs |
 
