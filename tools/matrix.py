@@ -30,10 +30,10 @@ PAGE = PROJECT / "docs" / "matrix.md"
 ROW_LIMIT = 600  # seconds
 
 CORE = "clients inventory reserve lost_replies settlement durability topologies round_trips"
-"""What touches a server, a client or the event loop: tests/test_<name>.py."""
+"""What touches a server, a client or the event loop: test_<name>.py in a folder of tests."""
 
 FAULTS = "faults runbook acl failover elections cluster"
-"""What a server does when it dies, lags, moves or is full: tests/faults and tests/test_<name>.py."""
+"""What a server does when it dies, lags, moves or is full: a folder or test_<name>.py of that name in tests."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class Row:
         interpreter = environment(self.python, self.redis_py, *self.packages)
         report = CACHE / "report.xml"
         report.unlink(missing_ok=True)
-        folders = {name for name in self.tests.split() if (PROJECT / "tests" / name).is_dir()}
-        files = [f"tests/{name}" if name in folders else f"tests/test_{name}.py" for name in self.tests.split()]
+        files = [found(name) for name in self.tests.split()]
         command = [interpreter, "-m", "pytest", "-q", "-n2", f"--junitxml={report}", f"--basetemp={CACHE / 'tmp'}"]
         command += ["-p", "no:cacheprovider", *(["-k", self.pick] if self.pick else []), *files]
         log = CACHE / "logs" / (re.sub(r"\W+", "-", self.name) + ".log")
@@ -99,6 +98,13 @@ class Row:
             version = output(settings["FLASHSALE_MYSQL_SERVER"], "--no-defaults", "--version")
             found["server"] = f"{self.database.split()[0]} {re.search(r'Ver ([0-9.]+)', version)[1]}"
         return found
+
+
+def found(name: str) -> Path:
+    """The folder, or the test_<name>.py, that a row calls so."""
+    folders = [path for path in (PROJECT / "tests").glob(f"*/{name}") if path.is_dir()]
+    (path,) = folders or (PROJECT / "tests").glob(f"*/test_{name}.py")
+    return path.relative_to(PROJECT)
 
 
 def counts(report: Path) -> dict[str, object]:
@@ -180,11 +186,11 @@ def page(results: dict[str, dict[str, object]]) -> str:
             "first row; the corners change everything at once. `s` is seconds, on a machine with other work to do.",
             "Each row shows its own last run, so rows may be of different commits.",
             "",
-            "The rows run `tests/test_*.py` of: " + ", ".join(CORE.split()) + ".",
+            "The rows run `tests/*/test_*.py` of: " + ", ".join(CORE.split()) + ".",
             "The rows of faults run [every fault of the catalogue](guarantees.md) with and without its mechanism, and",
-            "`tests/test_*.py` of: " + ", ".join(FAULTS.split()[1:]) + ".",
-            "The database rows run `tests/test_stores.py`, with the conformance suite, sync and asyncio: sqlite3 and",
-            "aiosqlite, psycopg, PyMySQL and aiomysql.",
+            "`tests/*/test_*.py` of: " + ", ".join(FAULTS.split()[1:]) + ".",
+            "The database rows run `tests/servers/test_stores.py`, with the conformance suite, sync and asyncio:",
+            "sqlite3 and aiosqlite, psycopg, PyMySQL and aiomysql.",
             "",
             "| " + " | ".join(COLUMNS) + " |",
             "|---" * len(COLUMNS) + "|",
