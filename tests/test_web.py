@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import flashsale
 from flashsale import (
-    Entry,
+    Admission,
     FlashSaleError,
     GoodsView,
     InvalidRequest,
@@ -108,14 +108,14 @@ def test_a_refusal_is_a_problem_that_nobody_keeps(outcome: Outcome) -> None:
 
 
 def test_who_is_admitted_gets_the_ticket_that_nobody_keeps() -> None:
-    reply = admit(Entry(Outcome.ADMITTED, 7, "o-1", "1.key.words.signature"))
+    reply = admit(Admission(Outcome.ADMITTED, 7, "o-1", "1.key.words.signature"))
     assert (reply.status, reply.headers["Cache-Control"]) == (200, "no-store")
     assert body(reply) == {"outcome": "ADMITTED", "order_id": "o-1", "ticket": "1.key.words.signature"}
 
 
 @pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.ACCEPTED, Outcome.UNCERTAIN, Outcome.ADMITTED}))
 def test_who_is_not_admitted_is_told_as_a_buyer_is(outcome: Outcome) -> None:
-    assert admit(Entry(outcome, 7), opens_in=9) == answer(receipt(outcome), location="", opens_in=9)
+    assert admit(Admission(outcome, 7), opens_in=9) == answer(receipt(outcome), location="", opens_in=9)
 
 
 @pytest.mark.parametrize(("opens_in", "seconds"), [(0.2, "1"), (59.01, "60"), (-3.0, "1")])

@@ -25,7 +25,7 @@ from flashsale._sync.transport.link import Link
 from flashsale._sync.view_cache import ViewCache
 from flashsale.errors import StoreRequired, UnsafeServer
 from flashsale.keys import Keys
-from flashsale.model import BasketReceipt, Entry, GoodsView, Order, OrderState, Receipt, receipt_of
+from flashsale.model import Admission, BasketReceipt, GoodsView, Order, OrderState, Receipt, receipt_of
 from flashsale.model.checks import (
     MAX_UNITS,
     check_id,
@@ -184,7 +184,7 @@ class FlashSale:
 
     # -- during the sale --------------------------------------------------------------------------------------------
 
-    def enter(self, goods_id: str, buyer_id: str, quantity: int = 1, *, order_id: str | None = None) -> Entry:
+    def enter(self, goods_id: str, buyer_id: str, quantity: int = 1, *, order_id: str | None = None) -> Admission:
         """Lets a buyer pass the gate and gives them a ticket: a right to try for a while, not a reservation.
 
         A slot whose ticket is not used in time returns with the Syncer. `stop` gives out no more tickets; `pause` stops

@@ -1,6 +1,6 @@
 """What goes in and comes out: orders, goods, answers and reports. Pure: nothing here talks to Redis or a database."""
 
-from flashsale.model.answers import Admission, BasketReceipt, Entry, Receipt, receipt_of
+from flashsale.model.answers import Admission, BasketReceipt, Receipt, receipt_of
 from flashsale.model.goods import GateState, Goods, GoodsView, Stock
 from flashsale.model.orders import (
     RELEASED,
@@ -22,7 +22,6 @@ __all__ = [
     "Admission",
     "BasketReceipt",
     "Claim",
-    "Entry",
     "Event",
     "GateState",
     "Goods",
