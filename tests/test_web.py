@@ -12,7 +12,7 @@ import flashsale
 from flashsale import (
     Admission,
     FlashSaleError,
-    GoodsView,
+    GateState,
     InvalidRequest,
     NotExecuted,
     OrderState,
@@ -147,7 +147,8 @@ def test_an_order_that_nobody_knows_is_404() -> None:
 
 
 def test_the_fragment_is_small_and_shared() -> None:
-    reply = fragment(GoodsView(Outcome.SOLD_OUT, 0, 1000.25, None, 2000.0, may_return=True))
+    state = GateState(5, True, 5, 0, outcome=Outcome.SOLD_OUT, now=1000.25, closes_at=2000.0, may_return=True)
+    reply = fragment(state)
     assert reply.headers["Cache-Control"] == "public, max-age=0, s-maxage=1"
     assert body(reply) == {
         "state": "SOLD_OUT",

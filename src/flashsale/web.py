@@ -26,7 +26,7 @@ from flashsale.errors import (
     StoreError,
     UnknownGoods,
 )
-from flashsale.model import Admission, GoodsView, OrderState, Outcome, Receipt
+from flashsale.model import Admission, GateState, OrderState, Outcome, Receipt
 
 PROBLEMS: Final = "/problems/"  # where the problem types live, unless the host says otherwise
 
@@ -143,15 +143,15 @@ def order_status(order_id: str, state: OrderState | None, *, problems: str = PRO
     return _json(200, {"order_id": order_id, "state": state}, "no-store")
 
 
-def fragment(view: GoodsView) -> Reply:
+def fragment(state: GateState) -> Reply:
     """Returns the status fragment of one goods: tiny, the same for everybody, kept by the CDN for a second."""
     body = {
-        "state": view.outcome,
-        "remaining": view.remaining,
-        "may_return": view.may_return,
-        "now": round(view.now, 3),
-        "opens_at": view.opens_at,
-        "closes_at": view.closes_at,
+        "state": state.outcome,
+        "remaining": state.remaining,
+        "may_return": state.may_return,
+        "now": round(state.now, 3),
+        "opens_at": state.opens_at,
+        "closes_at": state.closes_at,
     }
     return _json(200, body, "public, max-age=0, s-maxage=1")
 

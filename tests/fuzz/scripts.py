@@ -142,7 +142,6 @@ class Scene:
             lambda: gate.enter("phone"),
             lambda: gate.leave("phone"),
             lambda: gate.state("phone"),
-            lambda: gate.window("phone"),
             lambda: gate.start("phone"),
             lambda: gate.resize("phone", 20),
             lambda: gate.schedule("phone", opens_at=1.0),

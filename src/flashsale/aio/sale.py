@@ -24,7 +24,7 @@ from flashsale.aio.transport.link import Link
 from flashsale.aio.view_cache import ViewCache
 from flashsale.errors import StoreRequired, UnsafeServer
 from flashsale.keys import Keys
-from flashsale.model import Admission, BasketReceipt, GoodsView, Order, OrderState, Receipt, receipt_of
+from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
 from flashsale.model.checks import (
     MAX_UNITS,
     check_id,
@@ -246,7 +246,7 @@ class FlashSale:
             if quantity is not ONE:
                 check_quantity(quantity)
             refusal.given += 1
-            outcome, remaining = refusal.admission
+            outcome, remaining, _, _ = refusal.admission
             if self._notifier.observed:
                 self._notifier.outcome(goods_id, outcome)
             return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
@@ -278,10 +278,10 @@ class FlashSale:
             new_order_id() if basket_id is None else basket_id, buyer_id, items, data
         )
 
-    async def view(self, goods_id: str) -> GoodsView:
-        """Returns what a shop window shows: why not, or how many units are left, and the times.
+    async def view(self, goods_id: str) -> GateState:
+        """Returns what a product page shows: whether a buyer may pass, how many units are left, and the times.
 
-        One look serves the callers of this process for `cache_for` seconds.
+        One reading of the gate serves the callers of this process for `cache_for` seconds.
 
         Raises:
             UnknownGoods: never preloaded.
