@@ -23,9 +23,9 @@ from flashsale import (
     StoredOrder,
     Syncer,
     Worker,
-    auditor,
 )
 from flashsale._rules.ledger_record import Record
+from flashsale._sync import auditor
 from flashsale.lua import Code
 from flashsale.stores import SQLAlchemyStore
 from tests.helpers import snapshot
