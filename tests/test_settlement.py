@@ -73,7 +73,7 @@ async def test_a_sale_that_is_over_is_settled(shop: Shop) -> None:
 async def test_a_sale_in_which_nobody_bought_is_settled(shop: Shop) -> None:
     _, syncer = await opened(shop)
     settlement = await syncer.settlement()
-    assert (settlement.ok, settlement.orders, settlement.audit.free) == (True, {}, 4)
+    assert (settlement.ok, settlement.orders, settlement.audit.units.free) == (True, {}, 4)
 
 
 @each_backend

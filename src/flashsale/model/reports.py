@@ -127,41 +127,6 @@ class Audit:
         return sum(self.goods.values(), Units())
 
     @property
-    def total(self) -> int:
-        """Units for sale."""
-        return self.units.total
-
-    @property
-    def free(self) -> int:
-        """Units not booked."""
-        return self.units.free
-
-    @property
-    def queued(self) -> int:
-        """Units on the way to the database."""
-        return self.units.queued
-
-    @property
-    def held(self) -> int:
-        """Units in the database, not paid."""
-        return self.units.held
-
-    @property
-    def sold(self) -> int:
-        """Units paid."""
-        return self.units.sold
-
-    @property
-    def dead(self) -> int:
-        """Units of dead letters."""
-        return self.units.dead
-
-    @property
-    def direct(self) -> int:
-        """Units taken past the ledger."""
-        return self.units.direct
-
-    @property
     def ok(self) -> bool:
         """True when nothing disagrees, nothing is lost, and every unit is accounted for."""
         sums = self.moving or all(units.agree for units in self.goods.values())
@@ -187,8 +152,8 @@ class Settlement:
     @property
     def ok(self) -> bool:
         """True when every unit and every order is accounted for, and nothing is under way."""
-        audit = self.audit
-        under_way = audit.waiting or audit.queued or audit.held or audit.dead or audit.moving
+        audit, units = self.audit, self.audit.units
+        under_way = audit.waiting or units.queued or units.held or units.dead or audit.moving
         return audit.ok and not under_way
 
 
