@@ -85,7 +85,7 @@ class Gate(Component):
         if self._create(goods_id, count, opens_at, closes_at) == Code.DIFFERENT:
             raise AlreadyLoaded("the gate exists with another count", sale=self.sale, goods_id=goods_id)
 
-    def ensure(
+    def _ensure(
         self, goods_id: str, count: int, *, opens_at: float | None = None, closes_at: float | None = None
     ) -> None:
         """Creates the gate if it is not there, whatever count it has, and sets its window if that differs.

@@ -77,7 +77,7 @@ class Rebuilder:
         if total != goods.total:  # more is booked than the host wishes to sell
             self._store.grant(goods_id, total, version=goods.version)
         stock = self._sale.inventory.stock(goods_id)
-        gate.ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
+        gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
         gate.mirror(goods_id, total, stock.booked)
 
     def _restore(self, epoch: int) -> tuple[int, Counter[str]]:

@@ -209,7 +209,7 @@ class Syncer:
         """Makes the gate follow; slots that nobody uses any more let more traffic in."""
         sale, goods_id = self._sale, goods.goods_id
         booked = (await sale.inventory.stock(goods_id)).booked
-        await sale.gate.ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
+        await sale.gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
         paused = (await sale._meta.state()).state != "open"
