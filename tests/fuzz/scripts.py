@@ -145,7 +145,7 @@ class Scene:
             lambda: gate.start("phone"),
             lambda: gate.resize("phone", 20),
             lambda: gate.schedule("phone", opens_at=1.0),
-            lambda: gate.mirror("phone", 20, 3),
+            lambda: gate._mirror("phone", 20, 3),
             lambda: sale.status("o-1"),
             lambda: sale.extend_hold("o-1", 60),
             sale._ledger.overdue,

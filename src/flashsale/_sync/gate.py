@@ -152,7 +152,7 @@ class Gate(Component):
             self._link.command("UNLINK", *self.keys.gate(goods_id))
             self._refusals.forget(goods_id)
 
-    def mirror(
+    def _mirror(
         self,
         goods_id: str,
         count: int,

@@ -78,7 +78,7 @@ class Rebuilder:
             self._store.grant(goods_id, total, version=goods.version)
         stock = self._sale.inventory.stock(goods_id)
         gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
-        gate.mirror(goods_id, total, stock.booked)
+        gate._mirror(goods_id, total, stock.booked)
 
     def _restore(self, epoch: int) -> tuple[int, Counter[str]]:
         """Brings every row into the ledger; also the released ones, whose ids never buy again."""

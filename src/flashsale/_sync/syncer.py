@@ -214,7 +214,7 @@ class Syncer:
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
         paused = (sale._meta.state()).state != "open"
-        access, returned = sale.gate.mirror(
+        access, returned = sale.gate._mirror(
             goods_id, total, booked, access=unmoved, paused=paused, stock_here=sale._one_redis
         )
         self._last[goods_id] = (booked, access)

@@ -151,7 +151,7 @@ class Gate(Component):
             await self._link.command("UNLINK", *self.keys.gate(goods_id))
             self._refusals.forget(goods_id)
 
-    async def mirror(
+    async def _mirror(
         self,
         goods_id: str,
         count: int,

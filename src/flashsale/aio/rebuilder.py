@@ -78,7 +78,7 @@ class Rebuilder:
             await self._store.grant(goods_id, total, version=goods.version)
         stock = await self._sale.inventory.stock(goods_id)
         await gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
-        await gate.mirror(goods_id, total, stock.booked)
+        await gate._mirror(goods_id, total, stock.booked)
 
     async def _restore(self, epoch: int) -> tuple[int, Counter[str]]:
         """Brings every row into the ledger; also the released ones, whose ids never buy again."""

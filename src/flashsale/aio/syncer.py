@@ -213,7 +213,7 @@ class Syncer:
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
         paused = (await sale._meta.state()).state != "open"
-        access, returned = await sale.gate.mirror(
+        access, returned = await sale.gate._mirror(
             goods_id, total, booked, access=unmoved, paused=paused, stock_here=sale._one_redis
         )
         self._last[goods_id] = (booked, access)
