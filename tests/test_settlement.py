@@ -212,7 +212,7 @@ async def test_the_articles_keys_are_purged_as_well(shop: Shop) -> None:
 async def test_a_purge_that_died_half_way_is_finished_by_the_next(shop: Shop) -> None:
     sale, syncer = await opened(shop)
     await finished(shop, sale)
-    await settled(sale.real.gate.forget(["phone"]))
+    await settled(sale.real.gate._forget(["phone"]))
     assert (await syncer.purge()).ok
     assert shop.raw.keys("*") == []
 

@@ -146,7 +146,7 @@ class Gate(Component):
         self._link.command("HSET", self.keys.window(goods_id), "pause", int(paused))
         self._refusals.forget(goods_id)
 
-    def forget(self, goods_ids: Iterable[str]) -> None:
+    def _forget(self, goods_ids: Iterable[str]) -> None:
         """Removes the gates of these goods."""
         for goods_id in goods_ids:
             self._link.command("UNLINK", *self.keys.gate(goods_id))

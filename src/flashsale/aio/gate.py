@@ -145,7 +145,7 @@ class Gate(Component):
         await self._link.command("HSET", self.keys.window(goods_id), "pause", int(paused))
         self._refusals.forget(goods_id)
 
-    async def forget(self, goods_ids: Iterable[str]) -> None:
+    async def _forget(self, goods_ids: Iterable[str]) -> None:
         """Removes the gates of these goods."""
         for goods_id in goods_ids:
             await self._link.command("UNLINK", *self.keys.gate(goods_id))
