@@ -423,5 +423,5 @@ class FlashSale:
         goods = self._meta.goods()  # first: who may not list them is refused before anything is written
         self._meta.pause(paused=paused)
         for goods_id in goods:
-            self.gate.hold(goods_id, paused=paused)
+            self.gate._mirror_pause(goods_id, paused=paused)
         self.gate._refusals.forget()

@@ -140,7 +140,7 @@ class Gate(Component):
         keys = [self.keys.count(goods_id), self.keys.window(goods_id)]
         self._done(goods_id, await self._link.run("schedule", keys, [seconds(opens_at), seconds(closes_at)]))
 
-    async def hold(self, goods_id: str, *, paused: bool) -> None:
+    async def _mirror_pause(self, goods_id: str, *, paused: bool) -> None:
         """Mirrors the sale's pause, to refuse early; the stock decides."""
         await self._link.command("HSET", self.keys.window(goods_id), "pause", int(paused))
         self._refusals.forget(goods_id)

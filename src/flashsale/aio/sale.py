@@ -426,5 +426,5 @@ class FlashSale:
         goods = await self._meta.goods()  # first: who may not list them is refused before anything is written
         await self._meta.pause(paused=paused)
         for goods_id in goods:
-            await self.gate.hold(goods_id, paused=paused)
+            await self.gate._mirror_pause(goods_id, paused=paused)
         self.gate._refusals.forget()
