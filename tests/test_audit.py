@@ -61,7 +61,7 @@ async def test_every_unit_has_its_place(shop: Shop) -> None:
     for n, name in enumerate(["held", "sold", "dead", "gone"], start=1):
         await sale.buy("phone", "ann", n, order_id=name)
     claims = {claim.order.order_id: claim for claim in await sale.queue.claim()}
-    await sale.queue.bury([claims.pop("dead")])
+    await sale.queue._bury([claims.pop("dead")])
     await sale.queue.nack(claims.values())
     await work(shop, sale)
     await sale.confirm("sold")
@@ -226,7 +226,7 @@ async def behind_and_dead(shop: Shop, sale: Part) -> None:
     await bought(shop, sale, persisted=False)
     claims = await sale.queue.claim()
     await settled(sale.store.save([claim.order for claim in claims]))
-    await sale.queue.bury(claims)
+    await sale.queue._bury(claims)
 
 
 async def ahead(shop: Shop, sale: Part) -> None:
@@ -406,7 +406,7 @@ async def test_acknowledged_orders_that_no_system_holds_are_named(shop: Shop) ->
     for name in ("persisted", "cancelled", "dead", "claimed", "listed"):
         await sale.buy("phone", "ann", order_id=name)
     claims = {claim.order.order_id: claim for claim in await sale.queue.claim()}
-    await sale.queue.bury([claims["dead"]])
+    await sale.queue._bury([claims["dead"]])
     await settled(sale.store.save([claims["persisted"].order]))
     await sale.queue.ack([claims["persisted"]])
     await sale.cancel("cancelled")

@@ -224,7 +224,7 @@ async def test_a_zombie_can_neither_let_go_nor_hold_on(shop: Shop) -> None:
     before = snapshot(shop.raw)
     assert await sale.queue.nack(zombies) == 0
     assert await sale.queue.extend(zombies, lease=600) == 0
-    assert await sale.queue.bury(zombies) == 0
+    assert await sale.queue._bury(zombies) == 0
     assert snapshot(shop.raw) == before
     assert await sale.queue.nack([ours]) == 1
 
@@ -327,7 +327,7 @@ async def test_an_unreadable_element_is_claimed_without_an_order(shop: Shop, bod
     shop.raw.lpush(shop.keys.order_list, body)
     (claim,) = await queue.claim()
     assert (claim.order, claim.body) == (None, body)
-    assert await queue.bury([claim]) == 1
+    assert await queue._bury([claim]) == 1
     assert [dead.body for dead in await queue.dead()] == [body]
     assert await queue.requeue_dead() == 1
     assert shop.raw.lrange(shop.keys.order_list, 0, -1) == [body]

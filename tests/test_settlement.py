@@ -98,7 +98,7 @@ async def held(shop: Shop, sale: Part) -> None:
 
 async def dead(shop: Shop, sale: Part) -> None:
     await sale.buy("phone", "ann", order_id="open")
-    await sale.queue.bury(await sale.queue.claim())
+    await sale.queue._bury(await sale.queue.claim())
 
 
 async def pushed(shop: Shop, sale: Part) -> None:

@@ -107,7 +107,7 @@ class Scene:
         for number in (3, 4, 5, 6):
             self.sale.buy("phone", "bob", order_id=f"o-{number}")
         sale = self.sale
-        sale.queue.bury(sale.queue.claim(1))
+        sale.queue._bury(sale.queue.claim(1))
         self._claims = sale.queue.claim(2)
         self._kept = {key: raw.dump(key) for key in raw.keys("*")}
 
@@ -137,7 +137,7 @@ class Scene:
             lambda: inventory.deduct("phone"),
             lambda: inventory.release("phone"),
             lambda: inventory.stock("phone"),
-            lambda: inventory.holds(["phone"]),
+            lambda: inventory._holds(["phone"]),
             lambda: inventory.preload("phone", 20),
             lambda: gate.enter("phone"),
             lambda: gate.leave("phone"),
@@ -159,14 +159,14 @@ class Scene:
             lambda: list(sale._ledger.pages()),
             lambda: queue.claim(1, timeout=0),
             queue.requeue_dead,
-            lambda: inventory.configure(Goods("phone", 20, version=1, opens_at=1.0, per_buyer=9, hold=600.0)),
+            lambda: inventory._configure(Goods("phone", 20, version=1, opens_at=1.0, per_buyer=9, hold=600.0)),
             lambda: trusted(ledger.adopt([foreign])[0].code),
             lambda: ledger.move("o-2", Record(OrderState.PERSISTED, 1, True, "phone", 2, "ann"), OrderState.CANCELLED),
             lambda: ledger.start_hold(row.order),
             lambda: queue.extend(claims),
             lambda: queue.nack(claims),
             lambda: queue.ack(claims[:1]),
-            lambda: queue.bury(claims[1:]),
+            lambda: queue._bury(claims[1:]),
             lambda: control.lead("token", 1.0),
             lambda: control.close(2),
             lambda: trusted(*ledger.restore([row], 2)),

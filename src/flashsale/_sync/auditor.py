@@ -131,7 +131,7 @@ class Auditor:
     def _differing(self, records: dict[str, Record]) -> set[str]:
         states = self._store.states(list(records)) if records else {}
         deadlines = self._sale._ledger.deadlines(list(records))
-        holds = self._sale.inventory.holds({record.goods_id for record in records.values()})
+        holds = self._sale.inventory._holds({record.goods_id for record in records.values()})
         return {
             order_id
             for order_id, record in records.items()
@@ -185,7 +185,7 @@ class Auditor:
         self, orders: dict[str, Order], suspects: dict[str, Record | None], waiting: set[str]
     ) -> dict[str, Disagreement]:
         deadlines = self._sale._ledger.deadlines(list(suspects))
-        holds = self._sale.inventory.holds({orders[order_id].goods_id for order_id in suspects})
+        holds = self._sale.inventory._holds({orders[order_id].goods_id for order_id in suspects})
         states = self._store.states(list(suspects))
         found = {}
         for order_id, record in suspects.items():

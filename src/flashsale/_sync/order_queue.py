@@ -109,9 +109,9 @@ class OrderQueue(Component):
         Returns:
             How many were still there.
         """
-        return (self.drop(claims))[0]
+        return (self._drop(claims))[0]
 
-    def drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
+    def _drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
         """Acks; returns how many were still there, and the Redis clock: epoch seconds, 0.0 without claims."""
         dropped, time = 0, 0.0
         for batch in batches(claims, MAX_BATCH):
@@ -159,7 +159,7 @@ class OrderQueue(Component):
 
     # -- dead letters -----------------------------------------------------------------------------------------------
 
-    def bury(self, claims: Iterable[Claim]) -> int:
+    def _bury(self, claims: Iterable[Claim]) -> int:
         """Puts claims among the dead: their orders keep their units until they are requeued or cancelled.
 
         Returns:
@@ -211,7 +211,7 @@ class OrderQueue(Component):
         worn_out = [claim for claim in claims[: len(deliveries)] if claim.attempts > MAX_ATTEMPTS]
         if not worn_out:
             return claims
-        self.bury(worn_out)
+        self._bury(worn_out)
         return [claim for claim in claims if claim.attempts <= MAX_ATTEMPTS]
 
     def _orders(self, bodies: Iterable[bytes]) -> list[Order | None]:

@@ -73,7 +73,7 @@ class Rebuilder:
     def _reopen(self, goods: Goods) -> None:
         """Puts goods up for sale again, in the stock and then at the gate."""
         goods_id, gate = goods.goods_id, self._sale.gate
-        total = self._sale.inventory.configure(goods)
+        total = self._sale.inventory._configure(goods)
         if total != goods.total:  # more is booked than the host wishes to sell
             self._store.grant(goods_id, total, version=goods.version)
         stock = self._sale.inventory.stock(goods_id)

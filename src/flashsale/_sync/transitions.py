@@ -124,7 +124,7 @@ class Transitions:
         goods_id, granted = goods.goods_id, max(goods.total, stock.total)
         if goods.total != stock.total and not self._store.grant(goods_id, granted, version=goods.version):
             return stock.total
-        total = self._inventory.configure(goods)
+        total = self._inventory._configure(goods)
         if total != granted:
             self._store.grant(goods_id, total, version=goods.version)
         return total

@@ -112,7 +112,7 @@ class Worker:
         unreadable = [claim for claim in claims if claim.order is None]
         if unreadable:
             log.error("%d elements of the queue are not orders; they are among the dead", len(unreadable))
-            self._queue.bury(unreadable)
+            self._queue._bury(unreadable)
         readable = [claim for claim in claims if claim.order is not None]
         try:
             claims, rejected = self._adopted(readable)
@@ -125,7 +125,7 @@ class Worker:
             raise
         settled = {order_id for order_id, state in standing.items() if self._follow(order_id, state)}
         done = [claim for order_id in settled for claim in by_id[order_id]]
-        _, now = self._queue.drop(done)
+        _, now = self._queue._drop(done)
         self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         self._tell_lag(done, now)
         return len(settled) + rejected
@@ -173,7 +173,7 @@ class Worker:
         """Buries elements, but not the orders that the ledger has under their ids: those are other ones."""
         if claims:
             log.error("%d elements of the queue reuse an order id; they are among the dead", len(claims))
-            self._queue.bury([replace(claim, order=None) for claim in claims])
+            self._queue._bury([replace(claim, order=None) for claim in claims])
 
     def _save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
         """Saves a batch; a row that the database refuses is found by splitting.

@@ -132,7 +132,7 @@ class Auditor:
     async def _differing(self, records: dict[str, Record]) -> set[str]:
         states = await self._store.states(list(records)) if records else {}
         deadlines = await self._sale._ledger.deadlines(list(records))
-        holds = await self._sale.inventory.holds({record.goods_id for record in records.values()})
+        holds = await self._sale.inventory._holds({record.goods_id for record in records.values()})
         return {
             order_id
             for order_id, record in records.items()
@@ -186,7 +186,7 @@ class Auditor:
         self, orders: dict[str, Order], suspects: dict[str, Record | None], waiting: set[str]
     ) -> dict[str, Disagreement]:
         deadlines = await self._sale._ledger.deadlines(list(suspects))
-        holds = await self._sale.inventory.holds({orders[order_id].goods_id for order_id in suspects})
+        holds = await self._sale.inventory._holds({orders[order_id].goods_id for order_id in suspects})
         states = await self._store.states(list(suspects))
         found = {}
         for order_id, record in suspects.items():

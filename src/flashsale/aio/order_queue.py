@@ -108,9 +108,9 @@ class OrderQueue(Component):
         Returns:
             How many were still there.
         """
-        return (await self.drop(claims))[0]
+        return (await self._drop(claims))[0]
 
-    async def drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
+    async def _drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
         """Acks; returns how many were still there, and the Redis clock: epoch seconds, 0.0 without claims."""
         dropped, time = 0, 0.0
         for batch in batches(claims, MAX_BATCH):
@@ -158,7 +158,7 @@ class OrderQueue(Component):
 
     # -- dead letters -----------------------------------------------------------------------------------------------
 
-    async def bury(self, claims: Iterable[Claim]) -> int:
+    async def _bury(self, claims: Iterable[Claim]) -> int:
         """Puts claims among the dead: their orders keep their units until they are requeued or cancelled.
 
         Returns:
@@ -210,7 +210,7 @@ class OrderQueue(Component):
         worn_out = [claim for claim in claims[: len(deliveries)] if claim.attempts > MAX_ATTEMPTS]
         if not worn_out:
             return claims
-        await self.bury(worn_out)
+        await self._bury(worn_out)
         return [claim for claim in claims if claim.attempts <= MAX_ATTEMPTS]
 
     def _orders(self, bodies: Iterable[bytes]) -> list[Order | None]:

@@ -111,7 +111,7 @@ class Worker:
         unreadable = [claim for claim in claims if claim.order is None]
         if unreadable:
             log.error("%d elements of the queue are not orders; they are among the dead", len(unreadable))
-            await self._queue.bury(unreadable)
+            await self._queue._bury(unreadable)
         readable = [claim for claim in claims if claim.order is not None]
         try:
             claims, rejected = await self._adopted(readable)
@@ -124,7 +124,7 @@ class Worker:
             raise
         settled = {order_id for order_id, state in standing.items() if await self._follow(order_id, state)}
         done = [claim for order_id in settled for claim in by_id[order_id]]
-        _, now = await self._queue.drop(done)
+        _, now = await self._queue._drop(done)
         await self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         self._tell_lag(done, now)
         return len(settled) + rejected
@@ -174,7 +174,7 @@ class Worker:
         """Buries elements, but not the orders that the ledger has under their ids: those are other ones."""
         if claims:
             log.error("%d elements of the queue reuse an order id; they are among the dead", len(claims))
-            await self._queue.bury([replace(claim, order=None) for claim in claims])
+            await self._queue._bury([replace(claim, order=None) for claim in claims])
 
     async def _save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
         """Saves a batch; a row that the database refuses is found by splitting.
