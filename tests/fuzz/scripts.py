@@ -155,7 +155,7 @@ class Scene:
             sale._meta.goods,
             lambda: queue.push(Order("o-8", "phone", "eve", 1)),
             queue.dead,
-            lambda: list(queue.waiting()),
+            lambda: list(queue._pending()),
             lambda: list(sale._ledger.pages()),
             lambda: queue.claim(1, timeout=0),
             queue.requeue_dead,

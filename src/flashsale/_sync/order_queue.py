@@ -148,7 +148,7 @@ class OrderQueue(Component):
         """Returns the length of the list; claims are not on it."""
         return int(self._link.command("LLEN", self.keys.order_list))
 
-    def waiting(self) -> Iterator[list[bytes]]:
+    def _pending(self) -> Iterator[list[bytes]]:
         """Yields, in pages, what is on the list and then what is claimed; an element moving along is not missed."""
         at = 0
         while page := self._link.command("LRANGE", self.keys.order_list, at, at + MAX_BATCH - 1):

@@ -155,7 +155,7 @@ class Auditor:
         """Order ids on the list and under a lease, and how many elements are no orders."""
         ids: set[str] = set()
         unreadable = 0
-        async for bodies in self._sale.queue.waiting():
+        async for bodies in self._sale.queue._pending():
             for body in bodies:
                 try:
                     ids.add(Order.from_json(body).order_id)

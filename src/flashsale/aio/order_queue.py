@@ -147,7 +147,7 @@ class OrderQueue(Component):
         """Returns the length of the list; claims are not on it."""
         return int(await self._link.command("LLEN", self.keys.order_list))
 
-    async def waiting(self) -> AsyncIterator[list[bytes]]:
+    async def _pending(self) -> AsyncIterator[list[bytes]]:
         """Yields, in pages, what is on the list and then what is claimed; an element moving along is not missed."""
         at = 0
         while page := await self._link.command("LRANGE", self.keys.order_list, at, at + MAX_BATCH - 1):
