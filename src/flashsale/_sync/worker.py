@@ -106,7 +106,7 @@ class Worker:
 
     def _let_go(self, claims: Sequence[Claim]) -> None:
         """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
-        self._queue.nack(claims, burn=False)
+        self._queue.nack(claims, count_attempt=False)
 
     def _settle(self, claims: Sequence[Claim]) -> int:
         unreadable = [claim for claim in claims if claim.order is None]
@@ -121,7 +121,7 @@ class Worker:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
             standing = self._save([_order(same[0]) for same in by_id.values()])
         except StoreError:
-            self._queue.nack(readable, delay=1.0, burn=False)
+            self._queue.nack(readable, delay=1.0, count_attempt=False)
             raise
         settled = {order_id for order_id, state in standing.items() if self._follow(order_id, state)}
         done = [claim for order_id in settled for claim in by_id[order_id]]
@@ -151,7 +151,7 @@ class Worker:
         self._give_up_or_wait([claim for claim, adoption in pairs if adoption.code in {Code.UNKNOWN, Code.CORRUPT}])
         early = [claim for claim, adoption in pairs if adoption.code == Code.PAUSED]
         if early:  # a rebuild is under way
-            self._queue.nack(early, delay=1.0, burn=False)
+            self._queue.nack(early, delay=1.0, count_attempt=False)
         sold_out = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
         rejected = [claim for claim in sold_out if self._reject(claim)]
         self._queue.ack(rejected)

@@ -120,19 +120,19 @@ class OrderQueue(Component):
             dropped += gone
         return dropped, time
 
-    async def nack(self, claims: Iterable[Claim], *, delay: float = 0.0, burn: bool = True) -> int:
+    async def nack(self, claims: Iterable[Claim], *, delay: float = 0.0, count_attempt: bool = True) -> int:
         """Lets go of claims, to be claimed again after `delay` seconds.
 
         Args:
             claims: whose lease the caller still holds; others are left alone.
             delay: seconds of Redis TIME.
-            burn: False: this attempt does not count, the element is not to blame.
+            count_attempt: False: this attempt does not count, the element is not to blame.
 
         Returns:
             How many were let go.
         """
         check_seconds("delay", delay)
-        return await self._leased("nack", claims, [delay, int(burn)])
+        return await self._leased("nack", claims, [delay, int(count_attempt)])
 
     async def extend(self, claims: Iterable[Claim], *, lease: float = 30.0) -> int:
         """Holds on to claims for `lease` more seconds from now.

@@ -105,7 +105,7 @@ class Worker:
 
     async def _let_go(self, claims: Sequence[Claim]) -> None:
         """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
-        await self._queue.nack(claims, burn=False)
+        await self._queue.nack(claims, count_attempt=False)
 
     async def _settle(self, claims: Sequence[Claim]) -> int:
         unreadable = [claim for claim in claims if claim.order is None]
@@ -120,7 +120,7 @@ class Worker:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
             standing = await self._save([_order(same[0]) for same in by_id.values()])
         except StoreError:
-            await self._queue.nack(readable, delay=1.0, burn=False)
+            await self._queue.nack(readable, delay=1.0, count_attempt=False)
             raise
         settled = {order_id for order_id, state in standing.items() if await self._follow(order_id, state)}
         done = [claim for order_id in settled for claim in by_id[order_id]]
@@ -152,7 +152,7 @@ class Worker:
         )
         early = [claim for claim, adoption in pairs if adoption.code == Code.PAUSED]
         if early:  # a rebuild is under way
-            await self._queue.nack(early, delay=1.0, burn=False)
+            await self._queue.nack(early, delay=1.0, count_attempt=False)
         sold_out = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
         rejected = [claim for claim in sold_out if await self._reject(claim)]
         await self._queue.ack(rejected)
