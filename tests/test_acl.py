@@ -188,7 +188,7 @@ def life(sale: Any, worker: Any, syncer: Any) -> None:
     sale.queue.pop(0)
     sale.queue.pop(0.01)
     syncer.rebuild()
-    sale.forget()
+    sale._forget()
 
 
 NEEDED = acl.allowed("flashsale") - {"PING", "SELECT", "EVAL"}  # these three only now and then

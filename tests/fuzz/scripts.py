@@ -73,7 +73,7 @@ PLACES: list[Callable[[Any, bytes], object]] = [
     lambda raw, value: raw.sadd(KEYS.goods, value),
     *(
         lambda raw, value, key=key: of_another_type(raw, key, value)
-        for key in (*KEYS.of_sale(), KEYS.stock("phone"), KEYS.buyers("phone"), *KEYS.gate("phone"))
+        for key in (*KEYS._of_sale(), KEYS.stock("phone"), KEYS.buyers("phone"), *KEYS.gate("phone"))
     ),
 ]
 

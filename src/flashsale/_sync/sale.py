@@ -394,12 +394,12 @@ class FlashSale:
             raise UnsafeServer(findings)
         return findings
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first."""
         goods = self._meta.goods()
         self.gate._forget(goods)
         stocks = [key for goods_id in goods for key in (self.keys.stock(goods_id), self.keys.buyers(goods_id))]
-        self._link.command("UNLINK", *stocks, *self.keys.of_sale())
+        self._link.command("UNLINK", *stocks, *self.keys._of_sale())
 
     # -- life -------------------------------------------------------------------------------------------------------
 

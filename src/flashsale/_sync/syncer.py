@@ -158,7 +158,7 @@ class Syncer:
             except FlashSaleError:
                 self._sale.resume()
                 raise
-        self._sale.forget()
+        self._sale._forget()
         return settlement
 
     def _sync(self, goods: Goods, report: SyncReport) -> SyncReport:

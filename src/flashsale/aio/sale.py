@@ -397,12 +397,12 @@ class FlashSale:
             raise UnsafeServer(findings)
         return findings
 
-    async def forget(self) -> None:
+    async def _forget(self) -> None:
         """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first."""
         goods = await self._meta.goods()
         await self.gate._forget(goods)
         stocks = [key for goods_id in goods for key in (self.keys.stock(goods_id), self.keys.buyers(goods_id))]
-        await self._link.command("UNLINK", *stocks, *self.keys.of_sale())
+        await self._link.command("UNLINK", *stocks, *self.keys._of_sale())
 
     # -- life -------------------------------------------------------------------------------------------------------
 

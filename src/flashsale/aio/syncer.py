@@ -157,7 +157,7 @@ class Syncer:
             except FlashSaleError:
                 await self._sale.resume()
                 raise
-        await self._sale.forget()
+        await self._sale._forget()
         return settlement
 
     async def _sync(self, goods: Goods, report: SyncReport) -> SyncReport:
