@@ -96,7 +96,7 @@ class Transitions:
         if not orders:
             return {}
         now = self._ledger.time()
-        standing = (self._store.save([replace(order, created_at=now) for order in orders])).standing
+        standing = (self._store.save([replace(order, created_at=now) for order in orders])).states
         self._ledger.persisted(
             [order for order in orders if standing.get(order.order_id) not in RELEASED and order.order_id in standing]
         )

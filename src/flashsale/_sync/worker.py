@@ -190,7 +190,7 @@ class Worker:
                 return {}
             middle = len(orders) // 2
             return self._save(orders[:middle]) | self._save(orders[middle:])
-        return saved.standing
+        return saved.states
 
     def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
         """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""

@@ -95,7 +95,7 @@ class Transitions:
         if not orders:
             return {}
         now = await self._ledger.time()
-        standing = (await self._store.save([replace(order, created_at=now) for order in orders])).standing
+        standing = (await self._store.save([replace(order, created_at=now) for order in orders])).states
         await self._ledger.persisted(
             [order for order in orders if standing.get(order.order_id) not in RELEASED and order.order_id in standing]
         )

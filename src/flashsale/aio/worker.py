@@ -191,7 +191,7 @@ class Worker:
                 return {}
             middle = len(orders) // 2
             return await self._save(orders[:middle]) | await self._save(orders[middle:])
-        return saved.standing
+        return saved.states
 
     async def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
         """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""

@@ -245,8 +245,8 @@ class Saved:
     conflicts: frozenset[str] = frozenset()
 
     @property
-    def standing(self) -> dict[str, OrderState]:
-        """The state that stands, of each order that the database has with this content."""
+    def states(self) -> dict[str, OrderState]:
+        """The current state of each order that the database has with this content."""
         inserted = dict.fromkeys(self.inserted, OrderState.PERSISTED)
         return inserted | dict.fromkeys(self.refused, OrderState.REJECTED) | dict(self.existing)
 
