@@ -75,7 +75,7 @@ async def test_every_unit_has_its_place(shop: Shop) -> None:
     assert audit.goods["case"] == Units(total=7, queued=7)
     assert audit.units == Units(total=107, free=69, queued=12, held=1, sold=2, dead=3, direct=20)
     assert adds_up(audit.units)
-    assert (audit.ok, audit.orders, audit.lost, audit.waiting, audit.unreadable, audit.moving) == (
+    assert (audit.ok, audit.orders, audit.lost, audit.pending, audit.unreadable, audit.moving) == (
         True,
         (),
         (),
@@ -149,7 +149,7 @@ async def test_a_live_sale_is_never_accused(real_shop: Shop, monkeypatch: pytest
     assert not audit.moving
     assert adds_up(audit.units)
     states = await rows(sale)
-    assert (audit.units.total, audit.units.queued, audit.waiting) == (total, 0, 0)
+    assert (audit.units.total, audit.units.queued, audit.pending) == (total, 0, 0)
     counts = Counter(states.values())
     assert (audit.units.held, audit.units.sold) == (counts[PERSISTED], counts[CONFIRMED])
     assert await booked(sale) == await active_units(sale) == audit.units.held + audit.units.sold
@@ -428,7 +428,7 @@ async def test_thousands_of_expected_ids_are_asked_for_in_parts(shop: Shop) -> N
     await sale.inventory.reserve([order(f"o-{n}") for n in range(1300)])
     audit = await shop.syncer(sale).audit(f"o-{n}" for n in range(1302))
     assert audit.lost == ("o-1300", "o-1301")
-    assert (audit.units.queued, audit.waiting) == (1300, 1300)
+    assert (audit.units.queued, audit.pending) == (1300, 1300)
 
 
 # -- rows that were read long ago -----------------------------------------------------------------------------------

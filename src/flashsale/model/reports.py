@@ -109,7 +109,7 @@ class Audit:
         goods: the units of each goods.
         orders: every order that disagrees, and still did when asked again.
         lost: of the expected order ids, those that no system holds.
-        waiting: orders on the list or under a lease, those that a foreign program pushed too.
+        pending: orders on the list or under a lease, also those that an external program pushed.
         unreadable: elements of the queue that are not orders.
         moving: True when the sale moved so fast that the units could not be summed at one moment; orders are exact.
     """
@@ -117,7 +117,7 @@ class Audit:
     goods: Mapping[str, Units]
     orders: tuple[Disagreement, ...] = ()
     lost: tuple[str, ...] = ()
-    waiting: int = 0
+    pending: int = 0
     unreadable: int = 0
     moving: bool = False
 
@@ -153,7 +153,7 @@ class Settlement:
     def ok(self) -> bool:
         """True when every unit and every order is accounted for, and nothing is under way."""
         audit, units = self.audit, self.audit.units
-        under_way = audit.waiting or units.queued or units.held or units.dead or audit.moving
+        under_way = audit.pending or units.queued or units.held or units.dead or audit.moving
         return audit.ok and not under_way
 
 
