@@ -40,7 +40,7 @@ class Syncer:
         interval: seconds between passes.
     """
 
-    LEASE = 30.0  # seconds for which one syncer leads, at most
+    _LEASE = 30.0  # seconds for which one syncer leads, at most
 
     def __init__(self, sale: FlashSale, *, interval: float = 1.0) -> None:
         if sale.store is None:
@@ -78,7 +78,7 @@ class Syncer:
             StoreError: the database does not answer.
             NotExecuted, OutcomeUnknown: Redis does not answer.
         """
-        if not self._sale._meta.lead(self._token, self.LEASE):
+        if not self._sale._meta.lead(self._token, self._LEASE):
             return SyncReport(leading=False)
         try:
             if (self._sale._meta.state()).state == "closed":
