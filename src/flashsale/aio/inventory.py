@@ -32,7 +32,7 @@ MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 
 
 _NEW: Final = int(Code.DONE)  # of every order accepted: looking a member up in its enum costs as much as the receipt
 _QUEUED: Final = OrderState.QUEUED
-_WISH: Final = attrgetter("goods_id", "quantity", "body")
+_WISH: Final = attrgetter("goods_id", "quantity", "_body")
 
 
 class _Deduction(NamedTuple):
