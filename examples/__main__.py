@@ -25,7 +25,7 @@ import redis
 from examples.shop import GOODS_ID
 from flashsale import FlashSale, FlashSaleError, Goods, InvalidRequest
 from flashsale.demo import DemoError
-from flashsale.demo.servers import redis_for
+from flashsale.demo.redis_server import redis_for
 from flashsale.stores import SQLAlchemyStore
 from flashsale.testing._processes import running
 from flashsale.testing._redis_server import Server
