@@ -1,4 +1,4 @@
-"""Sales for one test: open when you get them, and gone afterwards. A shared Redis is never flushed for them."""
+"""Temporary sales for tests: open when you get them, and removed afterwards. A shared Redis is never flushed."""
 
 from __future__ import annotations
 
