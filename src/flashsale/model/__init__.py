@@ -1,4 +1,4 @@
-"""What goes in and comes out: orders, goods, answers and reports. Pure: nothing here talks to Redis or a database."""
+"""The values that go in and come out: orders, items, answers and reports. Pure: no Redis, no database."""
 
 from flashsale.model.answers import Admission, BasketReceipt, Receipt, receipt_of
 from flashsale.model.goods import GateState, Goods, Stock

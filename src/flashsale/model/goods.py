@@ -1,4 +1,4 @@
-"""Goods: the policy in the database, and what stock and gate hold of it. Pure."""
+"""Items: the policy in the database (`Goods`), and the readings of stock and gate (`Stock`, `GateState`). Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from flashsale.model.orders import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Goods:
-    """One goods of a sale as the database has it: the sale's policy.
+    """One item of a sale as the database has it: the item's policy.
 
     Args:
-        goods_id: which goods.
-        total: units for sale, the host's wish.
+        goods_id: which item.
+        total: units that the host wants to sell.
         version: grows with every change of the row; Redis refuses older ones.
         per_buyer: most units one buyer may hold, or None.
-        opens_at: epoch seconds when the Redis clock starts the goods, or None: by hand.
+        opens_at: epoch seconds when the Redis clock starts the item, or None: it is started by hand.
         closes_at: epoch seconds when it ends, or None.
         hold: seconds to pay after the order was persisted, or None.
-        loaded: True once Redis was given these goods; never preloaded again.
+        loaded: True once Redis has had this item: it is never preloaded again.
     """
 
     goods_id: str
@@ -75,7 +75,7 @@ class GateState:
 
 
 class Stock(NamedTuple):
-    """The stock of one goods, in units; `direct` is what was taken past the ledger."""
+    """The stock of one item, in units; `direct` are the untracked ones: booked, but of no order in the ledger."""
 
     total: int
     booked: int

@@ -1,4 +1,4 @@
-"""Orders: what a buyer asks for, the states it goes through, its row and its events. Pure."""
+"""Orders: what a buyer asks for, its states, its row in the database, and its events. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flashsale.model.checks import (
 
 
 class Outcome(StrEnum):
-    """What the gate or the stock said. Sold out is an answer, not an exception."""
+    """The answer of the gate or of the stock. Sold out is an answer, not an exception."""
 
     ACCEPTED = "ACCEPTED"
     ADMITTED = "ADMITTED"
@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 
 
 class OrderState(StrEnum):
-    """Where an order stands in its life. `TRANSITIONS` says where it may go from there."""
+    """The state of an order. `TRANSITIONS` says which states may follow."""
 
     QUEUED = "QUEUED"
     PERSISTED = "PERSISTED"
@@ -68,11 +68,11 @@ RELEASED: Final = frozenset({OrderState.CANCELLED, OrderState.EXPIRED, OrderStat
 
 @dataclass(frozen=True, slots=True, init=False)
 class Order:
-    """One buyer's wish for some units of one goods; checked when made. Its repr shows neither buyer nor data.
+    """One buyer's order of some units of one item; checked when made. Its repr shows neither buyer nor data.
 
     Args:
-        order_id: names the request: asking twice with it is asking once.
-        goods_id: what is bought.
+        order_id: names the request: asking twice with one id is asking once.
+        goods_id: the item.
         buyer_id: who buys.
         quantity: units, 1..1,000,000.
         created_at: float seconds of Redis TIME; stamped by the script when None.
@@ -129,11 +129,11 @@ class Order:
 
     @property
     def content(self) -> tuple[str, str, int]:
-        """What may not differ when an order id is used again: goods, buyer, quantity."""
+        """What must be the same when an order id is used again: item, buyer, quantity."""
         return (self.goods_id, self.buyer_id, self.quantity)
 
     def to_json(self) -> str:
-        """Returns the order as it lies on the list: compact ASCII JSON; `created_at` leads when it is known."""
+        """Returns the order as it is on the list: compact ASCII JSON, with `created_at` first when it is known."""
         return self._body or (
             f'{{"order_id":"{self.order_id}","goods_id":"{self.goods_id}",'
             f'"buyer_id":"{self.buyer_id}","quantity":{self.quantity}}}'
@@ -141,7 +141,7 @@ class Order:
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:
-        """Reads an order from the list, ours or a foreign program's.
+        """Reads an order from the list, ours or an external program's.
 
         Raises:
             InvalidRequest: not a JSON object of an order; the message does not quote it.
@@ -235,7 +235,7 @@ class Saved:
     Args:
         inserted: rows written now, with their units booked.
         refused: rows written as REJECTED, because the guard had no units for them.
-        existing: ids that had a row of the same content: the state that stands.
+        existing: ids that had a row of the same content, with its current state.
         conflicts: ids that had a row of other content; nothing was written for them.
     """
 
@@ -253,7 +253,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class StoredOrder:
-    """One row of the database: the order and the state that stands."""
+    """One row of the database: an order and its current state."""
 
     order: Order
     state: OrderState
@@ -264,11 +264,11 @@ class Event:
     """A change of an order's state that the host has not handled yet.
 
     Args:
-        event_id: names the event for ever, so that a handler can recognise one it has met before; grows with time for
-            each order.
+        event_id: names the event for ever, so that a handler recognises one that it has seen; for each order it grows
+            with time.
         order: the order.
-        state: where it went: CONFIRMED, CANCELLED, EXPIRED or REJECTED.
-        previous: where it came from; QUEUED when it never held a row's units.
+        state: the new state: CONFIRMED, CANCELLED, EXPIRED or REJECTED.
+        previous: the state before; QUEUED when its row never held units.
         attempts: how often the handler has failed on it.
     """
 
@@ -285,7 +285,7 @@ class Event:
 
 
 def by_goods(orders: Iterable[Order]) -> dict[str, list[Order]]:
-    """Returns the orders grouped by goods, in their order."""
+    """Returns the orders grouped by item, in their order."""
     groups: dict[str, list[Order]] = {}
     for order in orders:
         groups.setdefault(order.goods_id, []).append(order)
