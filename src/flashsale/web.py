@@ -1,8 +1,8 @@
-"""What a flash sale says over HTTP: status codes, problem bodies, cache headers. Pure, and of no framework.
+"""HTTP answers for any framework: status codes, problem bodies (RFC 9457), cache headers. Pure.
 
 The article's first layer: browser and CDN keep the page, and only small dynamic calls reach the shop. Three kinds of
 answer follow: the page (`page_headers`), the status fragment (`fragment`), and the buy call (`answer`, `refuse`), which
-nobody may keep. Problem bodies are those of RFC 9457.
+must not be cached.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ _OUTCOMES: Final[Mapping[Outcome, _Kind]] = {
 }
 # The first class that fits decides: subclasses come first.
 _ERRORS: Final[Mapping[type[FlashSaleError], _Kind]] = {
-    InvalidTicket: _Kind(403, "invalid-ticket", "The ticket does not admit to this purchase."),
+    InvalidTicket: _Kind(403, "invalid-ticket", "The ticket is not valid for this purchase."),
     InvalidRequest: _Kind(400, "invalid-request", "The request breaks the rules of the call."),
-    UnknownGoods: _Kind(404, "unknown-goods", "There is no sale of these goods."),
+    UnknownGoods: _Kind(404, "unknown-goods", "This item is not in the sale."),
     OrderConflict: _Kind(409, "order-conflict", "This order id is taken by another order."),
     NotPersisted: _Kind(409, "not-persisted", "The order is not in the database yet.", 1),
     Overloaded: _Kind(503, "overloaded", "Too many buyers are waiting; nothing has happened.", 1),
@@ -87,7 +87,7 @@ def status_code(answer: Outcome | FlashSaleError) -> int:
 
 
 def answer(receipt: Receipt, *, location: str, opens_in: float | None = None, problems: str = PROBLEMS) -> Reply:
-    """Returns the answer to a purchase: 202 with the place to look, or the problem that a refusal is.
+    """Returns the answer to a purchase: 202 with a `Location`, or a problem when it was refused.
 
     Args:
         receipt: what `buy` returned. UNCERTAIN is answered 202 too: the units are booked.
@@ -96,7 +96,7 @@ def answer(receipt: Receipt, *, location: str, opens_in: float | None = None, pr
         problems: where the host documents the problem types.
     """
     if receipt.outcome not in {Outcome.ACCEPTED, Outcome.UNCERTAIN}:
-        return _turn_away(receipt.outcome, receipt.remaining, opens_in, problems)
+        return _refusal(receipt.outcome, receipt.remaining, opens_in, problems)
     body = {
         "outcome": receipt.outcome,
         "order_id": receipt.order_id,
@@ -109,7 +109,7 @@ def answer(receipt: Receipt, *, location: str, opens_in: float | None = None, pr
 
 
 def admit(admission: Admission, *, opens_in: float | None = None, problems: str = PROBLEMS) -> Reply:
-    """Returns the answer to a buyer who wants in: 200 with a ticket and its order id, or the problem that a refusal is.
+    """Returns the answer to `enter`: 200 with a ticket and its order id, or a problem when it was refused.
 
     Args:
         admission: what `FlashSale.enter` returned.
@@ -117,13 +117,13 @@ def admit(admission: Admission, *, opens_in: float | None = None, problems: str 
         problems: where the host documents the problem types.
     """
     if not admission.admitted:
-        return _turn_away(admission.outcome, admission.remaining, opens_in, problems)
+        return _refusal(admission.outcome, admission.remaining, opens_in, problems)
     body = {"outcome": admission.outcome, "order_id": admission.order_id, "ticket": admission.ticket}
     return _json(200, body, "no-store")
 
 
 def refuse(error: FlashSaleError, *, problems: str = PROBLEMS) -> Reply:
-    """Returns the answer to a call that failed; the sale is closed rather than oversold.
+    """Returns the answer to a call that raised an error.
 
     The body names the field of an invalid request and the order id to ask again with, and nothing else of the error.
     """
@@ -137,14 +137,14 @@ def refuse(error: FlashSaleError, *, problems: str = PROBLEMS) -> Reply:
 
 
 def order_status(order_id: str, state: OrderState | None, *, problems: str = PROBLEMS) -> Reply:
-    """Returns the answer to `status`, `cancel` and `confirm`; 404 for an order that nobody knows."""
+    """Returns the answer to `status`, `cancel` and `confirm`; 404 for an unknown order."""
     if state is None:
         return _problem(_Kind(404, "unknown-order", "There is no such order."), problems)
     return _json(200, {"order_id": order_id, "state": state}, "no-store")
 
 
 def fragment(state: GateState) -> Reply:
-    """Returns the status fragment of one goods: tiny, the same for everybody, kept by the CDN for a second."""
+    """Returns the status fragment of one item: small, the same for everybody, cached by the CDN for a second."""
     body = {
         "state": state.outcome,
         "remaining": state.remaining,
@@ -166,9 +166,9 @@ def page_headers(
     s_maxage: int = 300,
     stale_while_revalidate: int = 60,
 ) -> dict[str, str]:
-    """Returns the headers of the product page, which is the same for everybody: for browsers and the CDN to keep.
+    """Returns the headers of the product page, which is the same for everybody, so that browsers and the CDN cache it.
 
-    No cache serves it past the opening or the closing: what is left until then bounds all three lifetimes.
+    No cache serves it past the opening or the closing: the time until then bounds all three lifetimes.
 
     Args:
         page: the body.
@@ -200,7 +200,7 @@ def not_modified(if_none_match: str | None, headers: Mapping[str, str]) -> bool:
     return "*" in tags or headers["ETag"] in tags
 
 
-def _turn_away(outcome: Outcome, remaining: int, opens_in: float | None, problems: str) -> Reply:
+def _refusal(outcome: Outcome, remaining: int, opens_in: float | None, problems: str) -> Reply:
     members: dict[str, Any] = {"remaining": remaining}
     if outcome is Outcome.SOLD_OUT and remaining > 0:
         members["detail"] = "Fewer units are left than were asked for."

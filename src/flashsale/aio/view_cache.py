@@ -1,4 +1,4 @@
-"""What product pages show of an item: one reading of the gate serves all visitors of this process for a moment."""
+"""The view cache: one reading of the gate serves all product pages of this process for `cache_for` seconds."""
 
 from __future__ import annotations
 

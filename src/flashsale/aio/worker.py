@@ -1,4 +1,4 @@
-"""The worker: moves orders from the queue to the database, in batches, at least once in and exactly once out."""
+"""The worker: moves orders from the queue to the database in batches, each order exactly once."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from flashsale.model.checks import check_int, check_seconds
 
 
 class Worker:
-    """Claims a batch, saves it in one transaction, commits, acks with the states that stand.
+    """Claims a batch, saves it in one transaction, commits, and acks.
 
     `run` claims the next batch while a full one is saved.
 
-    Killed anywhere, another worker takes over when the lease ends: the row's primary key makes the second save
+    Wherever it is killed, another worker takes over when the lease ends: the row's primary key makes the second save
     harmless, and the ack comes only after the commit. Run as many as you like.
 
     Args:
         sale: a FlashSale with a store.
         batch: most orders of one transaction, 1..1,000.
-        lease: seconds of Redis TIME after which another worker takes over.
+        lease: seconds by the Redis clock after which another worker takes over.
     """
 
     def __init__(self, sale: FlashSale, *, batch: int = 500, lease: float = 30.0) -> None:
@@ -43,19 +43,19 @@ class Worker:
         self._lease = check_seconds("lease", lease, low=0.001)
 
     async def run(self, stop: StopEvent | None = None) -> None:
-        """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch begun is finished.
+        """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch that was begun is finished.
 
-        An unreachable Redis or database is waited for.
+        It waits for a Redis or a database that cannot be reached.
         """
         backoff = Backoff()
-        async with stop_on_signals(stop) as event, BackgroundTask() as aside:
+        async with stop_on_signals(stop) as event, BackgroundTask() as background:
             claims: Sequence[Claim] = ()
             while claims or not event.is_set():
                 try:
                     if event.is_set():
                         await self._let_go(claims)
                         break
-                    claims = await self._turn(claims or await self._claim(0.5), aside)
+                    claims = await self._turn(claims or await self._claim(0.5), background)
                 except FlashSaleError as error:
                     claims = ()
                     delay = backoff.next()
@@ -82,7 +82,7 @@ class Worker:
     async def _claim(self, timeout: float) -> Sequence[Claim]:
         return await self._queue.claim(self._batch, lease=self._lease, timeout=timeout)
 
-    async def _turn(self, claims: Sequence[Claim], aside: BackgroundTask) -> Sequence[Claim]:
+    async def _turn(self, claims: Sequence[Claim], background: BackgroundTask) -> Sequence[Claim]:
         """Settles a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
 
         Returns:
@@ -92,7 +92,7 @@ class Worker:
             await self._settle(claims)
             return ()
         begun = time.monotonic()
-        next_claims = aside.begin(partial(self._claim, 0))
+        next_claims = background.begin(partial(self._claim, 0))
         try:
             await self._settle(claims)
         except FlashSaleError:
