@@ -25,7 +25,7 @@ import redis
 from examples.shop import GOODS_ID
 from flashsale import FlashSale, FlashSaleError, Goods, InvalidRequest
 from flashsale.demo import DemoError
-from flashsale.demo.servers import redis_for
+from flashsale.demo.redis_server import redis_for
 from flashsale.stores import SQLAlchemyStore
 from flashsale.testing._processes import running
 from flashsale.testing._redis_server import Server
@@ -114,7 +114,7 @@ def _forget(redis_url: str, sale: str) -> None:
     """Removes the sale from a Redis that is not ours."""
     try:
         with redis.Redis.from_url(redis_url) as client, FlashSale(client, sale) as over:
-            over.forget()
+            over._forget()
     except FlashSaleError as error:
         print(f"the keys of the sale {sale} stay in Redis: {error}", file=sys.stderr)
 

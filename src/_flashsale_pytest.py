@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import redis.asyncio
 
     from flashsale import FlashSale, aio
+    from flashsale.testing._plugin_redis import Server
     from flashsale.testing.sales import AsyncStoreMaker, SaleGoods, StoreMaker
-    from flashsale.testing.servers import Server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +36,7 @@ def _flashsale_redis_url(pytestconfig: pytest.Config) -> Iterator[str | None]:
     if chosen != "own":
         yield chosen
         return
-    from flashsale.testing.servers import running_redis
+    from flashsale.testing._plugin_redis import running_redis
 
     with running_redis() as url:
         yield url
@@ -44,7 +44,7 @@ def _flashsale_redis_url(pytestconfig: pytest.Config) -> Iterator[str | None]:
 
 @pytest.fixture
 def _flashsale_server(_flashsale_redis_url: str | None, pytestconfig: pytest.Config) -> Server:
-    from flashsale.testing.servers import Server
+    from flashsale.testing._plugin_redis import Server
 
     server = Server(_flashsale_redis_url)
     if pytestconfig.getoption("--flashsale-redis") == "own":

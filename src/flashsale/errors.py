@@ -3,8 +3,8 @@
 The branch says what the caller may do next:
 
 - `InvalidRequest`, `UnknownGoods`, `OrderConflict`: the request is wrong; asking again changes nothing.
-- `NotExecuted`: surely nothing happened; safe to try again.
-- `OutcomeUnknown`: it was sent and no answer came; try again *with the same order id*.
+- `NotExecuted`: nothing happened; it is safe to try again.
+- `OutcomeUnknown`: it was sent, and no answer came; try again *with the same order id*.
 
 No message carries buyers' data, and Redis's own errors are chained, never quoted with their arguments.
 """
@@ -26,18 +26,18 @@ class FlashSaleError(Exception):
     answers: list[Any]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Lets an error go whole to another process; what its class is called with is not kept."""
-        return _anew, (type(self), self.args), self.__dict__
+        """Lets an error be pickled with all its attributes, whatever its constructor takes."""
+        return _new, (type(self), self.args), self.__dict__
 
-    def copy(self) -> Self:
-        """Returns the same error anew, for one more caller of a shared request; this one becomes its cause."""
-        twin = _anew(type(self), self.args)
+    def _copy(self) -> Self:
+        """Returns a copy for one more caller of a shared request; this error becomes its cause."""
+        twin = _new(type(self), self.args)
         twin.__dict__.update(self.__dict__)
         twin.__cause__ = self
         return twin
 
 
-def _anew(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
+def _new(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
     return kind.__new__(kind, *args)
 
 
@@ -46,6 +46,7 @@ class InvalidRequest(FlashSaleError, ValueError):
 
     Attributes:
         field: name of the argument.
+        reason: the rule that it breaks.
     """
 
     def __init__(self, field: str, reason: str) -> None:
@@ -55,9 +56,9 @@ class InvalidRequest(FlashSaleError, ValueError):
 
 
 class InvalidTicket(InvalidRequest):
-    """The admission ticket is none of ours, has expired, or is for something else; nothing was sent.
+    """The admission ticket was not signed by us, has expired, or is for another purchase; nothing was sent.
 
-    The gate gives out a new one.
+    `FlashSale.enter` gives the buyer a new one.
     """
 
     def __init__(self, reason: str) -> None:
@@ -65,25 +66,25 @@ class InvalidTicket(InvalidRequest):
 
 
 class GoodsError(FlashSaleError):
-    """Something about one goods of the sale.
+    """An error about one item of the sale.
 
     Attributes:
-        sale: name of the sale, or None when a key of no one goods is meant.
-        goods_id: the goods, or None likewise.
+        sale: name of the sale, or None when the error concerns no single item.
+        goods_id: id of the item, or None likewise.
     """
 
     def __init__(self, message: str, *, sale: str | None = None, goods_id: str | None = None) -> None:
-        super().__init__(message if goods_id is None else f"{message} (sale {sale!r}, goods {goods_id!r})")
+        super().__init__(message if goods_id is None else f"{message} (sale {sale!r}, item {goods_id!r})")
         self.sale = sale
         self.goods_id = goods_id
 
 
 class UnknownGoods(GoodsError, LookupError):
-    """Redis does not hold these goods: never preloaded, or lost."""
+    """Redis does not hold this item: it was never preloaded, or it was lost."""
 
 
 class AlreadyLoaded(GoodsError):
-    """Preload met goods that were loaded with other values; nothing was changed."""
+    """The item was preloaded before, with other values; nothing was changed."""
 
 
 class CorruptState(GoodsError):
@@ -91,7 +92,7 @@ class CorruptState(GoodsError):
 
 
 class OrderConflict(GoodsError):
-    """The order id is taken by an order with other content.
+    """The order id belongs to an order with other content: another item, buyer or quantity.
 
     Attributes:
         order_id: the id that was used twice.
@@ -103,7 +104,7 @@ class OrderConflict(GoodsError):
 
 
 class OrderError(FlashSaleError):
-    """Something about one order.
+    """An error about one order.
 
     Attributes:
         order_id: the order, or None.
@@ -119,11 +120,11 @@ class NotPersisted(OrderError):
 
 
 class NotExecuted(OrderError):
-    """Surely nothing happened: no connection, or the server refused before the first write.
+    """Nothing happened: there was no connection, or the server refused before the first write. Safe to try again.
 
     Attributes:
         order_id: set by `buy` and `reserve`, also when flashsale made the id.
-        reason: the server's own word, such as `READONLY` or `OOM`, or None.
+        reason: the server's error code, such as `READONLY` or `OOM`, or None.
     """
 
     def __init__(self, message: str, *, order_id: str | None = None, reason: str | None = None) -> None:
@@ -132,7 +133,7 @@ class NotExecuted(OrderError):
 
 
 class OutcomeUnknown(OrderError):
-    """The request was sent and no whole reply came; it may or may not have run.
+    """The request was sent, and no complete reply came: it may or may not have run.
 
     Attributes:
         order_id: try again with this id; set also when flashsale made it.
@@ -143,7 +144,7 @@ class Overloaded(NotExecuted):
     """More callers wait in this process than `max_waiting`; nothing was sent.
 
     Attributes:
-        waiting: how many wait.
+        waiting: how many callers wait.
     """
 
     def __init__(self, waiting: int) -> None:
@@ -155,15 +156,15 @@ class UnknownLayout(NotExecuted):
     """Another release of flashsale began this sale, in a layout that this one does not read; nothing was changed.
 
     Attributes:
-        layout: number of the sale's layout; 0 when it is no number.
+        layout: number of the sale's layout; 0 when it is not a number.
         oldest: the oldest layout that this release reads.
         newest: the newest.
     """
 
     def __init__(self, layout: int, oldest: int, newest: int) -> None:
-        use = "a newer release" if layout > newest else "the release that began it, to its end"
+        advice = "use a newer release" if layout > newest else "finish the sale with the release that began it"
         super().__init__(
-            f"the sale has layout {layout}, and this release of flashsale reads {oldest} to {newest}: use {use}",
+            f"the sale has layout {layout}, and this release of flashsale reads {oldest} to {newest}: {advice}",
             reason="LAYOUT",
         )
         self.layout = layout
@@ -175,7 +176,7 @@ class NotSettled(FlashSaleError):
     """The sale is not over: units are queued, unpaid or dead, or something disagrees. Nothing was removed.
 
     Attributes:
-        settlement: what stands in the way.
+        settlement: shows what is left to do.
     """
 
     def __init__(self, settlement: Any) -> None:
@@ -196,7 +197,7 @@ class UnsafeServer(FlashSaleError):
 
 
 class StoreRequired(FlashSaleError):
-    """The operation needs `FlashSale(store=...)`: the database decides it."""
+    """The operation needs a database: `FlashSale(..., store=...)`."""
 
     def __init__(self, operation: str) -> None:
         super().__init__(f"{operation} needs a store: FlashSale(..., store=...)")
@@ -204,8 +205,8 @@ class StoreRequired(FlashSaleError):
 
 
 class StoreError(FlashSaleError):
-    """The database did not answer, or holds no row of these goods."""
+    """The database did not answer, or it has no row for the item."""
 
 
 class RowRefused(StoreError):
-    """The database refused a row: the batch can be split to find it. Nothing of the batch was written."""
+    """The database refused a row, and nothing of the batch was written. Splitting the batch finds the row."""

@@ -17,7 +17,7 @@ from flashsale.model.checks import check_goods_id, check_sale
 
 @dataclass(frozen=True)
 class Keys:
-    """Key names of one sale: `flashsale:{sale}:...`. The sale is filled in by the part that takes the keys."""
+    """The key names of one sale: `flashsale:{sale}:...`. Whatever takes the keys fills in the sale."""
 
     sale: str = ""
 
@@ -34,8 +34,8 @@ class Keys:
     def _sale(self, name: str) -> str:
         return f"flashsale:{{{self.sale}}}:{name}"
 
-    def of_sale(self) -> tuple[str, ...]:
-        """Every key of the stock that belongs to no one goods."""
+    def _of_sale(self) -> tuple[str, ...]:
+        """Every key of the stock that belongs to the whole sale, not to one item."""
         return (
             self.meta,
             self.goods,
@@ -49,8 +49,8 @@ class Keys:
         )
 
     @staticmethod
-    def number(orders: Iterable[Order]) -> dict[str, int]:
-        """Numbers the goods of a batch from 1, as the scripts refer to them."""
+    def _number(orders: Iterable[Order]) -> dict[str, int]:
+        """Numbers the items of a batch from 1, as the scripts refer to them."""
         goods = dict.fromkeys(order.goods_id for order in orders)
         return {goods_id: place for place, goods_id in enumerate(goods, start=1)}
 
@@ -69,7 +69,7 @@ class Keys:
         return self._goods(goods_id, "access")
 
     def window(self, goods_id: str) -> str:
-        """Hash: opens_at, closes_at, pause; the gate's mirror."""
+        """Hash: opens_at, closes_at, pause: the gate's copy of what the stock says."""
         return self._goods(goods_id, "window")
 
     def gate(self, goods_id: str) -> tuple[str, str, str, str]:
@@ -83,7 +83,7 @@ class Keys:
         return self._goods(goods_id, "stock")
 
     def buyers(self, goods_id: str) -> str:
-        """Hash: units held by each buyer of capped goods."""
+        """Hash: units held by each buyer of an item that has a cap."""
         return self._goods(goods_id, "buyers")
 
     @property
@@ -103,7 +103,7 @@ class Keys:
 
     @property
     def goods(self) -> str:
-        """Set: goods ids preloaded."""
+        """Set: the goods ids of the items that were preloaded."""
         return self._sale("goods")
 
     @property

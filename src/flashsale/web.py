@@ -1,8 +1,8 @@
-"""What a flash sale says over HTTP: status codes, problem bodies, cache headers. Pure, and of no framework.
+"""HTTP answers for any framework: status codes, problem bodies (RFC 9457), cache headers. Pure.
 
 The article's first layer: browser and CDN keep the page, and only small dynamic calls reach the shop. Three kinds of
 answer follow: the page (`page_headers`), the status fragment (`fragment`), and the buy call (`answer`, `refuse`), which
-nobody may keep. Problem bodies are those of RFC 9457.
+must not be cached.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flashsale.errors import (
     StoreError,
     UnknownGoods,
 )
-from flashsale.model import Entry, GoodsView, OrderState, Outcome, Receipt
+from flashsale.model import Admission, GateState, OrderState, Outcome, Receipt
 
 PROBLEMS: Final = "/problems/"  # where the problem types live, unless the host says otherwise
 
@@ -61,9 +61,9 @@ _OUTCOMES: Final[Mapping[Outcome, _Kind]] = {
 }
 # The first class that fits decides: subclasses come first.
 _ERRORS: Final[Mapping[type[FlashSaleError], _Kind]] = {
-    InvalidTicket: _Kind(403, "invalid-ticket", "The ticket does not admit to this purchase."),
+    InvalidTicket: _Kind(403, "invalid-ticket", "The ticket is not valid for this purchase."),
     InvalidRequest: _Kind(400, "invalid-request", "The request breaks the rules of the call."),
-    UnknownGoods: _Kind(404, "unknown-goods", "There is no sale of these goods."),
+    UnknownGoods: _Kind(404, "unknown-goods", "This item is not in the sale."),
     OrderConflict: _Kind(409, "order-conflict", "This order id is taken by another order."),
     NotPersisted: _Kind(409, "not-persisted", "The order is not in the database yet.", 1),
     Overloaded: _Kind(503, "overloaded", "Too many buyers are waiting; nothing has happened.", 1),
@@ -87,7 +87,7 @@ def status_code(answer: Outcome | FlashSaleError) -> int:
 
 
 def answer(receipt: Receipt, *, location: str, opens_in: float | None = None, problems: str = PROBLEMS) -> Reply:
-    """Returns the answer to a purchase: 202 with the place to look, or the problem that a refusal is.
+    """Returns the answer to a purchase: 202 with a `Location`, or a problem when it was refused.
 
     Args:
         receipt: what `buy` returned. UNCERTAIN is answered 202 too: the units are booked.
@@ -96,7 +96,7 @@ def answer(receipt: Receipt, *, location: str, opens_in: float | None = None, pr
         problems: where the host documents the problem types.
     """
     if receipt.outcome not in {Outcome.ACCEPTED, Outcome.UNCERTAIN}:
-        return _turn_away(receipt.outcome, receipt.remaining, opens_in, problems)
+        return _refusal(receipt.outcome, receipt.remaining, opens_in, problems)
     body = {
         "outcome": receipt.outcome,
         "order_id": receipt.order_id,
@@ -108,21 +108,22 @@ def answer(receipt: Receipt, *, location: str, opens_in: float | None = None, pr
     return _json(202, body, "no-store", {"Location": location})
 
 
-def admit(entry: Entry, *, opens_in: float | None = None, problems: str = PROBLEMS) -> Reply:
-    """Returns the answer to a buyer who wants in: 200 with a ticket and its order id, or the problem that a refusal is.
+def admit(admission: Admission, *, opens_in: float | None = None, problems: str = PROBLEMS) -> Reply:
+    """Returns the answer to `enter`: 200 with a ticket and its order id, or a problem when it was refused.
 
     Args:
-        entry: what `enter` returned.
-        opens_in: seconds until the opening, for an entry that says NOT_STARTED.
+        admission: what `FlashSale.enter` returned.
+        opens_in: seconds until the opening, for an admission that says NOT_STARTED.
         problems: where the host documents the problem types.
     """
-    if not entry.admitted:
-        return _turn_away(entry.outcome, entry.remaining, opens_in, problems)
-    return _json(200, {"outcome": entry.outcome, "order_id": entry.order_id, "ticket": entry.ticket}, "no-store")
+    if not admission.admitted:
+        return _refusal(admission.outcome, admission.remaining, opens_in, problems)
+    body = {"outcome": admission.outcome, "order_id": admission.order_id, "ticket": admission.ticket}
+    return _json(200, body, "no-store")
 
 
 def refuse(error: FlashSaleError, *, problems: str = PROBLEMS) -> Reply:
-    """Returns the answer to a call that failed; the sale is closed rather than oversold.
+    """Returns the answer to a call that raised an error.
 
     The body names the field of an invalid request and the order id to ask again with, and nothing else of the error.
     """
@@ -136,21 +137,21 @@ def refuse(error: FlashSaleError, *, problems: str = PROBLEMS) -> Reply:
 
 
 def order_status(order_id: str, state: OrderState | None, *, problems: str = PROBLEMS) -> Reply:
-    """Returns the answer to `status`, `cancel` and `confirm`; 404 for an order that nobody knows."""
+    """Returns the answer to `status`, `cancel` and `confirm`; 404 for an unknown order."""
     if state is None:
         return _problem(_Kind(404, "unknown-order", "There is no such order."), problems)
     return _json(200, {"order_id": order_id, "state": state}, "no-store")
 
 
-def fragment(view: GoodsView) -> Reply:
-    """Returns the status fragment of one goods: tiny, the same for everybody, kept by the CDN for a second."""
+def fragment(state: GateState) -> Reply:
+    """Returns the status fragment of one item: small, the same for everybody, cached by the CDN for a second."""
     body = {
-        "state": view.outcome,
-        "remaining": view.remaining,
-        "may_return": view.may_return,
-        "now": round(view.now, 3),
-        "opens_at": view.opens_at,
-        "closes_at": view.closes_at,
+        "state": state.outcome,
+        "remaining": state.remaining,
+        "may_return": state.may_return,
+        "now": round(state.now, 3),
+        "opens_at": state.opens_at,
+        "closes_at": state.closes_at,
     }
     return _json(200, body, "public, max-age=0, s-maxage=1")
 
@@ -165,9 +166,9 @@ def page_headers(
     s_maxage: int = 300,
     stale_while_revalidate: int = 60,
 ) -> dict[str, str]:
-    """Returns the headers of the product page, which is the same for everybody: for browsers and the CDN to keep.
+    """Returns the headers of the product page, which is the same for everybody, so that browsers and the CDN cache it.
 
-    No cache serves it past the opening or the closing: what is left until then bounds all three lifetimes.
+    No cache serves it past the opening or the closing: the time until then bounds all three lifetimes.
 
     Args:
         page: the body.
@@ -199,7 +200,7 @@ def not_modified(if_none_match: str | None, headers: Mapping[str, str]) -> bool:
     return "*" in tags or headers["ETag"] in tags
 
 
-def _turn_away(outcome: Outcome, remaining: int, opens_in: float | None, problems: str) -> Reply:
+def _refusal(outcome: Outcome, remaining: int, opens_in: float | None, problems: str) -> Reply:
     members: dict[str, Any] = {"remaining": remaining}
     if outcome is Outcome.SOLD_OUT and remaining > 0:
         members["detail"] = "Fewer units are left than were asked for."

@@ -247,7 +247,7 @@ def test_a_ticket_that_is_refused_is_told_and_not_tried_again(shop: OpenShop, vi
 
     page.route("**/buy/phone", refuse)
     buy(page)
-    warns(page, "The ticket does not admit to this purchase")
+    warns(page, "The ticket is not valid for this purchase")
     assert the_button(page).is_enabled()
     assert len(asked) == 1
     assert active(shop) == []

@@ -30,7 +30,7 @@ from flashsale.testing import (
     temporary_async_sale,
     temporary_sale,
 )
-from flashsale.testing.servers import Server
+from flashsale.testing._plugin_redis import Server
 
 # -- the plugin -----------------------------------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ class EverythingIsSoldOut(Right):
 
 
 class AlwaysAnError(Right):
-    def place(self, *wish):
+    def place(self, *request):
         return None
 
 
@@ -195,11 +195,11 @@ def test_a_right_view_passes(view: type[SaleMachine]) -> None:
         (NoIds, "does not know it|belong to orders"),
         (UnknownIsSoldOut, "answered SOLD_OUT; right is"),
         (UnknownIsAccepted, "does not know it|right is"),
-        (ConflictIsAccepted, "another wish under"),
+        (ConflictIsAccepted, "another request under"),
         (PastTheGate, "past the gate"),
         (PastTheLedger, "does not know it"),
         (PastTheStock, "does not know it"),
-        (OneUnit, "another one than was asked for|booked"),
+        (OneUnit, "is not what was asked for|booked"),
         (EverythingIsSoldOut, "right is"),
         (AlwaysAnError, "nothing was wrong"),
         (CancelReleasesOnly, "belong to orders"),

@@ -19,8 +19,8 @@ import redis
 
 from flashsale import FlashSale, Goods, OrderState, Syncer
 from flashsale.cli import main
-from flashsale.demo import servers as demo_servers
-from flashsale.demo.settlement import DatabaseSide, Entry, RedisSide, Settlement, settle
+from flashsale.demo import redis_server as demo_servers
+from flashsale.demo.settlement import DatabaseSide, Entry, RedisSide, Settlement, compare
 from flashsale.demo.tally import Purchase, Tally
 from flashsale.stores import SQLAlchemyStore
 from flashsale.testing import _redis_server
@@ -302,7 +302,7 @@ def descendants(pid: int) -> list[int]:
 
 def play() -> tuple[Tally, RedisSide, DatabaseSide, dict[str, int]]:
     """A sale of 5 units: a cancelled two, b holds 1, c paid for 2, and d got a's units."""
-    book = {
+    orders = {
         "o-1": Entry("a", 2, OrderState.CANCELLED, resale=False),
         "o-2": Entry("b", 1, OrderState.PERSISTED, resale=False),
         "o-3": Entry("c", 2, OrderState.CONFIRMED, resale=False),
@@ -315,13 +315,13 @@ def play() -> tuple[Tally, RedisSide, DatabaseSide, dict[str, int]]:
         replays=1,
         purchases={
             order_id: Purchase(entry.buyer_id, entry.quantity, entry.resale, entry.state)
-            for order_id, entry in book.items()
+            for order_id, entry in orders.items()
         },
     )
     side = RedisSide(
-        total=5, booked=5, direct=0, count=5, access=5, waiting=0, unsold=0, most_booked=5, ledger=dict(book)
+        total=5, booked=5, direct=0, count=5, access=5, pending=0, unsold=0, most_booked=5, ledger=dict(orders)
     )
-    return tally, side, DatabaseSide(5, dict(book)), {"worker": 0, "syncer": 0}
+    return tally, side, DatabaseSide(5, dict(orders)), {"worker": 0, "syncer": 0}
 
 
 def settled(change: Callable[[Tally, RedisSide, DatabaseSide, dict[str, int]], Any] | None = None) -> Settlement:
@@ -330,7 +330,7 @@ def settled(change: Callable[[Tally, RedisSide, DatabaseSide, dict[str, int]], A
         changed = change(tally, side, database, exits)
         side = changed if isinstance(changed, RedisSide) else side
         database = changed if isinstance(changed, DatabaseSide) else database
-    return settle(5, tally, side, database, exits)
+    return compare(5, tally, side, database, exits)
 
 
 def test_a_clean_sale_agrees() -> None:
@@ -364,7 +364,7 @@ def redis_says(**change: Any) -> Callable[..., RedisSide]:
         redis_says(direct=1),
         redis_says(access=6),
         redis_says(count=6),
-        redis_says(waiting=1),
+        redis_says(pending=1),
         redis_says(unsold=1),
         redis_says(most_booked=6),
         row("o-2", state=OrderState.CANCELLED),
@@ -389,14 +389,14 @@ def test_one_wrong_number_is_seen(tamper: Callable[..., Any]) -> None:
 def test_a_settlement_that_disagrees_exits_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], redis_url: str
 ) -> None:
-    from flashsale.demo import books
+    from flashsale.demo import sources
 
-    honest = books.read_redis
+    honest = sources.read_redis
 
     async def one_too_many(*arguments: Any) -> RedisSide:
         side = await honest(*arguments)
         return dataclasses.replace(side, booked=side.booked + 1)
 
-    monkeypatch.setattr(books, "read_redis", one_too_many)
+    monkeypatch.setattr(sources, "read_redis", one_too_many)
     assert main([*SMALL, "--redis", redis_url]) == 1
     assert "the numbers DISAGREE" in capsys.readouterr().out

@@ -186,7 +186,7 @@ def test_two_releases_buy_work_and_sync_on_one_sale(
         with FlashSale(raw, "spring", store=store) as sale:
             audit = Syncer(sale).audit(expected=accepted)
             assert audit.ok, audit
-            assert not audit.waiting
+            assert not audit.pending
             active = sum(state not in {OrderState.CANCELLED, OrderState.EXPIRED} for state in states.values())
             assert sale.inventory.stock("phone").booked == active
 
@@ -194,7 +194,7 @@ def test_two_releases_buy_work_and_sync_on_one_sale(
 @pytest.mark.parametrize(
     ("begun_by", "met_by", "advice"),
     [(2, 1, "layout 2, and this release of flashsale reads 1 to 1: use a newer release"),
-     (1, 3, "layout 1, and this release of flashsale reads 2 to 3: use the release that began it, to its end")],
+     (1, 3, "layout 1, and this release of flashsale reads 2 to 3: finish the sale with the release that began it")],
     ids=["newer", "too old"],
 )  # fmt: skip
 def test_a_release_that_cannot_read_a_sale_says_so_and_writes_nothing(

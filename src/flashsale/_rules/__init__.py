@@ -1,1 +1,1 @@
-"""Pure decisions: no Redis, no database, no clock of its own."""
+"""Pure decisions that both faces share: no Redis, no database, no waiting."""

@@ -1,4 +1,4 @@
-"""How long to wait for something that is down. Pure."""
+"""Exponential backoff: how long to wait before the next try. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import random
 
 
 def delay_after(failures: int, base: float, cap: float) -> float:
-    """Returns the seconds to wait after `failures` (1, 2, ...): doubling from `base` to `cap`, cut by up to half."""
+    """Returns the seconds to wait after `failures` (1, 2, ...): doubled from `base` up to `cap`, less up to half."""
     delay = min(cap, base * 2.0 ** min(failures - 1, 64))
     return delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
 
 
 class Backoff:
-    """Delays that double from `base` to `cap` seconds, each cut by up to half at random so that workers spread out.
+    """Delays that double from `base` to `cap` seconds, less up to half at random, so that workers spread out.
 
-    By default a server that is back is noticed within half a second, however long it was away; to one that is down, a
-    few tries a second are nothing.
+    By default the end of an outage is noticed within half a second, however long it was. A few tries a second do no
+    harm to a server that is down.
     """
 
     def __init__(self, base: float = 0.1, cap: float = 0.5) -> None:
@@ -24,7 +24,7 @@ class Backoff:
         self.reset()
 
     def reset(self) -> None:
-        """It answered: start again from `base`."""
+        """Starts again from `base`: the server answered."""
         self._failures = 0
 
     def next(self) -> float:
@@ -34,5 +34,5 @@ class Backoff:
 
     @property
     def is_news(self) -> bool:
-        """True at the first failure in a row and at every tenth one after it: what a log should tell."""
+        """True at the first failure in a row and at every tenth after it: those are worth a log line."""
         return self._failures % 10 == 1

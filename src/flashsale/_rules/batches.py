@@ -1,4 +1,4 @@
-"""How much is cut into what one call carries. Pure."""
+"""Cuts a long series into batches that one call can carry. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yields the items in their order, `size` at a time.
+    """Yields the elements in their order, `size` at a time.
 
     >>> list(batches("abcde", 2))
     [['a', 'b'], ['c', 'd'], ['e']]

@@ -1,4 +1,4 @@
-"""From script codes to outcomes and errors. Pure."""
+"""Turns the codes that scripts return into outcomes and errors, and values into script arguments. Pure."""
 
 from __future__ import annotations
 

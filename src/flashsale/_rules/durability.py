@@ -1,4 +1,4 @@
-"""Where an order must be before a buyer is told that it is accepted. Pure."""
+"""Durability: where an order must be before its buyer is told ACCEPTED, and whether it got there. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger's record of an order, and the ways from state to state. Pure."""
+"""The ledger's record of an order: reads it, and finds the steps from one state to another. Pure."""
 
 from __future__ import annotations
 

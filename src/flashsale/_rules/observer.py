@@ -1,4 +1,7 @@
-"""The seam for metrics and tracing. It gets counts and seconds, never ids of buyers or orders."""
+"""The interface for metrics and tracing, and the package's logger. Pure.
+
+An observer gets counts and seconds, never ids of buyers or orders.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ log = logging.getLogger("flashsale")
 
 
 class Observer(Protocol):
-    """What a host's metrics implement; called on the hot path, so be quick, and never block."""
+    """What your metrics implement. It is called on the hot path, so it must be quick and never block."""
 
     def outcome(self, goods_id: str, outcome: Outcome) -> None:
         """A purchase was answered."""
@@ -22,27 +25,27 @@ class Observer(Protocol):
         ...
 
     def lag(self, orders: int, seconds: float) -> None:
-        """The worker settled `orders`; the oldest had been accepted `seconds` before, by the Redis clock."""
+        """The worker saved `orders`; the oldest was accepted `seconds` before, by the Redis clock."""
         ...
 
 
 class Notifier:
-    """Passes on to an observer; what the observer raises is logged, for the purchase has already happened."""
+    """Calls an observer, if there is one. Its errors are logged: the purchase has already happened."""
 
     def __init__(self, observer: Observer | None) -> None:
         self._observer = observer
         self.observed = observer is not None
 
     def outcome(self, goods_id: str, outcome: Outcome) -> None:
-        """Passes on."""
+        """Calls the observer."""
         self._tell("outcome", goods_id, outcome)
 
     def batch(self, size: int, wait: float) -> None:
-        """Passes on."""
+        """Calls the observer."""
         self._tell("batch", size, wait)
 
     def lag(self, orders: int, seconds: float) -> None:
-        """Passes on."""
+        """Calls the observer."""
         self._tell("lag", orders, seconds)
 
     def _tell(self, event: str, *values: Any) -> None:

@@ -1,4 +1,4 @@
-"""What an error of redis-py means: did anything happen?"""
+"""Turns redis-py's errors into ours: which ones mean that nothing happened, and which leave it unknown."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def _pass_on(error: Exception) -> None:
 
 
 def is_stale(error: FlashSaleError) -> bool:
-    """Returns whether the server's answer means that we should look for another server."""
+    """Returns whether the server's answer means that another server must be found."""
     return isinstance(error, NotExecuted) and error.reason in _STALE
 
 
 def shown(error: Exception) -> Exception | None:
-    """Returns what may stand in a traceback as the cause: None when it quotes the command, with a buyer's data."""
+    """Returns the error that may be chained as the cause: None when it quotes the command, with a buyer's data."""
     return None if "with args beginning" in str(error) else error
 
 

@@ -1,6 +1,6 @@
-"""The process' memory of refusals: a blocked sale costs no round trip (docs/design.md). Pure, and safe in threads.
+"""The refusal cache: a process remembers refusals, so that a blocked sale costs no round trip. Pure, and thread-safe.
 
-A remembered answer may only refuse, never admit.
+A remembered answer can only refuse, never admit (docs/design.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How goods and orders become rows of a database and come back, whatever reads and writes them. Pure.
+"""Turns items and orders into database rows and back, for every kind of store. Pure.
 
 A row is anything with the columns as attributes.
 """

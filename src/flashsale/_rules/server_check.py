@@ -1,4 +1,4 @@
-"""What a Redis server's INFO says about its fitness for a sale. Pure."""
+"""Checks a Redis server's INFO before a sale: eviction, persistence, replicas, version. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Admission tickets: what the gate hands out and the buy endpoint checks without Redis. Pure.
+"""Admission tickets: signs and reads them. Pure: the buy endpoint checks a ticket without Redis.
 
-A ticket is signed with HMAC-SHA256. Nobody reaches the stock without one, nobody can make one before the start, and to
-use it twice is to place the same order twice: it names the order id.
+A ticket is signed with HMAC-SHA256. Nobody reaches the stock without one, and nobody can make one before the start.
+Using it twice is placing the same order twice, because it names the order id.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Ticket(NamedTuple):
     Args:
         sale: name of the sale.
         epoch: of the sale; a rebuild begins a new one.
-        goods_id: what may be bought.
-        buyer_id: by whom.
-        order_id: under which order id.
+        goods_id: the item that may be bought.
+        buyer_id: who may buy it.
+        order_id: the id that the order will have.
         quantity: the most units.
         expires_at: epoch seconds, by the clock of the process that issued it.
     """
@@ -66,12 +66,12 @@ class Tickets:
         self, secrets: Mapping[str, bytes], *, lifetime: float = 120.0, clock: Callable[[], float] = time.time
     ) -> None:
         if not secrets:
-            raise InvalidRequest("secrets", "at least one")
+            raise InvalidRequest("secrets", "must be at least one")
         for key_id, secret in secrets.items():
             if _KEY_ID.fullmatch(key_id) is None:
-                raise InvalidRequest("secrets", "a key id is 1-32 of A-Z a-z 0-9 _ -")
+                raise InvalidRequest("secrets", "each key id must be 1-32 of A-Z a-z 0-9 _ -")
             if type(secret) is not bytes or len(secret) < MIN_SECRET:
-                raise InvalidRequest("secrets", f"a secret is {MIN_SECRET} bytes or more")
+                raise InvalidRequest("secrets", f"each secret must be {MIN_SECRET} bytes or more")
         self._secrets = dict(secrets)
         self._signs_with = next(iter(self._secrets))
         self._lifetime = check_seconds("lifetime", lifetime, low=1.0)
@@ -96,7 +96,7 @@ class Tickets:
         """Returns what a ticket says, after checking that we signed it and that it has not expired.
 
         Raises:
-            InvalidTicket: it is no ticket of ours, or too old.
+            InvalidTicket: it was not signed by us, or it has expired.
         """
         match = _TICKET.fullmatch(ticket) if isinstance(ticket, str) else None
         if match is None:

@@ -1,4 +1,4 @@
-"""What a URL says of a Redis: one server, the Sentinels that name it, or the nodes of a Cluster. Pure."""
+"""Parses the URL of a Redis: of one server, of Sentinels that name it, or of the nodes of a Cluster. Pure."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def parse(url: str) -> Place:
     [('a', 26379), ('b', 5000)]
 
     Raises:
-        InvalidRequest: it is none; the error does not show it, for it may hold a password.
+        InvalidRequest: it is not a URL of these forms; the error does not show it, because it may hold a password.
     """
     if re.match(r"(rediss?|unix)://", url):
         return Place(url, [], "", "")

@@ -1,7 +1,7 @@
-"""The auditor: compares ledger, queue, leases, deadlines and database, order by order, while the sale runs.
+"""The audit and its repair: compares ledger, queue, leases, deadlines and database, order by order, as the sale runs.
 
-Reading goes in the direction in which an order moves: ledger, list, claims, database. An order that moves meanwhile is
-met at a later place, never missed. What disagrees is looked at again before it is reported.
+It reads in the direction in which an order moves: ledger, list, claims, database. So it finds an order that moves
+meanwhile at a later place, and never misses it. It checks a disagreement again before it reports it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from flashsale.model import RELEASED, Order, OrderState, StoredOrder
 from flashsale.model.checks import MAX_UNITS
 from flashsale.model.reports import Audit, Disagreement, Problem, Repair, Units
 
-LOOKS: Final = 3  # a disagreement must be seen this often
-BETWEEN: Final = 0.1  # seconds between looks: a commit and its ack are that far apart at most, or are looked at again
+ATTEMPTS: Final = 3  # a disagreement must be seen this often
+BETWEEN: Final = 0.1  # seconds between attempts: an ack follows its commit within that time, or the order is read again
 
 _PLACE: Final = {
     OrderState.QUEUED: "queued",
@@ -49,15 +49,15 @@ class Auditor:
         """Compares everything; see `Syncer.audit`."""
         await self._sale._ledger.meet()
         goods, suspects, moving = await self._first_look()
-        waiting, unreadable = await self._waiting()
+        pending, unreadable = await self._pending()
         strangers = await self._strangers()
-        disagreements = await self._look_again(suspects | strangers.keys(), strangers, waiting)
-        lost = await self._lost(list(expected), waiting)
+        disagreements = await self._look_again(suspects | strangers.keys(), strangers, pending)
+        lost = await self._lost(list(expected), pending)
         return Audit(
             goods=goods,
             orders=disagreements,
             lost=lost,
-            waiting=len(waiting),
+            pending=len(pending),
             unreadable=unreadable,
             moving=moving,
         )
@@ -89,8 +89,8 @@ class Auditor:
     # -- looking ----------------------------------------------------------------------------------------------------
 
     async def _first_look(self) -> tuple[dict[str, Units], set[str], bool]:
-        """Sums the units and notes every order whose ledger and row differ; again, a few times, if the sale moved."""
-        for _ in range(LOOKS):
+        """Sums the units and notes every order whose ledger and row differ; repeats it if the sale moved."""
+        for _ in range(ATTEMPTS):
             seq = (await self._sale._meta.state()).seq  # one sold for one returned leaves the sums as they were
             before = await self._stocks()
             places: Counter[tuple[str, str]] = Counter()
@@ -117,7 +117,7 @@ class Auditor:
         return units, suspects, moving
 
     async def _stocks(self) -> dict[str, tuple[int, int, int]]:
-        """Total, booked and ledger units of every goods that Redis holds."""
+        """Returns total, booked and ledger units of every item that Redis holds."""
         stocks = {}
         names = {*await self._sale._meta.goods(), *(goods.goods_id for goods in await self._store.goods())}
         for goods_id in sorted(names):
@@ -132,7 +132,7 @@ class Auditor:
     async def _differing(self, records: dict[str, Record]) -> set[str]:
         states = await self._store.states(list(records)) if records else {}
         deadlines = await self._sale._ledger.deadlines(list(records))
-        holds = await self._sale.inventory.holds({record.goods_id for record in records.values()})
+        holds = await self._sale.inventory._holds({record.goods_id for record in records.values()})
         return {
             order_id
             for order_id, record in records.items()
@@ -141,7 +141,7 @@ class Auditor:
         }
 
     async def _strangers(self) -> dict[str, Order]:
-        """Orders with a row that the ledger does not know."""
+        """Returns the orders with a row that the ledger does not know."""
         strangers: dict[str, Order] = {}
         after = None
         while rows := await self._store.orders(after=after):
@@ -151,11 +151,11 @@ class Auditor:
             strangers |= {order_id: order for order_id, order in orders.items() if order_id not in records}
         return strangers
 
-    async def _waiting(self) -> tuple[set[str], int]:
-        """Order ids on the list and under a lease, and how many elements are no orders."""
+    async def _pending(self) -> tuple[set[str], int]:
+        """Returns the order ids on the list and under a lease, and how many elements are not orders."""
         ids: set[str] = set()
         unreadable = 0
-        async for bodies in self._sale.queue.waiting():
+        async for bodies in self._sale.queue._pending():
             for body in bodies:
                 try:
                     ids.add(Order.from_json(body).order_id)
@@ -164,48 +164,48 @@ class Auditor:
         return ids, unreadable
 
     async def _look_again(
-        self, suspects: set[str], strangers: dict[str, Order], waiting: set[str]
+        self, suspects: set[str], strangers: dict[str, Order], pending: set[str]
     ) -> tuple[Disagreement, ...]:
-        """Keeps the suspects that disagree each time they are looked at."""
+        """Returns the suspects that disagree each time they are read."""
         found: dict[str, Disagreement] = {}
-        for look in range(LOOKS):
+        for attempt in range(ATTEMPTS):
             if not suspects:
                 return ()
-            if look:
+            if attempt:
                 await sleep(BETWEEN)
             records = await self._sale._ledger.get_many(sorted(suspects))
-            if look:
-                waiting, _ = await self._waiting()
+            if attempt:
+                pending, _ = await self._pending()
             orders = strangers | {order_id: record.order(order_id) for order_id, record in records.items()}
             there = sorted(suspects & orders.keys())  # a rebuild or a loss may have taken the others
-            found = await self._judge(orders, {name: records.get(name) for name in there}, waiting)
+            found = await self._judge(orders, {name: records.get(name) for name in there}, pending)
             suspects = set(found)
         return tuple(found[order_id] for order_id in sorted(found))
 
     async def _judge(
-        self, orders: dict[str, Order], suspects: dict[str, Record | None], waiting: set[str]
+        self, orders: dict[str, Order], suspects: dict[str, Record | None], pending: set[str]
     ) -> dict[str, Disagreement]:
         deadlines = await self._sale._ledger.deadlines(list(suspects))
-        holds = await self._sale.inventory.holds({orders[order_id].goods_id for order_id in suspects})
+        holds = await self._sale.inventory._holds({orders[order_id].goods_id for order_id in suspects})
         states = await self._store.states(list(suspects))
         found = {}
         for order_id, record in suspects.items():
             order, ledger, row = orders[order_id], record.state if record else None, states.get(order_id)
             endless = holds[order.goods_id] is not None and order_id not in deadlines
-            problem = _problem(ledger, row, waits=order_id in waiting, endless=endless)
+            problem = _problem(ledger, row, is_pending=order_id in pending, endless=endless)
             if problem:
                 found[order_id] = Disagreement(order, problem, ledger, row)
         return found
 
-    async def _lost(self, expected: list[str], waiting: set[str]) -> tuple[str, ...]:
+    async def _lost(self, expected: list[str], pending: set[str]) -> tuple[str, ...]:
         lost: list[str] = []
         if expected:
             letters = await self._sale.queue.dead(MAX_UNITS)
-            waiting = waiting | {claim.order.order_id for claim in letters if claim.order}
+            pending = pending | {claim.order.order_id for claim in letters if claim.order}
         for batch in batches(expected, PAGE):
             records = await self._sale._ledger.get_many(batch)
             states = await self._store.states(batch)
-            lost += [name for name in batch if name not in records and name not in states and name not in waiting]
+            lost += [name for name in batch if name not in records and name not in states and name not in pending]
         return tuple(lost)
 
     # -- mending ----------------------------------------------------------------------------------------------------
@@ -241,17 +241,17 @@ def _odd(record: Record | None, state: OrderState) -> bool:
     )
 
 
-def _problem(ledger: OrderState | None, row: OrderState | None, *, waits: bool, endless: bool) -> Problem | None:
-    """How ledger and row disagree, or None when they do not. What still waits for a worker is under way."""
+def _problem(ledger: OrderState | None, row: OrderState | None, *, is_pending: bool, endless: bool) -> Problem | None:
+    """Returns how ledger and row disagree, or None when they do not. What is pending for a worker is under way."""
     if ledger is None:
         return Problem.UNKNOWN if row is not None and row not in RELEASED else None
     if row is None:
         if ledger is OrderState.QUEUED:
-            return None if waits else Problem.NOT_QUEUED
-        return Problem.NO_ROW if ledger in {OrderState.PERSISTED, OrderState.CONFIRMED} and not waits else None
+            return None if is_pending else Problem.NOT_QUEUED
+        return Problem.NO_ROW if ledger in {OrderState.PERSISTED, OrderState.CONFIRMED} and not is_pending else None
     if ledger is row:
         return Problem.NO_DEADLINE if ledger is OrderState.PERSISTED and endless else None
-    if ledger is OrderState.QUEUED and waits:
+    if ledger is OrderState.QUEUED and is_pending:
         return None
     if ledger in RELEASED:
         return None if row in RELEASED else Problem.RELEASED

@@ -1,4 +1,4 @@
-"""The order queue: the article's Redis list, LPUSH and BRPOP, and claims with leases for workers that may die."""
+"""The order queue: the article's Redis list (LPUSH, BRPOP), and claims with leases for workers that may die."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SLICE: Final = 1.0  # seconds of one blocking read, if the socket timeout allow
 class OrderQueue(Component):
     """The list of orders between the sale and the database.
 
-    A sale has one kind of consumer: `pop` (or a foreign BRPOP), at most once, or `claim` and `ack`, at least once.
+    A sale has one kind of consumer: `pop` or an external BRPOP, at most once; or `claim` and `ack`, at least once.
 
     Args:
         client: a redis-py asyncio client; we copy its settings and leave it alone.
@@ -37,7 +37,7 @@ class OrderQueue(Component):
         super().__init__(client, sale, keys)
         self._slice = min(_SLICE, self._link.socket_timeout / 2)
 
-    # -- the article's pair -----------------------------------------------------------------------------------------
+    # -- push and pop, as in the article ----------------------------------------------------------------------------
 
     async def push(self, order: Order) -> int:
         """LPUSHes an order, without deducting; the worker adopts it.
@@ -49,13 +49,13 @@ class OrderQueue(Component):
         return int(length)
 
     async def pop(self, timeout: float | None = None) -> Order | None:
-        """BRPOPs an order, at most once: from then on only the caller knows it, and a crash loses it.
+        """BRPOPs an order, at most once: from then on only the caller has it, and a crash loses it.
 
         Args:
-            timeout: seconds to wait; 0: answer at once; None: wait until one comes.
+            timeout: seconds to wait; 0: return at once; None: wait until an order comes.
 
         Returns:
-            The order, or None when the time is over.
+            The order, or None after the timeout.
 
         Raises:
             InvalidRequest: the element was not an order; it is gone.
@@ -77,17 +77,17 @@ class OrderQueue(Component):
     # -- at least once ----------------------------------------------------------------------------------------------
 
     async def claim(self, limit: int = 100, *, lease: float = 30.0, timeout: float = 1.0) -> list[Claim]:
-        """Leases elements to the caller: those whose lease has ended first, then the oldest.
+        """Leases elements to the caller: first those whose lease has ended, then the oldest on the list.
 
-        An element claimed more than five times is put among the dead instead.
+        An element that was claimed five times already goes to the dead letters instead.
 
         Args:
             limit: most elements, 1..1,000.
-            lease: seconds of Redis TIME after which another caller gets them.
+            lease: seconds by the Redis clock after which another caller gets them.
             timeout: seconds to wait for the first element.
 
         Returns:
-            The claims; empty when the time is over.
+            The claims; empty after the timeout.
         """
         check_int("limit", limit, 1, MAX_BATCH)
         check_seconds("lease", lease, low=0.001)
@@ -103,15 +103,15 @@ class OrderQueue(Component):
     async def ack(self, claims: Iterable[Claim]) -> int:
         """Drops claims whose orders are committed, and marks the orders PERSISTED.
 
-        A commit is a fact, so no lease is asked for.
+        A commit is a fact, so the lease does not matter.
 
         Returns:
             How many were still there.
         """
-        return (await self.drop(claims))[0]
+        return (await self._drop(claims))[0]
 
-    async def drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
-        """Acks; returns how many were still there, and the Redis clock: epoch seconds, 0.0 without claims."""
+    async def _drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
+        """Acks; returns how many were still there, and the time of Redis: epoch seconds, 0.0 without claims."""
         dropped, time = 0, 0.0
         for batch in batches(claims, MAX_BATCH):
             deliveries = [claim.token.partition("-")[0] for claim in batch]
@@ -120,22 +120,22 @@ class OrderQueue(Component):
             dropped += gone
         return dropped, time
 
-    async def nack(self, claims: Iterable[Claim], *, delay: float = 0.0, burn: bool = True) -> int:
-        """Lets go of claims, to be claimed again after `delay` seconds.
+    async def nack(self, claims: Iterable[Claim], *, delay: float = 0.0, count_attempt: bool = True) -> int:
+        """Returns claims to the queue, to be claimed again after `delay` seconds.
 
         Args:
-            claims: whose lease the caller still holds; others are left alone.
-            delay: seconds of Redis TIME.
-            burn: False: this attempt does not count, the element is not to blame.
+            claims: those whose lease the caller still holds; others are left alone.
+            delay: seconds by the Redis clock.
+            count_attempt: False when the element is not to blame: then this attempt does not count.
 
         Returns:
-            How many were let go.
+            How many were returned.
         """
         check_seconds("delay", delay)
-        return await self._leased("nack", claims, [delay, int(burn)])
+        return await self._leased("nack", claims, [delay, int(count_attempt)])
 
     async def extend(self, claims: Iterable[Claim], *, lease: float = 30.0) -> int:
-        """Holds on to claims for `lease` more seconds from now.
+        """Renews the leases of claims: they end `lease` seconds from now.
 
         Returns:
             How many the caller still holds.
@@ -147,8 +147,8 @@ class OrderQueue(Component):
         """Returns the length of the list; claims are not on it."""
         return int(await self._link.command("LLEN", self.keys.order_list))
 
-    async def waiting(self) -> AsyncIterator[list[bytes]]:
-        """Yields, in pages, what is on the list and then what is claimed; an element moving along is not missed."""
+    async def _pending(self) -> AsyncIterator[list[bytes]]:
+        """Yields pages of the list, then of what is claimed; an element that moves meanwhile is not missed."""
         at = 0
         while page := await self._link.command("LRANGE", self.keys.order_list, at, at + MAX_BATCH - 1):
             yield page
@@ -158,11 +158,11 @@ class OrderQueue(Component):
 
     # -- dead letters -----------------------------------------------------------------------------------------------
 
-    async def bury(self, claims: Iterable[Claim]) -> int:
-        """Puts claims among the dead: their orders keep their units until they are requeued or cancelled.
+    async def _bury(self, claims: Iterable[Claim]) -> int:
+        """Moves claims to the dead letters: their orders keep their units until they are requeued or cancelled.
 
         Returns:
-            How many were buried; others were no longer the caller's.
+            How many were moved; the others were no longer the caller's.
         """
         buried = 0
         keys = [self.keys.leases, self.keys.claimed, self.keys.dead, self.keys.orders]
@@ -210,19 +210,19 @@ class OrderQueue(Component):
         worn_out = [claim for claim in claims[: len(deliveries)] if claim.attempts > MAX_ATTEMPTS]
         if not worn_out:
             return claims
-        await self.bury(worn_out)
+        await self._bury(worn_out)
         return [claim for claim in claims if claim.attempts <= MAX_ATTEMPTS]
 
     def _orders(self, bodies: Iterable[bytes]) -> list[Order | None]:
-        """The orders, or None for what is none, or is of goods that this layout has no keys for."""
+        """Returns the orders; None for what is not an order, or is of an item that this layout has no keys for."""
         orders = [_order(body) for body in bodies]
-        homeless = set()
+        keyless = set()
         for goods_id in {order.goods_id for order in orders if order}:
             try:
                 self.keys.stock(goods_id)
             except InvalidRequest:
-                homeless.add(goods_id)
-        return [None if order and order.goods_id in homeless else order for order in orders] if homeless else orders
+                keyless.add(goods_id)
+        return [None if order and order.goods_id in keyless else order for order in orders] if keyless else orders
 
     def _letter(self, entry: bytes) -> Claim:
         attempts, lease, body = _parts(entry)
@@ -242,7 +242,7 @@ class OrderQueue(Component):
         return letters
 
     async def _scan(self, key: str) -> AsyncIterator[dict[bytes, bytes]]:
-        """Yields a hash in pages, so that a long one does not hold Redis up."""
+        """Yields a hash in pages, so that a long one does not block Redis."""
         cursor = b"0"
         while True:
             cursor, page = await self._link.command("HSCAN", key, cursor, "COUNT", 500)
@@ -259,7 +259,7 @@ def _order(body: bytes) -> Order | None:
 
 
 def _parts(entry: bytes) -> tuple[int, int, bytes]:
-    """Attempts, lease and body of a claim or dead letter; what somebody else wrote is all body."""
+    """Returns attempts, lease and body of a claim or dead letter; of what somebody else wrote, all is body."""
     attempts, _, rest = entry.partition(b"|")
     lease, bar, body = rest.partition(b"|")
     made, leased = number(attempts), number(lease)

@@ -1,4 +1,4 @@
-"""The outbox: tells the host how each order went on, at least once, in the order of the order's life."""
+"""The outbox: hands the events of orders to the host's handler, at least once, and in sequence for each order."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from flashsale.model import Event
 from flashsale.model.checks import check_int, check_seconds
 
 PAGE: Final = 100  # events of one read
-FIRST_DELAY: Final = 5.0  # seconds before the second attempt at the most; it doubles: 9 waits are half an hour or so
+FIRST_DELAY: Final = 5.0  # seconds before the second attempt, at most; it doubles: nine waits take about half an hour
 LONGEST_DELAY: Final = 3600.0
 
 
 class Outbox:
     """Hands every event to your handler: rejected, confirmed, cancelled, expired, refunded (`Event.is_refund`).
 
-    At least once: an event is forgotten only after the handler returned, so one that was handled just before a crash
-    comes again; `event_id` tells. Of one order the next event comes only after the one before it was handled, or is
-    dead. An event on which the handler raises comes again later, and is dead after `max_attempts`; other orders' events
-    go on meanwhile. Run several for safety: one acts at a time, as long as the handler takes less than `LEASE` seconds
-    for one event.
+    Delivery is at least once: an event is deleted only after the handler has returned, so an event that was handled
+    just before a crash comes again, with the same `event_id`. The next event of an order comes only after the one
+    before it was handled, or is dead. When the handler raises, the event comes again later, and is dead after
+    `max_attempts`; the events of other orders are delivered meanwhile. Run several for safety: one acts at a time, as
+    long as the handler takes less than 30 seconds for one event.
 
     Args:
         sale: a FlashSale with a store.
-        handler: called with one event after the other: sends mail, starts a refund, feeds another bus.
-        interval: seconds between looks when nothing is due.
+        handler: called with one event at a time: it sends mail, starts a refund, or publishes to a message bus.
+        interval: seconds between reads when nothing is due.
         max_attempts: how often the handler may fail on an event.
     """
 
-    LEASE = 30.0  # seconds for which one outbox acts, at most; renewed before each event
+    _LEASE = 30.0  # seconds for which one outbox acts, at most; renewed before each event
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class Outbox:
         self._token = secrets.token_hex(8)
 
     async def run(self, stop: StopEvent | None = None) -> None:
-        """Delivers until `stop` is set; without one, until SIGTERM or SIGINT. An event begun is finished.
+        """Delivers until `stop` is set; without one, until SIGTERM or SIGINT. An event that was begun is finished.
 
-        An unreachable Redis or database is waited for.
+        It waits for a Redis or a database that cannot be reached.
         """
         backoff = Backoff()
         async with stop_on_signals(stop) as event:
@@ -75,7 +75,7 @@ class Outbox:
                 await pause(event, delay)
 
     async def run_once(self) -> int:
-        """Delivers one page of what is due, of each order one event.
+        """Delivers one page of due events, one of each order.
 
         Returns:
             The events delivered; 0 when none is due, or another outbox acts.
@@ -83,30 +83,30 @@ class Outbox:
         Raises:
             StoreError: the database does not answer. The event that was being handled comes again.
             NotExecuted, OutcomeUnknown: Redis does not answer.
-            InvalidRequest: the handler answered with something that nobody awaits; the event stays.
+            InvalidRequest: the handler returned an awaitable, which nobody would await; the event stays.
         """
         return await self._pass(None)
 
     async def dead(self, limit: int = 100) -> Sequence[Event]:
-        """Returns events on which the handler failed too often, oldest first, at most `limit`."""
+        """Returns the events on which the handler failed too often: oldest first, at most `limit`."""
         return await self._store.dead_events(check_int("limit", limit, 1))
 
     async def requeue_dead(self) -> int:
         """Makes all dead events due again. Later events of their orders may have been delivered meanwhile.
 
         Returns:
-            How many.
+            How many there were.
         """
         return await self._store.requeue_events()
 
     async def _pass(self, stop: StopEvent | None) -> int:
         delivered = 0
-        if not await self._lead(self.LEASE):
+        if not await self._lead(self._LEASE):
             return delivered
         try:
             for event in await self._store.events(now=await self._sale._ledger.time(), limit=PAGE):
-                # What was read is true only as long as nobody else has acted since.
-                if (stop and stop.is_set()) or await self._lead(self.LEASE) != Code.REPLAYED:
+                # The page is valid only as long as no other outbox has acted since.
+                if (stop and stop.is_set()) or await self._lead(self._LEASE) != Code.REPLAYED:
                     break
                 delivered += await self._deliver(event)
         finally:
@@ -120,7 +120,7 @@ class Outbox:
             await self._postpone(event, type(error).__name__)
             return False
         if inspect.isawaitable(answer):
-            raise InvalidRequest("handler", "must not return something to await: nothing has happened yet")
+            raise InvalidRequest("handler", "must not return an awaitable: nothing has happened yet")
         await self._store.delivered([event.event_id])
         return True
 

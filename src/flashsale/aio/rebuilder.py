@@ -1,4 +1,4 @@
-"""The way back after Redis lost a sale: a new epoch, closed until its sums are verified."""
+"""The rebuild of a sale that Redis lost: a new epoch, closed until the sums agree with the database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flashsale.model import RELEASED, Goods, StoredOrder
 from flashsale.model.reports import Rebuild
 
 PAGE = 500  # rows of one script call
-LOOKS = 3  # how often what changes meanwhile is read again
+ATTEMPTS = 3  # reads of rows that change meanwhile
 
 
 class Rebuilder:
@@ -30,7 +30,7 @@ class Rebuilder:
         self._store: AsyncOrderStore = sale.store
 
     async def rebuild(self) -> Rebuild:
-        """Raises the epoch in the database first, so that whoever acts for an older one is refused; see `Syncer`."""
+        """Raises the epoch in the database first, so that work for an older one is refused; see `Syncer.rebuild`."""
         control = self._sale._meta
         await self._sale._ledger.meet()
         epoch = await self._store.advance_epoch()
@@ -45,8 +45,8 @@ class Rebuilder:
         return Rebuild(epoch=epoch, orders=rows, goods={entry.goods_id: booked[entry.goods_id] for entry in goods})
 
     async def _grant(self) -> list[Goods]:
-        """Sets the guard of each goods to what Redis will be given, and returns them as they were then."""
-        for _ in range(LOOKS):
+        """Sets the guard of each item to what Redis will be given, and returns the items as they were then."""
+        for _ in range(ATTEMPTS):
             goods = list(await self._store.goods())
             granted = [
                 await self._store.grant(entry.goods_id, entry.total, loaded=True, version=entry.version)
@@ -54,11 +54,11 @@ class Rebuilder:
             ]
             if all(granted):
                 return goods
-        raise StoreError("the goods change faster than they can be granted; the sale stays closed")
+        raise StoreError("the items change faster than they can be granted; the sale stays closed")
 
     async def _restore_all(self, epoch: int, goods: Sequence[Goods]) -> tuple[int, Counter[str]]:
-        """Restores every row and compares the sums; again, if rows came or went meanwhile."""
-        for _ in range(LOOKS):
+        """Restores every row and compares the sums; repeats it if rows came or went meanwhile."""
+        for _ in range(ATTEMPTS):
             rows, booked = await self._restore(epoch)
             ledger = {entry.goods_id: await self._in_ledger(entry.goods_id) for entry in goods}
             short = [goods_id for goods_id, units in ledger.items() if units < booked[goods_id]]
@@ -71,17 +71,17 @@ class Rebuilder:
         return stock.booked - stock.direct
 
     async def _reopen(self, goods: Goods) -> None:
-        """Puts goods up for sale again, in the stock and then at the gate."""
+        """Puts an item up for sale again, in the stock and then at the gate."""
         goods_id, gate = goods.goods_id, self._sale.gate
-        total = await self._sale.inventory.configure(goods)
-        if total != goods.total:  # more is booked than the host wishes to sell
+        total = await self._sale.inventory._configure(goods)
+        if total != goods.total:  # more is booked than the host wants to sell
             await self._store.grant(goods_id, total, version=goods.version)
         stock = await self._sale.inventory.stock(goods_id)
-        await gate.ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
-        await gate.mirror(goods_id, total, stock.booked)
+        await gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
+        await gate._mirror(goods_id, total, stock.booked)
 
     async def _restore(self, epoch: int) -> tuple[int, Counter[str]]:
-        """Brings every row into the ledger; also the released ones, whose ids never buy again."""
+        """Brings every row into the ledger, the released ones too: their ids never buy again."""
         count = 0
         booked: Counter[str] = Counter()
         after = None

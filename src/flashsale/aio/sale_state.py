@@ -1,4 +1,4 @@
-"""The state of a sale as a whole: open, paused or closed; its epoch; which syncer leads."""
+"""The state of a whole sale (hash `meta`): open, paused or closed, its epoch, and which syncer leads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flashsale.model.checks import check_goods_id
 
 
 class SaleState(NamedTuple):
-    """`state` is open, paused or closed; `epoch` and `seq` are None and 0 when Redis holds nothing of the sale."""
+    """`state` is open, paused or closed. When Redis holds nothing of the sale, `epoch` is None and `seq` is 0."""
 
     state: str
     epoch: int | None
@@ -46,32 +46,32 @@ class SaleMeta:
         """Returns the goods ids that were preloaded.
 
         Raises:
-            CorruptState: somebody else wrote a name that is none.
+            CorruptState: somebody else wrote something that is not a goods id.
         """
         names = sorted(str(name, "ascii", "replace") for name in await self._link.command("SMEMBERS", self._keys.goods))
         try:
             return [check_goods_id(name) for name in names]
         except InvalidRequest as error:
-            raise CorruptState(f"the goods of sale {self._keys.sale!r} hold a name that is none") from error
+            raise CorruptState(f"the goods of sale {self._keys.sale!r} hold a name that is no goods id") from error
 
     async def pause(self, *, paused: bool) -> None:
         """Pauses or resumes the sale.
 
         Raises:
-            UnknownGoods: no goods were ever preloaded.
+            UnknownGoods: no item was ever preloaded.
             InvalidRequest: the sale is closed for a rebuild.
         """
         code = await self._link.run("pause", [self._keys.meta], ["paused" if paused else "open"])
         if code == Code.UNKNOWN:
-            raise UnknownGoods(f"no goods of sale {self._keys.sale!r} were ever preloaded")
+            raise UnknownGoods(f"no item of sale {self._keys.sale!r} was ever preloaded")
         if code == Code.REFUSED:
             raise InvalidRequest("sale", "it is closed; only a rebuild opens it")
 
     async def lead(self, token: str, lease: float, *, role: str = "leader") -> int:
-        """Takes, renews or (with a lease of 0) returns the lease of a role, in seconds; the syncers' unless told.
+        """Takes or renews the lease of a role for `lease` seconds, or gives it up with 0; by default the syncers' role.
 
         Returns:
-            0 when another one leads; 2 when this one led before and nobody else has since; else 1.
+            0 when another process leads; 2 when this one led before and no other has since; else 1.
         """
         return int(await self._link.run("lead", [self._keys.meta], [role, token, f"{lease:.6f}"]))
 
@@ -84,9 +84,9 @@ class SaleMeta:
         self._in_epoch(await self._link.run("open", [self._keys.meta], [epoch]))
 
     async def wipe(self, goods: Iterable[Goods], epoch: int) -> None:
-        """Empties ledger, deadlines and stocks for a rebuild, at once; what is on the list or claimed stays.
+        """Empties ledger, deadlines and stocks for a rebuild, in one step; the queue and its claims stay.
 
-        Total is 0 from then until `Inventory.configure`.
+        Total is 0 from then until `Inventory._configure`.
         """
         keys = [self._keys.meta, self._keys.orders, self._keys.holds, self._keys.goods]
         arguments: list[Argument] = [epoch]

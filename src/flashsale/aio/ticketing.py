@@ -1,4 +1,4 @@
-"""Admission with tickets: the gate gives one out, and the purchase shows it instead of passing the gate again."""
+"""Admission with tickets: `enter` passes the gate and gives one out; `buy` takes it instead of the gate."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from flashsale._rules.tickets import Tickets
 from flashsale.aio.gate import Gate
 from flashsale.aio.sale_state import SaleMeta
 from flashsale.errors import InvalidRequest, InvalidTicket
-from flashsale.model import Entry
+from flashsale.model import Admission
 from flashsale.model.checks import check_id, check_quantity, new_order_id
 
 EPOCH_EVERY = 1.0  # seconds; a rebuild, which ends an epoch, takes longer
 
 
 class Ticketing:
-    """Gives out tickets at the gate, and checks those that are shown.
+    """Gives out tickets at the gate, and checks those that come with a purchase.
 
     Args:
         gate: of the sale.
@@ -30,7 +30,7 @@ class Ticketing:
         self._epoch = 0
         self._epoch_at = float("-inf")  # monotonic seconds
 
-    async def enter(self, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> Entry:
+    async def enter(self, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> Admission:
         """See `FlashSale.enter`."""
         tickets = self._tickets
         check_id("buyer_id", buyer_id)
@@ -38,24 +38,24 @@ class Ticketing:
         epoch = await self._current_epoch()
         admission = await self._gate.enter(goods_id, quantity)
         if not admission.admitted:
-            return Entry(admission.outcome, admission.remaining)
+            return admission
         ticket = tickets.issue(self._gate.sale, epoch, goods_id, buyer_id, name, quantity)
-        return Entry(admission.outcome, admission.remaining, name, ticket)
+        return admission._replace(order_id=name, ticket=ticket)
 
     async def check(self, shown: str, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> str:
         """Returns the order id that the ticket names.
 
         Raises:
-            InvalidTicket: it does not admit this buyer to this purchase, now.
-            InvalidRequest: the quantity is none.
+            InvalidTicket: it is not valid for this buyer and this purchase, now.
+            InvalidRequest: the quantity is not valid.
         """
         ticket = self._tickets.read(shown)
         if (ticket.sale, ticket.goods_id, ticket.buyer_id) != (self._gate.sale, goods_id, buyer_id):
-            raise InvalidTicket("is for another sale, other goods or another buyer")
+            raise InvalidTicket("is for another sale, item or buyer")
         if order_id is not None and order_id != ticket.order_id:
             raise InvalidTicket("is for another order")
         if check_quantity(quantity) > ticket.quantity:
-            raise InvalidTicket(f"admits {ticket.quantity} units")
+            raise InvalidTicket(f"is for {ticket.quantity} units at most")
         if ticket.epoch != await self._current_epoch():
             raise InvalidTicket("is from before the sale was rebuilt")
         return ticket.order_id
@@ -63,15 +63,15 @@ class Ticketing:
     @property
     def _tickets(self) -> Tickets:
         if self._maybe_tickets is None:
-            raise InvalidRequest("tickets", "this sale has none: FlashSale(..., tickets=...)")
+            raise InvalidRequest("tickets", "this sale has no tickets: FlashSale(..., tickets=...)")
         return self._maybe_tickets
 
     async def _current_epoch(self) -> int:
-        """Returns the epoch, asked for by one caller once in a while: a busy endpoint checks tickets without Redis."""
+        """Returns the epoch, which one caller reads once a second: a busy endpoint checks tickets without Redis."""
         now = time.monotonic()
         if now >= self._epoch_at + EPOCH_EVERY:
             if self._epoch:
-                self._epoch_at = now  # the others go on with the one that is known
+                self._epoch_at = now  # the others use the epoch that is known
             self._epoch = (await self._control.state()).epoch or 0
             self._epoch_at = time.monotonic()
         return self._epoch

@@ -1,4 +1,4 @@
-"""The worker: moves orders from the queue to the database, in batches, at least once in and exactly once out."""
+"""The worker: moves orders from the queue to the database in batches, each order exactly once."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from flashsale.model.checks import check_int, check_seconds
 
 
 class Worker:
-    """Claims a batch, saves it in one transaction, commits, acks with the states that stand.
+    """Claims a batch, saves it in one transaction, commits, and acks.
 
     `run` claims the next batch while a full one is saved.
 
-    Killed anywhere, another worker takes over when the lease ends: the row's primary key makes the second save
+    Wherever it is killed, another worker takes over when the lease ends: the row's primary key makes the second save
     harmless, and the ack comes only after the commit. Run as many as you like.
 
     Args:
         sale: a FlashSale with a store.
         batch: most orders of one transaction, 1..1,000.
-        lease: seconds of Redis TIME after which another worker takes over.
+        lease: seconds by the Redis clock after which another worker takes over.
     """
 
     def __init__(self, sale: FlashSale, *, batch: int = 500, lease: float = 30.0) -> None:
@@ -43,19 +43,19 @@ class Worker:
         self._lease = check_seconds("lease", lease, low=0.001)
 
     async def run(self, stop: StopEvent | None = None) -> None:
-        """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch begun is finished.
+        """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch that was begun is finished.
 
-        An unreachable Redis or database is waited for.
+        It waits for a Redis or a database that cannot be reached.
         """
         backoff = Backoff()
-        async with stop_on_signals(stop) as event, BackgroundTask() as aside:
+        async with stop_on_signals(stop) as event, BackgroundTask() as background:
             claims: Sequence[Claim] = ()
             while claims or not event.is_set():
                 try:
                     if event.is_set():
                         await self._let_go(claims)
                         break
-                    claims = await self._turn(claims or await self._claim(0.5), aside)
+                    claims = await self._turn(claims or await self._claim(0.5), background)
                 except FlashSaleError as error:
                     claims = ()
                     delay = backoff.next()
@@ -82,7 +82,7 @@ class Worker:
     async def _claim(self, timeout: float) -> Sequence[Claim]:
         return await self._queue.claim(self._batch, lease=self._lease, timeout=timeout)
 
-    async def _turn(self, claims: Sequence[Claim], aside: BackgroundTask) -> Sequence[Claim]:
+    async def _turn(self, claims: Sequence[Claim], background: BackgroundTask) -> Sequence[Claim]:
         """Settles a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
 
         Returns:
@@ -92,7 +92,7 @@ class Worker:
             await self._settle(claims)
             return ()
         begun = time.monotonic()
-        next_claims = aside.begin(partial(self._claim, 0))
+        next_claims = background.begin(partial(self._claim, 0))
         try:
             await self._settle(claims)
         except FlashSaleError:
@@ -105,13 +105,13 @@ class Worker:
 
     async def _let_go(self, claims: Sequence[Claim]) -> None:
         """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
-        await self._queue.nack(claims, burn=False)
+        await self._queue.nack(claims, count_attempt=False)
 
     async def _settle(self, claims: Sequence[Claim]) -> int:
         unreadable = [claim for claim in claims if claim.order is None]
         if unreadable:
             log.error("%d elements of the queue are not orders; they are among the dead", len(unreadable))
-            await self._queue.bury(unreadable)
+            await self._queue._bury(unreadable)
         readable = [claim for claim in claims if claim.order is not None]
         try:
             claims, rejected = await self._adopted(readable)
@@ -120,11 +120,11 @@ class Worker:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
             standing = await self._save([_order(same[0]) for same in by_id.values()])
         except StoreError:
-            await self._queue.nack(readable, delay=1.0, burn=False)
+            await self._queue.nack(readable, delay=1.0, count_attempt=False)
             raise
         settled = {order_id for order_id, state in standing.items() if await self._follow(order_id, state)}
         done = [claim for order_id in settled for claim in by_id[order_id]]
-        _, now = await self._queue.drop(done)
+        _, now = await self._queue._drop(done)
         await self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         self._tell_lag(done, now)
         return len(settled) + rejected
@@ -152,7 +152,7 @@ class Worker:
         )
         early = [claim for claim, adoption in pairs if adoption.code == Code.PAUSED]
         if early:  # a rebuild is under way
-            await self._queue.nack(early, delay=1.0, burn=False)
+            await self._queue.nack(early, delay=1.0, count_attempt=False)
         sold_out = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
         rejected = [claim for claim in sold_out if await self._reject(claim)]
         await self._queue.ack(rejected)
@@ -174,7 +174,7 @@ class Worker:
         """Buries elements, but not the orders that the ledger has under their ids: those are other ones."""
         if claims:
             log.error("%d elements of the queue reuse an order id; they are among the dead", len(claims))
-            await self._queue.bury([replace(claim, order=None) for claim in claims])
+            await self._queue._bury([replace(claim, order=None) for claim in claims])
 
     async def _save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
         """Saves a batch; a row that the database refuses is found by splitting.
@@ -191,7 +191,7 @@ class Worker:
                 return {}
             middle = len(orders) // 2
             return await self._save(orders[:middle]) | await self._save(orders[middle:])
-        return saved.standing
+        return saved.states
 
     async def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
         """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""

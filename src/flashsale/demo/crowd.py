@@ -1,7 +1,7 @@
-"""One process of the crowd: buyers as asyncio tasks, who know nothing but what `FlashSale` tells them.
+"""One process of the demo's crowd: each buyer is an asyncio task that knows only what `FlashSale` tells it.
 
-Speaks JSON lines with the stage. In come a `Share`, then the cues `go`, `after` and `close`; out go tallies, and an
-event when a cue has been played. Ends when its standard input does.
+It speaks JSON lines with the runner. It reads a `Share`, and then the names of the phases: `go`, `after`, `close`. It
+writes tallies, and an event at the end of each phase. It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SHUT: Final = frozenset({Outcome.NOT_STARTED, Outcome.PAUSED})
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one process plays.
+    """The part of the crowd that one process simulates.
 
     Args:
         redis: URL of the sale's Redis.
@@ -43,7 +43,7 @@ class Share:
         buyers: how many.
         seed: of everything that is random.
         arrivals: seconds over which the buyers arrive.
-        patience: seconds that one cue may take.
+        patience: seconds that one phase may take.
     """
 
     redis: str
@@ -105,7 +105,7 @@ class Crowd:
     """The buyers of one process.
 
     Args:
-        share: what they play.
+        share: which buyers they are.
         client: of the sale's Redis.
         store: the sale's database; only cancelling and paying touch it.
     """
@@ -118,37 +118,37 @@ class Crowd:
         random = Random(f"{share.seed}:{share.first}")  # noqa: S311 - habits, not secrets
         numbers = range(share.first, share.first + share.buyers)
         self._buyers = [Buyer.draw(number, share.arrivals, random) for number in numbers]
-        self._waiting: list[Buyer] = []
+        self._patient: list[Buyer] = []
         self._owners: dict[str, Buyer] = {}
         self._last_call = asyncio.Event()
         self._at_database = asyncio.Semaphore(_AT_ONCE)
         self._resale = False
-        self._queue: asyncio.Future[list[None]] | None = None
+        self._askers: asyncio.Future[list[None]] | None = None
 
     async def aclose(self) -> None:
         """Closes connections."""
-        if self._queue is not None:
-            self._queue.cancel()
+        if self._askers is not None:
+            self._askers.cancel()
         await self._sale.aclose()
 
-    # -- the three cues ---------------------------------------------------------------------------------------------
+    # -- the three phases ---------------------------------------------------------------------------------------------
 
     async def go(self) -> None:
         """Everybody arrives, waits for the start, and buys; until everybody has an answer."""
         await _all(self._shop(buyer) for buyer in self._buyers)
 
     async def after(self) -> None:
-        """Winners ask where their orders stand; some cancel, some pay. Who got nothing keeps asking, until `close`."""
+        """Winners ask for their orders; some cancel, some pay. Patient losers ask on until `close`."""
         winners = list(self._owners)
         self._resale = True
-        self._queue = asyncio.gather(*(self._keep_asking(buyer) for buyer in self._waiting))
+        self._askers = asyncio.gather(*(self._keep_asking(buyer) for buyer in self._patient))
         await _all(self._manage(order_id) for order_id in winners)
 
     async def close(self) -> None:
-        """Last call: who still waits asks once more; late winners see their orders persisted."""
+        """The last call: buyers who still hope ask once more; late winners see their orders persisted."""
         self._last_call.set()
-        if self._queue is not None:
-            await self._queue
+        if self._askers is not None:
+            await self._askers
         late = [order_id for order_id, purchase in self.tally.purchases.items() if purchase.resale]
         await _all(self._until_persisted(order_id) for order_id in late)
 
@@ -164,7 +164,7 @@ class Crowd:
             return
         if not receipt.accepted:
             if buyer.is_patient:
-                self._waiting.append(buyer)
+                self._patient.append(buyer)
             return
         if buyer.clicks_twice:
             again = await self._ask(buyer, receipt.order_id)
@@ -187,10 +187,10 @@ class Crowd:
         buyer = self._owners[order_id]
         await self._until_persisted(order_id)
         if buyer.regrets:
-            self._told(order_id, await self._settle(self._sale.cancel, order_id))
+            self._told(order_id, await self._decide(self._sale.cancel, order_id))
             self.tally.cancelled += self.tally.purchases[order_id].state is OrderState.CANCELLED
         elif buyer.pays:
-            self._told(order_id, await self._settle(self._sale.confirm, order_id))
+            self._told(order_id, await self._decide(self._sale.confirm, order_id))
 
     async def _until_persisted(self, order_id: str) -> None:
         while self.tally.purchases[order_id].state is OrderState.QUEUED:
@@ -201,7 +201,7 @@ class Crowd:
             await asyncio.sleep(0.1)
 
     async def _ask(self, buyer: Buyer, order_id: str | None = None) -> Receipt | None:
-        """Buys, again with the same order id where the answer was lost; None when it never came."""
+        """Buys, again with the same order id when the answer was lost; returns None when it never came."""
         failure = ""
         for attempt in range(_TRIES):
             try:
@@ -215,12 +215,12 @@ class Crowd:
         self.tally.unanswered[failure] += 1
         return None
 
-    async def _settle(self, settle: Callable[[str], Awaitable[OrderState | None]], order_id: str) -> OrderState | None:
-        """Cancels or pays; both may be asked again."""
+    async def _decide(self, decide: Callable[[str], Awaitable[OrderState | None]], order_id: str) -> OrderState | None:
+        """Cancels or pays, again after an error: both are idempotent."""
         for attempt in range(_TRIES):
             try:
                 async with self._at_database:
-                    return await settle(order_id)
+                    return await decide(order_id)
             except FlashSaleError:
                 if attempt == _TRIES - 1:
                     raise
@@ -258,30 +258,30 @@ async def _report(tally: Tally) -> None:
         _say("tally", tally)
 
 
-async def _cues() -> asyncio.StreamReader:
+async def _standard_input() -> asyncio.StreamReader:
     reader = asyncio.StreamReader(limit=LINE)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     return reader
 
 
 async def main() -> None:
-    """Plays the share that arrives on standard input."""
-    cues = await _cues()
-    share = Share(**json.loads(await cues.readline()))
+    """Simulates the share that arrives on standard input."""
+    lines = await _standard_input()
+    share = Share(**json.loads(await lines.readline()))
     client = Redis.from_url(share.redis)
     store = SQLAlchemyStore(share.database, share.sale)
     crowd = Crowd(share, client, store)
     reporter = asyncio.create_task(_report(crowd.tally))
     try:
         _say("ready", crowd.tally)
-        for cue, play in (("go", crowd.go), ("after", crowd.after), ("close", crowd.close)):
-            if (await cues.readline()).strip().decode() != cue:
-                return  # the stage is gone
+        for phase, run in (("go", crowd.go), ("after", crowd.after), ("close", crowd.close)):
+            if (await lines.readline()).strip().decode() != phase:
+                return  # the runner is gone
             async with asyncio.timeout(share.patience):
-                await play()
-            _say(cue, crowd.tally, purchases=cue == "close")
+                await run()
+            _say(phase, crowd.tally, purchases=phase == "close")
         reporter.cancel()  # the last tally is the complete one
-        await cues.readline()
+        await lines.readline()
     finally:
         reporter.cancel()
         await crowd.aclose()

@@ -18,7 +18,7 @@ from flashsale.errors import StoreError
 
 
 class Database(NamedTuple):
-    """A database to play on: its URL, without a driver, and what to call it."""
+    """The database of the demo: its URL, without a driver, and what to call it."""
 
     url: str
     label: str

@@ -1,4 +1,4 @@
-"""What the demo is asked to play, and how it says that it cannot. Pure."""
+"""The options of the demo, and the errors that end it. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LEAD: Final = 3.0  # seconds in which the crowd finds the sale not started
 
 
 class DemoError(Exception):
-    """The play cannot go on; the message is for whoever watches."""
+    """The demo cannot go on; the message is for the user."""
 
 
 class OptionError(DemoError):
-    """An option cannot be served; nothing was started."""
+    """An option cannot be used; nothing was started."""
 
 
 @dataclass(frozen=True, slots=True)

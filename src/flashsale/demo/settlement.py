@@ -1,4 +1,4 @@
-"""The settlement: what buyers, Redis and database say about one sale, and whether they agree. Pure.
+"""The settlement of the demo: compares what buyers, Redis and the database say about the sale. Pure.
 
 Each side's numbers come from that side alone: the buyers' from the answers that they received, those of Redis from its
 stock, gate and ledger, those of the database from its rows.
@@ -17,13 +17,13 @@ from flashsale.model import RELEASED, OrderState, Outcome
 
 
 class Entry(NamedTuple):
-    """One order in the books of one side.
+    """One order as one side has it.
 
     Args:
         buyer_id: whose.
         quantity: units.
-        state: where it stands.
-        resale: True when it was accepted after the rush, by that side's own clock or count.
+        state: its current state.
+        resale: True when it was accepted after the open phase, by that side's own clock or count.
     """
 
     buyer_id: str
@@ -32,21 +32,21 @@ class Entry(NamedTuple):
     resale: bool
 
 
-Book = Mapping[str, Entry]  # by order id
+Orders = Mapping[str, Entry]  # by order id
 
 
 @dataclass(frozen=True, slots=True)
 class RedisSide:
-    """What Redis says, at rest.
+    """What Redis says, when nothing is under way any more.
 
     Args:
         total: `Total` of the stock.
         booked: `Booked` of the stock.
-        direct: units booked past the ledger.
+        direct: untracked units: booked, and of no order in the ledger.
         count: units that the gate lets pass.
         access: units that passed the gate and hold their slot.
-        waiting: orders on the list, leased, or dead.
-        unsold: units that were left when the rush was over.
+        pending: orders on the list, leased, or dead.
+        unsold: units that were left at the end of the open phase.
         most_booked: the highest `Booked` seen while the sale ran.
         ledger: every order that Redis knows.
     """
@@ -56,10 +56,10 @@ class RedisSide:
     direct: int
     count: int
     access: int
-    waiting: int
+    pending: int
     unsold: int
     most_booked: int
-    ledger: Book
+    ledger: Orders
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class DatabaseSide:
     """What the database says: `total` of the goods row, and every order row."""
 
     total: int
-    rows: Book
+    rows: Orders
 
 
 class Line(NamedTuple):
@@ -114,7 +114,7 @@ class Settlement:
         return all(line.agrees for line in self.lines) and all(check.agrees for check in self.checks)
 
 
-def settle(units: int, tally: Tally, redis: RedisSide, database: DatabaseSide, exits: Mapping[str, int]) -> Settlement:
+def compare(units: int, tally: Tally, redis: RedisSide, database: DatabaseSide, exits: Mapping[str, int]) -> Settlement:
     """Compares the three sides.
 
     Args:
@@ -125,17 +125,17 @@ def settle(units: int, tally: Tally, redis: RedisSide, database: DatabaseSide, e
         exits: exit codes of the processes that served the sale, by name.
     """
     buyers = {order_id: Entry(p.buyer_id, p.quantity, p.state, p.resale) for order_id, p in tally.purchases.items()}
-    books = (buyers, redis.ledger, database.rows)
+    sides = (buyers, redis.ledger, database.rows)
 
     def line(name: str, wanted: Callable[[Entry], bool]) -> Line:
-        return Line(name, *(_units(book, wanted) for book in books))
+        return Line(name, *(_units(orders, wanted) for orders in sides))
 
     sold, held = line("units sold, resale included", _any), line("units held at the end", _is_held)
     cancelled, resold = line("units cancelled", _is_cancelled), line("units resold", _is_resold)
     lines = (
         Line("units for sale", units, redis.total, database.total),
         sold,
-        Line("orders accepted", *(len(book) for book in books)),
+        Line("orders accepted", *(len(orders) for orders in sides)),
         cancelled,
         resold,
         line("units paid", lambda entry: entry.state is OrderState.CONFIRMED),
@@ -146,14 +146,14 @@ def settle(units: int, tally: Tally, redis: RedisSide, database: DatabaseSide, e
     )
     return Settlement(
         lines=lines,
-        checks=(*_order_checks(books), *_unit_checks(units, tally, redis, database), *_process_checks(tally, exits)),
+        checks=(*_order_checks(sides), *_unit_checks(units, tally, redis, database), *_process_checks(tally, exits)),
         refusals={name: count for name, count in sorted(tally.answers.items()) if name != Outcome.ACCEPTED},
         rows=dict(sorted(Counter(str(entry.state) for entry in database.rows.values()).items())),
     )
 
 
-def _order_checks(books: tuple[Book, Book, Book]) -> Iterable[Check]:
-    buyers, ledger, rows = books
+def _order_checks(sides: tuple[Orders, Orders, Orders]) -> Iterable[Check]:
+    buyers, ledger, rows = sides
     known = len(buyers.keys() | ledger.keys() | rows.keys())
     same = sum(buyers.get(order_id) == ledger.get(order_id) == entry for order_id, entry in rows.items())
     yield Check("all orders the same on three sides", f"{same} of {known}", same == known)
@@ -169,8 +169,9 @@ def _order_checks(books: tuple[Book, Book, Book]) -> Iterable[Check]:
 def _unit_checks(units: int, tally: Tally, redis: RedisSide, database: DatabaseSide) -> Iterable[Check]:
     most = max(redis.most_booked, redis.booked, _units(database.rows, _is_held))
     yield Check("never oversold", f"{most} booked at most, of {units}", most <= units)
-    rush = sum(purchase.quantity for purchase in tally.purchases.values() if not purchase.resale)
-    yield Check("rush: sold + unsold = units", f"{rush} + {redis.unsold} = {units}", rush + redis.unsold == units)
+    first = sum(purchase.quantity for purchase in tally.purchases.values() if not purchase.resale)
+    sums = f"{first} + {redis.unsold} = {units}"
+    yield Check("open phase: sold + unsold = units", sums, first + redis.unsold == units)
     back = _units(database.rows, _is_cancelled) + redis.unsold
     resold, free = _units(database.rows, _is_resold), redis.total - redis.booked
     sums = f"{back - redis.unsold} + {redis.unsold} = {resold} + {free}"
@@ -179,7 +180,7 @@ def _unit_checks(units: int, tally: Tally, redis: RedisSide, database: DatabaseS
     sums = f"{ledger} + {redis.direct} = {redis.booked}"
     yield Check("ledger + direct = Booked", sums, ledger == redis.booked and redis.direct == 0)
     yield Check("the gate's count is the stock's total", f"{redis.count} of {redis.total}", redis.count == redis.total)
-    yield Check("nothing waits: queue, leases, dead", f"{redis.waiting} wait", redis.waiting == 0)
+    yield Check("nothing pending: queue, leases, dead", f"{redis.pending} are", redis.pending == 0)
 
 
 def _process_checks(tally: Tally, exits: Mapping[str, int]) -> Iterable[Check]:
@@ -200,8 +201,8 @@ def _process_checks(tally: Tally, exits: Mapping[str, int]) -> Iterable[Check]:
 _WANTED = {OrderState.PERSISTED, OrderState.CONFIRMED, OrderState.CANCELLED}
 
 
-def _units(book: Book, wanted: Callable[[Entry], bool]) -> int:
-    return sum(entry.quantity for entry in book.values() if wanted(entry))
+def _units(orders: Orders, wanted: Callable[[Entry], bool]) -> int:
+    return sum(entry.quantity for entry in orders.values() if wanted(entry))
 
 
 def _any(_entry: Entry) -> bool:

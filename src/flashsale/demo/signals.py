@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin: they end the play, and never between the birth of a process and our knowing of it."""
+"""Ctrl-C, SIGTERM and SIGHUP: they end the demo, but never while a process is being started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What buyers have seen: the crowd's own account of the sale, kept apart from Redis and database. Pure."""
+"""What the buyers of the demo have seen: their own account of the sale, apart from Redis and the database. Pure."""
 
 from __future__ import annotations
 

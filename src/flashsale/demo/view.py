@@ -1,4 +1,4 @@
-"""What whoever watches sees: a live panel on a terminal, plain lines elsewhere, and the settlement."""
+"""What the demo shows: a live panel on a terminal, plain lines elsewhere, and the settlement at the end."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from flashsale.demo.tally import Tally
 
 
 @dataclass(slots=True)
-class Scene:
-    """One moment of the play.
+class Snapshot:
+    """The sale at one moment.
 
     Args:
         title: the phase.
         units: units for sale.
         booked: of them sold.
         passed: units that passed the gate.
-        waiting: orders queued on their way to the database.
+        pending: orders queued on their way to the database.
         tally: what buyers have seen.
     """
 
@@ -36,7 +36,7 @@ class Scene:
     units: int = 0
     booked: int = 0
     passed: int = 0
-    waiting: int = 0
+    pending: int = 0
     tally: Tally = field(default_factory=Tally)
 
     def figures(self) -> dict[str, str]:
@@ -44,7 +44,7 @@ class Scene:
         numbers = {
             "units sold": self.booked,
             "passed the gate": self.passed,
-            "queued": self.waiting,
+            "queued": self.pending,
             **dict(sorted(self.tally.answers.items())),
             "status queries": self.tally.statuses,
             "cancelled": self.tally.cancelled,
@@ -84,16 +84,16 @@ class View:
         clock = f"{time.monotonic() - self._began:5.1f} s"
         self._console.print(f"[dim]{clock}[/dim]  [bold]{escape(text)}[/bold]", soft_wrap=True)
 
-    def show(self, scene: Scene) -> None:
-        """Shows where the play stands."""
+    def show(self, snapshot: Snapshot) -> None:
+        """Shows where the sale is."""
         if self._is_live:
-            self._live.update(_panel(scene), refresh=True)
+            self._live.update(_panel(snapshot), refresh=True)
         elif time.monotonic() >= self._line_at + self.LINE_EVERY:
             self._line_at = time.monotonic()
-            figures = ", ".join(f"{name} {number}" for name, number in scene.figures().items())
-            self._console.print(f"{self._line_at - self._began:5.1f} s  {scene.title}: {figures}", soft_wrap=True)
+            figures = ", ".join(f"{name} {number}" for name, number in snapshot.figures().items())
+            self._console.print(f"{self._line_at - self._began:5.1f} s  {snapshot.title}: {figures}", soft_wrap=True)
 
-    def settle(self, settlement: Settlement) -> None:
+    def show_settlement(self, settlement: Settlement) -> None:
         """Writes the settlement."""
         self._console.print(_numbers(settlement))
         self._console.print(_checks(settlement))
@@ -104,12 +104,12 @@ class View:
         self._console.print(f"[bold]{verdict}[/bold] after {time.monotonic() - self._began:.1f} s")
 
 
-def _panel(scene: Scene) -> Panel:
+def _panel(snapshot: Snapshot) -> Panel:
     figures = Table.grid(padding=(0, 2))
-    for name, number in scene.figures().items():
+    for name, number in snapshot.figures().items():
         figures.add_row(name, Text(number, justify="right"))
-    bar = ProgressBar(total=max(1, scene.units), completed=scene.booked)
-    return Panel(Group(bar, figures), title=f"{scene.title}; {scene.units:,} units", width=60)
+    bar = ProgressBar(total=max(1, snapshot.units), completed=snapshot.booked)
+    return Panel(Group(bar, figures), title=f"{snapshot.title}; {snapshot.units:,} units", width=60)
 
 
 def _numbers(settlement: Settlement) -> Table:

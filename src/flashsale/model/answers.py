@@ -1,4 +1,4 @@
-"""What the gate and the stock answer. Pure."""
+"""What `enter`, `buy` and `buy_basket` return: admissions and receipts. Pure."""
 
 from __future__ import annotations
 
@@ -14,25 +14,8 @@ class Admission(NamedTuple):
     Args:
         outcome: ADMITTED, NOT_STARTED, ENDED, PAUSED or SOLD_OUT.
         remaining: units that may still pass, after this call.
-    """
-
-    outcome: Outcome
-    remaining: int
-
-    @property
-    def admitted(self) -> bool:
-        """True when the caller may go on to the stock."""
-        return self.outcome is Outcome.ADMITTED
-
-
-class Entry(NamedTuple):
-    """The answer to a buyer who wants in.
-
-    Args:
-        outcome: ADMITTED, or why not.
-        remaining: units that may still pass.
-        order_id: what the ticket's order will be called; None unless admitted.
-        ticket: to be shown when buying; None unless admitted.
+        order_id: from `FlashSale.enter`: the id of the order that the ticket is for; None unless admitted.
+        ticket: from `FlashSale.enter`: `buy` takes it; None unless admitted.
     """
 
     outcome: Outcome
@@ -42,8 +25,8 @@ class Entry(NamedTuple):
 
     @property
     def admitted(self) -> bool:
-        """True when the buyer holds a ticket."""
-        return self.ticket is not None
+        """True when the buyer may go on to the stock."""
+        return self.outcome is Outcome.ADMITTED
 
 
 class Receipt(NamedTuple):
@@ -52,11 +35,11 @@ class Receipt(NamedTuple):
     Args:
         outcome: ACCEPTED, or why not.
         order_id: names the request; try again with it after `OutcomeUnknown`.
-        goods_id: what was asked for.
+        goods_id: the item.
         quantity: units asked for.
-        remaining: units left of the goods, after this call.
-        replayed: True when this order id had been accepted before: the first answer again.
-        state: where the order stands; None unless accepted.
+        remaining: units left of the item, after this call.
+        replayed: True when this order id was accepted before: this is the original answer again.
+        state: the current state of the order; None unless accepted.
     """
 
     outcome: Outcome
@@ -81,9 +64,9 @@ class BasketReceipt(NamedTuple):
     """The answer to a basket.
 
     Args:
-        outcome: ACCEPTED, or why not: of the first order in the way.
+        outcome: ACCEPTED, or why not: the outcome of the first order that was refused.
         basket_id: names the request; try again with it after `OutcomeUnknown`.
-        receipts: one for each goods, by goods id.
+        receipts: one for each item, sorted by goods id.
     """
 
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""The checks on everything that comes from outside. Pure.
+"""The checks of all arguments that come from outside. Pure.
 
 Each returns what it was given, or raises `InvalidRequest` with the name of the argument and the rule.
 """
@@ -41,12 +41,12 @@ def check_id(name: str, value: object) -> str:
 
 
 def is_id(value: str) -> bool:
-    """Returns whether `check_id` would take it."""
+    """Returns whether `check_id` would accept it."""
     return _ID.fullmatch(value) is not None
 
 
 def are_plain(order_id: object, goods_id: object, buyer_id: object) -> bool:
-    """Returns whether all three are valid, and stand in JSON as they are; one look, for every purchase takes it."""
+    """Returns whether all three are valid and need no escaping in JSON: one match, because every purchase pays it."""
     return (
         type(order_id) is str
         and type(goods_id) is str
@@ -90,7 +90,7 @@ def new_order_id() -> str:
     while True:
         try:
             return _ORDER_IDS.pop()
-        except IndexError:  # asked for many at once: the system call costs more than the rest of a refusal
+        except IndexError:  # many at once: the system call costs more than the rest of a refusal
             _ORDER_IDS.extend(os.urandom(16 * 128).hex(" ", 16).split())
 
 
@@ -100,7 +100,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def check_policy(per_buyer: object, opens_at: float | None, closes_at: float | None, hold: float | None = None) -> None:
-    """Raises InvalidRequest unless cap, window (epoch seconds) and hold (seconds) make sense together."""
+    """Raises InvalidRequest unless cap, window (epoch seconds) and hold (seconds) are valid together."""
     if per_buyer is not None:
         check_int("per_buyer", per_buyer, 1)
     check_optional_seconds("opens_at", opens_at)
@@ -112,7 +112,7 @@ def check_policy(per_buyer: object, opens_at: float | None, closes_at: float | N
 
 
 def dump_json(value: Any) -> str:
-    """Returns compact ASCII JSON; raises InvalidRequest for what JSON cannot say."""
+    """Returns compact ASCII JSON; raises InvalidRequest for what JSON cannot express."""
     try:
         return json.dumps(value, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Orders: what a buyer asks for, the states it goes through, its row and its events. Pure."""
+"""Orders: what a buyer asks for, its states, its row in the database, and its events. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flashsale.model.checks import (
 
 
 class Outcome(StrEnum):
-    """What the gate or the stock said. Sold out is an answer, not an exception."""
+    """The answer of the gate or of the stock. Sold out is an answer, not an exception."""
 
     ACCEPTED = "ACCEPTED"
     ADMITTED = "ADMITTED"
@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 
 
 class OrderState(StrEnum):
-    """Where an order stands in its life. `TRANSITIONS` says where it may go from there."""
+    """The state of an order. `TRANSITIONS` says which states may follow."""
 
     QUEUED = "QUEUED"
     PERSISTED = "PERSISTED"
@@ -68,11 +68,11 @@ RELEASED: Final = frozenset({OrderState.CANCELLED, OrderState.EXPIRED, OrderStat
 
 @dataclass(frozen=True, slots=True, init=False)
 class Order:
-    """One buyer's wish for some units of one goods; checked when made. Its repr shows neither buyer nor data.
+    """One buyer's order of some units of one item; checked when made. Its repr shows neither buyer nor data.
 
     Args:
-        order_id: names the request: asking twice with it is asking once.
-        goods_id: what is bought.
+        order_id: names the request: asking twice with one id is asking once.
+        goods_id: the item.
         buyer_id: who buys.
         quantity: units, 1..1,000,000.
         created_at: float seconds of Redis TIME; stamped by the script when None.
@@ -91,7 +91,7 @@ class Order:
     quantity: int
     created_at: float | None = None
     data: Any = field(default=None, hash=False, repr=False)
-    body: str = field(init=False, compare=False, repr=False)
+    _body: str = field(init=False, compare=False, repr=False)
     """The JSON, where it holds more than plain ids and a quantity; else empty."""
 
     def __init__(
@@ -129,19 +129,19 @@ class Order:
 
     @property
     def content(self) -> tuple[str, str, int]:
-        """What may not differ when an order id is used again: goods, buyer, quantity."""
+        """What must be the same when an order id is used again: item, buyer, quantity."""
         return (self.goods_id, self.buyer_id, self.quantity)
 
     def to_json(self) -> str:
-        """Returns the order as it lies on the list: compact ASCII JSON; `created_at` leads when it is known."""
-        return self.body or (
+        """Returns the order as it is on the list: compact ASCII JSON, with `created_at` first when it is known."""
+        return self._body or (
             f'{{"order_id":"{self.order_id}","goods_id":"{self.goods_id}",'
             f'"buyer_id":"{self.buyer_id}","quantity":{self.quantity}}}'
         )
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:
-        """Reads an order from the list, ours or a foreign program's.
+        """Reads an order from the list, ours or an external program's.
 
         Raises:
             InvalidRequest: not a JSON object of an order; the message does not quote it.
@@ -205,7 +205,7 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # made once: json.load
 
 def weigh(order: Order) -> int:
     """Returns the bytes of an order on the list; roughly, when it is plain."""
-    return len(order.body) or 200
+    return len(order._body) or 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ class Saved:
     Args:
         inserted: rows written now, with their units booked.
         refused: rows written as REJECTED, because the guard had no units for them.
-        existing: ids that had a row of the same content: the state that stands.
+        existing: ids that had a row of the same content, with its current state.
         conflicts: ids that had a row of other content; nothing was written for them.
     """
 
@@ -245,15 +245,15 @@ class Saved:
     conflicts: frozenset[str] = frozenset()
 
     @property
-    def standing(self) -> dict[str, OrderState]:
-        """The state that stands, of each order that the database has with this content."""
+    def states(self) -> dict[str, OrderState]:
+        """The current state of each order that the database has with this content."""
         inserted = dict.fromkeys(self.inserted, OrderState.PERSISTED)
         return inserted | dict.fromkeys(self.refused, OrderState.REJECTED) | dict(self.existing)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredOrder:
-    """One row of the database: the order and the state that stands."""
+    """One row of the database: an order and its current state."""
 
     order: Order
     state: OrderState
@@ -264,11 +264,11 @@ class Event:
     """A change of an order's state that the host has not handled yet.
 
     Args:
-        event_id: names the event for ever, so that a handler can recognise one it has met before; grows with time for
-            each order.
+        event_id: names the event for ever, so that a handler recognises one that it has seen; for each order it grows
+            with time.
         order: the order.
-        state: where it went: CONFIRMED, CANCELLED, EXPIRED or REJECTED.
-        previous: where it came from; QUEUED when it never held a row's units.
+        state: the new state: CONFIRMED, CANCELLED, EXPIRED or REJECTED.
+        previous: the state before; QUEUED when its row never held units.
         attempts: how often the handler has failed on it.
     """
 
@@ -285,7 +285,7 @@ class Event:
 
 
 def by_goods(orders: Iterable[Order]) -> dict[str, list[Order]]:
-    """Returns the orders grouped by goods, in their order."""
+    """Returns the orders grouped by item, in their order."""
     groups: dict[str, list[Order]] = {}
     for order in orders:
         groups.setdefault(order.goods_id, []).append(order)

@@ -1,4 +1,4 @@
-"""What the syncer tells. Pure."""
+"""What `Syncer` returns: the reports of a pass, an audit, a repair, a rebuild and a settlement. Pure."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from flashsale.model import GateState, Order, OrderState
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """One pass of the syncer, by goods id.
+    """What one pass of the syncer did; items are named by their goods id.
 
     Args:
         leading: False when another syncer held the lease, and this pass did nothing.
         closed: True while a rebuild is under way, or has failed: this pass did nothing.
-        loaded: goods preloaded now.
-        missing: goods that were loaded once and that Redis no longer holds: closed until `rebuild`.
-        corrupt: goods whose keys in Redis are not what flashsale writes; left alone.
-        resized: goods whose `Total` moved, with the total that now stands.
+        loaded: items preloaded now.
+        missing: items that were loaded once and that Redis no longer holds: closed until `rebuild`.
+        corrupt: items whose keys in Redis are not what flashsale writes; left alone.
+        resized: items whose `Total` changed, with their current total.
         returned: gate slots given back, in units.
         expired: orders whose payment deadline had passed.
-        settled: orders whose ledger had not followed the database, or did not know them.
+        settled: orders that the ledger had wrong or did not know, and that now follow the database.
     """
 
     leading: bool
@@ -45,7 +45,7 @@ class Problem(StrEnum):
     AHEAD = "AHEAD"  # the ledger says paid, the database does not know
     UNKNOWN = "UNKNOWN"  # an active row that the ledger does not know
     RELEASED = "RELEASED"  # an active row whose units the ledger gave back: sold twice, perhaps
-    NO_DEADLINE = "NO_DEADLINE"  # unpaid goods with a hold, but no payment deadline
+    NO_DEADLINE = "NO_DEADLINE"  # an unpaid order of an item with a hold has no payment deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +72,16 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Where the units of one goods, or of the whole sale, are: total = free + queued + held + sold + dead + direct.
+    """Where the units of one item, or of the whole sale, are: total = free + queued + held + sold + dead + direct.
 
     Args:
         total: for sale.
         free: not booked; below 0 when more is booked than for sale.
         queued: accepted, on the way to the database.
-        held: in the database, not paid.
+        held: in the database, not paid yet.
         sold: paid.
-        dead: of dead letters, until somebody decides.
-        direct: taken past the ledger.
+        dead: of dead letters, until an operator decides.
+        direct: untracked: booked, but of no order in the ledger.
     """
 
     total: int = 0
@@ -103,13 +103,13 @@ class Units:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What Redis and the database say of each other.
+    """How Redis and the database compare.
 
     Args:
-        goods: the units of each goods.
-        orders: every order that disagrees, and still did when asked again.
+        goods: the units of each item, by goods id.
+        orders: every order on which they disagree, and still did when asked again.
         lost: of the expected order ids, those that no system holds.
-        waiting: orders on the list or under a lease, those that a foreign program pushed too.
+        pending: orders on the list or under a lease, also those that an external program pushed.
         unreadable: elements of the queue that are not orders.
         moving: True when the sale moved so fast that the units could not be summed at one moment; orders are exact.
     """
@@ -117,49 +117,14 @@ class Audit:
     goods: Mapping[str, Units]
     orders: tuple[Disagreement, ...] = ()
     lost: tuple[str, ...] = ()
-    waiting: int = 0
+    pending: int = 0
     unreadable: int = 0
     moving: bool = False
 
     @property
     def units(self) -> Units:
-        """The units of all goods together."""
+        """The units of all items together."""
         return sum(self.goods.values(), Units())
-
-    @property
-    def total(self) -> int:
-        """Units for sale."""
-        return self.units.total
-
-    @property
-    def free(self) -> int:
-        """Units not booked."""
-        return self.units.free
-
-    @property
-    def queued(self) -> int:
-        """Units on the way to the database."""
-        return self.units.queued
-
-    @property
-    def held(self) -> int:
-        """Units in the database, not paid."""
-        return self.units.held
-
-    @property
-    def sold(self) -> int:
-        """Units paid."""
-        return self.units.sold
-
-    @property
-    def dead(self) -> int:
-        """Units of dead letters."""
-        return self.units.dead
-
-    @property
-    def direct(self) -> int:
-        """Units taken past the ledger."""
-        return self.units.direct
 
     @property
     def ok(self) -> bool:
@@ -175,8 +140,8 @@ class Settlement:
     Args:
         audit: where every unit is.
         orders: rows of the database, by state.
-        gate: the gate of each goods.
-        refused: refusals that this process gave, by goods; other processes' observers have theirs.
+        gate: the gate of each item, by goods id.
+        refused: refusals that this process gave, by goods id; the observers of other processes have theirs.
     """
 
     audit: Audit
@@ -187,8 +152,8 @@ class Settlement:
     @property
     def ok(self) -> bool:
         """True when every unit and every order is accounted for, and nothing is under way."""
-        audit = self.audit
-        under_way = audit.waiting or audit.queued or audit.held or audit.dead or audit.moving
+        audit, units = self.audit, self.audit.units
+        under_way = audit.pending or units.queued or units.held or units.dead or audit.moving
         return audit.ok and not under_way
 
 
@@ -214,7 +179,7 @@ class Rebuild:
     Args:
         epoch: the new epoch.
         orders: rows recorded in the ledger.
-        goods: booked units of each goods, verified against the database.
+        goods: booked units of each item, verified against the database.
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""What you test a shop with: sales that clean up, a state machine around your view, crash points, lost replies.
+"""Tools to test your shop: temporary sales, a state machine around your view, crash points, lost replies.
 
 Each name is imported when it is first asked for: the suites need pytest, the state machine needs Hypothesis.
 """

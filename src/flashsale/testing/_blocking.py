@@ -1,4 +1,4 @@
-"""An async store seen from plain functions and threads, so that one suite serves both kinds."""
+"""A blocking face for an async store, so that one suite of tests serves both kinds."""
 
 from __future__ import annotations
 

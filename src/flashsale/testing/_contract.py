@@ -1,4 +1,4 @@
-"""What the tests of the contract of `OrderStore` share. `flashsale.testing.stores` brings the stores."""
+"""Helpers and fixtures that the tests of the `OrderStore` contract share; `flashsale.testing.stores` runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of `OrderStore`, as tests: the events that tell how orders ended."""
+"""Tests of the `OrderStore` contract: the events that tell how orders ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of `OrderStore`, as tests: goods, orders and the guard."""
+"""Tests of the `OrderStore` contract: goods, orders and the guard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that are always ended: by the signal that asks, and by the one that does not if that takes too long."""
+"""Child processes that are always ended: asked by SIGTERM first, killed if that takes too long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state machine around an asyncio view. The view and its sale live on an event loop of their own."""
+"""The same state machine for an asyncio view, which runs with its sale on an event loop of its own."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ class AsyncSaleMachine(SaleMachine):
     def _open(self) -> FlashSale:
         self._loop = self._stack.enter_context(LoopThread())
         opened = temporary_sale(self.make_client(), self.goods, store=self._blocking_store, cache_for=0)
-        books = self._stack.enter_context(opened)
-        self.sale = self._loop.run(self._open_async(books.name))
+        blocking = self._stack.enter_context(opened)
+        self.sale = self._loop.run(self._open_async(blocking.name))
         self._stack.callback(lambda: self._loop.run(self.sale.aclose()))
         self._stack.callback(lambda: self._loop.run(self.tear_down()))
-        return books
+        return blocking
 
     async def _open_async(self, name: str) -> aio.FlashSale:
         return aio.FlashSale(self.make_async_client(), name, store=self._store.store, cache_for=0)

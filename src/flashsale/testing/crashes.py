@@ -1,4 +1,4 @@
-"""Kill your own code at every point where a process can die: before or after each request to Redis or the database.
+"""Crash points: kill your own code before or after each request to Redis or the database.
 
     for point in crash_points(sale):
         with point:

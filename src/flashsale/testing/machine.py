@@ -1,4 +1,4 @@
-"""A state machine around your own view: Hypothesis plays a whole sale through it, and the books are held against it."""
+"""A Hypothesis state machine that runs a whole sale through your own view, and checks Redis and database after it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flashsale.testing.sales import memory_store, temporary_sale
 _BOOKED = {Outcome.ACCEPTED, Outcome.UNCERTAIN}
 
 
-class _Wish(NamedTuple):
+class _Request(NamedTuple):
     """What was asked for under one order id."""
 
     goods_id: str
@@ -69,14 +69,14 @@ class SaleMachine(RuleBasedStateMachine):
 
         TestShop = ShopMachine.TestCase
 
-    After every step: nobody holds more than is for sale; what a buyer was told is what the books say; one order id is
-    one order. At the end the worker runs empty, and Redis and the database agree order by order.
+    After every step: no more units are sold than are for sale, Redis agrees with what the buyers were told, and one
+    order id is one order. At the end the worker empties the queue, and Redis and the database agree order by order.
 
-    Of an asyncio view it is `AsyncSaleMachine`.
+    For an asyncio view there is `AsyncSaleMachine`.
 
     Attributes:
         sale: the sale of this run; it answers no refusal from memory.
-        goods: what is for sale.
+        goods: the items for sale.
         buyers: who buys.
         quantities: the units that a buyer may ask for in your view.
     """
@@ -91,12 +91,12 @@ class SaleMachine(RuleBasedStateMachine):
         self._stack = ExitStack()
         self._failed = False
         self._paused = False
-        self._wishes: dict[str, _Wish] = {}  # by the order id that the view was given
+        self._requests: dict[str, _Request] = {}  # by the order id that the view was given
         self._told: dict[str, Outcome | None] = {}  # by the order id of the sale; None: an error, so nobody knows
-        self._known: dict[str, _Wish] = {}  # likewise
-        self._books = self._open()
-        self._books.gate.load_scripts()  # so that a purchase is one request from the start
-        self._worker, self._syncer = Worker(self._books), Syncer(self._books)
+        self._known: dict[str, _Request] = {}  # likewise
+        self._monitor = self._open()
+        self._monitor.gate.load_scripts()  # so that a purchase is one request from the start
+        self._worker, self._syncer = Worker(self._monitor), Syncer(self._monitor)
         self._begin()
 
     # -- what you override ------------------------------------------------------------------------------------------
@@ -140,31 +140,31 @@ class SaleMachine(RuleBasedStateMachine):
 
     @rule(draw=st.data())
     def purchase(self, draw: st.DataObject) -> None:
-        """Somebody wants something."""
+        """A buyer asks for something."""
         with self._step():
-            self._place(f"{len(self._wishes) + 1:032x}", self._draw_wish(draw))
+            self._place(f"{len(self._requests) + 1:032x}", self._draw_request(draw))
 
     @rule(draw=st.data(), first=st.sampled_from([0, 0, 0, 1, 2]), sent=st.booleans())
     def purchase_over_a_bad_line(self, draw: st.DataObject, first: int, sent: bool) -> None:  # noqa: FBT001 - drawn
-        """Two requests on end, or their replies, are lost: also the retry that the sale makes by itself."""
+        """Two requests in a row, or their replies, are lost: the retry that the sale makes by itself, too."""
         with self._step():
             line = partial(boundaries, self.sale, self._bad_line(first, sent=sent))
-            self._place(f"{len(self._wishes) + 1:032x}", self._draw_wish(draw), line)
+            self._place(f"{len(self._requests) + 1:032x}", self._draw_request(draw), line)
 
-    @precondition(lambda self: self._wishes)
+    @precondition(lambda self: self._requests)
     @rule(draw=st.data())
     def ask_again(self, draw: st.DataObject) -> None:
         """A double click, a reload, a retry after an error."""
         with self._step():
-            order_id = draw.draw(st.sampled_from(sorted(self._wishes)))
-            self._place(order_id, self._wishes[order_id])
+            order_id = draw.draw(st.sampled_from(sorted(self._requests)))
+            self._place(order_id, self._requests[order_id])
 
-    @precondition(lambda self: self._wishes)
+    @precondition(lambda self: self._requests)
     @rule(draw=st.data())
     def use_an_old_id(self, draw: st.DataObject) -> None:
-        """Another wish under an id that was used before."""
+        """Another request under an id that was used before."""
         with self._step():
-            self._place(draw.draw(st.sampled_from(sorted(self._wishes))), self._draw_wish(draw))
+            self._place(draw.draw(st.sampled_from(sorted(self._requests))), self._draw_request(draw))
 
     @precondition(lambda self: self._known)
     @rule(draw=st.data(), paid=st.booleans())
@@ -174,7 +174,7 @@ class SaleMachine(RuleBasedStateMachine):
             order_id = draw.draw(st.sampled_from(sorted(self._known)))
             self._finish((self.pay if paid else self.cancel)(order_id))
 
-    @precondition(lambda self: self._books.queue.size())
+    @precondition(lambda self: self._monitor.queue.size())
     @rule()
     def work(self) -> None:
         """A worker settles a batch."""
@@ -191,22 +191,22 @@ class SaleMachine(RuleBasedStateMachine):
     def pause(self, paused: bool) -> None:  # noqa: FBT001 - drawn
         """The shop pauses the sale, or goes on."""
         with self._step():
-            self._books.pause() if paused else self._books.resume()
+            self._monitor.pause() if paused else self._monitor.resume()
             self._paused = paused
 
     @rule(draw=st.data(), units=st.integers(-3, 3))
     def restock(self, draw: st.DataObject, units: int) -> None:
         """Units are added, or taken away."""
         with self._step():
-            self._books.restock(draw.draw(st.sampled_from(self.goods)).goods_id, units)
+            self._monitor.restock(draw.draw(st.sampled_from(self.goods)).goods_id, units)
 
     # -- what must be true ------------------------------------------------------------------------------------------
 
     @invariant()
-    def books_agree_with_what_was_told(self) -> None:
+    def sale_agrees_with_what_was_told(self) -> None:
         """Order by order, and unit by unit."""
         with self._step():
-            records = self._books._ledger.get_many(self._known)
+            records = self._monitor._ledger.get_many(self._known)
             for order_id, told in self._told.items():
                 record = records.get(order_id)
                 if told in _BOOKED:
@@ -214,40 +214,40 @@ class SaleMachine(RuleBasedStateMachine):
                 elif told is not None:
                     assert record is None, f"order {order_id} was refused with {told}, and the sale has it"
                 if record:
-                    found = _Wish(record.goods_id, record.buyer_id, record.quantity)
-                    assert found == self._known[order_id], f"order {order_id} is another one than was asked for"
+                    found = _Request(record.goods_id, record.buyer_id, record.quantity)
+                    assert found == self._known[order_id], f"order {order_id} is not what was asked for"
             active = [record for record in records.values() if record.state not in RELEASED]
             for goods in self.goods:
                 held = sum(record.quantity for record in active if record.goods_id == goods.goods_id)
-                stock, gate = self._books.inventory.stock(goods.goods_id), self._books.gate.state(goods.goods_id)
+                stock, gate = self._monitor.inventory.stock(goods.goods_id), self._monitor.gate.state(goods.goods_id)
                 assert held <= stock.total, f"oversold: {held} of {stock.total} {goods.goods_id}"
                 assert stock.booked == held, f"{stock.booked} {goods.goods_id} are booked, {held} belong to orders"
                 assert gate.access >= held, f"{held - gate.access} {goods.goods_id} were sold past the gate"
 
     def teardown(self) -> None:
-        """Lets worker and syncer finish, and holds Redis against the database."""
+        """Lets worker and syncer finish, and compares Redis with the database."""
         with self._stack:
             if not self._failed:
-                self._settle()
+                self._finish_and_compare()
 
-    def _settle(self) -> None:
-        while self._books.queue.size():
+    def _finish_and_compare(self) -> None:
+        while self._monitor.queue.size():
             self._worker.run_once()
         self._syncer.run_once()
-        self.books_agree_with_what_was_told()
+        self.sale_agrees_with_what_was_told()
         audit = self._syncer.audit([order_id for order_id, told in self._told.items() if told in _BOOKED])
         assert audit.ok, f"Redis and the database disagree: {audit}"
-        states = {order_id: record.state for order_id, record in self._books._ledger.get_many(self._known).items()}
+        states = {order_id: record.state for order_id, record in self._monitor._ledger.get_many(self._known).items()}
         assert OrderState.QUEUED not in states.values(), f"not settled: {states}"
-        assert self._books.store is not None
-        assert self._books.store.states(list(self._known)) == states, "the rows are not the orders"
+        assert self._monitor.store is not None
+        assert self._monitor.store.states(list(self._known)) == states, "the rows are not the orders"
 
-    # -- inside: what `AsyncSaleMachine` does in another way -------------------------------------------------------
+    # -- inside: what `AsyncSaleMachine` does differently -------------------------------------------------------
 
     _bad_line: ClassVar[type[BadLine]] = BadLine
 
     def _open(self) -> FlashSale:
-        """Opens `sale`, and returns the sale that keeps the books."""
+        """Opens `sale`, and returns a blocking sale of the same name, to check it by."""
         opened = temporary_sale(self.make_client(), self.goods, store=self.make_store, cache_for=0)
         self.sale = self._stack.enter_context(opened)
         return self.sale
@@ -267,45 +267,45 @@ class SaleMachine(RuleBasedStateMachine):
         yield
         self._failed = failed_before
 
-    def _draw_wish(self, draw: st.DataObject) -> _Wish:
+    def _draw_request(self, draw: st.DataObject) -> _Request:
         goods = draw.draw(st.sampled_from(self.goods))
         buyer_id = draw.draw(st.sampled_from(self.buyers))
-        return _Wish(goods.goods_id, buyer_id, draw.draw(st.sampled_from(self.quantities)))
+        return _Request(goods.goods_id, buyer_id, draw.draw(st.sampled_from(self.quantities)))
 
     def _place(
-        self, order_id: str, wish: _Wish, line: Callable[[], AbstractContextManager[None]] | None = None
+        self, order_id: str, request: _Request, line: Callable[[], AbstractContextManager[None]] | None = None
     ) -> None:
-        """Sends a wish through the view, over a `line` that may be bad, and judges the answer."""
-        name = self.name(wish.buyer_id, order_id)
-        records = self._books._ledger.get_many({name, *self._known})
-        reasons = self._reasons(wish, records)
-        self._wishes.setdefault(order_id, wish)
+        """Sends a request through the view, over a `line` that may be bad, and checks the answer."""
+        name = self.name(request.buyer_id, order_id)
+        records = self._monitor._ledger.get_many({name, *self._known})
+        reasons = self._reasons(request, records)
+        self._requests.setdefault(order_id, request)
         with line() if line else nullcontext():
-            answer: Outcome | None = self._finish(self.place(*wish, order_id))
-        if name in records and self._known[name] != wish:
-            assert answer is None, f"another wish under the id {name} was answered {answer}"
+            answer: Outcome | None = self._finish(self.place(*request, order_id))
+        if name in records and self._known[name] != request:
+            assert answer is None, f"another request under the id {name} was answered {answer}"
             return
         assert answer is not None or line, f"order {name} was answered with an error, and nothing was wrong"
         if name in records:
-            assert answer in _BOOKED, f"order {name} stands, and whoever asked again was told {answer}"
+            assert answer in _BOOKED, f"order {name} exists, and the buyer who asked again was told {answer}"
         elif answer is not None:
             right = reasons or _BOOKED
             assert answer in right, f"order {name} was answered {answer}; right is {' or '.join(right)}"
-        self._known[name], self._told[name] = wish, answer
+        self._known[name], self._told[name] = request, answer
 
-    def _reasons(self, wish: _Wish, records: Mapping[str, Record]) -> set[Outcome]:
+    def _reasons(self, request: _Request, records: Mapping[str, Record]) -> set[Outcome]:
         """Returns why a new order for this would be refused."""
-        (cap,) = (goods.per_buyer for goods in self.goods if goods.goods_id == wish.goods_id)
+        (cap,) = (goods.per_buyer for goods in self.goods if goods.goods_id == request.goods_id)
         held = sum(
             record.quantity
             for record in records.values()
-            if (record.goods_id, record.buyer_id) == wish[:2] and record.state not in RELEASED
+            if (record.goods_id, record.buyer_id) == request[:2] and record.state not in RELEASED
         )
-        gate, stock = self._books.gate.state(wish.goods_id), self._books.inventory.stock(wish.goods_id)
+        gate, stock = self._monitor.gate.state(request.goods_id), self._monitor.inventory.stock(request.goods_id)
         left = min(gate.remaining, stock.remaining)
         reasons = {
             Outcome.PAUSED: self._paused,
-            Outcome.LIMIT_REACHED: cap is not None and held + wish.quantity > cap,
-            Outcome.SOLD_OUT: wish.quantity > left,
+            Outcome.LIMIT_REACHED: cap is not None and held + request.quantity > cap,
+            Outcome.SOLD_OUT: request.quantity > left,
         }
-        return {outcome for outcome, stands in reasons.items() if stands}
+        return {outcome for outcome, applies in reasons.items() if applies}

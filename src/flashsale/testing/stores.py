@@ -1,4 +1,4 @@
-"""What flashsale relies on in a store, as tests to inherit.
+"""The suite of tests for a store of your own: inherit it, and it checks all that flashsale relies on.
 
     class TestMyStore(OrderStoreSuite):
         def make_store(self, sale):

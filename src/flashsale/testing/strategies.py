@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what a sale takes and gives. They reach the edges of what it accepts, and none beyond."""
+"""Hypothesis strategies for all that a sale takes and returns; they include the extremes that it accepts."""
 
 from __future__ import annotations
 

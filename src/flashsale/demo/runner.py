@@ -1,4 +1,4 @@
-"""The stage: starts servers and processes, plays the three phases, and settles."""
+"""Runs the demo: starts the servers and the processes, goes through the three phases, and settles."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from flashsale._rules.urls import DATABASE_URL, REDIS_URL
 from flashsale.aio import FlashSale
 from flashsale.aio.stores import SQLAlchemyStore
-from flashsale.demo import books, databases
+from flashsale.demo import databases, sources
 from flashsale.demo.crowd import Share
 from flashsale.demo.databases import Database
 from flashsale.demo.options import GOODS_ID, LEAD, PER_BUYER, DemoError, OptionError, Options
-from flashsale.demo.servers import redis_for
-from flashsale.demo.settlement import Settlement, settle
+from flashsale.demo.processes import Helper, Member, helper, member
+from flashsale.demo.redis_server import redis_for
+from flashsale.demo.settlement import Settlement, compare
 from flashsale.demo.signals import Signals, Stopped
 from flashsale.demo.tally import Tally
-from flashsale.demo.troupe import Helper, Member, helper, member
-from flashsale.demo.view import Scene, View
+from flashsale.demo.view import Snapshot, View
 from flashsale.errors import FlashSaleError
 from flashsale.model import Goods
 from flashsale.testing import _processes as processes
@@ -45,17 +45,17 @@ _SOCKET_ROOM: Final = 60  # characters for the folder above ours: a unix socket'
 
 
 def run(options: Options, view: View | None = None) -> int:
-    """Plays the demo, and leaves nothing behind but what `options.keep` asks for.
+    """Runs the demo, and leaves nothing behind but what `options.keep` asks for.
 
     Returns:
-        The exit code: 0 when every number agrees, 1 when not or when the play could not go on, 130 after Ctrl-C.
+        The exit code: 0 when every number agrees, 1 when not or when the demo could not go on, 130 after Ctrl-C.
 
     Raises:
         OptionError: a server that was given cannot be used.
     """
     view = view or View()
     try:
-        settlement = asyncio.run(_play(options, view))
+        settlement = asyncio.run(_run(options, view))
     except Stopped as stopped:
         view.say("stopped: nothing is left running")
         return 128 + stopped.number
@@ -64,12 +64,12 @@ def run(options: Options, view: View | None = None) -> int:
     except (DemoError, FlashSaleError, RedisError) as error:
         print(f"flashsale demo: {error}", file=sys.stderr)
         return 1
-    view.settle(settlement)
+    view.show_settlement(settlement)
     return 0 if settlement.agrees else 1
 
 
-async def _play(options: Options, view: View) -> Settlement:
-    """Plays, unless a signal ends it; everything that was started is stopped in either case."""
+async def _run(options: Options, view: View) -> Settlement:
+    """Runs the demo, unless a signal ends it; everything that was started is stopped in either case."""
     sale = f"demo-{secrets.token_hex(4)}"
     signals = Signals()
     with signals.heeded(), _temporary_folder() as folder:
@@ -77,11 +77,11 @@ async def _play(options: Options, view: View) -> Settlement:
             database = databases.database_for(options.database, folder, sale)
             view.say(f"Redis: {server.label}")
             view.say(f"database: {database.label}")
-            return await Stage(options, sale, server, database, folder, view, check=signals.check).play()
+            return await Runner(options, sale, server, database, folder, view, check=signals.check).run()
 
 
-class Stage:
-    """One play.
+class Runner:
+    """One run of the demo.
 
     Args:
         options: what was asked for.
@@ -110,14 +110,14 @@ class Stage:
         self._folder = folder
         self._view = view
         self._check = check
-        self._scene = Scene(units=options.units)
+        self._snapshot = Snapshot(units=options.units)
         self._most_booked = 0
         self._helpers: list[Helper] = []
         self._crowd: list[Member] = []
         self._name = sale
 
-    async def play(self) -> Settlement:
-        """Plays the three phases and returns what the three sides say.
+    async def run(self) -> Settlement:
+        """Goes through the three phases and returns what the three sides say.
 
         Raises:
             DemoError: a process ended early, or something took too long.
@@ -131,23 +131,23 @@ class Stage:
             stack.push_async_callback(self._sale.aclose)
             stack.push_async_callback(self._clean_up)
             stack.enter_context(self._view)
-            await self._gather(stack)
+            await self._start(stack)
             await self._before()
-            await self._rush()
-            rush = await books.mark(self._sale, self._client)
+            await self._during()
+            first = await sources.end_of_open_phase(self._sale, self._client)
             await self._after()
             exits = await self._close()
-            return settle(
+            return compare(
                 self._options.units,
                 self._tally(),
-                await books.read_redis(self._sale, self._client, rush, self._most_booked),
-                await books.read_database(self._store, rush),
+                await sources.read_redis(self._sale, self._client, first, self._most_booked),
+                await sources.read_database(self._store, first),
                 exits,
             )
 
     # -- the phases -------------------------------------------------------------------------------------------------
 
-    async def _gather(self, stack: AsyncExitStack) -> None:
+    async def _start(self, stack: AsyncExitStack) -> None:
         """Starts syncer, worker and crowd; the crowd's members answer when they are ready."""
         options, count = self._options, min(self._options.processes, self._options.buyers)
         await self._sale.inventory.load_scripts()  # fakeredis hangs up on whoever asks for one that it does not know
@@ -169,41 +169,41 @@ class Stage:
                 patience=options.patience,
             )
             self._crowd.append(await stack.enter_async_context(member(f"crowd-{place}", share, self._folder)))
-        await self._until_played("ready")
+        await self._until_finished("ready")
 
     async def _before(self) -> None:
-        """Puts the goods into the database, from where the syncer loads them; the crowd comes too early."""
-        self._scene.title = "before: not started"
+        """Puts the item into the database, from where the syncer loads it; the crowd comes too early."""
+        self._snapshot.title = "before: not started"
         opens_at = await self._sale._ledger.time() + LEAD
         units = self._options.units
         await self._store.put_goods(Goods(GOODS_ID, total=units, per_buyer=PER_BUYER, opens_at=opens_at))
-        await self._until(self._is_loaded, "the syncer loads the goods", self._options.patience)
+        await self._until(self._is_loaded, "the syncer loads the item", self._options.patience)
         self._view.say(f"before: the crowd is early; {units:,} units, open in {LEAD:g} s by the clock of Redis")
-        self._cue("go")
+        self._tell("go")
         await self._until(lambda: self._is_past(opens_at), "the sale opens", self._options.patience)
 
-    async def _rush(self) -> None:
+    async def _during(self) -> None:
         """Everybody buys."""
-        self._scene.title = "during: the sale is open"
+        self._snapshot.title = "during: the sale is open"
         self._view.say("during: the sale is open")
-        await self._until_played("go")
+        await self._until_finished("go")
 
     async def _after(self) -> None:
-        """Winners look, cancel and pay; others get what is returned."""
-        self._scene.title = "after: status, cancellations, resale"
+        """Winners look at their orders, cancel and pay; others buy the returned units."""
+        self._snapshot.title = "after: status, cancellations, resale"
         self._view.say("after: winners ask for their orders, some cancel, some pay; others wait for returned units")
-        self._cue("after")
-        await self._until_played("after")
+        self._tell("after")
+        await self._until_finished("after")
         await self._until(self._is_sold_out, "the returned units are sold", _RESALE, required=False)
-        self._cue("close")
-        await self._until_played("close")
+        self._tell("close")
+        await self._until_finished("close")
 
     async def _close(self) -> dict[str, int]:
         """Lets worker and syncer finish, ends all processes, and returns their exit codes."""
-        self._scene.title = "closing: the last orders go to the database"
+        self._snapshot.title = "closing: the last orders go to the database"
         self._view.say("closing: the last orders go to the database")
         await self._until(self._is_at_rest, "worker and syncer have nothing to do", _REST, required=False)
-        self._cue("end")
+        self._tell("end")
         exits = {running.name: await processes.stop(running.process) for running in self._helpers}
         return exits | {running.name: await processes.ended(running.process, _REST) for running in self._crowd}
 
@@ -212,7 +212,7 @@ class Stage:
     async def _until(
         self, done: Callable[[], Awaitable[bool]], what: str, within: float, *, required: bool = True
     ) -> None:
-        """Waits for `done`, watches the processes, and shows the scene; `within` is seconds."""
+        """Waits `within` seconds at most for `done`; watches the processes, and shows the snapshot meanwhile."""
         deadline = time.monotonic() + within
         while not await done():
             self._check()
@@ -226,16 +226,16 @@ class Stage:
             await asyncio.sleep(_LOOK_EVERY)
         await self._look()
 
-    async def _until_played(self, cue: str) -> None:
-        async def played() -> bool:
-            return all(cue in running.played for running in self._crowd)
+    async def _until_finished(self, phase: str) -> None:
+        async def finished() -> bool:
+            return all(phase in running.finished for running in self._crowd)
 
-        await self._until(played, f"the crowd has played {cue!r}", self._options.patience)
+        await self._until(finished, f"the crowd has finished {phase!r}", self._options.patience)
 
     async def _is_loaded(self) -> bool:
         try:
             await self._sale.inventory.stock(GOODS_ID)
-            return (await self._sale.gate.window(GOODS_ID))[0] is not None
+            return (await self._sale.gate.state(GOODS_ID)).opens_at is not None
         except LookupError:
             return False
 
@@ -249,36 +249,36 @@ class Stage:
         """Nothing is under way, and the syncer has given back every slot whose buyer is gone."""
         booked = (await self._sale.inventory.stock(GOODS_ID)).booked
         access = (await self._sale.gate.state(GOODS_ID)).access
-        return access == booked and await books.waiting(self._sale, self._client) == 0
+        return access == booked and await sources.pending(self._sale, self._client) == 0
 
     async def _look(self) -> None:
-        """Shows where the sale stands."""
-        scene = self._scene
-        scene.tally = self._tally()
+        """Shows where the sale is."""
+        snapshot = self._snapshot
+        snapshot.tally = self._tally()
         try:
-            scene.booked = (await self._sale.inventory.stock(GOODS_ID)).booked
-            scene.passed = (await self._sale.gate.state(GOODS_ID)).access
-            scene.waiting = await books.waiting(self._sale, self._client)
+            snapshot.booked = (await self._sale.inventory.stock(GOODS_ID)).booked
+            snapshot.passed = (await self._sale.gate.state(GOODS_ID)).access
+            snapshot.pending = await sources.pending(self._sale, self._client)
         except LookupError:
             return  # not loaded yet
-        self._most_booked = max(self._most_booked, scene.booked)
-        self._view.show(scene)
+        self._most_booked = max(self._most_booked, snapshot.booked)
+        self._view.show(snapshot)
 
-    def _cue(self, cue: str) -> None:
+    def _tell(self, phase: str) -> None:
         for running in self._crowd:
-            running.cue(cue.encode() + b"\n")
+            running.send(phase.encode() + b"\n")
 
     def _tally(self) -> Tally:
         return sum((running.tally for running in self._crowd), Tally())
 
     async def _clean_up(self) -> None:
-        """Takes our sale out of the host's servers."""
+        """Removes the sale from the host's servers."""
         if self._options.keep and not (self._server.ours and self._options.database is None):
             self._view.say(f"kept: keys flashsale:{{{self._name}}}:*, rows of sale {self._name} in flashsale_* tables")
             return
         try:
             if not self._server.ours:
-                await books.forget(self._client, self._sale.keys)
+                await sources.forget(self._client, self._sale.keys)
             if self._options.database is not None:
                 await asyncio.to_thread(databases.forget, self._database.url, self._name)
         except (RedisError, SQLAlchemyError) as error:

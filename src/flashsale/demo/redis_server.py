@@ -1,4 +1,4 @@
-"""Which Redis the demo plays on: the host's, one from PATH, the one inside a wheel, or fakeredis.
+"""Which Redis the demo uses: the host's, one from PATH, the one inside a wheel, or fakeredis.
 
 What is started here listens on a unix socket in a temporary folder (fakeredis: on a free loopback port), keeps nothing,
 and is always stopped.
@@ -23,7 +23,7 @@ from flashsale.testing._redis_server import STARTING, CannotStart, Server, clien
 
 @asynccontextmanager
 async def redis_for(url: str | None, folder: Path) -> AsyncIterator[Server]:
-    """Gives the host's server at `url`; without one, starts the best that is to be found.
+    """Gives the host's server at `url`; without one, starts the best one that it finds.
 
     Args:
         url: the host's server, or None.
@@ -41,7 +41,7 @@ async def redis_for(url: str | None, folder: Path) -> AsyncIterator[Server]:
             server = await stack.enter_async_context(own_redis(folder))
         except CannotStart:
             ours = await stack.enter_async_context(_fakeredis(folder))
-            label = "fakeredis' TCP server: no Redis was found; it is slow, but plays by the rules"
+            label = "fakeredis' TCP server: no Redis was found; it is slow, but follows the rules"
             server = Server(ours, label, ours=True)
         yield server
 
@@ -63,7 +63,7 @@ def introduce(url: str) -> str:
     except redis.RedisError as error:
         raise OptionError(f"--redis: the server does not answer: {type(error).__name__}") from error
     if info.get("cluster_enabled"):
-        raise OptionError("--redis: this is a node of a Redis Cluster; the demo plays on a single server")
+        raise OptionError("--redis: this is a node of a Redis Cluster; the demo needs a single server")
     if info.get("role") != "master":
         raise OptionError("--redis: this is a replica; the demo needs its primary")
     return describe(info)

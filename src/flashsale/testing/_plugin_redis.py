@@ -1,4 +1,4 @@
-"""Where the plugin's clients go: a fake, a server of its own, or the host's."""
+"""The Redis that the pytest plugin connects to: a fake one, a server that it starts, or the host's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the two other sides of the settlement: the books of Redis, and those of the database."""
+"""Reads what Redis and what the database say about the sale of the demo; `settlement` compares them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from flashsale.keys import Keys
 _PAGE = 1000
 
 
-class Mark(NamedTuple):
-    """The end of the rush, by the clock and by the count of Redis, and the units that were left.
+class OpenPhase(NamedTuple):
+    """How the open phase ended, by the clock and by the count of Redis. What was accepted later is resale.
 
     Args:
         time: epoch seconds.
         seq: number of the last order accepted.
-        unsold: units.
+        unsold: units that were left.
     """
 
     time: float
@@ -29,57 +29,57 @@ class Mark(NamedTuple):
     unsold: int
 
 
-async def mark(sale: FlashSale, client: Redis) -> Mark:
-    """Returns the mark of this moment; nobody is buying."""
+async def end_of_open_phase(sale: FlashSale, client: Redis) -> OpenPhase:
+    """Returns where the sale is now; nobody is buying at this moment."""
     seq = await client.hget(sale.keys.meta, "seq")
     stock = await sale.inventory.stock(GOODS_ID)
-    return Mark(await sale._ledger.time(), int(seq or 0), stock.remaining)
+    return OpenPhase(await sale._ledger.time(), int(seq or 0), stock.remaining)
 
 
-async def read_redis(sale: FlashSale, client: Redis, rush: Mark, most_booked: int) -> RedisSide:
-    """Returns the side of Redis.
+async def read_redis(sale: FlashSale, client: Redis, first: OpenPhase, most_booked: int) -> RedisSide:
+    """Returns what Redis says.
 
     Args:
-        sale: the sale, at rest.
+        sale: the sale, when nothing is under way any more.
         client: with bytes replies, to read the ledger.
-        rush: what was accepted later is resale.
+        first: the open phase; what was accepted later is resale.
         most_booked: the highest `Booked` seen.
     """
     stock, gate, keys = await sale.inventory.stock(GOODS_ID), await sale.gate.state(GOODS_ID), sale.keys
     entries = {}
     async for order_id, text in client.hscan_iter(keys.orders, count=_PAGE):
         record = ledger_record.read(text, order_id.decode())
-        entries[order_id.decode()] = Entry(record.buyer_id, record.quantity, record.state, record.seq > rush.seq)
+        entries[order_id.decode()] = Entry(record.buyer_id, record.quantity, record.state, record.seq > first.seq)
     return RedisSide(
         total=stock.total,
         booked=stock.booked,
         direct=stock.direct,
         count=gate.count,
         access=gate.access,
-        waiting=await waiting(sale, client) + await client.hlen(keys.dead),
-        unsold=rush.unsold,
+        pending=await pending(sale, client) + await client.hlen(keys.dead),
+        unsold=first.unsold,
         most_booked=most_booked,
         ledger=entries,
     )
 
 
-async def waiting(sale: FlashSale, client: Redis) -> int:
+async def pending(sale: FlashSale, client: Redis) -> int:
     """Returns how many orders are on the way to the database: on the list, or leased."""
     return await sale.queue.size() + int(await client.zcard(sale.keys.leases))
 
 
-async def read_database(store: AsyncOrderStore, rush: Mark) -> DatabaseSide:
-    """Returns the side of the database; rows that were accepted after `rush` are resale."""
+async def read_database(store: AsyncOrderStore, first: OpenPhase) -> DatabaseSide:
+    """Returns what the database says; rows that were accepted after the open phase are resale."""
     rows: dict[str, Entry] = {}
     after: str | None = None
     while page := await store.orders(after=after, limit=_PAGE):
         for row in page:
             order, after = row.order, row.order.order_id
-            late = (order.created_at or 0.0) > rush.time
+            late = (order.created_at or 0.0) > first.time
             rows[order.order_id] = Entry(order.buyer_id, order.quantity, row.state, late)
     return DatabaseSide(total=sum(goods.total for goods in await store.goods()), rows=rows)
 
 
 async def forget(client: Redis, keys: Keys) -> None:
     """Deletes every key of the sale, and no other."""
-    await client.delete(*keys.gate(GOODS_ID), keys.stock(GOODS_ID), keys.buyers(GOODS_ID), *keys.of_sale())
+    await client.delete(*keys.gate(GOODS_ID), keys.stock(GOODS_ID), keys.buyers(GOODS_ID), *keys._of_sale())

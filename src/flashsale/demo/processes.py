@@ -1,4 +1,4 @@
-"""The processes of the play: members of the crowd, and helpers, which run flashsale's own commands."""
+"""The processes of the demo: the crowd, and the worker and the syncer, which are flashsale's own commands."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class Helper:
 
 
 class Member(Helper):
-    """A process of the crowd; its latest tally is `tally`, complete after the last cue."""
+    """A process of the crowd. `tally` is its latest tally, complete after the last phase; `finished` has its phases."""
 
     def __init__(self, name: str, process: Process, log: Path) -> None:
         super().__init__(name, process, log)
         self.tally = Tally()
-        self.played: set[str] = set()
+        self.finished: set[str] = set()
         self.listener = asyncio.create_task(self._listen())
 
-    def cue(self, line: bytes) -> None:
-        """Sends a line; `played` has the cue when it has been played."""
+    def send(self, line: bytes) -> None:
+        """Sends a line, such as the name of the phase to begin."""
         if self.process.stdin is not None and not self.process.stdin.is_closing():
             self.process.stdin.write(line)
 
@@ -59,7 +59,7 @@ class Member(Helper):
         async for line in self.process.stdout:
             message = json.loads(line)
             self.tally = Tally.from_json(message["tally"])
-            self.played.add(message["event"])
+            self.finished.add(message["event"])
 
 
 @asynccontextmanager
@@ -78,9 +78,9 @@ async def member(name: str, share: Share, folder: Path) -> AsyncIterator[Member]
     """Runs a process of the crowd; it is ended when the context is left."""
     log = folder / f"{name}.log"
     async with running([sys.executable, "-m", "flashsale.demo.crowd"], log=log, talks=True) as process:
-        playing = Member(name, process, log)
+        started = Member(name, process, log)
         try:
-            playing.cue(instructions(share))
-            yield playing
+            started.send(instructions(share))
+            yield started
         finally:
-            playing.listener.cancel()
+            started.listener.cancel()
