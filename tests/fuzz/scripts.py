@@ -25,7 +25,6 @@ from flashsale import (
     Worker,
     auditor,
 )
-from flashsale._rules.ledger_record import Record
 from flashsale.lua import Code
 from flashsale.stores import SQLAlchemyStore
 from tests.helpers import snapshot
@@ -162,7 +161,8 @@ class Scene:
             queue.requeue_dead,
             lambda: inventory.configure(Goods("phone", 20, version=1, opens_at=1.0, per_buyer=9, hold=600.0)),
             lambda: trusted(ledger.adopt([foreign])[0].code),
-            lambda: ledger.move("o-2", Record(OrderState.PERSISTED, 1, True, "phone", 2, "ann"), OrderState.CANCELLED),
+            lambda: trusted(ledger.move([StoredOrder(Order("o-2", "phone", "ann", 1), OrderState.CANCELLED)])[0].code),
+            lambda: ledger.get_to_move("o-2"),
             lambda: ledger.start_hold(row.order),
             lambda: queue.extend(claims),
             lambda: queue.nack(claims),
