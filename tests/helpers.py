@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
     from pathlib import Path
+    from types import ModuleType
 
     import pytest
     import redis
@@ -96,6 +97,13 @@ def order(
 
 
 # -- one test for both faces ----------------------------------------------------------------------------------------
+
+
+def inside(face: ModuleType, name: str) -> ModuleType:
+    """A module behind a face: of `flashsale.aio` itself, or of the generated `flashsale._sync`."""
+    return importlib.import_module(
+        f"{face.__name__}.{name}" if face.__name__ == "flashsale.aio" else f"flashsale._sync.{name}"
+    )
 
 
 class Part:
@@ -241,7 +249,7 @@ async def together(shop: Shop, coalescer: Any, *calls: Callable[[], Any]) -> lis
         coalescer: of the calls, whose client is `patient`: many callers take seconds to line up.
         calls: the first ones leave at once, each alone, as many as may be in flight; the others gather behind them.
     """
-    in_flight = importlib.import_module(f"{shop.face.__name__}.waiting").IN_FLIGHT
+    in_flight = inside(shop.face, "transport.coalescer").IN_FLIGHT
     shop.raw.client_pause(60_000, all=False)
     tasks = []
     try:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Goods, InvalidRequest, InvalidTicket, OrderConflict, OrderState, Outcome, Tickets
-from flashsale.aio import ticketing as admissions
-from tests.helpers import snapshot
+from tests.helpers import inside, snapshot
 from tests.test_sale import slots
 from tests.test_worker import units
 
@@ -80,8 +79,7 @@ async def test_a_ticket_is_for_one_sale_goods_buyer_and_order(shop: Shop, raw: r
 
 
 async def test_a_ticket_ends_with_the_epoch(shop: Shop, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (admissions, __import__("flashsale._sync.ticketing").admissions):
-        monkeypatch.setattr(module, "EPOCH_EVERY", 0.0)
+    monkeypatch.setattr(inside(shop.face, "ticketing"), "EPOCH_EVERY", 0.0)
     sale = await ticketed(shop)
     entry = await sale.enter("phone", "ann")
     raw.hincrby(shop.keys.meta, "epoch", 1)
@@ -90,13 +88,13 @@ async def test_a_ticket_ends_with_the_epoch(shop: Shop, raw: redis.Redis, monkey
 
 
 async def test_one_caller_asks_for_the_epoch(real_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{real_shop.face.__name__}.admissions.EPOCH_EVERY", 1000.0)
+    monkeypatch.setattr(inside(real_shop.face, "ticketing"), "EPOCH_EVERY", 1000.0)
     sale = await ticketed(real_shop, 40)
     entries = [await sale.enter("phone", f"b-{n}") for n in range(20)]
     control, asked = sale.real._meta, []
     ask = control.state
     monkeypatch.setattr(control, "state", lambda: (asked.append(1), ask())[1])
-    sale.real._admissions._epoch_at -= 1000
+    sale.real._ticketing._epoch_at -= 1000
     real_shop.raw.client_pause(300)
     buys = [sale.buy("phone", f"b-{n}", ticket=entry.ticket) for n, entry in enumerate(entries)]
     assert all(receipt.accepted for receipt in await asyncio.gather(*buys))

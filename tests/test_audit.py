@@ -16,7 +16,7 @@ import pytest
 import flashsale
 from flashsale import FlashSaleError, Goods, NotPersisted, OrderState
 from flashsale.model.reports import Audit, Problem, Repair, Units
-from tests.helpers import Part, order, settled, snapshot, until
+from tests.helpers import Part, inside, order, settled, snapshot, until
 from tests.sales import active_units, booked, each_backend, rows, work
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ async def test_a_sale_without_goods_or_orders_is_in_order(shop: Shop) -> None:
 
 async def test_a_live_sale_is_never_accused(real_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Buyers, a worker, payments, cancellations and a syncer at full speed, and one audit after the other."""
-    monkeypatch.setattr(f"{real_shop.face.__name__}.auditor.BETWEEN", 0.2)  # a step may take long on a slow machine
+    monkeypatch.setattr(inside(real_shop.face, "auditor"), "BETWEEN", 0.2)  # a step may take long on a slow machine
     shop = real_shop
     total = 100_000
     sale = shop.sale(store=await shop.store(Goods("phone", total, hold=900)), cache_for=0)

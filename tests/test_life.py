@@ -14,7 +14,7 @@ import flashsale
 from flashsale import Goods, NotPersisted, OrderState, Outcome, StoredOrder, StoreRequired
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import TRANSITIONS
-from tests.helpers import clock, mutate, order, settled, snapshot
+from tests.helpers import clock, inside, mutate, order, settled, snapshot
 from tests.sales import access, active_units, booked, each_backend, overdue, rows, store_at, work
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ async def test_a_hundred_orders_cancelled_by_eight_callers_each_are_sold_once_mo
     real_shop: Shop, fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch, persisted: bool, two: bool
 ) -> None:
     shop = real_shop
-    monkeypatch.setattr(f"{shop.face.__name__}.servers.TIMEOUT", 60.0)  # eight hundred wait for a few connections
+    monkeypatch.setattr(
+        inside(shop.face, "transport.topology"), "TIMEOUT", 60.0
+    )  # eight hundred wait for a few connections
     policy = {"per_buyer": 1, "hold": 900.0}
     store = await store_at(shop, fresh_postgres_url, Goods("phone", 100, **policy))
     apart = {"gate_client": shop.client(db=1)} if two else {}

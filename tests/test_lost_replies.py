@@ -18,7 +18,7 @@ from flashsale import CorruptState, NotExecuted, Outcome, OutcomeUnknown
 from flashsale.lua import SCRIPTS
 from flashsale.testing.proxy import FaultProxy
 from tests import servers
-from tests.helpers import mutate, until
+from tests.helpers import inside, mutate, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,7 +184,7 @@ async def test_two_redis(host: Host, proxy: FaultProxy, sale: Any) -> None:
 async def test_nothing_hangs_where_the_host_set_no_timeout(
     host: Host, proxy: FaultProxy, sale: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{host.face.__name__}.servers.TIMEOUT", SHORT)
+    monkeypatch.setattr(inside(host.face, "transport.topology"), "TIMEOUT", SHORT)
     patient = host.on(host.connect(proxy.port, socket_timeout=None, socket_connect_timeout=None))
     proxy.swallow_request(times=None)
     with pytest.raises(NotExecuted):  # not even the first words of a connection are answered

@@ -16,7 +16,7 @@ from flashsale import Event, Goods, InvalidRequest, OrderState, StoreError, Stor
 from flashsale._rules.backoff import Backoff, delay_after
 from flashsale._sql.engines import DRIVERS, database_url
 from flashsale.aio import outbox as source
-from tests.helpers import Part, Shop, clock, mutate, order, settled, until
+from tests.helpers import Part, Shop, clock, inside, mutate, order, settled, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -458,7 +458,7 @@ async def test_stopped_it_finishes_the_event_and_leaves_the_rest(desk: Desk) -> 
 async def test_running_it_tells_everything_without_waiting_between_pages(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module(f"{desk.shop.face.__name__}.outbox"), "PAGE", 3)
+    monkeypatch.setattr(inside(desk.shop.face, "outbox"), "PAGE", 3)
     await desk.open()
     names = [f"o-{n}" for n in range(10)]
     await desk.buy(*names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import itertools
 import json
 import signal
@@ -18,7 +17,7 @@ import pytest
 from flashsale import Goods, Order, OrderState, Outcome, StoredOrder, StoreError, StoreRequired
 from flashsale.lua import SCRIPTS
 from tests import servers
-from tests.helpers import clock, mutate, order, until
+from tests.helpers import clock, inside, mutate, order, until
 from tests.test_order_queue import UNREADABLE
 
 if TYPE_CHECKING:
@@ -210,7 +209,7 @@ async def test_what_was_claimed_ahead_of_a_slow_commit_keeps_its_lease(
 ) -> None:
     sale, stop = await full_batches(shop)
     clock_of_worker = SimpleNamespace(monotonic=itertools.count(0, 1000).__next__)  # each commit takes 1,000 s
-    monkeypatch.setattr(importlib.import_module(f"{shop.face.__name__}.worker"), "time", clock_of_worker)
+    monkeypatch.setattr(inside(shop.face, "worker"), "time", clock_of_worker)
     ends: list[float] = []
 
     async def slow() -> None:
@@ -405,7 +404,7 @@ async def test_a_redis_that_is_back_is_noticed_soon(
             stop.set()
         return asyncio.sleep(0) if host.is_async else None
 
-    monkeypatch.setattr(f"{host.face.__name__}.worker.pause", pause)
+    monkeypatch.setattr(inside(host.face, "worker"), "pause", pause)
     nobody = host.connect(servers.free_port())
     await host.worker(host.on(nobody, store=await host.books("spring", Goods("phone", 1)))).run(stop)
     assert max(delays) <= 0.5

@@ -7,13 +7,15 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-from flashsale import CorruptState, InvalidRequest, Order, StoreError, answers, checks
+from flashsale import CorruptState, InvalidRequest, Order, StoreError
+from flashsale._rules import codes
 from flashsale._rules.durability import Durability, Guarantee
 from flashsale._rules.ledger_record import path, read
 from flashsale._rules.rows import read_goods, read_order, read_state
 from flashsale._rules.server_check import judge
 from flashsale._sql.event_rows import read_event
 from flashsale._sync.order_queue import _parts
+from flashsale.model import checks
 
 
 def order_body(data: bytes) -> None:
@@ -69,9 +71,9 @@ def argument(data: bytes) -> None:
 
 def stored_number(data: bytes) -> None:
     """A number that somebody else wrote."""
-    units = answers.number(data)
+    units = codes.number(data)
     assert units is None or (str(units).encode() == data and units < 10**15)
-    hold = answers.hold_seconds(data)
+    hold = codes.hold_seconds(data)
     assert hold is None or 0 <= hold < 10**20
     attempts, lease, body = _parts(data)
     assert data.endswith(body)

@@ -23,8 +23,8 @@ from flashsale import (
     StoredOrder,
     Syncer,
     Worker,
-    auditor,
 )
+from flashsale._sync import auditor
 from flashsale.lua import Code
 from flashsale.stores import SQLAlchemyStore
 from tests.helpers import snapshot
