@@ -87,11 +87,7 @@ SCRIPT_MUTATIONS = {
     ),
     "leases do not end": ("claim", '"-inf", string.format("%.6f", time), "LIMIT"', '"-inf", "0", "LIMIT"'),
     "ack moves what is released": ("ack", '"^QUEUED(', '"^%u+('),
-    "a release keeps the buyer's allowance": (
-        "settle",
-        "goods.held[buyer], goods.touched[#goods.touched + 1] = ",
-        "local _, _ = ",
-    ),
+    "a release keeps the buyer's allowance": ("settle", "math.max(0, held - units), buyer", "held, buyer"),
 }
 
 

@@ -171,8 +171,7 @@ class Ledger:
 
         An order of which the ledger knows nothing, or nothing that can be read, has no record.
         """
-        keys = self._keys
-        ids, texts = self._link.run("overdue", [keys.meta, keys.holds, keys.orders], [limit])
+        ids, texts = self._link.run("overdue", [self._keys.holds, self._keys.orders], [limit])
         names = [str(order_id, "ascii", "replace") for order_id in ids]
         # what somebody else wrote must not keep the others waiting
         return {name: find(text, name) for name, text in zip(names, texts, strict=True) if is_id(name)}

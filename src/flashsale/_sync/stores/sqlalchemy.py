@@ -261,7 +261,8 @@ class SQLAlchemyStore:
         """
         if state not in COMES_FROM:
             raise InvalidRequest("state", "must be CONFIRMED, CANCELLED, EXPIRED or REJECTED")
-        check_ids(orders)
+        if not check_ids(orders):
+            return {}
         with self._begin() as connection:
             rows = self._lock(connection, [order.order_id for order in orders])
             changes = Settling(self.sale, orders, state, rows)

@@ -245,7 +245,8 @@ class SQLAlchemyStore:
         """
         if state not in COMES_FROM:
             raise InvalidRequest("state", "must be CONFIRMED, CANCELLED, EXPIRED or REJECTED")
-        check_ids(orders)
+        if not check_ids(orders):
+            return {}
         async with self._begin() as connection:
             rows = await self._lock(connection, [order.order_id for order in orders])
             changes = Settling(self.sale, orders, state, rows)

@@ -169,7 +169,8 @@ class DjangoStore:
         """Settles each of the orders as `settle` does, all in one transaction: when one raises, nothing is written."""
         if state not in COMES_FROM:
             raise InvalidRequest("state", "must be CONFIRMED, CANCELLED, EXPIRED or REJECTED")
-        check_ids(orders)
+        if not check_ids(orders):
+            return {}
         with self._atomic():
             changes = Settling(self.sale, orders, state, self._lock([order.order_id for order in orders]))
             if changes.new:
