@@ -67,10 +67,10 @@ class Worker:
                     backoff.reset()
 
     def run_once(self) -> int:
-        """Settles one batch.
+        """Processes one batch.
 
         Returns:
-            The orders settled; 0 within a second when there are none.
+            The orders that came to an end here; 0 within a second when there are none.
 
         Raises:
             StoreError: the database does not answer, or has no row of the goods. The orders went back to the queue,
@@ -84,7 +84,7 @@ class Worker:
         return self._queue.claim(self._batch, lease=self._lease, timeout=timeout)
 
     def _turn(self, claims: Sequence[Claim], aside: BackgroundTask) -> Sequence[Claim]:
-        """Settles a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
+        """Processes a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
 
         Returns:
             The next batch, its lease still fresh.
@@ -146,7 +146,7 @@ class Worker:
         """Brings foreign orders into the ledger.
 
         Returns:
-            The claims that the database may save, and how many orders were settled as REJECTED.
+            The claims that the database may save, and how many orders ended REJECTED.
         """
         adoptions = self._sale._ledger.adopt([_order(claim) for claim in claims])
         pairs = list(zip(claims, adoptions, strict=True))
@@ -196,7 +196,7 @@ class Worker:
         return saved.standing
 
     def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
-        """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""
+        """Requeues failed orders with exponential backoff; the queue buries them after a few attempts."""
         for claim in claims:
             self._queue.nack([claim], delay=0.25 * 2**claim.attempts)
 

@@ -20,6 +20,8 @@ class AsyncOrderStore(Protocol):
 
     Whoever was told "accepted" must hear how it ended: each order that `save` refuses and each move that `settle` makes
     (a tombstone too) writes one event in the same transaction. PERSISTED makes none. The `Outbox` delivers them.
+
+    A store may have `settle_many` beside these methods; `bulk_settle` says what it does.
     """
 
     async def goods(self) -> Iterable[Goods]:

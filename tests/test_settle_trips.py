@@ -73,6 +73,7 @@ async def bought(shop: Shop, sale: Part, *names: str) -> None:
     await work(shop, sale)
 
 
+@pytest.mark.one_server
 async def test_a_cancellation_is_two_trips_and_one_transaction(real_shop: Shop) -> None:
     sale = await selling(real_shop, hold=900, per_buyer=9)
     await bought(real_shop, sale, "unpaid", "paid")
@@ -85,6 +86,7 @@ async def test_a_cancellation_is_two_trips_and_one_transaction(real_shop: Shop) 
     assert await booked(sale) == await access(sale) == 0
 
 
+@pytest.mark.one_server
 async def test_a_confirmation_is_two_trips_and_one_transaction(real_shop: Shop) -> None:
     """Also where it overtakes the worker's ack: a way of two steps is gone in one script."""
     sale = await selling(real_shop, hold=900)
@@ -99,12 +101,14 @@ async def test_a_confirmation_is_two_trips_and_one_transaction(real_shop: Shop) 
     assert not real_shop.raw.exists(real_shop.keys.holds)
 
 
+@pytest.mark.one_server
 async def test_an_unknown_order_is_one_trip(real_shop: Shop) -> None:
     sale = await selling(real_shop)
     count = Count(real_shop, sale)
     assert await count.of(sale.cancel("ghost")) == await count.of(sale.confirm("ghost")) == (1, 0)
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("two", [False, True], ids=["one Redis", "two Redis"])
 async def test_a_hundred_overdue_orders_are_a_handful_of_trips(real_shop: Shop, two: bool) -> None:
     shop = real_shop
@@ -240,6 +244,7 @@ def test_many_orders_move_in_one_script_as_each_would_alone(backend: Backend) ->
 # -- each promise has its mechanism ---------------------------------------------------------------------------------
 
 
+@pytest.mark.one_server
 async def test_without_the_bulk_each_overdue_order_would_cost_its_own_trips(
     real_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +254,7 @@ async def test_without_the_bulk_each_overdue_order_would_cost_its_own_trips(
         await test_a_hundred_overdue_orders_are_a_handful_of_trips(real_shop, two=False)
 
 
+@pytest.mark.one_server
 async def test_one_more_look_at_redis_would_be_a_third_trip(real_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     for room in ("aio", "_sync"):
         ledger = importlib.import_module(f"flashsale.{room}.ledger").Ledger
