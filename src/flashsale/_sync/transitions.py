@@ -161,7 +161,11 @@ class Transitions:
             return known if gone else state
 
     def _settle_together(self, orders: Sequence[Order], state: OrderState) -> dict[str, OrderState]:
-        """Settles orders in one transaction, then one script; returns the current state of those that made it."""
+        """Decides a page in one transaction, and moves the ledger by one script.
+
+        Returns:
+            The current state by order id, without orders that need a try of their own: all of them, if one failed.
+        """
         settle_many = bulk_settle(self._store)
         if settle_many is None or not orders:
             return {}
