@@ -443,7 +443,7 @@ async def test_a_page_that_was_read_long_ago_frees_nothing_and_brings_nothing_ba
     page = list(await settled(sale.store.orders()))
     await sale.confirm("paid")
     await sale.cancel("gone")
-    assert await settled(shop.syncer(sale).real._auditor.settle(page)) == 0
+    assert await settled(shop.syncer(sale).real._auditor.reconcile(page)) == 0
     wanted = {"paid": CONFIRMED, "gone": CANCELLED, "here": PERSISTED}
     assert {name: await sale.status(name) for name in wanted} == wanted
     assert await booked(sale) == 2
@@ -471,7 +471,7 @@ def test_an_order_cancelled_while_it_is_settled_does_not_come_back(backend: Back
             return answer
 
         store.states = then_the_buyer_cancels
-        syncer._auditor.settle(store.orders())
+        syncer._auditor.reconcile(store.orders())
         store.states = states
         assert sale.status("o-1") is CANCELLED
         assert sale.inventory.stock("phone").booked == 0

@@ -16,7 +16,7 @@ import pytest
 import redis
 from hypothesis import given
 
-from flashsale import FlashSale, Goods, Order, OrderState, Receipt, UnknownGoods, Worker, aio, testing, web
+from flashsale import FlashSale, Goods, Order, OrderState, Receipt, Syncer, UnknownGoods, Worker, aio, testing, web
 from flashsale.model.checks import check_goods_id, check_id, check_quantity, check_sale
 from flashsale.testing import (
     AsyncCrashPoint,
@@ -226,6 +226,26 @@ def test_a_worker_survives_every_crash_point(sale: FlashSale) -> None:
             Worker(sale).run_once()
         assert sale.store.states([f"o-{number}"]) == {f"o-{number}": OrderState.PERSISTED}
     assert "store.save" in seen
+    assert seen[-1] == "not reached"
+
+
+def test_an_expiry_survives_every_crash_point(sale: FlashSale) -> None:
+    """Overdue orders go together: all of them in the database, then all of them in the ledger."""
+    seen = []
+    for number, point in enumerate(crash_points(sale)):
+        names = [f"o-{number}-{n}" for n in range(3)]
+        assert all(sale.buy("phone", "ann", order_id=name).accepted for name in names)
+        Worker(sale).run_once()
+        sale._link.command("ZADD", sale.keys.holds, *(value for name in names for value in (1, name)))
+        with point:
+            Syncer(sale).run_once()
+        seen.append(repr(point).partition("(")[2].rstrip(")>"))
+        sale._link.command("HDEL", sale.keys.meta, "leader_until")  # the lease of the dead one ends
+        Syncer(sale).run_once()
+        assert sale.store.states(names) == {name: sale.status(name) for name in names}
+        assert sale.store.states(names) == dict.fromkeys(names, OrderState.EXPIRED)
+        assert sale.inventory.stock("phone").booked == sale.gate.state("phone").access == 0
+    assert {"overdue", "store.settle_many", "settle"} <= set(seen)
     assert seen[-1] == "not reached"
 
 

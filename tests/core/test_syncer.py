@@ -401,4 +401,4 @@ async def test_the_oldest_deadline_is_first(shop: Shop) -> None:
     await shop.worker(sale).run_once()
     for n in range(3):
         shop.raw.zadd(shop.keys.holds, {str(n): 10 - n})
-    assert await sale._ledger.overdue(2) == ["2", "1"]
+    assert list(await sale._ledger.overdue(2)) == ["2", "1"]

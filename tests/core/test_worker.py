@@ -626,8 +626,8 @@ MECHANISMS = {
     ),
     "the guard's answer": (
         "settle",
-        "if FREE[to] then",
-        "if false then",
+        "elseif RELEASED[to] and not free(",
+        "elseif false and not free(",
         test_what_the_guard_refuses_is_rejected_and_its_units_return_once,
     ),
     "states that stand": (

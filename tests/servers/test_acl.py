@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
 SOURCES = Path(flashsale.__file__).parent
 CONNECTION = {"PING", "SELECT", "EVAL", "EVALSHA", "SCRIPT|LOAD"}  # of redis-py's connections, and of our link
-BUYING = {"ack", "enter", "gate_state", "hold", "leave", "reserve", "settle"}  # scripts of a shop's web process
+BUYING = {
+    "ack",
+    "enter",
+    "gate_state",
+    "hold",
+    "leave",
+    "records",
+    "reserve",
+    "settle",
+}  # scripts of a shop's web process
 
 
 def of_scripts(names: set[str]) -> set[str]:

@@ -569,6 +569,6 @@ async def test_without_the_write_before_it_a_replay_would_not_wait(
 async def test_without_the_settling_of_a_refusal_its_units_would_stay(
     real_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mutate(monkeypatch, "settle", "if FREE[to] then", "if false then")
+    mutate(monkeypatch, "settle", "elseif RELEASED[to] and not free(", "elseif false and not free(")
     with pytest.raises(AssertionError):
         await test_what_the_guard_refuses_is_sold_out_and_its_units_return_once(real_shop)

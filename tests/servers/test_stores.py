@@ -8,6 +8,7 @@ import subprocess
 import sys
 import traceback
 import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import sqlalchemy
@@ -237,6 +238,10 @@ def test_an_order_id_twice_in_a_batch_and_a_state_that_nobody_settles_are_refuse
             store.save([order, order])
         with pytest.raises(InvalidRequest):
             store.settle(order, OrderState.PERSISTED)
+        with pytest.raises(InvalidRequest):
+            store.settle_many([order, order], OrderState.EXPIRED)
+        with pytest.raises(InvalidRequest):
+            store.settle_many([order], OrderState.PERSISTED)
 
 
 @pytest.mark.parametrize("package", ["flashsale.stores", "flashsale.aio.stores"])
@@ -320,3 +325,40 @@ def test_a_deadlock_blames_no_row() -> None:
     for kind in (sqlalchemy.exc.DBAPIError, sqlalchemy.exc.OperationalError):
         error = engines.store_error(kind("UPDATE", {}, Deadlock()))
         assert (type(error), str(error)) == (StoreError, "the database failed: Deadlock")
+
+
+def nobody_pays_between_look_and_move(url: str) -> None:
+    """Rows that are settled together stay locked, from the look at them to the commit."""
+    sale, order = f"s-{uuid.uuid4().hex}", Order("o-1", "phone", "alice", 1)
+    with (
+        flashsale.stores.SQLAlchemyStore(url, sale) as store,
+        flashsale.stores.SQLAlchemyStore(url, sale) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        store.create_all()
+        store.put_goods(Goods("phone", 1))
+        store.save([order])
+        lock, payments = store._lock, []
+
+        def then_the_buyer_pays(*args):
+            rows = lock(*args)
+            payments.append(pool.submit(other.settle, order, OrderState.CONFIRMED))
+            wait(payments, timeout=0.5)
+            return rows
+
+        store._lock = then_the_buyer_pays
+        assert store.settle_many([order], OrderState.EXPIRED) == {"o-1": OrderState.EXPIRED}
+        assert payments[0].result() is OrderState.EXPIRED
+        assert store.states(["o-1"]) == {"o-1": OrderState.EXPIRED}
+
+
+def test_nobody_pays_between_look_and_move(postgres_url: str) -> None:
+    nobody_pays_between_look_and_move(postgres_url)
+
+
+def test_without_the_lock_somebody_would_pay_for_an_expired_order(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flashsale.stores.SQLAlchemyStore, "_lock", flashsale.stores.SQLAlchemyStore._standing)
+    with pytest.raises(AssertionError):
+        nobody_pays_between_look_and_move(postgres_url)

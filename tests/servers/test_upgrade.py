@@ -263,7 +263,7 @@ async def test_a_rebuild_keeps_the_layout_of_the_sale(shop: Shop, monkeypatch: p
     assert shop.raw.hget(shop.keys.meta, "layout") == b"2"
 
 
-@pytest.mark.parametrize("script", ["reserve", "claim", "lead", "load", "pause", "layout"])
+@pytest.mark.parametrize("script", ["reserve", "claim", "lead", "load", "pause", "layout", "records"])
 async def test_each_script_that_begins_something_looks_at_the_layout(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:

@@ -86,7 +86,7 @@ class Faults:
         return self.boundary(call)
 
     def store(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self.outage is not None and name in {"save", "settle"}:
+        if self.outage is not None and name in {"save", "settle", "settle_many"}:
             left, after = self.outage
             self.outage = (left - 1, after) if left else None
             if not left:
@@ -751,8 +751,8 @@ class SaleMachine(RuleBasedStateMachine):
         row = self.model.orders.get(order_id)
         if row is not None:
             self.step(
-                lambda p: p.sale._transitions.follow(order_id, row.state) and None,
-                lambda m: m.follow(order_id, row.state),
+                lambda p: p.sale._transitions.follow(row.order, row.state) and None,
+                lambda m: m.follow({order_id: row.state}),
             )
 
     @precondition(lambda self: self.model.dead)

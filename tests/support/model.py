@@ -11,7 +11,8 @@ of the ledger; booked units of the database are those of its active rows. So who
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator, Iterable, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -626,28 +627,32 @@ class Model:
         if state in RELEASED and known.state in RELEASED:
             state = known.state  # released already: the database can only learn how
         bare = Order(order_id, *known.order.content)
-        standing = self.store_settle(bare, state)
+        current = self.store_settle(bare, state)
         yield
-        yield from self.follow(order_id, standing)
-        return standing
+        yield from self.follow({order_id: current})
+        return current
 
-    def follow(self, order_id: str, state: OrderState) -> Steps:
-        """The ledger goes where the database stands."""
-        known = self.ledger.get(order_id)
-        for step in way(known.state, state) if known else []:
-            if known.state is DEAD:
-                self.dead.pop(order_id, None)
-            known.state = step
-            self.holds.pop(order_id, None)
-            if step is PERSISTED:
-                self._persisted(known)
-            back = step in RELEASED and known.gated
-            if back and self.one_redis:
-                self._leave(known.order.goods_id, known.order.quantity)
+    def follow(self, states: Mapping[str, OrderState]) -> Steps:
+        """The ledger goes where the database stands, at once; a gate at another Redis hears of it after that."""
+        slots: Counter[str] = Counter()
+        for order_id, state in states.items():
+            known = self.ledger.get(order_id)
+            for step in way(known.state, state) if known else []:
+                if known.state is DEAD:
+                    self.dead.pop(order_id, None)
+                known.state = step
+                self.holds.pop(order_id, None)
+                if step is PERSISTED:
+                    self._persisted(known)
+                if step in RELEASED and known.gated:
+                    slots[known.order.goods_id] += known.order.quantity
+        if not self.one_redis:
             yield
-            if back and not self.one_redis:
-                self._leave(known.order.goods_id, known.order.quantity)
+        for goods_id, units in slots.items():
+            self._leave(goods_id, units)
+            if not self.one_redis:
                 yield
+        yield
 
     # -- the worker -------------------------------------------------------------------------------------------------
 
@@ -699,9 +704,7 @@ class Model:
         orders = {claim.element.order_id: claim.element for claim in reversed(claims)}  # of twins the first
         wanted = list(dict.fromkeys(claim.element.order_id for claim in claims))
         standing = yield from self._saved([orders[order_id] for order_id in wanted])
-        for order_id, state in standing.items():
-            if state is not PERSISTED:
-                yield from self.follow(order_id, state)
+        yield from self.follow({order_id: state for order_id, state in standing.items() if state is not PERSISTED})
         self._ack(claim for claim in claims if claim.element.order_id in standing)
         yield
         for claim in claims:
@@ -739,9 +742,7 @@ class Model:
             self.led = False
 
     def _sync(self) -> Steps:
-        expired, returned = 0, 0
-        for order_id in [order_id for order_id, ends in sorted(self.holds.items()) if ends < FAR]:
-            expired += (yield from self.settle(order_id, EXPIRED)) is EXPIRED
+        expired, returned = (yield from self._expire()), 0
         loaded, missing, resized = [], [], []
         for goods_id, row in sorted(self.rows.items()):
             stock = self.stocks.get(goods_id)
@@ -775,8 +776,17 @@ class Model:
             resized=tuple(resized),
             returned=returned,
             expired=expired,
-            settled=(yield from self._settle_page()),
+            settled=(yield from self._reconcile_page()),
         )
+
+    def _expire(self) -> Steps:
+        """All that is overdue, in one transaction; then the ledger follows."""
+        overdue = [order_id for order_id, ends in sorted(self.holds.items()) if ends < FAR]
+        orders = [Order(order_id, *self.ledger[order_id].order.content) for order_id in overdue]
+        states = {order.order_id: self.store_settle(order, EXPIRED) for order in orders}
+        yield
+        yield from self.follow(states)
+        return list(states.values()).count(EXPIRED)
 
     def _adjust(self, goods_id: str, before: int) -> Steps:
         """Raising: the guard first. Lowering: the stock first, never below what is booked."""
@@ -805,14 +815,14 @@ class Model:
         yield from self.resize(goods_id, self.stocks[goods_id].total)
         return self.stocks[goods_id].total
 
-    def _settle_page(self) -> Steps:
+    def _reconcile_page(self) -> Steps:
         """The ledger follows what the database decided and a crash kept from it; every other pass: pages go round."""
         self.around = not self.around and bool(self.orders)
         settled = 0
         for order_id, row in sorted(self.orders.items()) if self.around else []:
             known = self.ledger[order_id]
             if way(known.state, row.state):
-                yield from self.follow(order_id, row.state)
+                yield from self.follow({order_id: row.state})
                 settled += 1
         return settled
 

@@ -185,7 +185,7 @@ def _no_split(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
     mechanism="the batch is split; attempts, then dead; units stay booked until requeued or cancelled, and return once",
     without=(
         Mutation("the split of the batch", _no_split),
-        lua("the units of a dead order", "settle", "if FREE[to] then", "if false then"),
+        lua("the units of a dead order", "settle", "elseif RELEASED[to] and not free(", "elseif false and not free("),
         lua("the state of a dead order", "requeue", 'if state == "DEAD" then', "if false then"),
     ),
 )

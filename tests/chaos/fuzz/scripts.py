@@ -24,7 +24,6 @@ from flashsale import (
     Syncer,
     Worker,
 )
-from flashsale._rules.ledger_record import Record
 from flashsale._sync import auditor
 from flashsale.lua import Code
 from flashsale.stores import SQLAlchemyStore
@@ -161,7 +160,8 @@ class Scene:
             queue.requeue_dead,
             lambda: inventory._configure(Goods("phone", 20, version=1, opens_at=1.0, per_buyer=9, hold=600.0)),
             lambda: trusted(ledger.adopt([foreign])[0].code),
-            lambda: ledger.move("o-2", Record(OrderState.PERSISTED, 1, True, "phone", 2, "ann"), OrderState.CANCELLED),
+            lambda: trusted(ledger.move([StoredOrder(Order("o-2", "phone", "ann", 1), OrderState.CANCELLED)])[0].code),
+            lambda: ledger.get_to_move("o-2"),
             lambda: ledger.start_hold(row.order),
             lambda: queue.extend(claims),
             lambda: queue.nack(claims),
