@@ -241,7 +241,7 @@ def test_an_order_id_twice_in_a_batch_and_a_state_that_nobody_settles_are_refuse
 
 @pytest.mark.parametrize("package", ["flashsale.stores", "flashsale.aio.stores"])
 def test_without_sqlalchemy_the_import_says_what_to_install(package: str) -> None:
-    code = f"import sys; sys.modules['sqlalchemy'] = None; import {package}"
+    code = f"import sys; sys.modules['sqlalchemy'] = None; from {package} import SQLAlchemyStore"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'flashsale[sqlalchemy]'" in ended.stderr.splitlines()[-1]
 

@@ -1,18 +1,39 @@
-"""How goods and orders become rows of a database and come back, whatever reads and writes them. Pure.
-
-A row is anything with the columns as attributes.
-"""
+"""How goods, orders and events become rows of a database and come back, whatever reads and writes them. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from flashsale.errors import StoreError
-from flashsale.model import RELEASED, TRANSITIONS, Goods, Order, OrderState, Saved, StoredOrder
+from flashsale.model import RELEASED, TRANSITIONS, Event, Goods, Order, OrderState, Saved, StoredOrder
 from flashsale.model.checks import dump_json
+
+TableName: TypeAlias = Literal["sales", "goods", "orders", "events"]
+
+
+class Row(Protocol):
+    """Some columns of a row by their names, as a dict or a `sqlite3.Row` has them."""
+
+    def keys(self) -> Iterable[str]:
+        """Returns the names."""
+        ...
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+KEYS: Final[Mapping[str, str]] = {"sales": "sale", "goods": "goods_id", "orders": "order_id", "events": "event_id"}
+"""The column that names a row of each table within its sale."""
+
+GOODS_COLUMNS: Final = (
+    *("goods_id", "total", "granted", "booked", "version"),
+    *("per_buyer", "opens_at", "closes_at", "hold", "loaded"),
+)
+ORDER_COLUMNS: Final = ("order_id", "goods_id", "buyer_id", "quantity", "state", "created_at", "data")
+CURRENT_COLUMNS: Final = ORDER_COLUMNS[:5]
+"""What tells whether an order is the same, and its state; without the host's data, which may be long."""
 
 CHUNK: Final = 500  # ids in one statement: SQLite before 3.32 takes 999 parameters
 
@@ -23,7 +44,7 @@ COMES_FROM: Final = {
 }
 """Of the two states in which a row holds units, in the order of a life: those from which an order may go to the key.
 
-No row is QUEUED: what may only be planted, REJECTED, starts with a write as everything else.
+No row is QUEUED: a tombstone of an order that came to nothing, REJECTED, starts with a write as everything else.
 """
 
 
@@ -57,7 +78,7 @@ def _reading(what: str) -> Iterator[None]:
         raise StoreError(f"a row of {what} is not what flashsale writes: {type(error).__name__}") from None
 
 
-def read_goods(row: Any) -> Goods:
+def read_goods(row: Row) -> Goods:
     """Returns the goods that a row of goods holds.
 
     Raises:
@@ -67,17 +88,22 @@ def read_goods(row: Any) -> Goods:
         return _goods(row)
 
 
-def _goods(row: Any) -> Goods:
+def _goods(row: Row) -> Goods:
     return Goods(
-        goods_id=row.goods_id,
-        total=row.total,
-        version=row.version,
-        per_buyer=row.per_buyer,
-        opens_at=row.opens_at,
-        closes_at=row.closes_at,
-        hold=row.hold,
-        loaded=row.loaded,
+        goods_id=row["goods_id"],
+        total=row["total"],
+        version=row["version"],
+        per_buyer=row["per_buyer"],
+        opens_at=row["opens_at"],
+        closes_at=row["closes_at"],
+        hold=row["hold"],
+        loaded=bool(row["loaded"]),
     )
+
+
+def state_values(state: OrderState) -> dict[str, Any]:
+    """Returns the columns of an order's row that each of its moves writes."""
+    return {"state": state.value}
 
 
 def order_values(order: Order) -> dict[str, Any]:
@@ -92,7 +118,7 @@ def order_values(order: Order) -> dict[str, Any]:
     }
 
 
-def read_order(row: Any) -> StoredOrder:
+def read_order(row: Row) -> StoredOrder:
     """Returns the order and the state that a row of an order holds.
 
     Raises:
@@ -108,25 +134,52 @@ def read_state(text: str) -> OrderState:
         return OrderState(text)
 
 
-def _order(row: Any) -> StoredOrder:
+def _order(row: Row) -> StoredOrder:
     order = Order(
-        order_id=row.order_id,
-        goods_id=row.goods_id,
-        buyer_id=row.buyer_id,
-        quantity=row.quantity,
-        created_at=row.created_at,
-        data=None if row.data is None else json.loads(row.data),
+        order_id=row["order_id"],
+        goods_id=row["goods_id"],
+        buyer_id=row["buyer_id"],
+        quantity=row["quantity"],
+        created_at=row["created_at"],
+        data=None if row["data"] is None else json.loads(row["data"]),
     )
-    return StoredOrder(order, OrderState(row.state))
+    return StoredOrder(order, OrderState(row["state"]))
 
 
-def is_same(row: Any, order: Order) -> bool:
+def event_values(order: Order, state: OrderState, previous: OrderState) -> dict[str, Any]:
+    """Returns the row of a new event, but for its sale and its number: it is due at once."""
+    moved = {"order_id": order.order_id, "state": state.value, "previous": previous.value}
+    return moved | {"attempts": 0, "due_at": 0.0}
+
+
+def read_event(row: Row) -> Event:
+    """Returns the event that a row of an event holds, joined with the row of its order.
+
+    Raises:
+        StoreError: somebody else wrote it.
+    """
+    moved = read_order(row)
+    return Event(row["event_id"], moved.order, moved.state, read_state(row["previous"]), row["attempts"])
+
+
+def is_same(row: Row | None, order: Order) -> bool:
     """True when there is a row, and it has the order's content."""
-    return row is not None and (row.goods_id, row.buyer_id, row.quantity) == order.content
+    return row is not None and (row["goods_id"], row["buyer_id"], row["quantity"]) == order.content
+
+
+def in_turn(orders: Iterable[Order], left: int) -> tuple[int, list[Order]]:
+    """Returns how many of the units left are taken when each order is served in its turn, and who gets none."""
+    units, refused = 0, []
+    for order in orders:
+        if units + order.quantity <= left:
+            units += order.quantity
+        else:
+            refused.append(order)
+    return units, refused
 
 
 def saved(
-    orders: Sequence[Order], inserted: Collection[str], refused: Collection[str], standing: Mapping[str, Any]
+    orders: Sequence[Order], inserted: Collection[str], refused: Collection[str], current: Mapping[str, Row]
 ) -> Saved:
     """Returns what became of a batch.
 
@@ -134,12 +187,12 @@ def saved(
         orders: the batch.
         inserted: order ids of the rows written now.
         refused: those of them that the guard had no units for.
-        standing: the rows of all others, by order id.
+        current: the rows of all others, by order id.
     """
-    same = {order.order_id for order in orders if is_same(standing.get(order.order_id), order)}
+    same = {order.order_id for order in orders if is_same(current.get(order.order_id), order)}
     return Saved(
         inserted=frozenset(inserted) - frozenset(refused),
         refused=frozenset(refused),
-        existing={order_id: read_state(standing[order_id].state) for order_id in same},
+        existing={order_id: read_state(current[order_id]["state"]) for order_id in same},
         conflicts=frozenset(order.order_id for order in orders) - frozenset(inserted) - same,
     )
