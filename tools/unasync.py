@@ -32,6 +32,7 @@ RULES = [
     (r"\baclose\b", "close"),
     (r"\bpush_async_callback\b", "callback"),
     (r"\basynccontextmanager\b", "contextmanager"),
+    (r"\bAbstractAsyncContextManager\b", "AbstractContextManager"),
     (r"\bcreate_async_engine\b", "create_engine"),
     (r"\bredis\.asyncio\b", "redis"),
     (r"\bredis-py asyncio client\b", "redis-py client"),

@@ -74,7 +74,7 @@ def play(options: Options, database_url: str, say: Callable[[str], None] = lambd
         store.create_all()
         for entry in goods:
             store.put_goods(entry)
-        with store._begin() as connection:
+        with store.transaction() as connection:
             connection.exec_driver_sql(SLOW)
         stage: Alone
         if options.elections:

@@ -35,10 +35,10 @@ class ClosingStore(DjangoStore):
     """Threads of a test end without a request that would close their connections."""
 
     @contextlib.contextmanager
-    def _atomic(self):
+    def transaction(self):
         try:
-            with super()._atomic():
-                yield
+            with super().transaction() as connection:
+                yield connection
         finally:
             connection = connections[self._using]
             if threading.current_thread() is not threading.main_thread() and not connection.in_atomic_block:

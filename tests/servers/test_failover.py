@@ -259,11 +259,11 @@ async def test_without_the_guard_the_database_is_oversold(
     host: Host, joined: Duo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = host.stores.SQLAlchemyStore
-    monkeypatch.setattr(store, "_take", _take_unguarded if host.is_async else NoGuard._take)
+    monkeypatch.setattr(store, "book", _book_unguarded if host.is_async else NoGuard.book)
     assert (await played(host, joined, seed=SELLS_AGAIN))[Durability.ACCEPTED].units > UNITS
 
 
-async def _take_unguarded(store: Any, connection: Any, goods_id: str, units: int) -> bool:
+async def _book_unguarded(store: Any, connection: Any, goods_id: str, units: int) -> bool:
     return (await connection.execute(NoGuard.unguarded(store, goods_id, units))).rowcount > 0
 
 

@@ -246,7 +246,7 @@ def test_an_order_id_twice_in_a_batch_and_a_state_that_nobody_settles_are_refuse
 
 @pytest.mark.parametrize("package", ["flashsale.stores", "flashsale.aio.stores"])
 def test_without_sqlalchemy_the_import_says_what_to_install(package: str) -> None:
-    code = f"import sys; sys.modules['sqlalchemy'] = None; import {package}"
+    code = f"import sys; sys.modules['sqlalchemy'] = None; from {package} import SQLAlchemyStore"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'flashsale[sqlalchemy]'" in ended.stderr.splitlines()[-1]
 
@@ -338,15 +338,15 @@ def nobody_pays_between_look_and_move(url: str) -> None:
         store.create_all()
         store.put_goods(Goods("phone", 1))
         store.save([order])
-        lock, payments = store._lock, []
+        current, payments = store._current, []
 
-        def then_the_buyer_pays(*args):
-            rows = lock(*args)
+        def then_the_buyer_pays(*args, **lock):
+            rows = current(*args, **lock)
             payments.append(pool.submit(other.settle, order, OrderState.CONFIRMED))
             wait(payments, timeout=0.5)
             return rows
 
-        store._lock = then_the_buyer_pays
+        store._current = then_the_buyer_pays
         assert store.settle_many([order], OrderState.EXPIRED) == {"o-1": OrderState.EXPIRED}
         assert payments[0].result() is OrderState.EXPIRED
         assert store.states(["o-1"]) == {"o-1": OrderState.EXPIRED}
@@ -359,6 +359,7 @@ def test_nobody_pays_between_look_and_move(postgres_url: str) -> None:
 def test_without_the_lock_somebody_would_pay_for_an_expired_order(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flashsale.stores.SQLAlchemyStore, "_lock", flashsale.stores.SQLAlchemyStore._standing)
+    current = flashsale.stores.SQLAlchemyStore._current
+    monkeypatch.setattr(flashsale.stores.SQLAlchemyStore, "_current", lambda *args, lock: current(*args))
     with pytest.raises(AssertionError):
         nobody_pays_between_look_and_move(postgres_url)

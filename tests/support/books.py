@@ -217,7 +217,7 @@ def _compare_events(books: Books, accepted: Mapping[str, Purchase], store: SQLAl
 
 
 def _sql(store: SQLAlchemyStore, query: Any) -> list[Any]:
-    with store._begin() as connection:
+    with store.transaction() as connection:
         return list(connection.execute(query))
 
 

@@ -252,7 +252,7 @@ class World:
     def _database(self) -> dict[str, Any]:
         with self.engine.connect() as connection:
             goods = connection.execute(select(GOODS).where(GOODS.c.sale == self.name)).all()
-            orders = connection.execute(select(ORDERS).where(ORDERS.c.sale == self.name)).all()
+            orders = connection.execute(select(ORDERS).where(ORDERS.c.sale == self.name)).mappings().all()
         stored = [read_order(row) for row in orders]
         return {
             "rows": {

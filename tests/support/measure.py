@@ -86,7 +86,7 @@ def rebuild(count: int, server: servers.RedisServer, database_url: str, *, profi
         store.create_all()
         store.put_goods(Goods(GOODS, count, **policy))
         began = time.perf_counter()
-        with store._begin() as connection:
+        with store.transaction() as connection:
             connection.exec_driver_sql("TRUNCATE flashsale_orders")
             connection.exec_driver_sql(ROWS.format(sale=SALE, goods=GOODS, count=count))
             connection.exec_driver_sql(BOOKED.format(sale=SALE))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, update
 
 from flashsale import OrderQueue, OrderState
-from flashsale._sql.tables import GOODS, ORDERS
+from flashsale._sql.tables import GOODS, ORDERS, matching
 from flashsale.lua import SCRIPTS, Script
 from flashsale.model import RELEASED
 from flashsale.stores import SQLAlchemyStore
@@ -31,9 +31,9 @@ class NoGuard(SQLAlchemyStore):
     """UPDATE goods SET booked = booked + n, whatever was granted."""
 
     def unguarded(self, goods_id, units):
-        return update(GOODS).where(self._is_goods(goods_id)).values(booked=GOODS.c.booked + units)
+        return update(GOODS).where(matching("goods", self._goods_key(goods_id))).values(booked=GOODS.c.booked + units)
 
-    def _take(self, connection, goods_id, units):
+    def book(self, connection, goods_id, units):
         return connection.execute(NoGuard.unguarded(self, goods_id, units)).rowcount > 0
 
 
@@ -67,7 +67,7 @@ class BooksTwice(SQLAlchemyStore):
         with self._engine.begin() as connection:
             for order in orders:
                 if saved.existing.get(order.order_id) is OrderState.PERSISTED:
-                    self._take(connection, order.goods_id, order.quantity)
+                    self.book(connection, order.goods_id, order.quantity)
         return saved
 
 
@@ -81,10 +81,10 @@ class NoKey(SQLAlchemyStore):
             connection.exec_driver_sql("DROP TABLE flashsale_orders")
             connection.exec_driver_sql("ALTER TABLE bare RENAME TO flashsale_orders")
 
-    def _insert_new(self, connection, table, common, rows):
-        if table is not ORDERS:
-            return super()._insert_new(connection, table, common, rows)
-        connection.execute(insert(table), [{"sale": self.sale, **common, **row} for row in rows])
+    def insert_new(self, connection, table, common, rows):
+        if table != "orders":
+            return super().insert_new(connection, table, common, rows)
+        connection.execute(insert(ORDERS), [{**common, **row} for row in rows])
         return {row["order_id"] for row in rows}
 
 

@@ -399,6 +399,14 @@ async def async_queue(client: redis.asyncio.Redis, order: Order) -> None:
         assert_type(await queue.size(), int)
 
 
+def own_stores(ours: flashsale.stores.RowStore[Any], theirs: flashsale.aio.stores.RowStore[Any]) -> None:
+    store: OrderStore = ours
+    async_store: AsyncOrderStore = theirs
+    sqlalchemy: type[flashsale.stores.RowStore[Any]] = flashsale.stores.SQLAlchemyStore
+    ours.put_goods(Goods("g", 1))
+    print(store, async_store, sqlalchemy)
+
+
 async def async_store(url: str, engine: AsyncEngine, order: Order) -> None:
     flashsale.aio.stores.SQLAlchemyStore(engine, "s")
     ours = flashsale.aio.stores.SQLAlchemyStore(url, "s")

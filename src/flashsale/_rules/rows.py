@@ -1,19 +1,40 @@
-"""Turns items and orders into database rows and back, for every kind of store. Pure.
-
-A row is anything with the columns as attributes.
-"""
+"""How goods, orders and events become rows of a database and come back, whatever reads and writes them. Pure."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreError
-from flashsale.model import RELEASED, TRANSITIONS, Goods, Order, OrderState, Saved, StoredOrder
+from flashsale.model import RELEASED, TRANSITIONS, Event, Goods, Order, OrderState, Saved, StoredOrder
 from flashsale.model.checks import dump_json
+
+TableName: TypeAlias = Literal["sales", "goods", "orders", "events"]
+
+
+class Row(Protocol):
+    """Some columns of a row by their names, as a dict or a `sqlite3.Row` has them."""
+
+    def keys(self) -> Iterable[str]:
+        """Returns the names."""
+        ...
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+KEYS: Final[Mapping[str, str]] = {"sales": "sale", "goods": "goods_id", "orders": "order_id", "events": "event_id"}
+"""The column that names a row of each table within its sale."""
+
+GOODS_COLUMNS: Final = (
+    *("goods_id", "total", "granted", "booked", "version"),
+    *("per_buyer", "opens_at", "closes_at", "hold", "loaded"),
+)
+ORDER_COLUMNS: Final = ("order_id", "goods_id", "buyer_id", "quantity", "state", "created_at", "data")
+CURRENT_COLUMNS: Final = ORDER_COLUMNS[:5]
+"""What tells whether an order is the same, and its state; without the host's data, which may be long."""
 
 CHUNK: Final = 500  # ids in one statement: SQLite before 3.32 takes 999 parameters
 
@@ -24,7 +45,7 @@ COMES_FROM: Final = {
 }
 """Of the two states in which a row holds units, in the order of a life: those from which an order may go to the key.
 
-No row is QUEUED: what may only be planted, REJECTED, starts with a write as everything else.
+No row is QUEUED: a tombstone of an order that came to nothing, REJECTED, starts with a write as everything else.
 """
 
 
@@ -58,7 +79,7 @@ def _reading(what: str) -> Iterator[None]:
         raise StoreError(f"a row of {what} is not what flashsale writes: {type(error).__name__}") from None
 
 
-def read_goods(row: Any) -> Goods:
+def read_goods(row: Row) -> Goods:
     """Returns the goods that a row of goods holds.
 
     Raises:
@@ -68,17 +89,22 @@ def read_goods(row: Any) -> Goods:
         return _goods(row)
 
 
-def _goods(row: Any) -> Goods:
+def _goods(row: Row) -> Goods:
     return Goods(
-        goods_id=row.goods_id,
-        total=row.total,
-        version=row.version,
-        per_buyer=row.per_buyer,
-        opens_at=row.opens_at,
-        closes_at=row.closes_at,
-        hold=row.hold,
-        loaded=row.loaded,
+        goods_id=row["goods_id"],
+        total=row["total"],
+        version=row["version"],
+        per_buyer=row["per_buyer"],
+        opens_at=row["opens_at"],
+        closes_at=row["closes_at"],
+        hold=row["hold"],
+        loaded=bool(row["loaded"]),
     )
+
+
+def state_values(state: OrderState) -> dict[str, Any]:
+    """Returns the columns of an order's row that each of its moves writes."""
+    return {"state": state.value}
 
 
 def order_values(order: Order) -> dict[str, Any]:
@@ -93,7 +119,7 @@ def order_values(order: Order) -> dict[str, Any]:
     }
 
 
-def read_order(row: Any) -> StoredOrder:
+def read_order(row: Row) -> StoredOrder:
     """Returns the order and the state that a row of an order holds.
 
     Raises:
@@ -109,25 +135,52 @@ def read_state(text: str) -> OrderState:
         return OrderState(text)
 
 
-def _order(row: Any) -> StoredOrder:
+def _order(row: Row) -> StoredOrder:
     order = Order(
-        order_id=row.order_id,
-        goods_id=row.goods_id,
-        buyer_id=row.buyer_id,
-        quantity=row.quantity,
-        created_at=row.created_at,
-        data=None if row.data is None else json.loads(row.data),
+        order_id=row["order_id"],
+        goods_id=row["goods_id"],
+        buyer_id=row["buyer_id"],
+        quantity=row["quantity"],
+        created_at=row["created_at"],
+        data=None if row["data"] is None else json.loads(row["data"]),
     )
-    return StoredOrder(order, OrderState(row.state))
+    return StoredOrder(order, OrderState(row["state"]))
 
 
-def is_same(row: Any, order: Order) -> bool:
+def event_values(order: Order, state: OrderState, previous: OrderState) -> dict[str, Any]:
+    """Returns the row of a new event, but for its sale and its number: it is due at once."""
+    moved = {"order_id": order.order_id, "state": state.value, "previous": previous.value}
+    return moved | {"attempts": 0, "due_at": 0.0}
+
+
+def read_event(row: Row) -> Event:
+    """Returns the event that a row of an event holds, joined with the row of its order.
+
+    Raises:
+        StoreError: somebody else wrote it.
+    """
+    moved = read_order(row)
+    return Event(row["event_id"], moved.order, moved.state, read_state(row["previous"]), row["attempts"])
+
+
+def is_same(row: Row | None, order: Order) -> bool:
     """True when there is a row, and it has the order's content."""
-    return row is not None and (row.goods_id, row.buyer_id, row.quantity) == order.content
+    return row is not None and (row["goods_id"], row["buyer_id"], row["quantity"]) == order.content
+
+
+def in_turn(orders: Iterable[Order], left: int) -> tuple[int, list[Order]]:
+    """Returns how many of the units left are taken when each order is served in its turn, and who gets none."""
+    units, refused = 0, []
+    for order in orders:
+        if units + order.quantity <= left:
+            units += order.quantity
+        else:
+            refused.append(order)
+    return units, refused
 
 
 def saved(
-    orders: Sequence[Order], inserted: Collection[str], refused: Collection[str], standing: Mapping[str, Any]
+    orders: Sequence[Order], inserted: Collection[str], refused: Collection[str], current: Mapping[str, Row]
 ) -> Saved:
     """Returns what became of a batch.
 
@@ -135,13 +188,13 @@ def saved(
         orders: the batch.
         inserted: order ids of the rows written now.
         refused: those of them that the guard had no units for.
-        standing: the rows of all others, by order id.
+        current: the rows of all others, by order id.
     """
-    same = {order.order_id for order in orders if is_same(standing.get(order.order_id), order)}
+    same = {order.order_id for order in orders if is_same(current.get(order.order_id), order)}
     return Saved(
         inserted=frozenset(inserted) - frozenset(refused),
         refused=frozenset(refused),
-        existing={order_id: read_state(standing[order_id].state) for order_id in same},
+        existing={order_id: read_state(current[order_id]["state"]) for order_id in same},
         conflicts=frozenset(order.order_id for order in orders) - frozenset(inserted) - same,
     )
 
@@ -152,6 +205,12 @@ def check_ids(orders: Sequence[Order]) -> set[str]:
     if len(ids) < len(orders):
         raise InvalidRequest("orders", "an order id occurs twice")
     return ids
+
+
+def check_target(state: OrderState) -> None:
+    """Raises InvalidRequest when the database settles no order in this state."""
+    if state not in COMES_FROM:
+        raise InvalidRequest("state", "must be CONFIRMED, CANCELLED, EXPIRED or REJECTED")
 
 
 class Settling:
@@ -165,7 +224,7 @@ class Settling:
 
     Attributes:
         new: orders that get a tombstone, by id.
-        moved: ids that move, in their order, by the state that they leave.
+        moved: orders that move, by id, under the state that they leave.
         returned: units that come back, by goods id in their order.
         states: the current state afterwards, by order id.
 
@@ -174,20 +233,20 @@ class Settling:
         NotPersisted: an order to be CONFIRMED has no row yet.
     """
 
-    def __init__(self, sale: str, orders: Sequence[Order], state: OrderState, rows: Mapping[str, Any]) -> None:
+    def __init__(self, sale: str, orders: Sequence[Order], state: OrderState, rows: Mapping[str, Row]) -> None:
         orders = sorted(orders, key=lambda order: order.order_id)
         for order in orders:
             if order.order_id in rows and not is_same(rows[order.order_id], order):
                 raise OrderConflict(sale=sale, goods_id=order.goods_id, order_id=order.order_id)
             if order.order_id not in rows and state not in RELEASED:
                 raise NotPersisted("the order has no row yet", order_id=order.order_id)
-        left = {order_id: read_state(row.state) for order_id, row in rows.items()}
+        left = {order_id: read_state(row["state"]) for order_id, row in rows.items()}
         moving = [order for order in orders if left.get(order.order_id) in COMES_FROM[state]]
         units = Counter({order.goods_id: 0 for order in sorted(moving, key=lambda order: order.goods_id)})
         self.new = [order for order in orders if order.order_id not in rows]
-        self.moved: dict[OrderState, list[str]] = {}
+        self.moved: dict[OrderState, list[Order]] = {}
         for order in moving:
-            self.moved.setdefault(left[order.order_id], []).append(order.order_id)
+            self.moved.setdefault(left[order.order_id], []).append(order)
             units[order.goods_id] += order.quantity
         self.returned = units if state in RELEASED else {}
         self.states = left | {order.order_id: state for order in (*self.new, *moving)}

@@ -1,1 +1,1 @@
-"""What both faces of `SQLAlchemyStore` share: engines, tables, rows of events. No connection here."""
+"""What both faces of `SQLAlchemyStore` share: engines, tables, statements. No connection here."""

@@ -1,7 +1,4 @@
-"""The tables of `SQLAlchemyStore`, and how goods and orders become rows and come back.
-
-Pure: no connection here. Both stores, sync and async, use this one module.
-"""
+"""The tables of `SQLAlchemyStore`, and the statements on them that are the same in both faces. No connection here."""
 
 from __future__ import annotations
 
@@ -13,20 +10,26 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Double,
     Executable,
     Integer,
     MetaData,
+    Select,
     String,
     Table,
     Text,
     UniqueConstraint,
+    and_,
     bindparam,
+    exists,
     func,
     select,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.types import TypeEngine
+
+from flashsale._rules.rows import TableName
 
 METADATA: Final = MetaData()
 
@@ -90,6 +93,39 @@ EVENTS: Final = Table(
     sqlite_autoincrement=True,  # no id twice, also after the last row was deleted
 )
 """What the host's handler has not heard yet. A row's order is in `ORDERS`."""
+
+TABLES: Final[Mapping[TableName, Table]] = {"sales": SALES, "goods": GOODS, "orders": ORDERS, "events": EVENTS}
+
+
+def matching(table: TableName, where: Mapping[str, Any]) -> ColumnElement[bool]:
+    """Returns the condition of `RowStore`: a list stands for any of its members, None for NULL."""
+    columns = TABLES[table].c
+    return and_(
+        *(columns[n].in_(value) if isinstance(value, list) else columns[n] == value for n, value in where.items())
+    )
+
+
+def events_query(sale: str, due: float | None) -> Select[Any]:
+    """Returns the query of `RowStore.select_events`, without its limit."""
+    of_event = [EVENTS.c.event_id, EVENTS.c.state, EVENTS.c.previous, EVENTS.c.attempts]
+    of_order = [column for column in ORDERS.c if column.name != "state"]
+    its_order = and_(ORDERS.c.sale == EVENTS.c.sale, ORDERS.c.order_id == EVENTS.c.order_id)
+    query = select(*of_event, *of_order).join_from(EVENTS, ORDERS, its_order).where(EVENTS.c.sale == sale)
+    if due is None:
+        query = query.where(EVENTS.c.due_at.is_(None))
+    else:
+        query = query.where(EVENTS.c.due_at <= due, ~_waits_for_another())
+    return query.order_by(EVENTS.c.event_id)
+
+
+def _waits_for_another() -> ColumnElement[bool]:
+    first = EVENTS.alias()
+    return exists().where(
+        first.c.sale == EVENTS.c.sale,
+        first.c.order_id == EVENTS.c.order_id,
+        first.c.event_id < EVENTS.c.event_id,
+        first.c.due_at.is_not(None),
+    )
 
 
 # -- inserts that skip what exists ----------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ SettleMany: TypeAlias = Callable[[Sequence[Order], OrderState], States]
 class OrderStore(Protocol):
     """The host's database, for one sale.
 
-    `flashsale.stores.SQLAlchemyStore` is one; `flashsale.testing` ships the suite that a store of your own must pass.
+    `flashsale.stores.SQLAlchemyStore` is one, and `flashsale.stores.RowStore` is the base of one on rows of your own;
+    `flashsale.testing` ships the suite that it must pass.
     A method that cannot reach the database, or finds no row of the goods, raises `StoreError` and has done nothing.
 
     Whoever was told "accepted" must hear how it ended: each order that `save` refuses and each move that `settle` makes

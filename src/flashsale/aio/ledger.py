@@ -121,7 +121,7 @@ class Ledger:
     def _settling(self, rows: Sequence[StoredOrder]) -> tuple[list[str], list[Argument]]:
         """Keys and arguments of the settle script."""
         keys = self._keys
-        numbers = keys.number(row.order for row in rows)
+        numbers = keys._number(row.order for row in rows)
         names = [keys.orders, keys.holds, keys.dead]
         for goods_id in numbers:
             names += (keys.stock(goods_id), keys.buyers(goods_id))

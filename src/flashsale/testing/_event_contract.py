@@ -140,6 +140,13 @@ class EventContract(StoreFixtures):
         assert store.events(now=NOW + 4.875) == [other]
         assert store.events(now=NOW + 5) == [replace(first, attempts=1), other]
 
+    def test_failures_at_once_are_all_counted(self, store: OrderStore) -> None:
+        """Two outboxes may act on one event when one of them was too slow."""
+        store.settle(order(), CANCELLED)
+        (event,) = store.events(now=NOW)
+        at_once(*[partial(store.postpone, event.event_id, NOW)] * CALLERS)
+        assert store.events(now=NOW) == [replace(event, attempts=CALLERS)]
+
     def test_a_dead_event_holds_nobody_back_until_it_is_requeued(self, store: OrderStore) -> None:
         """And comes back with no attempt counted."""
         store.save([order("a")])

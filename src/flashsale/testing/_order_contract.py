@@ -85,6 +85,14 @@ class OrderContract(StoreFixtures):
         assert before.version < more.version < less.version
         assert next(iter(store.goods())) == less
 
+    def test_restocks_at_once_all_count(self, store: OrderStore) -> None:
+        """None is lost, and each has a version of its own."""
+        (before,) = store.goods()
+        versions = [goods.version for goods in at_once(*[partial(store.restock, "phone", 1)] * CALLERS)]
+        (after,) = store.goods()
+        assert (after.total, after.version) == (before.total + CALLERS, max(versions))
+        assert len({before.version, *versions}) == CALLERS + 1
+
     def test_a_restock_without_a_row_is_an_error(self, store: OrderStore) -> None:
         with pytest.raises(StoreError):
             store.restock("nothing", 1)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from types import SimpleNamespace
 from typing import Any
 
 from flashsale import CorruptState, InvalidRequest, Order, StoreError
 from flashsale._rules import codes
 from flashsale._rules.durability import Durability, Guarantee
 from flashsale._rules.ledger_record import path, read
-from flashsale._rules.rows import read_goods, read_order, read_state
+from flashsale._rules.rows import read_event, read_goods, read_order, read_state
 from flashsale._rules.server_check import judge
-from flashsale._sql.event_rows import read_event
 from flashsale._sync.order_queue import _parts
 from flashsale.model import checks
 
@@ -108,20 +106,20 @@ def database_row(data: bytes) -> None:
         with contextlib.suppress(ValueError, RecursionError):
             parts[number] = json.loads(part) if part is not None and number % 2 else part
     names = ("order_id", "goods_id", "buyer_id", "quantity", "state", "created_at", "data", "previous", "attempts")
-    row: Any = SimpleNamespace(**dict(zip(names, parts, strict=True)), event_id=1)
+    row: Any = {**dict(zip(names, parts, strict=True)), "event_id": 1}
     good = {"order_id": "o", "goods_id": "g", "buyer_id": "b", "quantity": 1, "state": "PERSISTED", "created_at": None}
     good |= {"data": None, "previous": "QUEUED", "attempts": 0, "event_id": 1}
-    rows = [row, *(SimpleNamespace(**(good | {name: text})) for name in names)]
+    rows = [row, *(good | {name: text} for name in names)]
     policy = {"goods_id": "g", "total": 1, "version": 0, "per_buyer": None, "opens_at": None, "closes_at": None}
     policy |= {"hold": None, "loaded": True}
     for each in rows:
-        for reader in (read_order, read_event, lambda row: read_state(row.state)):
+        for reader in (read_order, read_event, lambda row: read_state(row["state"])):
             with contextlib.suppress(StoreError):
                 reader(each)
     for name in policy:
         for value in (text, parts[1], parts[3]):
             with contextlib.suppress(StoreError):
-                read_goods(SimpleNamespace(**(policy | {name: value})))
+                read_goods(policy | {name: value})
 
 
 TARGETS = {
