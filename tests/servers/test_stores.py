@@ -360,6 +360,10 @@ def test_without_the_lock_somebody_would_pay_for_an_expired_order(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     current = flashsale.stores.SQLAlchemyStore._current
-    monkeypatch.setattr(flashsale.stores.SQLAlchemyStore, "_current", lambda *args, lock: current(*args))
+
+    def unlocked(*args, lock=False):
+        return current(*args)
+
+    monkeypatch.setattr(flashsale.stores.SQLAlchemyStore, "_current", unlocked)
     with pytest.raises(AssertionError):
         nobody_pays_between_look_and_move(postgres_url)
