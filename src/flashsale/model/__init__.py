@@ -13,7 +13,6 @@ from flashsale.model.orders import (
     Saved,
     StoredOrder,
     by_goods,
-    weigh,
 )
 
 __all__ = [
@@ -36,5 +35,4 @@ __all__ = [
     "StoredOrder",
     "by_goods",
     "receipt_of",
-    "weigh",
 ]

@@ -68,7 +68,7 @@ RELEASED: Final = frozenset({OrderState.CANCELLED, OrderState.EXPIRED, OrderStat
 
 @dataclass(frozen=True, slots=True, init=False)
 class Order:
-    """One buyer's wish for some units of one goods; checked when made. Its repr shows neither buyer nor data.
+    """One buyer's request for some units of one goods; checked when made. Its repr shows neither buyer nor data.
 
     Args:
         order_id: names the request: asking twice with it is asking once.
@@ -141,7 +141,7 @@ class Order:
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:
-        """Reads an order from the list, ours or a foreign program's.
+        """Reads an order from the list, ours or an external program's.
 
         Raises:
             InvalidRequest: not a JSON object of an order; the message does not quote it.
@@ -201,11 +201,6 @@ _PLAIN: Final = re.compile(
     r'"buyer_id":"([!#-\[\]-~]{1,128})","quantity":([1-9][0-9]{0,5}|1000000)\}'
 )
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # made once: json.loads would make one for every order
-
-
-def weigh(order: Order) -> int:
-    """Returns the bytes of an order on the list; roughly, when it is plain."""
-    return len(order.body) or 200
 
 
 @dataclass(frozen=True, slots=True)
