@@ -46,13 +46,12 @@ class Wire(NamedTuple):
 
     Args:
         one: all words of a call that sells one order.
-        head: the words of a batch before its orders, of which it says how many.
-        group: the words of each order of a batch.
+        many: the words after EVALSHA of a batch, which says how many orders it has; all order ids are one word here,
+            and all buyers.
     """
 
     one: list[str]
-    head: list[str]
-    group: list[str]
+    many: list[str]
 
     @classmethod
     def capture(cls, client: redis.Redis, sale: str, goods_id: str) -> Self:
@@ -71,13 +70,12 @@ class Wire(NamedTuple):
             shop.buy(goods_id, "somebody")  # now the server knows the script
             one = capture(client, lambda: shop.buy(goods_id, _BUYER, order_id=_ORDER))[-1]
         batch = max(capture(client, lambda: asyncio.run(crowd())), key=len)
-        places = [place for place, word in enumerate(batch) if re.fullmatch(_ORDER + r"\d\d", word)]
-        width = places[1] - places[0]
-        name = batch[places[0]].removeprefix(_ORDER)
-        first = len(batch) - width * len(places)
-        head = [re.sub(rf"\b{len(places)}\b", _COUNT, word) for word in batch[:first]]
-        group = [word.replace(_ORDER + name, _ORDER).replace(_BUYER + name, _BUYER) for word in batch[first:][:width]]
-        return cls(one, head, group)
+        ids = [word for word in batch if word.startswith(_ORDER)]
+        many = [re.sub(rf"\b{len(ids)}\b", _COUNT, word) for word in batch[1:]]
+        for sign in (_ORDER, _BUYER):
+            first = next(place for place, word in enumerate(many) if word.startswith(sign))
+            many[first : first + len(ids)] = [sign]
+        return cls(one, many)
 
     def purchase(self, name: str) -> list[str]:
         """Returns the words after EVALSHA of a call that sells one order, by a buyer of the same name."""
@@ -88,9 +86,9 @@ class Wire(NamedTuple):
         payloads = []
         for first in range(0, len(names), size):
             batch = names[first : first + size]
-            words = [word.replace(_COUNT, str(len(batch))) for word in self.head]
-            for name in batch:
-                words += [word.replace(_ORDER, name).replace(_BUYER, name) for word in self.group]
+            words = ["EVALSHA"]
+            for word in self.many:
+                words += batch if word in {_ORDER, _BUYER} else [word.replace(_COUNT, str(len(batch)))]
             payloads.append(hiredis.pack_command(tuple(words)))
         return payloads
 

@@ -41,7 +41,7 @@ class Keys:
             self.goods,
             self.orders,
             self.order_list,
-            self.bell,
+            self.wakeup,
             self.leases,
             self.claimed,
             self.dead,
@@ -107,7 +107,7 @@ class Keys:
         return self._sale("goods")
 
     @property
-    def bell(self) -> str:
+    def wakeup(self) -> str:
         """List: at most one element, that wakes a waiting worker."""
         return self._sale("bell")
 

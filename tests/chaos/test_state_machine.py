@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis.stateful import run_state_machine_as_test
 
-from flashsale import FlashSale, Goods, Order, OrderState, Outcome, Syncer
+from flashsale import FlashSale, Goods, Order, OrderConflict, OrderState, Outcome, Syncer
 from tests.support.machine import Crash, Faults, Store, database, machine
 from tests.support.scenes import Scene
 
@@ -122,8 +122,9 @@ def test_a_basket_of_old_and_new_orders_books_nothing(backend):
     with Scene(backend) as scene:
         old, new = Order("o1", "a", "ann", 1), Order("o2", "a", "ann", 1)
         scene.sale.inventory.reserve([old])
-        answers = scene.sale.inventory.answer([old, new], together=True)
-        assert [type(answer).__name__ for answer in answers] == ["OrderConflict"] * 2
+        with pytest.raises(OrderConflict) as conflict:
+            scene.sale.inventory.reserve([old, new], together=True)
+        assert [type(answer) for answer in conflict.value.answers] == [OrderConflict] * 2
         assert scene.booked() == 1
 
 

@@ -18,7 +18,7 @@ from flashsale import (
     PlainKeys,
     Receipt,
 )
-from flashsale.lua import SCRIPTS
+from flashsale.lua import SCRIPTS, Slot
 from tests.support.helpers import mutate, order, settled, snapshot
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ async def test_the_scripts_refuse_bad_quantities_too(shop: Shop) -> None:
     sale = await stocked(shop)
     await sale.inventory.load_scripts()
     keys, raw = shop.keys, shop.raw
-    group = [keys.meta, keys.orders, keys.order_list, keys.bell, keys.stock("phone"), keys.buyers("phone")]
+    group = [keys.meta, keys.orders, keys.order_list, keys.wakeup, keys.stock("phone"), keys.buyers("phone")]
     body = '{"order_id":"o","goods_id":"phone","buyer_id":"ann","quantity":1}'
     before = snapshot(raw)
 
@@ -360,13 +360,13 @@ async def test_the_scripts_refuse_bad_quantities_too(shop: Shop) -> None:
         return raw.evalsha(SCRIPTS[name].sha, *keys_and_args)
 
     for bad in RAW_QUANTITIES:
-        wanted = [f"1 1 phone {bad}", body, "o", "ann"]
+        wanted = ["1", "o", "ann", f"1 1 phone {bad}", body]
         assert run("deduct", 1, keys.stock("phone"), bad) == 0, bad
         assert run("release", 1, keys.stock("phone"), bad) == 0, bad
         assert run("enter", 4, *keys.gate("phone"), "1", bad, "1")[0] < 1, bad
         assert run("enter", 4, *keys.gate("phone"), "1", "1", bad)[0] < 1, bad
-        assert run("reserve", 6, *group, "0", "0", *wanted)[0] < 1, bad
-        assert run("reserve", 10, *group, *keys.gate("phone"), "0", "2", *wanted)[0] < 1, bad
+        assert run("reserve", 6, *group, "0", Slot.NONE, *wanted)[0] < 1, bad
+        assert run("reserve", 10, *group, *keys.gate("phone"), "0", Slot.TAKE, *wanted)[0] < 1, bad
     assert snapshot(raw) == before
 
 
@@ -375,11 +375,12 @@ async def test_a_bad_quantity_in_a_raw_batch_fails_alone(shop: Shop) -> None:
     await inventory.preload("phone", 10)
     await inventory.load_scripts()
     keys = shop.keys
-    names = [keys.meta, keys.orders, keys.order_list, keys.bell, keys.stock("phone"), keys.buyers("phone")]
+    names = [keys.meta, keys.orders, keys.order_list, keys.wakeup, keys.stock("phone"), keys.buyers("phone")]
     body = '{"order_id":"%s"}'
     asked = [("a", "2"), ("b", "-3"), ("c", "3")]
-    fields = [field for name, units in asked for field in (f"1 1 phone {units}", body % name, name, "ann")]
-    reply = shop.raw.evalsha(SCRIPTS["reserve"].sha, 6, *names, "0", "0", *fields)
+    fields = ["3", "a", "b", "c", "ann", "ann", "ann"]
+    fields += [field for name, units in asked for field in (f"1 1 phone {units}", body % name)]
+    reply = shop.raw.evalsha(SCRIPTS["reserve"].sha, 6, *names, "0", Slot.NONE, *fields)
     assert reply[::2] == [1, -2, 1]
     assert (await inventory.stock("phone")).booked == 5
 
@@ -437,7 +438,7 @@ def put_wrong_type(shop: Shop, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["meta", "orders", "order_list", "bell", "stock", "buyers", "count", "start", "access", "window"]
+    "name", ["meta", "orders", "order_list", "wakeup", "stock", "buyers", "count", "start", "access", "window"]
 )
 async def test_a_key_of_a_wrong_type_is_an_error_and_stays_as_it_is(shop: Shop, name: str) -> None:
     sale = await shop.open(10, per_buyer=5)

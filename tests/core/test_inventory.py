@@ -233,7 +233,7 @@ MECHANISMS = {
     ),
     "create-only": (
         "load",
-        "if (values[1] or values[2]) and not foreign then",
+        "if (values[1] or values[2]) and not external then",
         "if false then",
         test_preload_only_creates,
     ),

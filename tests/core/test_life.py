@@ -559,10 +559,10 @@ MECHANISMS = {
         "",
         test_a_paid_order_can_be_refunded_and_is_for_sale_again,
     ),
-    "too late": ("hold", "tonumber(standing) <= time", "false", test_more_time_is_given_until_it_is_too_late),
+    "too late": ("hold", "tonumber(current) <= time", "false", test_more_time_is_given_until_it_is_too_late),
     "never less time": (
         "hold",
-        "if wished > tonumber(standing) then",
+        "if wanted > tonumber(current) then",
         "if true then",
         test_more_time_is_given_until_it_is_too_late,
     ),

@@ -260,7 +260,7 @@ async def test_the_bell_never_grows(shop: Shop) -> None:
     for n in range(3):
         await sale.queue.push(order(f"p-{n}"))
     await sale.queue.claim(1)
-    assert shop.raw.llen(shop.keys.bell) == 1
+    assert shop.raw.llen(shop.keys.wakeup) == 1
 
 
 async def test_many_consumers_share_the_list_without_overlap(shop: Shop) -> None:
@@ -386,7 +386,7 @@ def test_the_short_way_to_read_a_body_judges_as_the_long_one(body: bytes, monkey
 # -- what is not ours -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["meta", "order_list", "bell", "leases", "claimed"])
+@pytest.mark.parametrize("key", ["meta", "order_list", "wakeup", "leases", "claimed"])
 async def test_a_key_of_a_wrong_type_stops_a_claim_before_the_first_write(shop: Shop, key: str) -> None:
     sale = await bought(shop, 2)
     await sale.queue.claim(1, lease=60)

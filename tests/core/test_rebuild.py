@@ -652,13 +652,13 @@ MECHANISMS = {
     "epoch of an open": ("open", "~= ARGV[1]", '== "x"', test_a_rebuild_of_an_older_epoch_is_refused_at_each_step),
     "version": (
         "configure",
-        "if integer(ARGV[1]) < standing then",
+        "if integer(ARGV[1]) < current then",
         "if false then",
         test_a_syncer_that_read_an_older_policy_does_not_bring_it_back,
     ),
     "known rows": (
         "restore",
-        "elseif standing and (ACTIVE[standing] or not ACTIVE[state]) then",
+        "elseif current and (ACTIVE[current] or not ACTIVE[state]) then",
         "elseif false then",
         test_restoring_and_settling_twice_books_once,
     ),

@@ -237,7 +237,7 @@ async def test_a_long_batch_is_answered_one_by_one_in_its_order(shop: Shop) -> N
 
 
 async def test_each_order_of_a_mixed_batch_keeps_its_place_its_quantity_and_its_data(shop: Shop) -> None:
-    """Neighbours that wish for the same share words of the call; nothing else of them may be shared."""
+    """Neighbours that ask for the same share words of the call; nothing else of them may be shared."""
     inventory = shop.inventory()
     await inventory.preload("phone", 12)
     await inventory.preload("case", 2)
@@ -455,7 +455,7 @@ MECHANISMS = {
         test_refused_orders_leave_nothing_behind,
     ),
     "cap": ("goods.held[buyer] + units > goods.cap", "false", test_a_buyer_holds_at_most_the_cap),
-    "stock": ("if units > goods.left then", "if false then", test_the_last_unit_is_sold_and_no_other),
+    "stock": ("if units > left then", "if false then", test_the_last_unit_is_sold_and_no_other),
     "together": ("if together and not whole then", "if false then", test_a_basket_is_refused_whole),
     "canonical integers": (
         "local function integer(text)\n",

@@ -559,8 +559,8 @@ MECHANISMS = {
     "pause": ("reserve", 'meta[1] and meta[1] ~= "open"', "false", None),
     "gate in the purchase": (
         "reserve",
-        "goods.code = goods.gate.code",
-        "",
+        "goods.gate.code or shut(",
+        "shut(",
         test_stop_and_pause_hold_the_sale_and_a_retry_finds_its_order,
     ),
 }

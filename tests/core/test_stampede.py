@@ -160,7 +160,7 @@ async def test_without_its_mechanism_the_promise_fails(
     real_shop: Shop, monkeypatch: pytest.MonkeyPatch, mechanism: str
 ) -> None:
     if mechanism == "stock":  # gate and stock are two bounds: without both, more is sold than there is
-        mutate(monkeypatch, "reserve", "if units > goods.left then", "if false then")
+        mutate(monkeypatch, "reserve", "if units > left then", "if false then")
         with pytest.raises(AssertionError):
             await test_a_thousand_buyers_on_a_hundred_units(real_shop, 0)
     elif mechanism == "ledger":

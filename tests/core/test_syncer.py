@@ -364,7 +364,7 @@ async def test_a_syncer_needs_a_store(shop: Shop) -> None:
 MECHANISMS = {
     "version": (
         "configure",
-        "if integer(ARGV[1]) < standing then",
+        "if integer(ARGV[1]) < current then",
         "if false then",
         test_an_older_row_is_refused_by_its_version,
     ),

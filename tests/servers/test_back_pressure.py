@@ -83,7 +83,7 @@ def test_interrupted_threads_leave_no_gap_in_the_line(redis_url: str) -> None:
             threads = [threading.Thread(target=buy, args=(crowd + n,), daemon=True) for n in range(20)]
             for thread in threads:
                 thread.start()
-            line = sale._purchases._waiting
+            line = sale.inventory._reservations.singles
             eventually(lambda: line._in_flight + len(line._waiting) == 20, "all in line")  # noqa: B023
             for thread in threads[::3]:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Interrupt))

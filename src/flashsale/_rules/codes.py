@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
@@ -26,6 +26,18 @@ def goods_error(code: int, sale: str, goods_id: str) -> FlashSaleError:
     if code == Code.UNKNOWN:
         return UnknownGoods("unknown goods", sale=sale, goods_id=goods_id)
     return CorruptState("a value in Redis is not what flashsale writes", sale=sale, goods_id=goods_id)
+
+
+def basket_codes(codes: Sequence[int]) -> Sequence[int]:
+    """Returns the codes of a basket as its orders are answered: those not tried fail for what stood in the way.
+
+    >>> [int(code) for code in basket_codes([Code.NOT_TOGETHER, Code.REFUSED])]
+    [0, 0]
+    """
+    if Code.REPLAYED in codes and set(codes) != {Code.REPLAYED}:
+        return [Code.CONFLICT] * len(codes)  # a basket that was placed before had other orders
+    blocker = next((code for code in codes if code in REFUSALS), Code.NOT_TOGETHER)
+    return [blocker if code == Code.NOT_TOGETHER else code for code in codes]
 
 
 @contextmanager

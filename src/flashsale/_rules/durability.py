@@ -34,6 +34,9 @@ class Guarantee:
         replicas: with REPLICATED, how many.
         within: seconds.
         socket_timeout: seconds; the wait ends before the connection would be given up.
+
+    Attributes:
+        needs_barrier: something must be waited for on the connection of the script.
     """
 
     def __init__(self, durability: Durability, *, replicas: int, within: float, socket_timeout: float) -> None:
@@ -45,6 +48,7 @@ class Guarantee:
         seconds = check_seconds("durable_within", within, low=0.001, high=60.0)
         seconds = min(seconds, max(socket_timeout / 2, socket_timeout - 0.5))
         self._milliseconds = max(1, round(seconds * 1000))
+        self.needs_barrier = self.durability in {Durability.REPLICATED, Durability.FSYNCED}
 
     @property
     def oldest(self) -> tuple[int, int]:
@@ -55,11 +59,6 @@ class Guarantee:
     def replicas_needed(self) -> int:
         """How many replicas it needs."""
         return self.replicas if self.durability is Durability.REPLICATED else 0
-
-    @property
-    def needs_barrier(self) -> bool:
-        """True when something must be waited for on the connection of the script."""
-        return self.durability in {Durability.REPLICATED, Durability.FSYNCED}
 
     def barrier(self, meta: str) -> list[tuple[str | int, ...]]:
         """Returns the commands to send behind the script; empty when there is nothing to wait for.

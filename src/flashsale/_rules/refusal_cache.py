@@ -6,10 +6,11 @@ A remembered answer can only refuse, never admit (docs/design.md).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
-from flashsale.model import Admission, Outcome
+from flashsale.model import Admission, Outcome, Receipt
 
 PRIMARY_EVERY: Final = 1.0  # seconds; a replica that was cut off would keep the sale shut
 _KEPT: Final = frozenset({Outcome.NOT_STARTED, Outcome.ENDED, Outcome.PAUSED})
@@ -61,22 +62,18 @@ class RefusalCache:
         given = {goods_id: refusal.given for goods_id, refusal in list(self.by_goods.items())}
         return self._counts + Counter(given)
 
-    def fresh(self, goods_id: str) -> Refusal | None:
-        """Returns a refusal that still may be given; whoever gives it counts it."""
+    def of(self, goods_id: str) -> Refusal:
+        """Returns what is remembered of these goods: a refusal, be it old, or OPEN. Whoever gives it counts it."""
         try:
-            refusal = self.by_goods[goods_id]
+            return self.by_goods[goods_id]
         except (KeyError, TypeError):  # TypeError: an id that cannot be hashed; the checks will say so
-            return None
-        return refusal if monotonic() < refusal.fresh_until and type(goods_id) is str else None
+            return OPEN
 
-    def get(self, goods_id: str) -> Admission | None:
-        """Returns the remembered refusal, or None when the caller must ask.
+    def give(self, refusal: Refusal) -> Admission | None:
+        """Returns the answer that a refusal still gives, or None when the caller must ask.
 
         When a refusal has aged, one caller is sent to ask, and the others go on with the old answer meanwhile.
         """
-        refusal = self.by_goods.get(goods_id, OPEN)
-        if refusal is OPEN:
-            return None
         now = monotonic()
         if now < refusal.fresh_until:
             refusal.given += 1
@@ -106,6 +103,25 @@ class RefusalCache:
             self._replace(goods_id, Refusal(admission, now + self._keep, now))
         else:
             self._replace(goods_id, OPEN)
+
+    def learn(self, answers: Iterable[object]) -> None:
+        """Remembers the refusals among the answers to single orders; whoever found goods open lets the others ask."""
+        opened, refused = set[str](), list[Receipt]()
+        for answer in answers:
+            if not isinstance(answer, Receipt):
+                continue
+            if answer.state is None:
+                refused.append(answer)
+            elif not answer.replayed:  # a replay says nothing of the gate
+                opened.add(answer.goods_id)
+        for goods_id in opened:
+            if self.by_goods.get(goods_id) is not OPEN:
+                self.forget(goods_id)
+        for receipt in refused:
+            if receipt.outcome is not Outcome.LIMIT_REACHED:  # of one script, no refusal for want of units comes before
+                self.note(receipt.goods_id, Admission(receipt.outcome, receipt.remaining))
+            elif receipt.remaining > 0:
+                self.forget(receipt.goods_id)
 
     def forget(self, goods_id: str | None = None) -> None:
         """Forgets what is remembered of one goods, or of all: they are open, or this process changed something."""

@@ -46,7 +46,7 @@ class OrderQueue(Component):
         Returns:
             The length of the list.
         """
-        length = self._link.run("push", [self.keys.order_list, self.keys.bell], [order.to_json()])
+        length = self._link.run("push", [self.keys.order_list, self.keys.wakeup], [order.to_json()])
         return int(length)
 
     def pop(self, timeout: float | None = None) -> Order | None:
@@ -98,7 +98,7 @@ class OrderQueue(Component):
             if claims or left <= 0:
                 return claims
             wait = max(0.001, min(self._slice, left))
-            self._link.command("BLPOP", self.keys.bell, f"{wait:.3f}")
+            self._link.command("BLPOP", self.keys.wakeup, f"{wait:.3f}")
             left -= wait
 
     def ack(self, claims: Iterable[Claim]) -> int:
@@ -190,7 +190,7 @@ class OrderQueue(Component):
         Returns:
             How many went back.
         """
-        keys = [self.keys.dead, self.keys.orders, self.keys.order_list, self.keys.bell]
+        keys = [self.keys.dead, self.keys.orders, self.keys.order_list, self.keys.wakeup]
         self._link.run("layout", [self.keys.meta])
         back = 0
         for batch in batches(self._letters(), MAX_BATCH):
@@ -200,7 +200,7 @@ class OrderQueue(Component):
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _claim(self, limit: int, lease: float) -> list[Claim]:
-        keys = [self.keys.meta, self.keys.order_list, self.keys.bell, self.keys.leases, self.keys.claimed]
+        keys = [self.keys.meta, self.keys.order_list, self.keys.wakeup, self.keys.leases, self.keys.claimed]
         again, before, bodies = self._link.run("claim", keys, [limit, f"{lease:.6f}"])
         deliveries, leases, attempts = again[::4], again[1::4], again[2::4]
         tokens = [f"{int(delivery)}-{int(number)}" for delivery, number in zip(deliveries, leases, strict=True)]

@@ -1,6 +1,6 @@
 """The gate: the article's traffic interception on a read/write-split Redis.
 
-Start flag, access counter, bounded entry. Its answer keeps all but as many units as may be sold away from the stock.
+Start flag, access counter, bounded entry. It admits only as many units as are for sale.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 from typing_extensions import override
 
 from flashsale._rules.codes import REFUSALS, fail, goods_error, seconds
-from flashsale._rules.refusal_cache import OPEN, RefusalCache
+from flashsale._rules.refusal_cache import OPEN, Refusal, RefusalCache
 from flashsale.aio.clients import Client
 from flashsale.aio.transport.coalescer import Coalescer
 from flashsale.aio.transport.component import Component
@@ -60,6 +60,7 @@ class Gate(Component):
         self._replica = None if replica is None else Link(replica)
         check_int("max_waiting", max_waiting, 1)
         self._entries = Coalescer[_Entry, Admission](self._enter, max_waiting=max_waiting, abandon=self._abandon)
+        self._ask = self._entries.submit  # the primary: for whom no remembered refusal may answer, or has
 
     # -- setting up -------------------------------------------------------------------------------------------------
 
@@ -180,9 +181,9 @@ class Gate(Component):
         """
         arguments = [count, booked, "" if access is None else access, int(paused)]
         keys = [*self.keys.gate(goods_id), *([self.keys.stock(goods_id)] if stock_here else [])]
-        code, standing, returned = await self._link.run("mirror", keys, arguments)
+        code, access_now, returned = await self._link.run("mirror", keys, arguments)
         self._done(goods_id, code)
-        return int(standing), int(returned)
+        return int(access_now), int(returned)
 
     # -- the hot path -----------------------------------------------------------------------------------------------
 
@@ -211,20 +212,9 @@ class Gate(Component):
             check_goods_id(goods_id)
         if quantity is not ONE:
             check_quantity(quantity)
-        if refusal is not OPEN and (admission := await self.refused(goods_id)):
+        if refusal is not OPEN and (admission := await self._refused(goods_id, refusal)):
             return admission
-        return await self._entries.submit((goods_id, quantity))
-
-    async def ask(self, goods_id: str, quantity: int) -> Admission:
-        """Like `enter`, and always asks the primary: for whom no remembered refusal may answer, or has."""
-        return await self._entries.submit((goods_id, quantity))
-
-    async def refused(self, goods_id: str) -> Admission | None:
-        """Returns the refusal that this process remembers, or None when the primary must be asked."""
-        refusal = self._refusals.get(goods_id)
-        if refusal is None and self._replica is not None and self._refusals.may_ask_replica(goods_id):
-            refusal = await self._ask_replica(goods_id)
-        return refusal
+        return await self._ask((goods_id, quantity))
 
     async def leave(self, goods_id: str, quantity: int = 1) -> int:
         """Gives back the slot of an admitted buyer who failed.
@@ -260,6 +250,13 @@ class Gate(Component):
                 await self._replica.close()
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _refused(self, goods_id: str, refusal: Refusal) -> Admission | None:
+        """Returns the answer that a remembered refusal still gives, or None when the primary must be asked."""
+        admission = self._refusals.give(refusal)
+        if admission is None and self._replica is not None and self._refusals.may_ask_replica(goods_id):
+            admission = await self._ask_replica(goods_id)
+        return admission
 
     async def _enter(self, entries: list[_Entry]) -> list[Admission | FlashSaleError]:
         """Sends one batch; callers in a row who ask for the same are one run of the script."""

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from itertools import groupby
-from operator import attrgetter
 from typing import Final, NamedTuple
 
-from flashsale._rules.codes import REFUSALS, fail, goods_error, hold_seconds, number, policy
-from flashsale._rules.durability import Guarantee
-from flashsale._rules.ledger_record import STATES
+from flashsale._rules.batches import batches
+from flashsale._rules.codes import about, fail, goods_error, hold_seconds, number, policy
 from flashsale.aio.clients import Client
+from flashsale.aio.reservations import Answers, Mode, Reservations
 from flashsale.aio.transport.coalescer import BATCH, Coalescer
 from flashsale.aio.transport.component import Component
-from flashsale.aio.transport.link import Argument, Barrier, Link
-from flashsale.errors import (
-    AlreadyLoaded,
-    FlashSaleError,
-    InvalidRequest,
-    NotExecuted,
-    OrderConflict,
-    OutcomeUnknown,
-)
+from flashsale.aio.transport.link import Argument, Link
+from flashsale.errors import AlreadyLoaded, FlashSaleError, InvalidRequest, NotExecuted, OutcomeUnknown
 from flashsale.keys import Keys
-from flashsale.lua import SCRIPTS, Code
-from flashsale.model import Goods, Order, OrderState, Outcome, Receipt, Stock, receipt_of, weigh
+from flashsale.lua import SCRIPTS, Code, Slot
+from flashsale.model import Goods, Order, Receipt, Stock
 from flashsale.model.checks import check_int, check_policy, check_quantity
 
 MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 8,000 values
 
-_NEW: Final = int(Code.DONE)  # of every order accepted: looking a member up in its enum costs as much as the receipt
-_QUEUED: Final = OrderState.QUEUED
-_WISH: Final = attrgetter("goods_id", "quantity", "_body")
+_EACH: Final = Mode(Slot.NONE)
+_TOGETHER: Final = Mode(Slot.NONE, together=True)
 
 
 class _Deduction(NamedTuple):
@@ -59,9 +48,7 @@ class Inventory(Component):
     ) -> None:
         super().__init__(client, sale, keys)
         check_int("max_waiting", max_waiting, 1)
-        self._head = (self.keys.meta, self.keys.orders, self.keys.order_list, self.keys.bell)
-        self._group = lru_cache(1024)(self._make_group)  # every call needs them, and they cost more than the lookup
-        self._singles = Coalescer[Order, Receipt](self.answer, max_waiting=max_waiting, weigh=weigh)
+        self._reservations = Reservations(self._link, self.keys, max_waiting=max_waiting)
         self._deductions = Coalescer[_Deduction, int](self._deduct, max_waiting=max_waiting, abandon=self._abandon)
 
     # -- setting up -------------------------------------------------------------------------------------------------
@@ -205,64 +192,43 @@ class Inventory(Component):
         """
         if len(orders) == 1:
             return [await self._reserve_one(orders[0])]
-        answers = await self.answer(orders, together=together)
+        answers = await self._reserve(orders, _TOGETHER if together else _EACH)
         for answer in answers:
             if isinstance(answer, FlashSaleError):
                 answer.answers = answers
                 raise answer
         return [answer for answer in answers if isinstance(answer, Receipt)]
 
+    # -- inside -----------------------------------------------------------------------------------------------------
+
     async def _reserve_one(self, order: Order) -> Receipt:
         """Concurrent callers with one order each share a script call."""
         try:
-            return await self._singles.submit(order)
+            return await self._reservations.singles.submit((order, _EACH))
         except FlashSaleError as error:
             if isinstance(error, (NotExecuted, OutcomeUnknown)):
                 error.order_id = order.order_id
             error.answers = [error]
             raise
 
-    async def answer(
-        self,
-        orders: Sequence[Order],
-        *,
-        together: bool = False,
-        gated: bool = False,
-        gate: Keys | None = None,
-        guarantee: Guarantee | None = None,
-    ) -> list[Receipt | FlashSaleError]:
-        """Like `reserve`, but returns the errors of single orders in their places.
-
-        Args:
-            orders: as in `reserve`.
-            together: as in `reserve`.
-            gated: the orders hold a slot at a gate on another Redis.
-            gate: keys of a gate on this Redis: the script asks it as well, and counts.
-            guarantee: what must have happened before an order is ACCEPTED; short of it, it is UNCERTAIN.
-        """
-        if together and len(orders) > MAX_TOGETHER:
+    async def _reserve(self, orders: Sequence[Order], mode: Mode) -> Answers:
+        """Reserves many orders by as few calls as they fit in; the errors of single orders stand in their places."""
+        if mode.together and len(orders) > MAX_TOGETHER:
             raise InvalidRequest("orders", f"at most {MAX_TOGETHER} together")
-        if together and len({order.order_id for order in orders}) < len(orders):
+        if mode.together and len({order.order_id for order in orders}) < len(orders):
             raise InvalidRequest("orders", "an order id stands twice")
-        size = MAX_TOGETHER if together else BATCH
-        answers: list[Receipt | FlashSaleError] = []
-        for at in range(0, len(orders), size):
-            mode = "2" if gate is not None else "1" if gated else "0"
+        answers: Answers = []
+        for part in batches(orders, MAX_TOGETHER if mode.together else BATCH):
             try:
-                answers += await self._reserve(orders[at : at + size], mode, gate, guarantee, together=together)
+                with about(part[0].order_id):
+                    answers += await self._reservations.book(part, mode)
             except (NotExecuted, OutcomeUnknown) as error:
                 if not answers:
                     raise
-                half = OutcomeUnknown("only the first part of the orders was answered", order_id=orders[at].order_id)
-                half.answers = [*answers, *[error] * (len(orders) - at)]
+                half = OutcomeUnknown("only the first part of the orders was answered", order_id=part[0].order_id)
+                half.answers = [*answers, *[error] * (len(orders) - len(answers))]
                 raise half from error
         return answers
-
-    # -- inside -----------------------------------------------------------------------------------------------------
-
-    def _make_group(self, goods_id: str, gate: Keys | None) -> tuple[str, ...]:
-        group = (self.keys.stock(goods_id), self.keys.buyers(goods_id))
-        return group if gate is None else group + gate.gate(goods_id)
 
     async def _deduct(self, batch: Sequence[_Deduction]) -> list[int | FlashSaleError]:
         stocks, quantities = [each.stock for each in batch], [each.quantity for each in batch]
@@ -276,57 +242,6 @@ class Inventory(Component):
     async def _abandon(self, deduction: _Deduction, taken: int) -> None:
         if taken:
             await self.release(deduction.goods_id, taken)
-
-    async def _reserve(
-        self, orders: Sequence[Order], mode: str, gate: Keys | None, guarantee: Guarantee | None, *, together: bool
-    ) -> list[Receipt | FlashSaleError]:
-        keys, places = list(self._head), {}
-        for place, goods_id in enumerate(dict.fromkeys(order.goods_id for order in orders), start=1):
-            keys += self._group(goods_id, gate)
-            places[goods_id] = place
-        arguments: list[Argument] = ["1" if together else "0", mode]
-        for (goods_id, quantity, body), run in groupby(orders, _WISH):
-            ids = [name for order in run for name in (order.order_id, order.buyer_id)]
-            arguments += (f"{places[goods_id]} {len(ids) // 2} {goods_id} {quantity}", body, *ids)
-        codes_end = 2 * len(orders)
-
-        def wait_for_others(reply: list[int]) -> Sequence[Sequence[Argument]]:
-            accepted = guarantee is not None and any(code > 0 for code in reply[:codes_end:2])
-            return guarantee.barrier(self.keys.meta) if guarantee and accepted else ()
-
-        barrier: Barrier | None = wait_for_others if guarantee is not None and guarantee.needs_barrier else None
-        try:
-            reply, acknowledged = await self._link.run_behind(barrier, "reserve", keys, arguments)
-        except (NotExecuted, OutcomeUnknown) as error:
-            error.order_id = orders[0].order_id
-            raise
-        accepted = Outcome.ACCEPTED if guarantee is None or guarantee.is_met(acknowledged) else Outcome.UNCERTAIN
-        codes, units_left, states = reply[:codes_end:2], reply[1:codes_end:2], iter(reply[codes_end:])
-        blocker = next((REFUSALS[code] for code in codes if code in REFUSALS), None) if together else None
-        if together and Code.REPLAYED in codes and set(codes) != {Code.REPLAYED}:
-            codes = [Code.CONFLICT] * len(codes)  # a basket that was placed before had other orders
-        answers: list[Receipt | FlashSaleError] = []
-        for order, code, left in zip(orders, codes, units_left, strict=True):
-            if code <= 0:
-                answers.append(self._refusal(order, code, left, blocker))
-                continue
-            replayed = code != _NEW
-            state = STATES[next(states)] if replayed else _QUEUED
-            fields = (accepted, order.order_id, order.goods_id, order.quantity, left, replayed, state)
-            answers.append(receipt_of(fields))
-        return answers
-
-    def _refusal(self, order: Order, code: int, left: int, blocker: Outcome | None) -> Receipt | FlashSaleError:
-        order_id, goods_id, quantity = order.order_id, order.goods_id, order.quantity
-        if code in REFUSALS:
-            return Receipt(REFUSALS[code], order_id, goods_id, quantity, left)
-        if code == Code.NOT_TOGETHER and blocker is not None:
-            return Receipt(blocker, order_id, goods_id, quantity, left)
-        if code == Code.NOT_TOGETHER:
-            return NotExecuted("another order of the basket failed", order_id=order_id)
-        if code == Code.CONFLICT:
-            return OrderConflict(sale=self.sale, goods_id=goods_id, order_id=order_id)
-        return goods_error(code, self.sale, goods_id)
 
     def _units(self, goods_id: str, reply: int) -> int:
         return int(reply) if reply >= 0 else fail(reply, self.sale, goods_id)

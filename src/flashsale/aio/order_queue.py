@@ -45,7 +45,7 @@ class OrderQueue(Component):
         Returns:
             The length of the list.
         """
-        length = await self._link.run("push", [self.keys.order_list, self.keys.bell], [order.to_json()])
+        length = await self._link.run("push", [self.keys.order_list, self.keys.wakeup], [order.to_json()])
         return int(length)
 
     async def pop(self, timeout: float | None = None) -> Order | None:
@@ -97,7 +97,7 @@ class OrderQueue(Component):
             if claims or left <= 0:
                 return claims
             wait = max(0.001, min(self._slice, left))
-            await self._link.command("BLPOP", self.keys.bell, f"{wait:.3f}")
+            await self._link.command("BLPOP", self.keys.wakeup, f"{wait:.3f}")
             left -= wait
 
     async def ack(self, claims: Iterable[Claim]) -> int:
@@ -189,7 +189,7 @@ class OrderQueue(Component):
         Returns:
             How many went back.
         """
-        keys = [self.keys.dead, self.keys.orders, self.keys.order_list, self.keys.bell]
+        keys = [self.keys.dead, self.keys.orders, self.keys.order_list, self.keys.wakeup]
         await self._link.run("layout", [self.keys.meta])
         back = 0
         for batch in batches(await self._letters(), MAX_BATCH):
@@ -199,7 +199,7 @@ class OrderQueue(Component):
     # -- inside -----------------------------------------------------------------------------------------------------
 
     async def _claim(self, limit: int, lease: float) -> list[Claim]:
-        keys = [self.keys.meta, self.keys.order_list, self.keys.bell, self.keys.leases, self.keys.claimed]
+        keys = [self.keys.meta, self.keys.order_list, self.keys.wakeup, self.keys.leases, self.keys.claimed]
         again, before, bodies = await self._link.run("claim", keys, [limit, f"{lease:.6f}"])
         deliveries, leases, attempts = again[::4], again[1::4], again[2::4]
         tokens = [f"{int(delivery)}-{int(number)}" for delivery, number in zip(deliveries, leases, strict=True)]

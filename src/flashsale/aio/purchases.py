@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from flashsale._rules.durability import Durability, Guarantee
 from flashsale._rules.observer import Notifier, log
+from flashsale._rules.refusal_cache import OPEN, Refusal
 from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
+from flashsale.aio.reservations import Answers, Mode
 from flashsale.aio.transitions import Transitions
-from flashsale.aio.transport.coalescer import Coalescer
 from flashsale.errors import (
     FlashSaleError,
     InvalidRequest,
@@ -23,7 +25,8 @@ from flashsale.errors import (
     Overloaded,
     StoreError,
 )
-from flashsale.model import RELEASED, Admission, BasketReceipt, Order, OrderState, Outcome, Receipt, weigh
+from flashsale.lua import Slot
+from flashsale.model import RELEASED, Admission, BasketReceipt, Order, OrderState, Outcome, Receipt
 from flashsale.model.checks import check_goods_id, check_id, check_quantity
 
 MAX_GOODS: Final = 50  # goods of one basket
@@ -39,11 +42,10 @@ class Purchases:
         gate: of the sale.
         inventory: of the sale.
         ledger: of the sale.
-        settler: makes the ledger follow the database.
-        notify: told of outcomes and batches.
+        transitions: makes the ledger follow the database.
+        notifier: told of outcomes and batches.
         guarantee: what must have happened before a purchase is ACCEPTED.
         one_redis: gate and stock share a Redis: one script decides both.
-        max_waiting: callers that may wait before `Overloaded`.
     """
 
     def __init__(
@@ -51,44 +53,48 @@ class Purchases:
         gate: Gate,
         inventory: Inventory,
         ledger: Ledger,
-        settler: Transitions,
-        notify: Notifier,
+        transitions: Transitions,
+        notifier: Notifier,
         guarantee: Guarantee,
         *,
         one_redis: bool,
-        max_waiting: int,
     ) -> None:
         self._gate = gate
-        self._inventory = inventory
         self._ledger = ledger
-        self._settler = settler
-        self._notify = notify
-        self._guarantee = guarantee
+        self._transitions = transitions
+        self._notifier = notifier
         self._one_redis = one_redis
-        self._waiting = Coalescer[Order, Receipt](self._reserve, max_waiting=max_waiting, weigh=weigh)
-        self._admitted = Coalescer[Order, Receipt](self._reserve_admitted, max_waiting=max_waiting, weigh=weigh)
+        self._persists = guarantee.durability is Durability.PERSISTED
+        self._book, self._submit = inventory._reservations.book, inventory._reservations.singles.submit
+        slot = Slot.TAKE if one_redis else Slot.HELD
+        self._held = Mode(Slot.HELD, guarantee=guarantee, finish=self._finish)
+        taking = Mode(Slot.TAKE, guarantee=guarantee, finish=self._finish)
+        self._modes = {Slot.HELD: self._held, Slot.TAKE: taking if one_redis else None}
+        self._basket = Mode(slot, together=True, guarantee=guarantee, finish=self._finish)
 
-    async def buy(self, order: Order, *, named: bool) -> Receipt:
-        """Buys; `named` when the caller brought the order id, so that the ledger may know it."""
-        refusal = None if named else await self._gate.refused(order.goods_id)
-        if refusal is not None:
-            receipt = _refusal(order, refusal)
+    async def buy(self, order: Order, slot: Slot, *, named: bool, refusal: Refusal = OPEN) -> Receipt:
+        """Buys; with a slot that is HELD, refused by the stock, the slot stays the ticket's.
+
+        Args:
+            order: what is bought.
+            slot: TAKE one at the gate; or one is HELD, by a ticket.
+            named: the caller brought the order id, so that the ledger may know it.
+            refusal: what this process remembers of the goods, where that may answer.
+        """
+        mode = self._modes[slot]
+        admission = None if refusal is OPEN else await self._gate._refused(order.goods_id, refusal)
+        if admission is not None:
+            receipt = _refusal(order, admission)
         else:
             try:
-                receipt = await (self._waiting.submit(order) if self._one_redis else self._buy(order, known=named))
+                receipt = await (self._submit((order, mode)) if mode else self._take_and_hold(order, known=named))
             except (NotExecuted, OutcomeUnknown) as error:
-                receipt = await _once_more(error, lambda: self._buy(order, known=True), order.order_id)
-        if self._notify.observed:
-            self._notify.outcome(order.goods_id, receipt.outcome)
-        return receipt
-
-    async def buy_admitted(self, order: Order) -> Receipt:
-        """Buys for a buyer who has passed the gate. Refused by the stock, the slot stays the ticket's."""
-        try:
-            receipt = await self._admitted.submit(order)
-        except (NotExecuted, OutcomeUnknown) as error:
-            receipt = await _once_more(error, lambda: self._admitted.submit(order), order.order_id)
-        self._notify.outcome(order.goods_id, receipt.outcome)
+                again = (
+                    partial(self._submit, (order, mode)) if mode else partial(self._take_and_hold, order, known=True)
+                )
+                receipt = await _once_more(error, again, order.order_id)
+        if self._notifier.observed:
+            self._notifier.outcome(order.goods_id, receipt.outcome)
         return receipt
 
     async def buy_basket(
@@ -112,7 +118,7 @@ class Purchases:
         if receipts[0].replayed and await self._ledger.get(f"{basket_id}#{len(orders) + 1}"):
             raise OrderConflict(sale=self._gate.sale, goods_id=orders[0].goods_id, order_id=basket_id)
         for receipt in receipts:
-            self._notify.outcome(receipt.goods_id, receipt.outcome)
+            self._notifier.outcome(receipt.goods_id, receipt.outcome)
         outcome = next((receipt.outcome for receipt in receipts if not receipt.accepted), Outcome.ACCEPTED)
         return BasketReceipt(outcome, basket_id, tuple(receipts))
 
@@ -122,21 +128,23 @@ class Purchases:
         names = [f"{basket_id}#{place}" for place in range(1, MAX_GOODS + 1)]
         return list(await self._ledger.get_many(names))
 
-    async def _buy(self, order: Order, *, known: bool) -> Receipt:
-        if self._one_redis or (known and await self._ledger.get(order.order_id)):
-            return await self._waiting.submit(order)
-        admission = await self._gate.ask(order.goods_id, order.quantity)
+    async def _take_and_hold(self, order: Order, *, known: bool) -> Receipt:
+        """Takes a slot at the gate on its own Redis, then reserves with it; refused by the stock, the slot returns."""
+        request = order, self._held
+        if known and await self._ledger.get(order.order_id):
+            return await self._submit(request)
+        admission = await self._gate._ask((order.goods_id, order.quantity))
         if not admission.admitted:
             return _refusal(order, admission)
         try:
-            receipt = await self._waiting.submit(order)
+            receipt = await self._submit(request)
         except OutcomeUnknown:
             raise  # the order may hold the slot
         except FlashSaleError:
-            await self._settler.leave(order.goods_id, order.quantity)
+            await self._transitions.leave(order.goods_id, order.quantity)
             raise
         if receipt.state is None or receipt.replayed:
-            await self._settler.leave(order.goods_id, order.quantity)
+            await self._transitions.leave(order.goods_id, order.quantity)
         return receipt
 
     async def _buy_all(self, orders: Sequence[Order]) -> list[Receipt]:
@@ -147,7 +155,7 @@ class Purchases:
                 return [_refusal(each, Admission(refusal.outcome, 0)) for each in orders]
             entered = orders
         try:
-            answers = await self._reserve(orders, together=True)
+            answers = await self._book(orders, self._basket)
         except OutcomeUnknown:
             raise  # the orders may hold the slots
         except FlashSaleError:
@@ -170,10 +178,10 @@ class Purchases:
         states: list[OrderState | None] = []
         try:
             for receipt in receipts:
-                standing = receipt.state
-                if standing is not None and standing not in RELEASED:
-                    standing = await self._settler.settle(receipt.order_id, OrderState.CANCELLED)
-                states.append(standing)
+                state = receipt.state
+                if state is not None and state not in RELEASED:
+                    state = await self._transitions.settle(receipt.order_id, OrderState.CANCELLED)
+                states.append(state)
         except (StoreError, NotExecuted, OutcomeUnknown):  # asked again, the basket finishes this
             return [receipt._replace(outcome=Outcome.UNCERTAIN) for receipt in receipts]
         return [
@@ -185,7 +193,7 @@ class Purchases:
         """Takes a slot for each order; refused one, it keeps none and returns the refusal."""
         for place, order in enumerate(orders):
             try:
-                admission = await self._gate.ask(order.goods_id, order.quantity)
+                admission = await self._gate._ask((order.goods_id, order.quantity))
             except FlashSaleError:
                 await self._leave_all(orders[:place])
                 raise
@@ -196,30 +204,19 @@ class Purchases:
 
     async def _leave_all(self, orders: Sequence[Order]) -> None:
         for order in orders:
-            await self._settler.leave(order.goods_id, order.quantity)
+            await self._transitions.leave(order.goods_id, order.quantity)
 
-    async def _reserve_admitted(self, orders: Sequence[Order]) -> list[Receipt | FlashSaleError]:
-        return await self._reserve(orders, admitted=True)
-
-    async def _reserve(
-        self, orders: Sequence[Order], *, together: bool = False, admitted: bool = False
-    ) -> list[Receipt | FlashSaleError]:
-        """Sends one batch; where gate and stock share a Redis, one script decides both."""
-        began = time.perf_counter()
-        gate = self._gate.keys if self._one_redis and not admitted else None
-        answers = await self._inventory.answer(
-            orders, together=together, gated=True, gate=gate, guarantee=self._guarantee
-        )
-        if self._guarantee.durability is Durability.PERSISTED:
+    async def _finish(self, orders: Sequence[Order], mode: Mode, answers: Answers, began: float) -> Answers:
+        """Does with the answers of one call what is to be done before anybody reads them."""
+        if self._persists:
             answers = await self._persist(orders, answers)
-        self._notify.batch(len(orders), time.perf_counter() - began)
-        if not together:
-            self._remember([answer for answer in answers if isinstance(answer, Receipt)])
+        if self._notifier.observed:
+            self._notifier.batch(len(orders), time.perf_counter() - began)
+        if not mode.together:  # the refusal of a basket says nothing of each of its goods
+            self._gate._refusals.learn(answers)
         return answers
 
-    async def _persist(
-        self, orders: Sequence[Order], answers: Sequence[Receipt | FlashSaleError]
-    ) -> list[Receipt | FlashSaleError]:
+    async def _persist(self, orders: Sequence[Order], answers: Answers) -> Answers:
         """Commits a batch before anybody is answered; the worker meets rows that exist. One commit serves the batch."""
         queued = {
             order.order_id: order
@@ -227,29 +224,14 @@ class Purchases:
             if isinstance(answer, Receipt) and answer.state is OrderState.QUEUED
         }
         try:
-            standing = await self._settler.persist(list(queued.values()))
+            states = await self._transitions.persist(list(queued.values()))
         except FlashSaleError as error:  # the units are booked: nobody may be told that nothing happened
             log.warning("a batch of %d is left to the worker: %s", len(queued), type(error).__name__)
-            standing = {}
+            states = {}
         return [
-            _persisted(answer, standing.get(answer.order_id, answer.state)) if isinstance(answer, Receipt) else answer
+            _persisted(answer, states.get(answer.order_id, answer.state)) if isinstance(answer, Receipt) else answer
             for answer in answers
         ]
-
-    def _remember(self, receipts: Sequence[Receipt]) -> None:
-        """Keeps a refusal for a while; the first buyer who finds the goods open sends the others to ask as well."""
-        refusals = self._gate._refusals
-        for goods_id in {
-            receipt.goods_id for receipt in receipts if receipt.state is not None and not receipt.replayed
-        }:
-            refusals.forget(goods_id)  # a replay says nothing of the gate
-        for receipt in receipts:
-            if receipt.state is not None:
-                continue
-            if receipt.outcome is not Outcome.LIMIT_REACHED:  # of one script, no refusal for want of units comes before
-                refusals.note(receipt.goods_id, Admission(receipt.outcome, receipt.remaining))
-            elif receipt.remaining > 0:
-                refusals.forget(receipt.goods_id)
 
 
 async def _once_more(

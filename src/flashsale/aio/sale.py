@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from time import monotonic
 from typing import Any, Self
 
 from flashsale._rules.durability import Durability, Guarantee
 from flashsale._rules.observer import Notifier, Observer
+from flashsale._rules.refusal_cache import OPEN
 from flashsale._rules.server_check import Finding, judge
 from flashsale._rules.tickets import Tickets
 from flashsale.aio.clients import Client
@@ -24,6 +26,7 @@ from flashsale.aio.transport.link import Link
 from flashsale.aio.view_cache import ViewCache
 from flashsale.errors import StoreRequired, UnsafeServer
 from flashsale.keys import Keys
+from flashsale.lua import Slot
 from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
 from flashsale.model.checks import (
     MAX_UNITS,
@@ -34,6 +37,8 @@ from flashsale.model.checks import (
     check_seconds,
     new_order_id,
 )
+
+_TAKE, _HELD = Slot.TAKE, Slot.HELD  # looking a member up in its enum costs as much as the rest of a refusal
 
 
 class FlashSale:
@@ -116,7 +121,6 @@ class FlashSale:
             self._notifier,
             self._guarantee,
             one_redis=self._one_redis,
-            max_waiting=max_waiting,
         )
 
     # -- before the sale --------------------------------------------------------------------------------------------
@@ -239,21 +243,23 @@ class FlashSale:
             NotExecuted: surely nothing happened; `Overloaded` when too many callers wait in this process.
             CorruptState: what Redis holds of these goods cannot be trusted.
         """
+        refusal = OPEN
         if ticket is not None:
             order_id = await self._ticketing.check(ticket, goods_id, buyer_id, quantity, order_id)
-        elif order_id is None and data is None and (refusal := self._refusals.fresh(goods_id)) is not None:
-            check_id("buyer_id", buyer_id)
-            if quantity is not ONE:
-                check_quantity(quantity)
-            refusal.given += 1
-            outcome, remaining, _, _ = refusal.admission
-            if self._notifier.observed:
-                self._notifier.outcome(goods_id, outcome)
-            return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
+        elif order_id is None:
+            refusal = self._refusals.of(goods_id)
+            if monotonic() < refusal.fresh_until and data is None and type(goods_id) is str:
+                check_id("buyer_id", buyer_id)
+                if quantity is not ONE:
+                    check_quantity(quantity)
+                refusal.given += 1
+                outcome, remaining, _, _ = refusal.admission
+                if self._notifier.observed:
+                    self._notifier.outcome(goods_id, outcome)
+                return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
         order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
-        if ticket is not None:
-            return await self._purchases.buy_admitted(order)
-        return await self._purchases.buy(order, named=order_id is not None)
+        slot = _TAKE if ticket is None else _HELD
+        return await self._purchases.buy(order, slot, named=order_id is not None, refusal=refusal)
 
     async def buy_basket(
         self, buyer_id: str, items: Iterable[tuple[str, int]], *, basket_id: str | None = None, data: Any = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from importlib import resources
 from typing import Final, NamedTuple
 
@@ -28,6 +28,17 @@ class Code(IntEnum):
     STALE = -8
     DIFFERENT = -9
     NOT_TOGETHER = -10
+
+
+class Slot(StrEnum):
+    """What the gate has to do with orders that are reserved; the script takes the words."""
+
+    NONE = "none"
+    """They pass it by, and hold no slot."""
+    HELD = "held"
+    """Each holds a slot already: taken at a gate on another Redis, or with a ticket."""
+    TAKE = "take"
+    """The gate is on the same Redis: the script asks it too, and takes a slot for each order that it accepts."""
 
 
 class Script(NamedTuple):

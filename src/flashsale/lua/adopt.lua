@@ -1,4 +1,4 @@
--- adopt: bring orders that a foreign program pushed into the ledger; orders of ours are recognised and left alone.
+-- adopt: bring orders that a external program pushed into the ledger; orders of ours are recognised and left alone.
 --
 -- KEYS[1]   meta    hash    state, seq
 -- KEYS[2]   orders  hash    the ledger
@@ -16,25 +16,24 @@
 -- include: number
 -- include: goods
 -- include: record
+-- include: commit
 local FIELDS = 5
 local meta = redis.call("HMGET", KEYS[1], "seq", "state")
 local seq = integer(meta[1] or "0")
 local all, ids = gather(3, 2, seq), {}
 for at = 1, #ARGV, FIELDS do
   ids[#ids + 1] = ARGV[at + 2]
-  ask(all[tonumber(ARGV[at])], ARGV[at + 4])
+  ask(all[tonumber(ARGV[at])], at + 4, at + 4)
 end
-for _, goods in ipairs(all) do
-  recall(goods)
-end
+recall(all)
 
 local known, fresh, records, answers = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}, {}
 for i, id in ipairs(ids) do
   local at = 1 + (i - 1) * FIELDS
   local goods, name, quantity, buyer = all[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 3], ARGV[at + 4]
-  local code, state, standing = nil, "", fresh[id] or known[i]
-  if standing then
-    code, state = compare(standing, quantity, name, buyer)
+  local code, state, current = nil, "", fresh[id] or known[i]
+  if current then
+    code, state = compare(current, quantity, name, buyer)
   elseif meta[2] == "closed" then
     code = -5
   elseif goods.code or goods.held[buyer] == "corrupt" then
@@ -50,7 +49,7 @@ for i, id in ipairs(ids) do
       end
     end
     if state == "QUEUED" then
-      goods.ledger, goods.changed = goods.ledger + units, true
+      goods.ledger = goods.ledger + units
       hold(goods, buyer, units)
     end
     fresh[id] = record(state, quantity, goods.cap and state == "QUEUED" and "2" or "0", name, show(seq), buyer)
@@ -59,12 +58,6 @@ for i, id in ipairs(ids) do
   answers[#answers + 1], answers[#answers + 2] = code, state or ""
 end
 if #records > 0 then
-  redis.call("HSET", KEYS[1], "seq", show(seq))
-  for _, goods in ipairs(all) do
-    if goods.changed then
-      book(goods)
-    end
-  end
-  redis.call("HSET", KEYS[2], unpack(records))
+  commit(seq, all, records)
 end
 return answers

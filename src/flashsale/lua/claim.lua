@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  meta        hash        layout; deliveries: a counter
 -- KEYS[2]  order_list  list        JSON orders
--- KEYS[3]  bell        list        wakes a waiting worker
+-- KEYS[3]  wakeup      list        wakes a waiting worker
 -- KEYS[4]  leases      sorted set  delivery -> lease end
 -- KEYS[5]  claimed     hash        delivery -> attempts|lease|body
 -- ARGV[1]  limit       integer     most elements
@@ -14,6 +14,7 @@
 -- include: number
 -- include: layout
 -- include: clock
+-- include: queue
 local limit, time = tonumber(ARGV[1]), now()
 local until_ = string.format("%.6f", time + tonumber(ARGV[2]))
 local last = integer(redis.call("HGET", KEYS[1], "deliveries") or "0")
@@ -21,7 +22,7 @@ if not last then
   return redis.error_reply("WRONGTYPE meta deliveries is not an integer")
 end
 redis.call("LLEN", KEYS[2])
-local rung = redis.call("LLEN", KEYS[3])
+local wakeups = redis.call("LLEN", KEYS[3])
 local expired = redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", string.format("%.6f", time), "LIMIT", 0, limit)
 local kept = #expired > 0 and redis.call("HMGET", KEYS[5], unpack(expired)) or { redis.call("HLEN", KEYS[5]) }
 
@@ -58,8 +59,8 @@ if n > 0 then
   redis.call("HSET", KEYS[5], unpack(fields))
   redis.call("ZADD", KEYS[4], unpack(scores))
   redis.call("HSET", KEYS[1], "deliveries", show(last + #bodies))
-  if rung == 0 and redis.call("LLEN", KEYS[2]) > 0 then
-    redis.call("LPUSH", KEYS[3], "1")
+  if redis.call("LLEN", KEYS[2]) > 0 then
+    wake(KEYS[3], wakeups)
   end
 end
 return { again, before, bodies }

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  stock    hash     Total, Booked, version and the policy
 -- ARGV[1]  version  integer  of the row; older ones are refused
--- ARGV[2]  total    integer  units wished; Total stops at Booked
+-- ARGV[2]  total    integer  units for sale; Total stops at Booked
 -- ARGV[3..]         strings  field and value of the policy; an empty value removes the field
 --
 -- Returns {code, Total that stands}
@@ -17,11 +17,11 @@ local goods = read(KEYS[1])
 if goods.code then
   return { goods.code, "0" }
 end
-local standing = integer(redis.call("HGET", KEYS[1], "version") or "0")
-if not standing then
+local current = integer(redis.call("HGET", KEYS[1], "version") or "0")
+if not current then
   return { -2, "0" }
 end
-if integer(ARGV[1]) < standing then
+if integer(ARGV[1]) < current then
   return { -8, show(goods.total) }
 end
 local total = show(math.max(integer(ARGV[2]), goods.booked))

@@ -23,9 +23,9 @@ end
 
 local stocks, answers = {}, {}
 for caller, stock in ipairs(KEYS) do
-  local units, goods = integer(ARGV[caller]), stocks[stock] or look(stock)
+  local units, goods = amount(ARGV[caller]), stocks[stock] or look(stock)
   stocks[stock], answers[caller] = goods, 0
-  if units and units >= 1 and units <= 1000000 then
+  if units then
     if goods.code then
       answers[caller] = goods.code
     elseif goods.booked + goods.taken + units <= goods.total then

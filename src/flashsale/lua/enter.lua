@@ -15,30 +15,24 @@
 -- include: number
 -- include: clock
 -- include: gate
-local function few(text)
-  local number = integer(text)
-  return number and number >= 1 and number <= 1000000 and number
-end
-
 local time, gates, answers = now(), {}, {}
 for first = 1, #KEYS, 4 do
-  gates[#gates + 1] = look(time, first)
+  local gate = look(time, first)
+  gate.passed, gates[#gates + 1] = 0, gate
 end
 for at = 1, #ARGV, 3 do
-  local gate, units, callers = gates[tonumber(ARGV[at])], few(ARGV[at + 1]), few(ARGV[at + 2])
+  local gate, units, callers = gates[tonumber(ARGV[at])], amount(ARGV[at + 1]), amount(ARGV[at + 2])
   local code, admitted = gate.code or (units and callers and 1 or -2), 0
   if code == 1 then
     admitted = math.min(callers, math.floor(gate.left / units))
     code = admitted == callers and 1 or 0
   end
   if admitted > 0 then
-    gate.access, gate.left, gate.changed = gate.access + admitted * units, gate.left - admitted * units, true
+    gate.passed, gate.left = gate.passed + admitted * units, gate.left - admitted * units
   end
   answers[#answers + 1], answers[#answers + 2], answers[#answers + 3] = code, admitted, gate.left
 end
 for _, gate in ipairs(gates) do
-  if gate.changed then
-    admit(gate)
-  end
+  admit(gate, gate.passed)
 end
 return answers

@@ -9,12 +9,12 @@
 --    0  too late, or no deadline: not persisted yet, paid, released, or of goods without a hold
 
 -- include: clock
-local standing, time = redis.call("ZSCORE", KEYS[1], ARGV[1]), now()
-if not standing or tonumber(standing) <= time then
+local current, time = redis.call("ZSCORE", KEYS[1], ARGV[1]), now()
+if not current or tonumber(current) <= time then
   return 0
 end
-local wished = time + tonumber(ARGV[2])
-if wished > tonumber(standing) then
-  redis.call("ZADD", KEYS[1], string.format("%.6f", wished), ARGV[1])
+local wanted = time + tonumber(ARGV[2])
+if wanted > tonumber(current) then
+  redis.call("ZADD", KEYS[1], string.format("%.6f", wanted), ARGV[1])
 end
 return 1

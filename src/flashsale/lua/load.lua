@@ -17,11 +17,11 @@
 -- include: layout
 redis.call("SISMEMBER", KEYS[3], ARGV[1])
 local values = redis.call("HMGET", KEYS[2], "Total", "Booked", "preload")
-local foreign = not values[3] and values[1] == ARGV[2] and #ARGV == 6 -- made elsewhere; only a version is asked for
-if (values[1] or values[2]) and not foreign then
+local external = not values[3] and values[1] == ARGV[2] and #ARGV == 6 -- made elsewhere; only a version is asked for
+if (values[1] or values[2]) and not external then
   return values[3] == ARGV[4] and 1 or -9
 end
-if not foreign then
+if not external then
   redis.call("HSET", KEYS[2], "Total", ARGV[2], "Booked", ARGV[3], "Ledger", "0", "preload", ARGV[4], unpack(ARGV, 5))
 end
 redis.call("SADD", KEYS[3], ARGV[1])

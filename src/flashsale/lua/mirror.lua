@@ -35,10 +35,8 @@ access = math.max(access, math.min(booked, count))
 redis.call("SET", KEYS[1], show(math.max(count, access)))
 redis.call("SET", KEYS[3], show(access))
 redis.call("HSET", KEYS[4], "pause", ARGV[4])
-if gate.due then
-  redis.call("SET", KEYS[2], "1")
-  redis.call("HDEL", KEYS[4], "auto")
-elseif gate.code == -4 then
+start(gate)
+if gate.code == -4 then
   redis.call("SET", KEYS[2], "0")
 end
 return { 1, show(access), show(math.max(0, gate.access - access)) }

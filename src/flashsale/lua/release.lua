@@ -10,8 +10,8 @@
 
 -- include: number
 -- include: goods
-local units = integer(ARGV[1])
-if not units or units < 1 or units > 1000000 then
+local units = amount(ARGV[1])
+if not units then
   return 0
 end
 local goods = read(KEYS[1])

@@ -3,13 +3,14 @@
 -- KEYS[1]   dead        hash     order id (or a blank and the delivery) -> attempts|lease|body
 -- KEYS[2]   orders      hash     the ledger
 -- KEYS[3]   order_list  list     JSON orders
--- KEYS[4]   bell        list     wakes a waiting worker
+-- KEYS[4]   wakeup      list     wakes a waiting worker
 -- ARGV[1..]             strings  fields of dead
 --
 -- Returns how many went back
 
 -- include: record
-local letters, rung = redis.call("HMGET", KEYS[1], unpack(ARGV)), redis.call("LLEN", KEYS[4])
+-- include: queue
+local letters, wakeups = redis.call("HMGET", KEYS[1], unpack(ARGV)), redis.call("LLEN", KEYS[4])
 local known = redis.call("HMGET", KEYS[2], unpack(ARGV))
 redis.call("LLEN", KEYS[3])
 local back = 0
@@ -25,7 +26,7 @@ for i, field in ipairs(ARGV) do
     back = back + 1
   end
 end
-if back > 0 and rung == 0 then
-  redis.call("LPUSH", KEYS[4], "1")
+if back > 0 then
+  wake(KEYS[4], wakeups)
 end
 return back

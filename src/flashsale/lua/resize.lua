@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  count   string   units that may pass
 -- KEYS[2]  access  string   units that passed
--- ARGV[1]  count   integer  wished
+-- ARGV[1]  count   integer  units that may pass from now on
 --
 -- Returns the count that stands, or
 --   -1  unknown goods

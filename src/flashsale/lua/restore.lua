@@ -21,6 +21,7 @@
 -- include: clock
 -- include: goods
 -- include: record
+-- include: commit
 local FIELDS, ACTIVE = 6, { QUEUED = true, PERSISTED = true, CONFIRMED = true, DEAD = true }
 local time, meta = now(), redis.call("HMGET", KEYS[1], "epoch", "seq")
 local seq, ids, answers = integer(meta[2] or "0"), {}, {}
@@ -31,7 +32,7 @@ for _, goods in ipairs(all) do
 end
 for at = 2, #ARGV, FIELDS do
   ids[#ids + 1] = ARGV[at + 2]
-  ask(all[tonumber(ARGV[at])], ARGV[at + 4])
+  ask(all[tonumber(ARGV[at])], at + 4, at + 4)
 end
 if meta[1] ~= ARGV[1] then
   for i = 1, #ids do
@@ -39,28 +40,26 @@ if meta[1] ~= ARGV[1] then
   end
   return answers
 end
-for _, goods in ipairs(all) do
-  recall(goods)
-end
+recall(all)
 
 local known, records, deadlines = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}
 for i, id in ipairs(ids) do
   local at = 2 + (i - 1) * FIELDS
   local goods, name, quantity = all[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 3]
   local buyer, state = ARGV[at + 4], ARGV[at + 5]
-  local standing, booked, _, of, _, by = parse(known[i] or "")
-  if known[i] and not standing or goods.code or goods.held[buyer] == "corrupt" then
+  local current, booked, _, of, _, by = parse(known[i] or "")
+  if known[i] and not current or goods.code or goods.held[buyer] == "corrupt" then
     answers[i] = goods.code or -2
-  elseif standing and (booked ~= quantity or of ~= name or by ~= buyer) then
+  elseif current and (booked ~= quantity or of ~= name or by ~= buyer) then
     answers[i] = -7
-  elseif standing and (ACTIVE[standing] or not ACTIVE[state]) then
+  elseif current and (ACTIVE[current] or not ACTIVE[state]) then
     answers[i] = 0
   else
     local units, gated = integer(quantity), goods.cap and "3" or "1"
     answers[i], seq = 1, seq + 1
     records[#records + 1], records[#records + 2] = id, record(state, quantity, gated, name, show(seq), buyer)
     if ACTIVE[state] then
-      goods.booked, goods.ledger, goods.changed = goods.booked + units, goods.ledger + units, true
+      goods.booked, goods.ledger = goods.booked + units, goods.ledger + units
       hold(goods, buyer, units)
       if state == "PERSISTED" and goods.hold then
         deadlines[#deadlines + 1], deadlines[#deadlines + 2] = string.format("%.6f", time + goods.hold), id
@@ -69,13 +68,7 @@ for i, id in ipairs(ids) do
   end
 end
 if #records > 0 then
-  redis.call("HSET", KEYS[1], "seq", show(seq))
-  for _, goods in ipairs(all) do
-    if goods.changed then
-      book(goods)
-    end
-  end
-  redis.call("HSET", KEYS[2], unpack(records))
+  commit(seq, all, records)
 end
 if #deadlines > 0 then
   redis.call("ZADD", KEYS[3], unpack(deadlines))

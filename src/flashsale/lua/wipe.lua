@@ -1,6 +1,6 @@
 -- wipe: empty ledger, deadlines and stock of a sale for a rebuild, at once; only while it is closed in this epoch.
 --
--- Total stays 0, for foreign programs too, until all is restored. Direct units, where they can be read, stay booked.
+-- Total stays 0, for external programs too, until all is restored. Direct units, where they can be read, stay booked.
 --
 -- KEYS[1]  meta    hash        epoch, state
 -- KEYS[2]  orders  hash        the ledger: removed

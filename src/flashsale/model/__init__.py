@@ -13,7 +13,6 @@ from flashsale.model.orders import (
     Saved,
     StoredOrder,
     by_goods,
-    weigh,
 )
 
 __all__ = [
@@ -34,5 +33,4 @@ __all__ = [
     "StoredOrder",
     "by_goods",
     "receipt_of",
-    "weigh",
 ]

@@ -203,11 +203,6 @@ _PLAIN: Final = re.compile(
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # made once: json.loads would make one for every order
 
 
-def weigh(order: Order) -> int:
-    """Returns the bytes of an order on the list; roughly, when it is plain."""
-    return len(order._body) or 200
-
-
 @dataclass(frozen=True, slots=True)
 class Claim:
     """An element of the list that one worker holds for a while.

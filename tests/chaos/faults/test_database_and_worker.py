@@ -282,7 +282,7 @@ async def test_row_32_clock_skew(world: World) -> None:
     "SIGSTOP between reading and writing, and resume",
     holds="O",
     mechanism="the version of the row",
-    without=(lua("the version", "configure", "if integer(ARGV[1]) < standing then", "if false then"),),
+    without=(lua("the version", "configure", "if integer(ARGV[1]) < current then", "if false then"),),
 )
 async def test_row_33_stale_syncer(world: World) -> None:
     sale = await world.sell(world.redis_server.port, 5)

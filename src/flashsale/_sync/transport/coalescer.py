@@ -136,7 +136,7 @@ class Coalescer(Generic[Item, Answer]):
         """Sends one batch: the leader's own item, and what waits."""
         with self._lock:
             batch = self._cut(leader)
-        answers: Sequence[Answer | BaseException] = [OutcomeUnknown("the sending thread was interrupted")] * len(batch)
+        answers: Sequence[Answer | BaseException] | None = None
         try:
             answers = self._send([call.item for call in batch])
         except FlashSaleError as error:
@@ -144,6 +144,8 @@ class Coalescer(Generic[Item, Answer]):
         except Exception as error:  # noqa: BLE001 - raised again in every caller of the batch
             answers = [error] * len(batch)
         finally:
+            if answers is None:
+                answers = [OutcomeUnknown("the sending thread was interrupted")] * len(batch)
             for call, answer in zip(batch, answers, strict=True):
                 call.answer = answer
             for call, behind in pairwise(batch[1:]):
@@ -151,13 +153,14 @@ class Coalescer(Generic[Item, Answer]):
             with self._lock:
                 self._in_flight -= 1
                 self._waking += len(batch) > 1
-                self._promote()
+                if self._waiting:
+                    self._promote()
                 if len(batch) > 1:
                     self._wake(batch[1])
 
     def _cut(self, leader: _Call[Item, Answer]) -> list[_Call[Item, Answer]]:
         batch = [leader]
-        weight = self._weigh(leader.item)
+        weight = self._weigh(leader.item) if self._waiting else 0
         while self._waiting and len(batch) < BATCH and weight < MAX_WEIGHT:
             call = self._waiting.popleft()
             batch.append(call)

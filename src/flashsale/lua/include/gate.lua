@@ -26,11 +26,18 @@ local function look(time, first)
   return gate
 end
 
--- admit(gate): write what the gate counted.
-local function admit(gate)
-  redis.call("SET", KEYS[gate.first + 2], show(gate.access))
+-- start(gate): write the start flag, if it is due.
+local function start(gate)
   if gate.due then
     redis.call("SET", KEYS[gate.first + 1], "1")
     redis.call("HDEL", KEYS[gate.first + 3], "auto")
+  end
+end
+
+-- admit(gate, units): write that so many more units have passed; without any, nothing.
+local function admit(gate, units)
+  if units > 0 then
+    redis.call("SET", KEYS[gate.first + 2], show(gate.access + units))
+    start(gate)
   end
 end

@@ -1,19 +1,26 @@
+-- broken(code): goods that sell nothing.
+local function broken(code)
+  return { code = code, total = 0, booked = 0, ledger = 0, before = 0 }
+end
+
 -- read(stock, buyers): one goods as a table, from the hash `stock`; code is -1 when unknown, -2 when corrupt.
 -- buyers, the hash of what each buyer holds, is read by recall and written by book.
 local function read(stock, buyers)
   local values = redis.pcall("HMGET", stock, "Total", "Booked", "Ledger", "opens_at", "closes_at", "per_buyer")
   if values.err then
-    return { code = -2, total = 0, booked = 0, ledger = 0 }
+    return broken(-2)
   end
   if not values[1] and not values[2] then
-    return { code = -1, total = 0, booked = 0, ledger = 0 }
+    return broken(-1)
   end
+  local ledger = integer(values[3] or "0")
   local goods = {
     stock = stock,
     buyers = buyers,
     total = integer(values[1]),
     booked = integer(values[2]),
-    ledger = integer(values[3] or "0"),
+    ledger = ledger, -- units of orders
+    before = ledger, -- the same, and stays what it was
     opens_at = values[4],
     closes_at = values[5],
     cap = values[6] and integer(values[6]),
@@ -22,7 +29,7 @@ local function read(stock, buyers)
     touched = {}, -- buyers whose units have changed
   }
   if not goods.total or not goods.booked or not goods.ledger or (values[6] and not goods.cap) then
-    return { code = -2, total = 0, booked = 0, ledger = 0 }
+    return broken(-2)
   end
   return goods
 end
@@ -39,25 +46,21 @@ local function gather(first, width, seq)
   return all
 end
 
--- ask(goods, buyer): have recall fetch what this buyer holds.
-local function ask(goods, buyer)
-  if goods.cap and not goods.code then
-    goods.asked[#goods.asked + 1] = buyer
+-- ask(goods, first, last): have recall fetch what the buyers ARGV[first] to ARGV[last] hold.
+local function ask(goods, first, last)
+  for place = first, goods.cap and not goods.code and last or 0 do
+    goods.asked[#goods.asked + 1] = ARGV[place]
   end
 end
 
--- recall(goods): fill goods.held with the units that the buyers of capped goods hold.
-local function recall(goods)
-  if goods.code or #goods.asked == 0 then
-    return
-  end
-  local units = redis.pcall("HMGET", goods.buyers, unpack(goods.asked))
-  if units.err then
-    goods.code = -2
-    return
-  end
-  for i, id in ipairs(goods.asked) do
-    goods.held[id] = units[i] and (integer(units[i]) or "corrupt") or 0
+-- recall(all): fill `held` of capped goods with the units that the asked buyers hold.
+local function recall(all)
+  for _, goods in ipairs(all) do
+    local units = not goods.code and #goods.asked > 0 and redis.pcall("HMGET", goods.buyers, unpack(goods.asked)) or {}
+    goods.code = goods.code or (units.err and -2) or nil
+    for i, found in ipairs(units) do
+      goods.held[goods.asked[i]] = found and (integer(found) or "corrupt") or 0
+    end
   end
 end
 

@@ -5,6 +5,12 @@ local function integer(text)
   end
 end
 
+-- amount(text): the number, if text is an integer of 1 to 1000000; else nil.
+local function amount(text)
+  local number = integer(text)
+  return number and number >= 1 and number <= 1000000 and number or nil
+end
+
 -- show(number): its digits; Lua's own tostring turns to 1e+15.
 local function show(number)
   return string.format("%.0f", number)
