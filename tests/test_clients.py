@@ -175,7 +175,7 @@ async def test_a_full_pool_is_waited_for(host: Host, server: servers.RedisServer
 
 
 async def test_but_not_for_ever(host: Host, server: servers.RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{host.face.__name__}.servers.TIMEOUT", 0.1)
+    monkeypatch.setattr(f"flashsale.{'aio' if host.is_async else '_sync'}.transport.topology.TIMEOUT", 0.1)
     pool = host.redis.BlockingConnectionPool(port=server.port, max_connections=1, socket_timeout=5, timeout=None)
     sale = await host.opened(host.keep(host.redis.Redis.from_pool(pool)))
     popping = asyncio.create_task(sale.queue.pop(2))
@@ -201,7 +201,7 @@ async def test_a_closed_sale_opens_again(
     host: Host, server: servers.RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a web application's tests do, that enter its lifespan again and again."""
-    monkeypatch.setattr(f"{host.face.__name__}.servers.TIMEOUT", 0.1)
+    monkeypatch.setattr(f"flashsale.{'aio' if host.is_async else '_sync'}.transport.topology.TIMEOUT", 0.1)
     pool = host.redis.ConnectionPool(port=server.port, max_connections=9)
     sale = await host.opened(host.keep(host.redis.Redis.from_pool(pool)))
     for _ in range(10):
