@@ -7,9 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ |= {
-    "FLASHSALE_SALE": "shops",
-    "SHOP_SECRET": "none",
     "DJANGO_SETTINGS_MODULE": "examples.django_shop.settings",
+    "FLASHSALE_SALE": "shops",
+    "SHOP_DATABASE": "shop.db",
+    "SHOP_SECRET": "none",
 }
 for shop in ("flask_shop.app", "fastapi_shop.app", "django_shop.wsgi"):
     import_module(f"examples.{shop}")

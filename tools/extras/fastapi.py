@@ -1,4 +1,4 @@
-"""A shop of one view sells a phone over the real Redis: its lifespan and its route, without a server or an HTTP client."""
+"""A shop of one view sells a phone over the real Redis: lifespan and route, without a server or an HTTP client."""
 
 import asyncio
 import os

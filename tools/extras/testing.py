@@ -12,7 +12,7 @@ assert importlib.util.find_spec("rich") is None, "the demo's, not a test's"
 for name in testing.__all__:
     getattr(testing, name)
 
-Path("test_shop.py").write_text("""
+SHOP = """
 from flashsale.testing import OrderStoreSuite, memory_store
 from flashsale.stores import SQLAlchemyStore
 
@@ -30,5 +30,6 @@ class TestStore(OrderStoreSuite):
 
     def put_goods(self, store, goods):
         store.put_goods(goods)
-""")
+"""
+Path("test_shop.py").write_text(SHOP)
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "test_shop.py"]))
