@@ -1,7 +1,7 @@
 """What a redis-py client tells of its connections: the settings that ours copy, and the slots of a Cluster. Pure.
 
 Part of the fence around redis-py: with `_redispy` of each API it holds all that we use beyond redis-py's documented
-clients and errors. `tests/test_redispy.py` has a test for each piece and keeps every other module outside.
+clients and errors. `tests/servers/test_redispy.py` has a test for each piece and keeps every other module outside.
 """
 
 from __future__ import annotations

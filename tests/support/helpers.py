@@ -1,0 +1,275 @@
+"""Small things that many tests need."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import importlib
+import inspect
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from flashsale import Goods, Keys, Order
+from flashsale.lua import SCRIPTS, Script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+    from pathlib import Path
+    from types import ModuleType
+
+    import pytest
+    import redis
+
+_READERS: dict[bytes, Callable[[Any, bytes], Any]] = {
+    b"string": lambda raw, key: raw.get(key),
+    b"hash": lambda raw, key: raw.hgetall(key),
+    b"list": lambda raw, key: raw.lrange(key, 0, -1),
+    b"set": lambda raw, key: raw.smembers(key),
+    b"zset": lambda raw, key: raw.zrange(key, 0, -1, withscores=True),
+}
+
+
+def snapshot(raw: redis.Redis) -> dict[bytes, tuple[bytes, Any]]:
+    """Returns every key with its type and whole value: two equal ones mean that nothing was changed.
+
+    Args:
+        raw: a client with bytes replies (fixture `raw`).
+    """
+    keys = sorted(raw.keys("*"))
+    with raw.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.type(key)
+        kinds = pipe.execute()
+        for key, kind in zip(keys, kinds, strict=True):
+            _READERS[kind](pipe, key)
+        values = [sorted(value) if kind == b"set" else value for kind, value in zip(kinds, pipe.execute(), strict=True)]
+    return dict(zip(keys, zip(kinds, values, strict=True), strict=True))
+
+
+def eventually(check: Callable[[], Any], what: str, *, within: float = 20.0) -> Any:
+    """Returns the first true answer of `check`, asked again and again; fails after `within` seconds.
+
+    The deadline is for what would hang for ever, not a promise of speed.
+    """
+    deadline = time.monotonic() + within
+    while not (answer := check()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {within:g} s: {what}")
+        time.sleep(0.01)
+    return answer
+
+
+PATIENCE = 20.0  # seconds
+
+
+async def until(check: Callable[[], Any], what: str, *, within: float | None = None, every: float = 0.01) -> Any:
+    """Like `eventually`, in an event loop; `check` may be awaitable, and is asked `every` so many seconds."""
+    within = within or PATIENCE
+    deadline = time.monotonic() + within
+    while not (answer := await settled(check())):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {within:g} s: {what}")
+        await asyncio.sleep(every)
+    return answer
+
+
+async def settled(value: Any) -> Any:
+    """Returns the value, awaited if it is awaitable."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def clock(raw: redis.Redis) -> float:
+    """Returns the server's time, epoch seconds."""
+    seconds, microseconds = raw.time()
+    return seconds + microseconds / 1e6
+
+
+def order(
+    order_id: object = "o-1", goods_id: str = "phone", buyer_id: str = "ann", quantity: int = 1, **more: Any
+) -> Order:
+    """Returns an order, one phone for Ann unless told."""
+    return Order(str(order_id), goods_id, buyer_id, quantity, **more)
+
+
+# -- one test for both faces ----------------------------------------------------------------------------------------
+
+
+def inside(face: ModuleType, name: str) -> ModuleType:
+    """A module behind a face: of `flashsale.aio` itself, or of the generated `flashsale._sync`."""
+    return importlib.import_module(
+        f"{face.__name__}.{name}" if face.__name__ == "flashsale.aio" else f"flashsale._sync.{name}"
+    )
+
+
+class Part:
+    """A `FlashSale`, `Gate`, ... or store of either face; each of its methods can be awaited.
+
+    Sync methods run in threads, so `asyncio.gather` over them means threads on one face and tasks on the other.
+    """
+
+    def __init__(self, real: Any, threads: Executor) -> None:
+        self.real = real
+        self._threads = threads
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "close" and hasattr(self.real, "aclose"):
+            name = "aclose"
+        value = getattr(self.real, name)
+        if callable(value):
+            return functools.partial(self._call, value)
+        return Part(value, self._threads) if name in {"gate", "inventory", "_ledger", "queue"} else value
+
+    async def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if inspect.iscoroutinefunction(method):
+            return await method(*args, **kwargs)
+        call = functools.partial(method, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+class Shop:
+    """Makes clients and parts of one face on one backend (fixture `shop`), and closes them after the test.
+
+    Attributes:
+        face: the package, `flashsale` or `flashsale.aio`.
+        raw: a client with bytes replies, to look at the keys.
+        keys: the names of the keys of sale "spring".
+    """
+
+    def __init__(self, face: str, backend: Any, folder: Path) -> None:
+        self.face = importlib.import_module(face)
+        self.is_async = face == "flashsale.aio"
+        self.backend = backend
+        self.raw: redis.Redis = backend.raw()
+        self.keys = Keys("spring")
+        self.database = folder / "shop.db"
+        self._threads = ThreadPoolExecutor(1000, thread_name_prefix="buyer")
+        self._opened: list[Any] = []
+
+    def client(self, **kwargs: Any) -> Any:
+        """Returns a host's client; `db=1` makes it one of another Redis as far as keys go."""
+        return self.keep(self.backend.aclient(**kwargs)) if self.is_async else self.backend.client(**kwargs)
+
+    def keep(self, client: Any) -> Any:
+        """Returns the client, to be closed after the test."""
+        self._opened.append(client)
+        return client
+
+    def part(self, name: str, *args: Any, **kwargs: Any) -> Part:
+        """Returns `name` of this face, made with these arguments."""
+        plain = [arg.real if isinstance(arg, Part) else arg for arg in args]
+        kwargs = {key: arg.real if isinstance(arg, Part) else arg for key, arg in kwargs.items()}
+        part = Part(getattr(self.face, name)(*plain, **kwargs), self._threads)
+        if name not in {"Worker", "Syncer", "Outbox"}:
+            self._opened.append(part)
+        return part
+
+    def gate(self, **kwargs: Any) -> Part:
+        return self.part("Gate", self.client(), "spring", **kwargs)
+
+    def inventory(self, *, patient: bool = False, **kwargs: Any) -> Part:
+        return self.part("Inventory", self.client(**({"socket_timeout": 60} if patient else {})), "spring", **kwargs)
+
+    def queue(self, **kwargs: Any) -> Part:
+        return self.part("OrderQueue", self.client(), "spring", **kwargs)
+
+    def sale(self, **kwargs: Any) -> Part:
+        return self.part("FlashSale", kwargs.pop("client", None) or self.client(), "spring", **kwargs)
+
+    def worker(self, sale: Part, **kwargs: Any) -> Part:
+        return self.part("Worker", sale, **kwargs)
+
+    def syncer(self, sale: Part, **kwargs: Any) -> Part:
+        return self.part("Syncer", sale, **kwargs)
+
+    async def open(
+        self, total: int = 10, *, goods_id: str = "phone", sale: Part | None = None, store: bool = False, **policy: Any
+    ) -> Part:
+        """Returns a sale whose goods are preloaded and started; `store=True` gives it a database that has them too."""
+        if store:
+            sale = self.sale(store=await self.store(Goods(goods_id, total, **policy)))
+        sale = sale or self.sale()
+        await sale.preload(goods_id, total, **policy)
+        await sale.start(goods_id)
+        return sale
+
+    async def store(self, *goods: Goods, url: str | None = None) -> Part:
+        """Returns a store on the test's own SQLite file, or at `url`, with these goods."""
+        stores = importlib.import_module(f"{self.face.__name__}.stores")
+        store = Part(stores.SQLAlchemyStore(url or f"sqlite:///{self.database}", "spring"), self._threads)
+        await self.keep(store).create_all()
+        for each in goods:
+            await store.put_goods(each)
+        return store
+
+    def sql(self, statement: str) -> list[Any]:
+        """Runs a statement on that file, as the host's own program would."""
+        with contextlib.closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
+            return connection.execute(statement).fetchall()
+
+    def end_leases(self) -> None:
+        """Lets all leases and delays of claims end at once, as time would."""
+        for delivery in self.raw.zrange(self.keys.leases, 0, -1):
+            self.raw.zadd(self.keys.leases, {delivery: 0})
+
+    async def comes(self, moment: str, *goods: str) -> None:
+        """Brings the opening or the end of these goods near, and waits for it; from there the clock of Redis goes on.
+
+        What must be true before it needs no haste, on a machine however slow.
+
+        Args:
+            moment: `opens_at` or `closes_at`, which is far away so far.
+            goods: phones unless told.
+        """
+        at = clock(self.raw) + 0.02
+        for goods_id in goods or ["phone"]:
+            windows = [
+                key for key in (self.keys.stock(goods_id), self.keys.window(goods_id)) if self.raw.hexists(key, moment)
+            ]
+            assert windows, f"{goods_id} has no {moment}"
+            for key in windows:
+                self.raw.hset(key, moment, f"{at:.6f}")
+        await until(lambda: clock(self.raw) > at, moment)
+
+    async def close(self) -> None:
+        for each in reversed(self._opened):
+            await settled(each.aclose() if hasattr(each, "aclose") else each.close())
+        self._threads.shutdown()
+
+
+async def together(shop: Shop, coalescer: Any, *calls: Callable[[], Any]) -> list[Any]:
+    """Makes these calls wait for each other in their order, and returns what each got, be it an error.
+
+    Args:
+        shop: on a real Redis, which is held back meanwhile.
+        coalescer: of the calls, whose client is `patient`: many callers take seconds to line up.
+        calls: the first ones leave at once, each alone, as many as may be in flight; the others gather behind them.
+    """
+    in_flight = inside(shop.face, "transport.coalescer").IN_FLIGHT
+    shop.raw.client_pause(60_000, all=False)
+    tasks = []
+    try:
+        for place, call in enumerate(calls, start=1):
+            tasks.append(asyncio.create_task(call()))
+            line = min(place, in_flight), max(0, place - in_flight)
+            await asyncio.sleep(0)
+            await until(
+                lambda: (coalescer._in_flight, len(coalescer._waiting)) == line,  # noqa: B023
+                "the caller in line",
+                every=0.001,
+            )
+    finally:
+        shop.raw.client_unpause()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
+    """Changes the text of a Lua script for this test: a promise must fail when its mechanism is taken out."""
+    assert old in SCRIPTS[name].text
+    text = SCRIPTS[name].text.replace(old, new)
+    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(SCRIPTS, name, Script(name, text, sha))
