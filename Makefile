@@ -8,9 +8,12 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+CORE = $(wildcard tests/unit tests/core)
 ARGS ?=
 
-.PHONY: help demo test matrix bench guarantees soak fuzz docs screenshots flask fastapi django lint sync clean
+.PHONY: help demo test check extras pins matrix bench guarantees soak fuzz docs screenshots flask fastapi django lint \
+    sync clean static check-twins check-picture check-lint check-format check-types
 
 help: ## show this list
 	@sed -n 's/^\([a-z ]*\):.*## /  make \1\t/p' Makefile
@@ -20,18 +23,36 @@ demo: $(VENV)/.demo ## play a whole flash sale
 	@$(BIN)/flashsale demo $(ARGS)
 
 test: $(VENV)/.dev ## everything CI runs: generated code, lint, types, tests
-	@$(BIN)/python tools/unasync.py --check
-	@$(BIN)/python tools/rooms.py --check
-	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory --jobs --output-sync=target static
 	@$(BIN)/python -m pytest -n logical $(ARGS)
+
+check: $(VENV)/.dev ## generated code, lint, types and the core tests, in under a minute
+	@$(MAKE) --no-print-directory --jobs --output-sync=target static
+	@$(if $(CORE),$(BIN)/python -m pytest -n logical -q $(CORE) $(ARGS),:)
+
+static: check-twins check-picture check-lint check-format check-types
+check-twins:
+	@$(BIN)/python tools/unasync.py --check
+check-picture:
+	@$(BIN)/python tools/rooms.py --check
+check-lint:
+	@$(BIN)/ruff check --quiet .
+check-format:
+	@$(BIN)/ruff format --check --quiet .
+check-types:
+	@$(BIN)/mypy
+
+extras: $(VENV)/.dev ## install each extra alone, into an empty environment, and use it once
+	@$(BIN)/python tools/extras.py $(ARGS)
+
+pins: ## resolve anew what make installs; writes constraints.txt
+	@$(PYTHON) tools/pins.py
 
 matrix: $(VENV)/.dev ## test every Python, redis-py, server and database that can be had; writes docs/matrix.md
 	@$(BIN)/python tools/matrix.py $(ARGS)
 
 bench: $(VENV)/.bench ## measure beside the obvious code; writes docs/benchmarks.md
-	@$(BIN)/python -c 'import arq' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps arq
+	@$(BIN)/python -c 'import arq' 2>/dev/null || $(PIP) --quiet --no-deps arq
 	@$(BIN)/python -m bench $(ARGS)
 
 soak: $(VENV)/.dev $(VENV)/.bench ## serve for 20 minutes while things break; writes docs/soak.md
@@ -66,11 +87,13 @@ clean: ## remove the virtual environment and all caches
 	@rm -rf $(VENV) .matrix build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find src tests tools bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-# .venv/.demo and .venv/.dev: the extra of that name is installed, as pyproject.toml now says.
-$(VENV)/.%: pyproject.toml
+# .venv/.demo and .venv/.dev: the extra of that name is installed, as pyproject.toml and constraints.txt now say. The
+# build is not isolated: pip would fetch the newest hatchling for it.
+$(VENV)/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo 'flashsale needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
 	@echo "Setting up $(VENV) for '$*' with $$($(PYTHON) --version) (once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]' | sed -n 's/^Collecting /  + /p'
+	@$(PIP) --quiet hatchling editables
+	@$(PIP) --no-build-isolation -e '.[$*]' | sed -n 's/^Collecting /  + /p'
 	@touch $@

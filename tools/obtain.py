@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 CACHE = PROJECT / ".matrix"
+PINS = PROJECT / "constraints.txt"
 OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -169,20 +171,28 @@ def python(version: str) -> Path:
     return launcher(debian("sid", f"python{version}-venv"), program, program)
 
 
-def environment(python_version: str, redis_py: str, *more: str) -> Path:
-    """The interpreter of a virtual environment with the `dev` extra, this redis-py, and what else is asked for."""
+def environment(python_version: str, *packages: str, pinned: bool) -> Path:
+    """The interpreter of a virtual environment with these packages, ours among them.
+
+    `pinned`: whatever is not named here is of the release in constraints.txt, else the newest.
+    """
     base = python(python_version)
-    folder = (
-        CACHE
-        / "venv"
-        / "-".join([f"python{python_version}", f"redis{redis_py}", *(each.strip("=.*") for each in more)])
-    )
-    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    stamp = hashlib.sha256(repr((extras, more)).encode()).hexdigest()
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    declared = project["dependencies"], project["optional-dependencies"]
+    pins = [pin for pin in PINS.read_text().splitlines() if pinned and not is_named(pin, packages)]
+    stamp = hashlib.sha256(repr((declared, packages, pins)).encode()).hexdigest()
+    folder = CACHE / "venv" / f"python{python_version}-{stamp[:12]}"
     interpreter, done = folder / "bin" / "python", folder / "done"
-    if not done.exists() or done.read_text() != stamp:
+    if not done.exists():
         output(base, "-m", "venv", "--clear", "--without-pip", folder)
+        (folder / "pins.txt").write_text("\n".join(pins))
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", interpreter)
-        output(*pip, "install", "--quiet", "--editable", ".[dev]", f"redis=={redis_py}.*", *more, cwd=PROJECT)
-        done.write_text(stamp)
+        output(*pip, "install", "--quiet", "-c", folder / "pins.txt", "--editable", *packages, cwd=PROJECT)
+        done.touch()
     return interpreter
+
+
+def is_named(pin: str, packages: tuple[str, ...]) -> bool:
+    """Whether a row asks for another release of what constraints.txt has in this line."""
+    name = pin.partition("==")[0]
+    return any(re.split(r"[\[=<>]", each)[0] == name for each in packages)

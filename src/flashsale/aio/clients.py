@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any, Final, TypeAlias
 
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
-from redis.asyncio.connection import parse_url
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
+from flashsale._rules.redispy import settings_of, settings_of_client, try_settings
 from flashsale._rules.urls import Place, parse
+from flashsale.aio.transport._redispy import nodes_of, read_url, watch_of
 from flashsale.aio.transport.topology import ClusterTopology, Nodes, SentinelTopology, Topology
 from flashsale.errors import InvalidRequest
 
@@ -45,7 +46,7 @@ def from_url(url: str, *, replica: bool = False) -> Client:
         if place.service:
             return _watched(place, replica=replica)
         pool = ConnectionPool.from_url(place.url)
-        pool.connection_class(**pool.connection_kwargs)  # an option that nobody knows would be met at the first use
+        try_settings(pool)  # an option that nobody knows would be met at the first use
         return Nodes(pool, place.addresses) if place.addresses else Redis(connection_pool=pool)
     except TypeError:  # its text may quote a piece of the password, and so may the others'
         raise InvalidRequest("url", "has an option that redis-py does not know") from None
@@ -54,7 +55,7 @@ def from_url(url: str, *, replica: bool = False) -> Client:
 
 
 def _watched(place: Place, *, replica: bool) -> Redis:
-    settings, ours = _settings(place.url), _settings(place.sentinel_url)
+    settings, ours = read_url(place.url), read_url(place.sentinel_url)
     del ours["db"]
     shared = {name: value for name, value in settings.items() if name.startswith("ssl")}
     patience = {"socket_timeout": SENTINEL_TIMEOUT, "socket_connect_timeout": SENTINEL_TIMEOUT}
@@ -62,16 +63,8 @@ def _watched(place: Place, *, replica: bool) -> Redis:
     choose: Any = manager.slave_for if replica else manager.master_for
     client: Redis = choose(place.service, **settings)
     for pool in (client.connection_pool, manager.sentinels[0].connection_pool):
-        pool.connection_class(**pool.connection_kwargs)
+        try_settings(pool)
     return client
-
-
-def _settings(url: str) -> dict[str, Any]:
-    """Returns what a URL says of a connection, but for its address."""
-    settings: dict[str, Any] = dict(parse_url(url))
-    if settings.pop("connection_class", None) is not None:
-        settings["ssl"] = True
-    return {name: value for name, value in settings.items() if name not in {"host", "port"}}
 
 
 def private(client: Client) -> Topology:
@@ -81,12 +74,12 @@ def private(client: Client) -> Topology:
         InvalidRequest: not a redis-py client of this face (sync for `flashsale`, asyncio for `flashsale.aio`).
     """
     if isinstance(client, RedisCluster):
-        return ClusterTopology.of(client)
+        return ClusterTopology(*nodes_of(client))
     if isinstance(client, Nodes):
-        return ClusterTopology(client)
+        return ClusterTopology(settings_of(client.pool), client.addresses)
     if not isinstance(client, Redis):
         kind = f"{type(client).__module__}.{type(client).__qualname__}"
         raise InvalidRequest("client", f"{kind} is not a {Redis.__module__.partition('.client')[0]} client")
-    if isinstance(client.connection_pool, SentinelConnectionPool):
-        return SentinelTopology(client.connection_pool)
-    return Topology(client.connection_pool)
+    if (watch := watch_of(client)) is not None:
+        return SentinelTopology(watch)
+    return Topology(settings_of_client(client))

@@ -32,9 +32,9 @@ def _no_timeout(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
     """The connection waits for ever."""
     made = Topology.__init__
 
-    def patient(self: Topology, theirs: Any) -> None:
-        made(self, theirs)
-        self._settings["socket_timeout"] = 3600.0
+    def patient(self: Topology, settings: Any) -> None:
+        made(self, settings)
+        self._settings.arguments["socket_timeout"] = 3600.0
 
     monkeypatch.setattr(Topology, "__init__", patient)
 

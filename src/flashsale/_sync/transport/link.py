@@ -16,7 +16,7 @@ from redis import exceptions
 from flashsale._rules.redis_errors import FAILURES, is_stale, sent, shown, unsent
 from flashsale._rules.urls import Address
 from flashsale._sync.clients import Client, private
-from flashsale._sync.transport._redispy import send
+from flashsale._sync.transport._redispy import check_health, has_health_checks, receive, send
 from flashsale.errors import NotExecuted
 from flashsale.lua import SCRIPTS, Script
 
@@ -131,21 +131,21 @@ class Link:
             raise unsent(error) from error
         whole = begun = False
         try:
-            if connection.health_check_interval:
-                connection.check_health()
+            if has_health_checks(connection):
+                check_health(connection)
             if asking:
                 send(connection, _pack("ASKING"))
-                connection.read_response()
+                receive(connection)
             begun = True
             send(connection, packed)
-            reply = connection.read_response()
+            reply = receive(connection)
             behind = barrier(reply) if barrier is not None else ()
             whole = not behind
             acknowledged = None
             try:
                 for command in behind:
                     send(connection, _pack(*command))
-                    acknowledged = connection.read_response()
+                    acknowledged = receive(connection)
             except FAILURES:
                 return reply, None
             whole = True

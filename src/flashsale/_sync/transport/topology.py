@@ -7,74 +7,40 @@ the wrong server. Here finding a server is a step of its own, before anything is
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 import random
-import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
-from redis import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
-from redis.backoff import NoBackoff
-from redis.crc import key_slot
 from redis.exceptions import ClusterDownError, RedisError
-from redis.retry import Retry
 from typing_extensions import override
 
+from flashsale._rules.redispy import Settings, Watch, slot_and_target, slot_of, slot_ranges
 from flashsale._rules.urls import Address
-from flashsale._sync.transport._redispy import is_stale
+from flashsale._sync.transport._redispy import cluster_slots, disconnect, discover, is_stale, new_pool
 
 TIMEOUT: Final = 5.0  # seconds, where the host set none: nothing hangs for ever
 MAX_CONNECTIONS: Final = 64
 AT_HAND: Final = 4  # connections of one address kept out of the pool; two batches are in flight at most
 ANYWHERE: Final[Address] = ("", 0)  # stands for the one server that the settings lead to
 
-# Bound to the host's client or pool, a reason to retry, or another look of the replies: they must not come along.
-_DROPPED: Final = frozenset(
-    {
-        "cache",
-        "cache_config",
-        "command_packer",
-        "connected",
-        "connection_pool",
-        "event_dispatcher",
-        "himport_registry",
-        "maint_notifications_config",
-        "maint_notifications_pool_handler",
-        "orig_host_address",
-        "orig_socket_connect_timeout",
-        "orig_socket_timeout",
-        "oss_cluster_maint_notifications_handler",
-        "parser_class",
-        "response_callbacks",
-        "retry",
-        "retry_on_error",
-        "retry_on_timeout",
-    }
-)
-_ONWARD: Final = re.compile(r"(\d+) (\S*):(\d+)$")  # the end of MOVED and ASK: slot, host, port
-
 
 class Topology:
     """The one server that a client's settings lead to.
 
     Args:
-        theirs: the pool of the host's client: we read its settings and leave it alone.
+        settings: how the client makes its connections; ours get a timeout where it has none.
     """
 
-    def __init__(self, theirs: Any) -> None:
-        settings = {name: value for name, value in theirs.connection_kwargs.items() if name not in _DROPPED}
-        # On RESP3 redis-py 8 listens for maintenance notices, and no longer sees that an idle connection has ended.
-        settings |= {"retry": Retry(NoBackoff(), 0), "decode_responses": False, "protocol": 2}
+    def __init__(self, settings: Settings) -> None:
+        arguments = dict(settings.arguments)
         for name in ("socket_timeout", "socket_connect_timeout"):
-            if settings.get(name) is None:
-                settings[name] = TIMEOUT
-        self.socket_timeout = float(settings["socket_timeout"])
-        self._settings = settings
-        self._connection_class = theirs.connection_class
-        self._max_connections = min(theirs.max_connections, MAX_CONNECTIONS)
+            if arguments.get(name) is None:
+                arguments[name] = TIMEOUT
+        self.socket_timeout = float(arguments["socket_timeout"])
+        self._settings = Settings(settings.connection_class, arguments, min(settings.max_connections, MAX_CONNECTIONS))
         self._pools: dict[Address, Any] = {}
         self._at_hand: dict[Address, list[Any]] = {}
         self._process = os.getpid()
@@ -92,13 +58,9 @@ class Topology:
     def pool(self, address: Address) -> Any:
         """Returns our pool of connections to `address`; it waits a while for a free one."""
         if address not in self._pools:
-            place = {} if address == ANYWHERE else {"host": address[0], "port": address[1]}
-            pool = BlockingConnectionPool(
-                connection_class=self._connection_class,
-                max_connections=self._max_connections,
-                timeout=TIMEOUT,
-                **(self._settings | place),
-            )
+            place: dict[str, Any] = {} if address == ANYWHERE else {"host": address[0], "port": address[1]}
+            settings = self._settings._replace(arguments=self._settings.arguments | place)
+            pool = new_pool(settings, TIMEOUT)
             return self._pools.setdefault(address, pool)  # another thread may have been quicker
         return self._pools[address]
 
@@ -113,7 +75,7 @@ class Topology:
     def give_back(self, address: Address, connection: Any) -> None:
         """Keeps a sound connection at hand, if few are: through the pool it would be checked anew for each request."""
         at_hand = self._at_hand.setdefault(address, [])
-        if len(at_hand) < AT_HAND < self._max_connections / 2:
+        if len(at_hand) < AT_HAND < self._settings.max_connections / 2:
             at_hand.append(connection)
         else:
             self.pool(address).release(connection)
@@ -121,7 +83,7 @@ class Topology:
     def drop(self, address: Address, connection: Any) -> None:
         """Closes a connection of which nobody knows what comes next on it, and gives its place in the pool back."""
         try:
-            connection.disconnect(True)  # noqa: FBT003  without waiting; older releases know no name
+            disconnect(connection)
         finally:
             self.pool(address).release(connection)
 
@@ -147,23 +109,18 @@ class Topology:
 class SentinelTopology(Topology):
     """The primary that Sentinel names, or one of its replicas, for a client of `master_for` or `slave_for`."""
 
-    def __init__(self, theirs: Any) -> None:
-        super().__init__(theirs)
-        self._connection_class = SSLConnection if issubclass(theirs.connection_class, SSLConnection) else Connection
-        self._service = theirs.service_name
-        self._is_master = theirs.is_master
-        self._manager = theirs.sentinel_manager
-        self._sentinels = [Topology(sentinel.connection_pool) for sentinel in self._manager.sentinels]
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(watch.settings)
+        self._watch = watch
+        self._sentinels = [Topology(settings) for settings in watch.sentinels]
         self._address: Address | None = None
 
     @override
     def find(self, key: str | None) -> Sequence[Address]:
         address = self._address
         if address is None:
-            manager = copy.copy(self._manager)  # it reorders its list, and may be asked by many threads
-            manager.sentinels = [Redis(connection_pool=servers.pool(ANYWHERE)) for servers in self._sentinels]
-            replicas = [] if self._is_master else manager.discover_slaves(self._service)
-            address = random.choice(replicas) if replicas else manager.discover_master(self._service)  # noqa: S311
+            pools = [sentinel.pool(ANYWHERE) for sentinel in self._sentinels]
+            address = random.choice(discover(self._watch, pools))  # noqa: S311
             self._address = address
         return [address]
 
@@ -175,8 +132,8 @@ class SentinelTopology(Topology):
     @override
     def close(self) -> None:
         with ExitStack() as stack:
-            for servers in self._sentinels:
-                stack.callback(servers.close)
+            for sentinel in self._sentinels:
+                stack.callback(sentinel.close)
             stack.callback(super().close)
 
 
@@ -199,27 +156,21 @@ class Nodes(NamedTuple):
 class ClusterTopology(Topology):
     """The nodes of a Cluster, by slot."""
 
-    def __init__(self, nodes: Nodes, remap: Callable[[Address], Address] | None = None) -> None:
-        super().__init__(nodes.pool)
+    def __init__(
+        self,
+        settings: Settings,
+        addresses: Sequence[Address],
+        remap: Callable[[Address], Address] | None = None,
+    ) -> None:
+        super().__init__(settings)
         self._remap = remap or (lambda address: address)
-        self._seeds = list(nodes.addresses)
+        self._seeds = list(addresses)
         self._turns = itertools.count()
         self._ranges: list[tuple[int, int, Address]] = []  # first slot, last slot, primary
 
-    @classmethod
-    def of(cls, client: RedisCluster) -> Self:
-        """Returns those that redis-py's client knows."""
-        nodes: list[Any] = client.get_nodes() or list(client.nodes_manager.startup_nodes.values())
-        client_of: Any = getattr(client, "get_redis_connection", None)  # in asyncio a node is a pool itself
-        pool = client_of(nodes[0]).connection_pool if client_of else nodes[0]
-        servers = cls(Nodes(pool, [(node.host, int(node.port)) for node in nodes]), client.nodes_manager.address_remap)
-        # what redis-py has put there is bound to `client`
-        servers._settings["redis_connect_func"] = getattr(client, "user_on_connect_func", None)
-        return servers
-
     @override
     def find(self, key: str | None) -> Sequence[Address]:
-        slot = None if key is None else key_slot(key.encode("ascii"))
+        slot = None if key is None else slot_of(key)
         if not (found := self._holders(slot)):
             self._ask_around()
             found = self._holders(slot)
@@ -233,9 +184,9 @@ class ClusterTopology(Topology):
 
     @override
     def redirect(self, address: Address, text: str, *, moved: bool) -> Address | None:
-        if (onward := _ONWARD.search(text)) is None:
+        if (onward := slot_and_target(text, address)) is None:
             return None
-        slot, target = int(onward[1]), self._remap((onward[2] or address[0], int(onward[3])))
+        slot, target = onward[0], self._remap(onward[1])
         if moved:
             others = [entry for entry in self._ranges if entry[:2] != (slot, slot)]
             self._ranges = [(slot, slot, target), *others]
@@ -251,13 +202,10 @@ class ClusterTopology(Topology):
         first = next(self._turns) % len(known)  # one that is behind the times is not believed again and again
         for address in known[first:] + known[:first]:
             try:
-                reply = Redis(connection_pool=self.pool(address)).execute_command("CLUSTER SLOTS")
+                reply = cluster_slots(self.pool(address))
             except (RedisError, OSError) as error:
                 failure = error
                 continue
-            ranges = []
-            for low, high, (host, port, *_), *_ in reply:
-                ranges.append((low, high, self._remap((str(host or b"", "ascii") or address[0], port))))
-            self._ranges = ranges
+            self._ranges = [(low, high, self._remap(place)) for low, high, place in slot_ranges(reply, address)]
             return
         raise failure

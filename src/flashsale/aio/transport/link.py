@@ -15,7 +15,7 @@ from redis import exceptions
 from flashsale._rules.redis_errors import FAILURES, is_stale, sent, shown, unsent
 from flashsale._rules.urls import Address
 from flashsale.aio.clients import Client, private
-from flashsale.aio.transport._redispy import send
+from flashsale.aio.transport._redispy import check_health, has_health_checks, receive, send
 from flashsale.errors import NotExecuted
 from flashsale.lua import SCRIPTS, Script
 
@@ -130,21 +130,21 @@ class Link:
             raise unsent(error) from error
         whole = begun = False
         try:
-            if connection.health_check_interval:
-                await connection.check_health()
+            if has_health_checks(connection):
+                await check_health(connection)
             if asking:
                 await send(connection, _pack("ASKING"))
-                await connection.read_response()
+                await receive(connection)
             begun = True
             await send(connection, packed)
-            reply = await connection.read_response()
+            reply = await receive(connection)
             behind = barrier(reply) if barrier is not None else ()
             whole = not behind
             acknowledged = None
             try:
                 for command in behind:
                     await send(connection, _pack(*command))
-                    acknowledged = await connection.read_response()
+                    acknowledged = await receive(connection)
             except FAILURES:
                 return reply, None
             whole = True
