@@ -1,4 +1,4 @@
-"""A whole flash sale: gate, inventory, queue and store under one name."""
+"""`FlashSale`: a whole sale, which puts gate, inventory, queue and store together under one name."""
 
 from __future__ import annotations
 
@@ -168,12 +168,12 @@ class FlashSale:
         await self.gate.stop(goods_id)
 
     async def pause(self) -> None:
-        """Holds the whole sale: every purchase is answered PAUSED until `resume`.
+        """Pauses the whole sale: every purchase is answered PAUSED until `resume`.
 
         Raises:
             UnknownGoods: no goods were ever preloaded.
         """
-        await self._hold(paused=True)
+        await self._set_paused(paused=True)
 
     async def resume(self) -> None:
         """Ends a pause.
@@ -181,7 +181,7 @@ class FlashSale:
         Raises:
             UnknownGoods: no goods were ever preloaded.
         """
-        await self._hold(paused=False)
+        await self._set_paused(paused=False)
 
     # -- during the sale --------------------------------------------------------------------------------------------
 
@@ -422,7 +422,7 @@ class FlashSale:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    async def _hold(self, *, paused: bool) -> None:
+    async def _set_paused(self, *, paused: bool) -> None:
         goods = await self._meta.goods()  # first: who may not list them is refused before anything is written
         await self._meta.pause(paused=paused)
         for goods_id in goods:
