@@ -54,7 +54,7 @@ class Worker:
             while claims or not event.is_set():
                 try:
                     if event.is_set():
-                        self._let_go(claims)
+                        self._requeue(claims)
                         break
                     claims = self._turn(claims or self._claim(0.5), background)
                 except FlashSaleError as error:
@@ -73,7 +73,7 @@ class Worker:
             The orders settled; 0 within a second when there are none.
 
         Raises:
-            StoreError: the database does not answer, or has no row of the goods. The orders went back to the queue,
+            StoreError: the database does not answer, or has no row of the item. The orders went back to the queue,
                 and this attempt does not count.
             NotExecuted, OutcomeUnknown: Redis does not answer; the leases end by themselves.
         """
@@ -97,15 +97,15 @@ class Worker:
         try:
             self._settle(claims)
         except FlashSaleError:
-            self._let_go(next_claims())
+            self._requeue(next_claims())
             raise
         ahead = next_claims()
         if time.monotonic() - begun > self._lease / 4:
             self._queue.extend(ahead, lease=self._lease)
         return ahead
 
-    def _let_go(self, claims: Sequence[Claim]) -> None:
-        """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
+    def _requeue(self, claims: Sequence[Claim]) -> None:
+        """Returns claims that were not begun: another worker gets them at once, and no attempt is counted."""
         self._queue.nack(claims, count_attempt=False)
 
     def _settle(self, claims: Sequence[Claim]) -> int:
@@ -131,7 +131,7 @@ class Worker:
         return len(settled) + rejected
 
     def _follow(self, order_id: str, state: OrderState) -> bool:
-        """Makes the ledger follow a release; False when the goods cannot be trusted: that stops only this order."""
+        """Makes the ledger follow a release; False when the item cannot be trusted: that stops only this order."""
         if state is not OrderState.PERSISTED:
             try:
                 self._sale._transitions.follow(order_id, state)
@@ -140,7 +140,7 @@ class Worker:
         return True
 
     def _adopted(self, claims: Sequence[Claim]) -> tuple[Sequence[Claim], int]:
-        """Brings foreign orders into the ledger.
+        """Brings external orders into the ledger.
 
         Returns:
             The claims that the database may save, and how many orders were settled as REJECTED.
@@ -193,7 +193,7 @@ class Worker:
         return saved.states
 
     def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
-        """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""
+        """Requeues orders that cannot be saved with exponential backoff; after five attempts they are dead letters."""
         for claim in claims:
             self._queue.nack([claim], delay=0.25 * 2**claim.attempts)
 

@@ -53,7 +53,7 @@ class Worker:
             while claims or not event.is_set():
                 try:
                     if event.is_set():
-                        await self._let_go(claims)
+                        await self._requeue(claims)
                         break
                     claims = await self._turn(claims or await self._claim(0.5), background)
                 except FlashSaleError as error:
@@ -72,7 +72,7 @@ class Worker:
             The orders settled; 0 within a second when there are none.
 
         Raises:
-            StoreError: the database does not answer, or has no row of the goods. The orders went back to the queue,
+            StoreError: the database does not answer, or has no row of the item. The orders went back to the queue,
                 and this attempt does not count.
             NotExecuted, OutcomeUnknown: Redis does not answer; the leases end by themselves.
         """
@@ -96,15 +96,15 @@ class Worker:
         try:
             await self._settle(claims)
         except FlashSaleError:
-            await self._let_go(await next_claims())
+            await self._requeue(await next_claims())
             raise
         ahead = await next_claims()
         if time.monotonic() - begun > self._lease / 4:
             await self._queue.extend(ahead, lease=self._lease)
         return ahead
 
-    async def _let_go(self, claims: Sequence[Claim]) -> None:
-        """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
+    async def _requeue(self, claims: Sequence[Claim]) -> None:
+        """Returns claims that were not begun: another worker gets them at once, and no attempt is counted."""
         await self._queue.nack(claims, count_attempt=False)
 
     async def _settle(self, claims: Sequence[Claim]) -> int:
@@ -130,7 +130,7 @@ class Worker:
         return len(settled) + rejected
 
     async def _follow(self, order_id: str, state: OrderState) -> bool:
-        """Makes the ledger follow a release; False when the goods cannot be trusted: that stops only this order."""
+        """Makes the ledger follow a release; False when the item cannot be trusted: that stops only this order."""
         if state is not OrderState.PERSISTED:
             try:
                 await self._sale._transitions.follow(order_id, state)
@@ -139,7 +139,7 @@ class Worker:
         return True
 
     async def _adopted(self, claims: Sequence[Claim]) -> tuple[Sequence[Claim], int]:
-        """Brings foreign orders into the ledger.
+        """Brings external orders into the ledger.
 
         Returns:
             The claims that the database may save, and how many orders were settled as REJECTED.
@@ -194,7 +194,7 @@ class Worker:
         return saved.states
 
     async def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
-        """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""
+        """Requeues orders that cannot be saved with exponential backoff; after five attempts they are dead letters."""
         for claim in claims:
             await self._queue.nack([claim], delay=0.25 * 2**claim.attempts)
 
