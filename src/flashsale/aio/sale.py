@@ -39,8 +39,8 @@ from flashsale.model.checks import (
 class FlashSale:
     """Sells a limited stock, exactly once, under hundreds of times the usual traffic.
 
-    The sale's policy (totals, caps, windows, holds) lives in the database and in Redis; what is given here are settings
-    of this process. Make one per process and event loop, and share it.
+    The policy of each item (total, cap, window, hold) lives in the database and in Redis; the arguments are settings of
+    this process. Make one per process and event loop, and share it.
 
     Args:
         client: a redis-py asyncio client of the primary that holds the stock; we copy its settings, with retries off.
@@ -131,15 +131,15 @@ class FlashSale:
         closes_at: float | None = None,
         hold: float | None = None,
     ) -> None:
-        """Creates stock and gate of one goods, shut; the same call again changes nothing.
+        """Creates stock and gate of one item, shut; the same call again changes nothing.
 
         With a store, the `Syncer` does this from the database.
 
         Args:
-            goods_id: which goods.
+            goods_id: which item.
             total: units for sale.
             per_buyer: most units one buyer may hold.
-            opens_at: epoch seconds when the Redis clock starts the goods; None: `start` does.
+            opens_at: epoch seconds when the Redis clock starts the item; None: `start` does.
             closes_at: epoch seconds when it ends.
             hold: seconds to pay after the order was persisted.
 
@@ -171,7 +171,7 @@ class FlashSale:
         """Pauses the whole sale: every purchase is answered PAUSED until `resume`.
 
         Raises:
-            UnknownGoods: no goods were ever preloaded.
+            UnknownGoods: no item was ever preloaded.
         """
         await self._set_paused(paused=True)
 
@@ -179,17 +179,17 @@ class FlashSale:
         """Ends a pause.
 
         Raises:
-            UnknownGoods: no goods were ever preloaded.
+            UnknownGoods: no item was ever preloaded.
         """
         await self._set_paused(paused=False)
 
     # -- during the sale --------------------------------------------------------------------------------------------
 
     async def enter(self, goods_id: str, buyer_id: str, quantity: int = 1, *, order_id: str | None = None) -> Admission:
-        """Lets a buyer pass the gate and gives them a ticket: a right to try for a while, not a reservation.
+        """Lets a buyer pass the gate, and gives out a ticket: the right to try for a while, not a reservation.
 
-        A slot whose ticket is not used in time returns with the Syncer. `stop` gives out no more tickets; `pause` stops
-        those that are out as well.
+        A slot whose ticket is not used in time returns with the Syncer. `stop` ends the giving of tickets; `pause`
+        stops those that are out as well.
 
         Args:
             goods_id: what.
@@ -237,7 +237,7 @@ class FlashSale:
             OrderConflict: the order id is taken by other content.
             OutcomeUnknown: sent, no reply.
             NotExecuted: surely nothing happened; `Overloaded` when too many callers wait in this process.
-            CorruptState: what Redis holds of these goods cannot be trusted.
+            CorruptState: what Redis holds of this item cannot be trusted.
         """
         if ticket is not None:
             order_id = await self._ticketing.check(ticket, goods_id, buyer_id, quantity, order_id)
@@ -258,14 +258,14 @@ class FlashSale:
     async def buy_basket(
         self, buyer_id: str, items: Iterable[tuple[str, int]], *, basket_id: str | None = None, data: Any = None
     ) -> BasketReceipt:
-        """Buys several goods, all or none, in one script. Asking twice with one `basket_id` is asking once.
+        """Buys several items, all or none, in one script. Asking twice with one `basket_id` is asking once.
 
         Args:
             buyer_id: who.
-            items: goods id and units of each; the same goods twice is summed before cap and stock are checked. At most
-                50 goods.
+            items: `goods_id` and units of each; the same item twice is summed before cap and stock are checked. At most
+                50 items.
             basket_id: names the request, 1-120 printable ASCII characters; its orders are `<basket_id>#1`, `#2`, ...
-                by goods id. None: we make one.
+                by `goods_id`. None: we make one.
             data: any JSON value of the host's that goes with each order.
 
         Returns:
@@ -348,13 +348,13 @@ class FlashSale:
         return await self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
 
     async def restock(self, goods_id: str, units: int) -> int:
-        """Adds units to goods on sale, or takes some away, never below what is booked.
+        """Adds units to an item on sale, or takes some away, never below what is booked.
 
         Raising goes database, inventory, gate; lowering inventory, database, gate, so that the guard never refuses an
         order that the stock accepted.
 
         Args:
-            goods_id: which goods.
+            goods_id: which item.
             units: to add; negative: to take away.
 
         Returns:
@@ -362,13 +362,13 @@ class FlashSale:
 
         Raises:
             StoreRequired: the sale has no store.
-            StoreError: the database did not answer, or has no row of these goods.
+            StoreError: the database did not answer, or has no row of this item.
             UnknownGoods: never preloaded.
         """
         if self.store is None:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
-        await self.inventory.stock(goods_id)  # unknown goods fail before the row is touched
+        await self.inventory.stock(goods_id)  # an unknown item fails before the row is touched
         await self._ledger.meet()
         goods = await self.store.restock(goods_id, units)
         await self._transitions.adjust(goods, await self.inventory.stock(goods_id))
