@@ -1,4 +1,4 @@
-"""`python -m flashsale` is `flashsale`."""
+"""Makes `python -m flashsale` the command `flashsale`."""
 
 import sys
 

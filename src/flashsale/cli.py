@@ -1,6 +1,6 @@
-"""The command `flashsale`: a whole sale to watch, and the two processes that every real sale needs.
+"""The command `flashsale`: the demo, and the worker and the syncer that every real sale needs.
 
-The packages of the demo and of the stores are imported only by the command that uses them.
+Demo and stores are imported only by the commands that use them: they need extras.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_demo(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "demo",
-        help="play a whole flash sale with a real crowd, and check every number",
-        description="Plays a whole flash sale: before, during and after, with a crowd of real processes, a syncer and "
+        help="run a whole flash sale with a real crowd, and check every number",
+        description="Runs a whole flash sale: before, during and after, with a crowd of real processes, a syncer and "
         "a worker. Ends with a settlement in which buyers, Redis and database are asked separately.",
         epilog="Exit code 0 if every number agrees, 1 if not. Needs: pip install 'flashsale[demo]'. Everything it "
-        "starts is stopped, everything it writes is removed; your own servers lend it one sale of a new name.",
+        "starts is stopped, everything it writes is removed; on your own servers it uses one sale with a new name.",
     )
     add = parser.add_argument
     add("--buyers", type=_between(1, 1_000_000), default=20_000, metavar="N", help="people in the crowd (20000)")
@@ -142,8 +142,8 @@ def _add_worker(commands: Any) -> None:
 def _add_syncer(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "syncer",
-        help="bring goods and schedules from the database to Redis",
-        description="Preloads the goods of a sale from the database, opens and closes them by the Redis clock, follows "
+        help="bring items and schedules from the database to Redis",
+        description="Preloads the items of a sale from the database, opens and closes them by the Redis clock, follows "
         "a restock, expires unpaid orders. Of several, one acts at a time.",
         epilog=_RUNNING,
     )

@@ -83,7 +83,7 @@ class Keys:
         return self._goods(goods_id, "stock")
 
     def buyers(self, goods_id: str) -> str:
-        """Hash: units held by each buyer of an item that has a cap."""
+        """Hash: units of each buyer, of an item that has a cap."""
         return self._goods(goods_id, "buyers")
 
     @property
@@ -103,7 +103,7 @@ class Keys:
 
     @property
     def goods(self) -> str:
-        """Set: the goods ids of the items that were preloaded."""
+        """Set: the `goods_id` of every item that was preloaded."""
         return self._sale("goods")
 
     @property

@@ -238,7 +238,7 @@ async def test_claims_that_are_not_let_go_are_missed(
 
     def sync(*_: object) -> None: ...
 
-    monkeypatch.setattr(real_shop.face.Worker, "_let_go", aio if real_shop.is_async else sync)
+    monkeypatch.setattr(real_shop.face.Worker, "_requeue", aio if real_shop.is_async else sync)
     with pytest.raises(AssertionError):
         await promise(real_shop)
 

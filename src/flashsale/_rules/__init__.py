@@ -1,1 +1,1 @@
-"""Pure decisions that both faces share: no Redis, no database, no waiting."""
+"""Pure decisions that the sync and the asyncio API share: no Redis, no database, no waiting."""

@@ -22,7 +22,7 @@ REFUSALS: Final[Mapping[int, Outcome]] = {
 
 
 def goods_error(code: int, sale: str, goods_id: str) -> FlashSaleError:
-    """Returns the error for a script's code about one goods."""
+    """Returns the error for a script's code about one item."""
     if code == Code.UNKNOWN:
         return UnknownGoods("unknown goods", sale=sale, goods_id=goods_id)
     return CorruptState("a value in Redis is not what flashsale writes", sale=sale, goods_id=goods_id)
@@ -51,7 +51,7 @@ def about(order_id: str) -> Iterator[None]:
 
 
 def fail(code: int, sale: str, goods_id: str) -> NoReturn:
-    """Raises the error for a script's code about one goods."""
+    """Raises the error for a script's code about one item."""
     raise goods_error(code, sale, goods_id)
 
 

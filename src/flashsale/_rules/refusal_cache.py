@@ -42,13 +42,13 @@ OPEN: Final = Refusal(Admission(Outcome.ADMITTED, 0), float("-inf"), float("-inf
 
 
 class RefusalCache:
-    """Refusals by goods, each good for `keep` seconds.
+    """Refusals by item, each valid for `keep` seconds.
 
     Args:
         keep: seconds; 0 remembers nothing.
 
     Attributes:
-        by_goods: what is remembered of the goods that Redis knows: their refusal, or OPEN.
+        by_goods: what is remembered of each item that Redis knows: its refusal, or OPEN.
     """
 
     def __init__(self, keep: float) -> None:
@@ -58,7 +58,7 @@ class RefusalCache:
 
     @property
     def counts(self) -> Counter[str]:
-        """Refusals given by this process, by goods."""
+        """Refusals given by this process, by `goods_id`."""
         given = {goods_id: refusal.given for goods_id, refusal in list(self.by_goods.items())}
         return self._counts + Counter(given)
 
@@ -92,7 +92,7 @@ class RefusalCache:
             refusal.fresh_until = monotonic() + self._keep
 
     def note(self, goods_id: str, admission: Admission, callers: int = 1) -> None:
-        """Remembers a refusal that the primary gave to so many callers, or forgets it when the goods are open.
+        """Remembers a refusal that the primary gave to so many callers, or forgets it when the item is open.
 
         Sold out is kept only at 0 units left: with fewer units than asked, another caller may still buy one.
         """
@@ -124,7 +124,7 @@ class RefusalCache:
                 self.forget(receipt.goods_id)
 
     def forget(self, goods_id: str | None = None) -> None:
-        """Forgets what is remembered of one goods, or of all: they are open, or this process changed something."""
+        """Forgets what is remembered of one item, or of all: it is open, or this process changed something."""
         for name in list(self.by_goods) if goods_id is None else [goods_id]:
             self._replace(name, OPEN)
 

@@ -1,4 +1,4 @@
-"""The ledger: every accepted order by its id, and its life from queued to paid, cancelled or expired."""
+"""The ledger: the hash of every accepted order in Redis; reads records, and moves them from state to state."""
 
 from __future__ import annotations
 

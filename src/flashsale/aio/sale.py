@@ -1,4 +1,4 @@
-"""A whole flash sale: gate, inventory, queue and store under one name."""
+"""`FlashSale`: a whole sale, which puts gate, inventory, queue and store together under one name."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ _TAKE, _HELD = Slot.TAKE, Slot.HELD  # looking a member up in its enum costs as 
 class FlashSale:
     """Sells a limited stock, exactly once, under hundreds of times the usual traffic.
 
-    The sale's policy (totals, caps, windows, holds) lives in the database and in Redis; what is given here are settings
-    of this process. Make one per process and event loop, and share it.
+    The policy of each item (total, cap, window, hold) lives in the database and in Redis; the arguments are settings of
+    this process. Make one per process and event loop, and share it.
 
     Args:
         client: a redis-py asyncio client of the primary that holds the stock; we copy its settings, with retries off.
@@ -135,15 +135,15 @@ class FlashSale:
         closes_at: float | None = None,
         hold: float | None = None,
     ) -> None:
-        """Creates stock and gate of one goods, shut; the same call again changes nothing.
+        """Creates stock and gate of one item, shut; the same call again changes nothing.
 
         With a store, the `Syncer` does this from the database.
 
         Args:
-            goods_id: which goods.
+            goods_id: which item.
             total: units for sale.
             per_buyer: most units one buyer may hold.
-            opens_at: epoch seconds when the Redis clock starts the goods; None: `start` does.
+            opens_at: epoch seconds when the Redis clock starts the item; None: `start` does.
             closes_at: epoch seconds when it ends.
             hold: seconds to pay after the order was persisted.
 
@@ -172,28 +172,28 @@ class FlashSale:
         await self.gate.stop(goods_id)
 
     async def pause(self) -> None:
-        """Holds the whole sale: every purchase is answered PAUSED until `resume`.
+        """Pauses the whole sale: every purchase is answered PAUSED until `resume`.
 
         Raises:
-            UnknownGoods: no goods were ever preloaded.
+            UnknownGoods: no item was ever preloaded.
         """
-        await self._hold(paused=True)
+        await self._set_paused(paused=True)
 
     async def resume(self) -> None:
         """Ends a pause.
 
         Raises:
-            UnknownGoods: no goods were ever preloaded.
+            UnknownGoods: no item was ever preloaded.
         """
-        await self._hold(paused=False)
+        await self._set_paused(paused=False)
 
     # -- during the sale --------------------------------------------------------------------------------------------
 
     async def enter(self, goods_id: str, buyer_id: str, quantity: int = 1, *, order_id: str | None = None) -> Admission:
-        """Lets a buyer pass the gate and gives them a ticket: a right to try for a while, not a reservation.
+        """Lets a buyer pass the gate, and gives out a ticket: the right to try for a while, not a reservation.
 
-        A slot whose ticket is not used in time returns with the Syncer. `stop` gives out no more tickets; `pause` stops
-        those that are out as well.
+        A slot whose ticket is not used in time returns with the Syncer. `stop` ends the giving of tickets; `pause`
+        stops those that are out as well.
 
         Args:
             goods_id: what.
@@ -241,7 +241,7 @@ class FlashSale:
             OrderConflict: the order id is taken by other content.
             OutcomeUnknown: sent, no reply.
             NotExecuted: surely nothing happened; `Overloaded` when too many callers wait in this process.
-            CorruptState: what Redis holds of these goods cannot be trusted.
+            CorruptState: what Redis holds of this item cannot be trusted.
         """
         refusal = OPEN
         if ticket is not None:
@@ -264,14 +264,14 @@ class FlashSale:
     async def buy_basket(
         self, buyer_id: str, items: Iterable[tuple[str, int]], *, basket_id: str | None = None, data: Any = None
     ) -> BasketReceipt:
-        """Buys several goods, all or none, in one script. Asking twice with one `basket_id` is asking once.
+        """Buys several items, all or none, in one script. Asking twice with one `basket_id` is asking once.
 
         Args:
             buyer_id: who.
-            items: goods id and units of each; the same goods twice is summed before cap and stock are checked. At most
-                50 goods.
+            items: `goods_id` and units of each; the same item twice is summed before cap and stock are checked. At most
+                50 items.
             basket_id: names the request, 1-120 printable ASCII characters; its orders are `<basket_id>#1`, `#2`, ...
-                by goods id. None: we make one.
+                by `goods_id`. None: we make one.
             data: any JSON value of the host's that goes with each order.
 
         Returns:
@@ -354,13 +354,13 @@ class FlashSale:
         return await self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
 
     async def restock(self, goods_id: str, units: int) -> int:
-        """Adds units to goods on sale, or takes some away, never below what is booked.
+        """Adds units to an item on sale, or takes some away, never below what is booked.
 
         Raising goes database, inventory, gate; lowering inventory, database, gate, so that the guard never refuses an
         order that the stock accepted.
 
         Args:
-            goods_id: which goods.
+            goods_id: which item.
             units: to add; negative: to take away.
 
         Returns:
@@ -368,13 +368,13 @@ class FlashSale:
 
         Raises:
             StoreRequired: the sale has no store.
-            StoreError: the database did not answer, or has no row of these goods.
+            StoreError: the database did not answer, or has no row of this item.
             UnknownGoods: never preloaded.
         """
         if self.store is None:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
-        await self.inventory.stock(goods_id)  # unknown goods fail before the row is touched
+        await self.inventory.stock(goods_id)  # an unknown item fails before the row is touched
         await self._ledger.meet()
         goods = await self.store.restock(goods_id, units)
         await self._transitions.adjust(goods, await self.inventory.stock(goods_id))
@@ -428,7 +428,7 @@ class FlashSale:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    async def _hold(self, *, paused: bool) -> None:
+    async def _set_paused(self, *, paused: bool) -> None:
         goods = await self._meta.goods()  # first: who may not list them is refused before anything is written
         await self._meta.pause(paused=paused)
         for goods_id in goods:

@@ -43,10 +43,10 @@ class SaleMeta:
         return SaleState(str(state or b"open", "ascii", "replace"), known, last)
 
     async def goods(self) -> list[str]:
-        """Returns the goods ids that were preloaded.
+        """Returns the `goods_id` of every item that was preloaded.
 
         Raises:
-            CorruptState: somebody else wrote something that is not a goods id.
+            CorruptState: somebody else wrote something that is not a `goods_id`.
         """
         names = sorted(str(name, "ascii", "replace") for name in await self._link.command("SMEMBERS", self._keys.goods))
         try:

@@ -1,4 +1,4 @@
-"""What flashsale asks of the host's database."""
+"""The protocol `AsyncOrderStore`: what flashsale asks of the host's database."""
 
 from __future__ import annotations
 

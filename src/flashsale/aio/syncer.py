@@ -1,4 +1,4 @@
-"""The syncer: the article's data-control module, database -> stock -> gate, periodically."""
+"""The syncer: brings Redis in line with the database (stock, then gate), periodically; audit, repair and purge too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database decides, the ledger follows: cancel, confirm, expire, reject, restock."""
+"""Cancel, confirm, expire, reject, restock: the database decides, then the ledger follows."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Worker:
             while claims or not event.is_set():
                 try:
                     if event.is_set():
-                        await self._let_go(claims)
+                        await self._requeue(claims)
                         break
                     claims = await self._turn(claims or await self._claim(0.5), background)
                 except FlashSaleError as error:
@@ -72,7 +72,7 @@ class Worker:
             The orders that came to an end here; 0 within a second when there are none.
 
         Raises:
-            StoreError: the database does not answer, or has no row of the goods. The orders went back to the queue,
+            StoreError: the database does not answer, or has no row of the item. The orders went back to the queue,
                 and this attempt does not count.
             NotExecuted, OutcomeUnknown: Redis does not answer; the leases end by themselves.
         """
@@ -96,15 +96,15 @@ class Worker:
         try:
             await self._process(claims)
         except FlashSaleError:
-            await self._let_go(await next_claims())
+            await self._requeue(await next_claims())
             raise
         ahead = await next_claims()
         if time.monotonic() - begun > self._lease / 4:
             await self._queue.extend(ahead, lease=self._lease)
         return ahead
 
-    async def _let_go(self, claims: Sequence[Claim]) -> None:
-        """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
+    async def _requeue(self, claims: Sequence[Claim]) -> None:
+        """Returns claims that were not begun: another worker gets them at once, and no attempt is counted."""
         await self._queue.nack(claims, count_attempt=False)
 
     async def _process(self, claims: Sequence[Claim]) -> int:
@@ -142,7 +142,7 @@ class Worker:
         return {row.order.order_id for row, move in zip(rows, moves, strict=True) if move.code == Code.CORRUPT}
 
     async def _adopted(self, claims: Sequence[Claim]) -> tuple[Sequence[Claim], int]:
-        """Brings foreign orders into the ledger.
+        """Brings external orders into the ledger.
 
         Returns:
             The claims that the database may save, and how many orders ended REJECTED.
@@ -197,7 +197,7 @@ class Worker:
         return saved.states
 
     async def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
-        """Requeues failed orders with exponential backoff; the queue buries them after a few attempts."""
+        """Requeues orders that cannot be saved with exponential backoff; after five attempts they are dead letters."""
         for claim in claims:
             await self._queue.nack([claim], delay=0.25 * 2**claim.attempts)
 

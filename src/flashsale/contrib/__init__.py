@@ -1,11 +1,11 @@
-"""Adapters for web frameworks; each needs its framework, and the core imports none of them."""
+"""Adapters for Flask, FastAPI and Django. Each needs its framework; the core imports none of them."""
 
 from flashsale import FlashSaleError, web
 from flashsale._rules.observer import log
 
 
 def refuse(error: FlashSaleError) -> web.Reply:
-    """Returns the answer to a call that failed, and logs it where it is not the caller's fault."""
+    """Returns the answer to a call that failed, and logs it unless the caller is at fault."""
     reply = web.refuse(error)
     if reply.status >= 500:
         log.warning("answered %d: %s", reply.status, type(error).__name__)

@@ -1,4 +1,4 @@
-"""For FastAPI and Starlette: a lifespan, a dependency, and problem bodies for the sale's errors.
+"""The adapter for FastAPI and Starlette: a lifespan, a dependency, and problem bodies for the sale's errors.
 
     sales = FastAPISale(os.environ)
     app = FastAPI(lifespan=sales.lifespan)
@@ -46,13 +46,13 @@ class FastAPISale:
         store: makes the host's own `AsyncOrderStore`, closed with the app if it has an `aclose`; by default
             `SQLAlchemyStore` on `FLASHSALE_DATABASE_URL`.
         observer: metrics and tracing.
-        prefix: of the settings' names, where an app has several sales.
+        prefix: of the settings' names, when an app has several sales.
 
     Attributes:
         sale: while the app runs; a test may put its own here.
 
     Raises:
-        InvalidRequest: a setting is missing or makes no sense.
+        InvalidRequest: a setting is missing or not valid.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class FastAPISale:
         app.add_exception_handler(FlashSaleError, _refuse)
 
     async def answer(self, receipt: Receipt, *, location: str) -> Response:
-        """Returns the response to a purchase; one that came too early says when to come back."""
+        """Returns the response to a purchase; one that came too early gets a `Retry-After`."""
         opens_in = None
         if receipt.outcome is Outcome.NOT_STARTED and self.sale is not None:
             opens_in = (await self.sale.view(receipt.goods_id)).opens_in
@@ -98,7 +98,7 @@ class FastAPISale:
 
 
 def response(reply: web.Reply) -> Response:
-    """Returns Starlette's response of a reply."""
+    """Returns the reply as a response of Starlette."""
     return Response(reply.body, reply.status, reply.headers)
 
 

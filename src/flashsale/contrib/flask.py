@@ -1,4 +1,4 @@
-"""A Flask extension: the sale of this process, problem bodies for its errors, and `flask flashsale` commands.
+"""The adapter for Flask: an extension with the sale of this process, problem bodies, and `flask flashsale` commands.
 
     sales = FlaskSale()
 
@@ -30,7 +30,6 @@ from flask.cli import AppGroup
 from flashsale import (
     FlashSale,
     FlashSaleError,
-    GateState,
     Observer,
     OrderStore,
     Outcome,
@@ -57,7 +56,7 @@ def sqlalchemy_store(settings: Settings) -> OrderStore | None:
 
 
 class _State:
-    """What one app has: its settings, and the sale of this process, made when it is first asked for."""
+    """The settings of one app, and the sale of this process, which is made at the first use."""
 
     def __init__(self, settings: Settings, open_sale: Callable[[Settings], FlashSale]) -> None:
         self.settings = settings
@@ -86,7 +85,7 @@ class FlaskSale:
         app: the app; or call `init_app` later.
         store: makes the host's own `OrderStore`; by default `SQLAlchemyStore` on `FLASHSALE_DATABASE_URL`.
         observer: metrics and tracing.
-        prefix: of the settings' names, where an app has several sales.
+        prefix: of the settings' names, when an app has several sales.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class FlaskSale:
         """Reads the settings, answers errors of the sale as problems, and adds the commands.
 
         Raises:
-            InvalidRequest: a setting is missing or makes no sense.
+            InvalidRequest: a setting is missing or not valid.
         """
         app.extensions.setdefault(NAME, {})[self._prefix] = _State(Settings.read(app.config, self._prefix), self._open)
         app.register_error_handler(FlashSaleError, _refuse)
@@ -129,23 +128,22 @@ class FlaskSale:
         return state
 
     def answer(self, receipt: Receipt, *, location: str) -> Response:
-        """Returns the response to a purchase; one that came too early says when to come back."""
+        """Returns the response to a purchase; one that came too early gets a `Retry-After`."""
         opens_in = None
         if receipt.outcome is Outcome.NOT_STARTED:
             opens_in = self.sale.view(receipt.goods_id).opens_in
         return response(web.answer(receipt, location=location, opens_in=opens_in))
 
     def fragment(self, goods_id: str) -> Response:
-        """Returns the status fragment of one goods."""
-        view: GateState = self.sale.view(goods_id)
-        return response(web.fragment(view))
+        """Returns the status fragment of one item."""
+        return response(web.fragment(self.sale.view(goods_id)))
 
     def _open(self, settings: Settings) -> FlashSale:
         return settings.open(self._store(settings), self._observer)
 
 
 def response(reply: web.Reply) -> Response:
-    """Returns Flask's response of a reply."""
+    """Returns the reply as a response of Flask."""
     return Response(reply.body, reply.status, reply.headers)
 
 
@@ -167,7 +165,7 @@ def _commands(name: str, extension: FlaskSale) -> AppGroup:
     @group.command()
     @click.option("--interval", type=_SECONDS, default=1.0, show_default=True, help="Seconds between passes.")
     def syncer(interval: float) -> None:
-        """Bring goods from the database to Redis, until SIGTERM."""
+        """Bring items from the database to Redis, until SIGTERM."""
         sale = extension.sale
         serve("syncer", sale, Syncer(sale, interval=interval).run)
 
@@ -182,7 +180,7 @@ def _commands(name: str, extension: FlaskSale) -> AppGroup:
 
     @group.command()
     def check() -> None:
-        """Look at the Redis servers' settings; exit code 1 if something does not suit a sale."""
+        """Check the Redis servers' settings; exit code 1 if something does not suit a sale."""
         findings = extension.sale.check()
         for finding in findings:
             click.echo(finding)

@@ -1,4 +1,4 @@
-"""How a worker or a syncer is run as a command: it says what it is about, and serves until it is stopped."""
+"""Runs a worker or a syncer as a command: logs which sale it serves, and runs until it is stopped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flashsale.errors import FlashSaleError
 
 
 def serve(command: str, sale: FlashSale, run: Callable[[], None]) -> None:
-    """Runs until a signal stops it. Logs to stderr, unless the process logs to somewhere already."""
+    """Runs until a signal stops it. Logs to stderr, unless the process has a log already."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {command} %(levelname)s %(message)s")
     if sale.store is not None:
         try:

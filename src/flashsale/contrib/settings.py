@@ -1,4 +1,4 @@
-"""What a shop configures, read from a mapping of names with a prefix: Flask's config, Django's settings, os.environ."""
+"""The settings of a shop, read from a mapping of prefixed names: Flask's config, Django's settings, os.environ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREFIX = "FLASHSALE_"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One sale as a process is configured for it. The names in a mapping are these in capitals, after the prefix.
+    """The settings of one sale in one process. In a mapping, a name is in capitals and follows the prefix.
 
     Args:
         sale: its name.
@@ -27,12 +27,12 @@ class Settings:
         gate_url: of the gate's Redis, when it is another one.
         gate_replica_url: of a replica of the gate; of Sentinels, any replica that they name.
         database_url: an SQLAlchemy URL, for a shop without a store of its own.
-        ticket_secrets: `id:secret`, or several with commas between; the first signs.
+        ticket_secrets: `id:secret`, or several, separated by commas; the first signs.
         ticket_lifetime: seconds.
         cache_for: seconds for which a refusal is answered from the process.
         max_waiting: callers that may wait in this process.
         durability: where an order must be before it is ACCEPTED.
-        replicas: with `replicated`, on how many.
+        replicas: with durability `replicated`: how many replicas must have it.
         plain_keys: the article's bare key names.
     """
 
@@ -70,7 +70,7 @@ class Settings:
         """Returns the settings; numbers may come as text, as they do from the environment.
 
         Raises:
-            InvalidRequest: one is missing or makes no sense; the field is the full name of the setting.
+            InvalidRequest: one is missing or not valid; the field is the full name of the setting.
         """
         given: dict[str, Any] = {}
         for each in fields(cls):
@@ -93,12 +93,12 @@ class Settings:
         return PlainKeys() if self.plain_keys else Keys()
 
     def tickets(self) -> Tickets | None:
-        """Returns what signs the tickets; None without secrets."""
+        """Returns the signer of the tickets; None without secrets."""
         if not self.ticket_secrets:
             return None
         pairs = [pair.strip().partition(":") for pair in self.ticket_secrets.split(",")]
         if len({key_id for key_id, _, _ in pairs}) < len(pairs):
-            raise InvalidRequest("secrets", "an id stands for one secret")
+            raise InvalidRequest("secrets", "each id must have one secret")
         secrets = {key_id: secret.encode(errors="surrogateescape") for key_id, _, secret in pairs}
         return Tickets(secrets, lifetime=self.ticket_lifetime)
 

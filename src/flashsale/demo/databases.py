@@ -37,7 +37,7 @@ def database_for(url: str | None, folder: Path, sale: str) -> Database:
         label = parsed.render_as_string(hide_password=True)
     plain = parsed.set(drivername=parsed.get_backend_name()).render_as_string(hide_password=False)
     try:
-        aio_stores.SQLAlchemyStore(plain, sale)  # the crowd's; each face has its own driver
+        aio_stores.SQLAlchemyStore(plain, sale)  # the crowd's: the asyncio API has its own driver
         with stores.SQLAlchemyStore(plain, sale) as store:
             store.create_all()
     except ModuleNotFoundError as error:

@@ -44,7 +44,7 @@ class RedisSide:
         booked: `Booked` of the stock.
         direct: untracked units: booked, and of no order in the ledger.
         count: units that the gate lets pass.
-        access: units that passed the gate and hold their slot.
+        access: slots of the gate in use.
         pending: orders on the list, leased, or dead.
         unsold: units that were left at the end of the open phase.
         most_booked: the highest `Booked` seen while the sale ran.
@@ -64,7 +64,7 @@ class RedisSide:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSide:
-    """What the database says: `total` of the goods row, and every order row."""
+    """What the database says: `total` of the row of the item, and every order row."""
 
     total: int
     rows: Orders

@@ -66,7 +66,7 @@ class BasketReceipt(NamedTuple):
     Args:
         outcome: ACCEPTED, or why not: the outcome of the first order that was refused.
         basket_id: names the request; try again with it after `OutcomeUnknown`.
-        receipts: one for each item, sorted by goods id.
+        receipts: one for each item, sorted by `goods_id`.
     """
 
     outcome: Outcome

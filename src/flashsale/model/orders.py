@@ -263,7 +263,7 @@ class Event:
             with time.
         order: the order.
         state: the new state: CONFIRMED, CANCELLED, EXPIRED or REJECTED.
-        previous: the state before; QUEUED when its row never held units.
+        previous: the state before; QUEUED when its row never booked units.
         attempts: how often the handler has failed on it.
     """
 

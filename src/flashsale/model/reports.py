@@ -11,7 +11,7 @@ from flashsale.model import GateState, Order, OrderState
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What one pass of the syncer did; items are named by their goods id.
+    """What one pass of the syncer did; items are named by `goods_id`.
 
     Args:
         leading: False when another syncer held the lease, and this pass did nothing.
@@ -106,7 +106,7 @@ class Audit:
     """How Redis and the database compare.
 
     Args:
-        goods: the units of each item, by goods id.
+        goods: the units of each item, by `goods_id`.
         orders: every order on which they disagree, and still did when asked again.
         lost: of the expected order ids, those that no system holds.
         pending: orders on the list or under a lease, also those that an external program pushed.
@@ -140,8 +140,8 @@ class Settlement:
     Args:
         audit: where every unit is.
         orders: rows of the database, by state.
-        gate: the gate of each item, by goods id.
-        refused: refusals that this process gave, by goods id; the observers of other processes have theirs.
+        gate: the gate of each item, by `goods_id`.
+        refused: refusals that this process gave, by `goods_id`; the observers of other processes have theirs.
     """
 
     audit: Audit

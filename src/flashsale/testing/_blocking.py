@@ -1,4 +1,4 @@
-"""A blocking face for an async store, so that one suite of tests serves both kinds."""
+"""A blocking wrapper of an async store, so that one suite of tests serves both kinds."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class LoopThread:
 
 
 class BlockingStore:
-    """The `OrderStore` face of an `AsyncOrderStore` that lives on a `LoopThread`."""
+    """An `OrderStore` that wraps an `AsyncOrderStore` on a `LoopThread`."""
 
     def __init__(self, store: AsyncOrderStore, loop: LoopThread) -> None:
         self.store = store
         self._run = loop.run
 
     def put_goods(self, goods: Goods) -> None:
-        store: Any = self.store  # how a host writes its goods is no part of the protocol
+        store: Any = self.store  # how a host writes its items is no part of the protocol
         self._run(store.put_goods(goods))
 
     def goods(self) -> Iterable[Goods]:

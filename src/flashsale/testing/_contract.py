@@ -25,7 +25,7 @@ VISIBLE = "".join(map(chr, range(ord("!"), ord("~") + 1)))  # every character th
 
 
 def order(order_id: object = "o-1", quantity: int = 1, **other: Any) -> Order:
-    """Returns an order of the goods `phone`."""
+    """Returns an order of the item `phone`."""
     content: dict[str, Any] = {"goods_id": "phone", "buyer_id": f"buyer-of-{order_id}", **other}
     return Order(str(order_id), quantity=quantity, **content)
 
@@ -118,7 +118,7 @@ class StoreFixtures:
 
     @pytest.fixture
     def store(self, open_store: Callable[[str], OrderStore], sale: str) -> OrderStore:
-        """A store with ten units of the goods `phone`."""
+        """A store with ten units of the item `phone`."""
         store = open_store(sale)
         self._put(store, Goods("phone", 10))
         return store

@@ -55,7 +55,7 @@ class EventContract(StoreFixtures):
 
     @pytest.mark.parametrize("state", sorted(RELEASED))
     def test_a_tombstone_makes_one_event(self, store: OrderStore, state: OrderState) -> None:
-        """The order was queued, and never gets a row that holds units."""
+        """The order was queued, and never gets a row that books units."""
         gone = order(data={"note": "kept"})
         store.settle(gone, state)
         store.settle(gone, state)

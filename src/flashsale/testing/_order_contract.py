@@ -1,4 +1,4 @@
-"""Tests of the `OrderStore` contract: goods, orders and the guard."""
+"""Tests of the `OrderStore` contract: items, orders and the guard."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class OrderContract(StoreFixtures):
         assert (after.total, after.version > before.version) == (11, True)
 
     def test_lowering_the_total_rejects_nobody(self, store: OrderStore) -> None:
-        """`granted` is what Redis was given: orders accepted from it fit, whatever the host wishes now."""
+        """`granted` is what Redis was given: orders accepted from it fit, whatever the total is now."""
         self._put(store, Goods("phone", 1))
         assert len(store.save([order(n) for n in range(10)]).inserted) == 10
 
@@ -173,7 +173,7 @@ class OrderContract(StoreFixtures):
         assert self.free_units(store) == 10
 
     def test_a_large_batch(self, store: OrderStore) -> None:
-        """As large as the worker's, with several goods, and refusals."""
+        """As large as the worker's, with several items, and refusals."""
         self._put(store, Goods("case", 300))
         batch = [order(n, goods_id="case" if n % 2 else "phone") for n in range(1200)]
         saved = store.save(batch)
@@ -336,7 +336,7 @@ class OrderContract(StoreFixtures):
     def test_sales_do_not_disturb_each_other(
         self, store: OrderStore, open_store: Callable[[str], OrderStore], sale: str
     ) -> None:
-        """The same goods and order ids in another sale are other goods and orders."""
+        """The same ids in another sale are other items and orders."""
         other = open_store(f"{sale}-2")
         self._put(other, Goods("phone", 3))
         store.save([order(quantity=3)])

@@ -28,10 +28,10 @@ def temporary_sale(
 
     Args:
         client: a redis-py client, such as `fakeredis.FakeRedis()`.
-        goods: units by goods id, or `Goods`.
-        store: makes the store of the sale of this name, such as `memory_store`. The goods are written with its
+        goods: units by `goods_id`, or `Goods`.
+        store: makes the store of the sale of this name, such as `memory_store`. The items are written with its
             `put_goods` and brought to Redis by a `Syncer`; it is closed at the end if it has a `close`.
-        started: False leaves goods without an opening time shut.
+        started: False leaves items without an opening time shut.
         settings: for `FlashSale`.
     """
     name, goods = _new_name(), _listed(goods)

@@ -38,7 +38,7 @@ class OrderStoreSuite(OrderContract, EventContract):
         raise NotImplementedError
 
     def put_goods(self, store: Any, goods: Goods) -> None:
-        """Writes the goods as your back office does: the first time all of `total` is granted, and none booked."""
+        """Writes an item as your back office does: the first time all of `total` is granted, and none booked."""
         raise NotImplementedError
 
     def close_store(self, store: Any) -> None:
@@ -62,7 +62,7 @@ class AsyncOrderStoreSuite(OrderContract, EventContract):
         raise NotImplementedError
 
     async def put_goods(self, store: Any, goods: Goods) -> None:
-        """Writes the goods as your back office does: the first time all of `total` is granted, and none booked."""
+        """Writes an item as your back office does: the first time all of `total` is granted, and none booked."""
         raise NotImplementedError
 
     async def close_store(self, store: Any) -> None:

@@ -22,7 +22,7 @@ def sales() -> SearchStrategy[str]:
 
 
 def goods_ids() -> SearchStrategy[str]:
-    """Names of goods."""
+    """Ids of items."""
     return st.text(_NAME, min_size=1, max_size=64)
 
 

@@ -1,4 +1,4 @@
-"""What threads give: pauses, signals that stop a loop, a background task."""
+"""What loops need in threads: pauses, stopping on a signal, a background task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What gate, inventory and queue have in common: the keys of one sale, a way to a Redis, and an end."""
+"""The base class of gate, inventory and queue: the keys of one sale, a link to a Redis, and closing it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flashsale.keys import Keys
 
 
 class Component:
-    """A part of a sale, usable on its own; a context manager.
+    """A component of a sale, usable on its own; a context manager.
 
     Args:
         client: a redis-py asyncio client, whose settings we copy; or the link of a whole sale, which the sale closes.

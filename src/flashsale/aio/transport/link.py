@@ -1,4 +1,4 @@
-"""One way to a Redis: run a script once, and say surely what happened.
+"""A link to a Redis: runs a script or a command once, and tells for certain whether it ran.
 
 EVALSHA first; NOSCRIPT falls back once to EVAL. A connection is held for one request and spoken to directly, so that we
 know on which side of the send an error came: before it nothing happened, after it nobody knows.

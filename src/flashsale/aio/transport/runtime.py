@@ -1,4 +1,4 @@
-"""What an event loop gives: pauses, signals that stop a loop, a background task."""
+"""What loops need of asyncio: pauses, stopping on a signal, a background task."""
 
 from __future__ import annotations
 

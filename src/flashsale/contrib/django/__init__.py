@@ -1,4 +1,4 @@
-"""For Django: an app with models and `DjangoStore`, checks, commands and admin pages.
+"""The adapter for Django: an app with models, `DjangoStore`, checks, commands and admin pages.
 
     INSTALLED_APPS = [..., "flashsale.contrib.django"]
     MIDDLEWARE = [..., "flashsale.contrib.django.middleware.FlashSaleMiddleware"]
@@ -35,7 +35,7 @@ def read_settings() -> Settings:
     """Returns the `FLASHSALE_...` settings.
 
     Raises:
-        InvalidRequest: one is missing or makes no sense.
+        InvalidRequest: one is missing or not valid.
     """
     named: dict[str, Any] = {name: getattr(settings, name) for name in dir(settings) if name.startswith(PREFIX)}
     return Settings.read(named)
@@ -61,7 +61,7 @@ def get_sale() -> FlashSale:
 
 
 def set_sale(sale: FlashSale | None) -> None:
-    """Makes `sale` the one of this process, in a test; None: the next `get_sale` opens the one of the settings."""
+    """Makes `sale` the sale of this process, in a test; with None, the next `get_sale` opens a new one."""
     with _lock:
         _sales.clear()
         if sale is not None:
@@ -69,7 +69,7 @@ def set_sale(sale: FlashSale | None) -> None:
 
 
 def answer(receipt: Receipt, *, location: str) -> HttpResponse:
-    """Returns the response to a purchase; one that came too early says when to come back."""
+    """Returns the response to a purchase; one that came too early gets a `Retry-After`."""
     opens_in = None
     if receipt.outcome is Outcome.NOT_STARTED:
         opens_in = get_sale().view(receipt.goods_id).opens_in
@@ -77,10 +77,10 @@ def answer(receipt: Receipt, *, location: str) -> HttpResponse:
 
 
 def fragment(goods_id: str) -> HttpResponse:
-    """Returns the status fragment of one goods."""
+    """Returns the status fragment of one item."""
     return response(web.fragment(get_sale().view(goods_id)))
 
 
 def response(reply: web.Reply) -> HttpResponse:
-    """Returns Django's response of a reply."""
+    """Returns the reply as a response of Django."""
     return HttpResponse(reply.body, status=reply.status, headers=reply.headers)

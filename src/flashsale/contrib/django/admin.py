@@ -1,4 +1,4 @@
-"""Admin pages: goods are edited through the store, which keeps their version; orders are looked at, and cancelled."""
+"""Admin pages: items are edited through the store, which counts their versions; orders can be viewed and cancelled."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ class OfTheSale(admin.ModelAdmin):
 
 @admin.register(SaleGoods)
 class GoodsAdmin(OfTheSale):
-    """The host's wish for each goods; the syncer brings it to Redis."""
+    """The policy of each item; the syncer brings it to Redis."""
 
     list_display = ("goods_id", "sale", "total", "granted", "booked", "per_buyer", "version", "loaded")
     list_filter = ("sale",)
     readonly_fields = ("granted", "booked", "version", "loaded")
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Writes the wish as `DjangoStore.put_goods` does: the version grows."""
-        DjangoStore(obj.sale, using=database()).put_goods(obj.wish())
+        """Writes the policy as `DjangoStore.put_goods` does: the version grows."""
+        DjangoStore(obj.sale, using=database()).put_goods(obj.to_goods())
         obj.pk = self.get_queryset(request).get(sale=obj.sale, goods_id=obj.goods_id).pk
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """A row keeps its name."""
+        """Makes sale and id of a row that exists read-only."""
         return (*self.readonly_fields, *(("sale", "goods_id") if obj else ()))
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody: orders name these goods."""
+        """False for everybody: orders refer to the item."""
         return False
 
 
 @admin.register(SaleOrder)
 class OrderAdmin(OfTheSale):
-    """Orders, to look at and to cancel."""
+    """Orders, to view and to cancel."""
 
     list_display = ("order_id", "goods_id", "buyer_id", "quantity", "state")
     list_filter = ("sale", "state", "goods_id")
@@ -60,7 +60,7 @@ class OrderAdmin(OfTheSale):
         sale = get_sale()
         for order in queryset:
             if order.sale != sale.name:
-                self.message_user(request, f"{order}: of another sale", messages.ERROR)
+                self.message_user(request, f"{order} belongs to another sale", messages.ERROR)
                 continue
             try:
                 self.message_user(request, f"{order}: {sale.cancel(order.order_id)}")
@@ -68,13 +68,13 @@ class OrderAdmin(OfTheSale):
                 self.message_user(request, f"{order}: {error}", messages.ERROR)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody: orders are bought."""
+        """False for everybody: orders come from buyers."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody edits a row; the action needs to view only."""
+        """False for everybody: the action only needs the permission to view."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody: a row is what an order has left."""
+        """False for everybody: a row is the record of an order."""
         return False

@@ -1,4 +1,4 @@
-"""The app."""
+"""The Django app: registers the system checks."""
 
 from django.apps import AppConfig
 
@@ -12,5 +12,5 @@ class FlashSaleConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Imports what registers itself."""
+        """Imports the checks, which register themselves."""
         from flashsale.contrib.django import checks  # noqa: F401, PLC0415

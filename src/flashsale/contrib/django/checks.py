@@ -1,4 +1,4 @@
-"""System checks: the settings always, and with `check --deploy` the Redis server too."""
+"""System checks: of the settings, and with `check --deploy` of the Redis server too."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_settings(**_: Any) -> Sequence[CheckMessage]:
 
 @register("flashsale", deploy=True)
 def check_server(**_: Any) -> Sequence[CheckMessage]:
-    """Asks the Redis server for its settings, and to keep our scripts."""
+    """Checks the Redis server's settings, and loads the scripts."""
     if check_settings():
         return []
     sale = get_sale()

@@ -1,4 +1,4 @@
-"""Answers the sale's errors as problem bodies (RFC 9457)."""
+"""The middleware: answers the sale's errors as problem bodies (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class FlashSaleMiddleware:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Passes on."""
+        """Calls the view."""
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answers what a view raised, if it came from the sale."""
+        """Returns the answer to an error of the sale that a view raised; None for other errors."""
         if not isinstance(error, FlashSaleError):
             return None
         return response(refuse(error))

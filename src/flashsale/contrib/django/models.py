@@ -1,4 +1,4 @@
-"""The tables of `DjangoStore`: those of `SQLAlchemyStore` with Django's `id` added, so that both may work on them."""
+"""The models of `DjangoStore`: the tables of `SQLAlchemyStore` with Django's `id` added, so that both can use them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class IdField(models.CharField):
     """An id: ASCII, compared byte by byte, whatever the database's own collation folds or sorts."""
 
     def db_parameters(self, connection: Any) -> dict[str, Any]:
-        """Returns what Django asks of a column, with the collation of this database."""
+        """Returns the parameters of the column, with the collation of this database."""
         parameters: dict[str, Any] = super().db_parameters(connection)
         return parameters | {"collation": _COLLATION.get(connection.vendor)}
 
@@ -37,7 +37,7 @@ class Sale(models.Model):
 
 
 class SaleGoods(models.Model):
-    """One goods of a sale: the host's wish, and what was granted to Redis and booked."""
+    """One item of a sale: its policy, and the units granted to Redis and booked."""
 
     sale = IdField(max_length=64)
     goods_id = IdField(max_length=64)
@@ -60,18 +60,18 @@ class SaleGoods(models.Model):
         return f"{self.goods_id} of {self.sale}"
 
     def clean(self) -> None:
-        """Holds a form against the rules of the sale, as Django asks."""
+        """Checks a form by the rules of the sale; Django calls it."""
         try:
             check_sale(self.sale)
-            self.wish()
+            self.to_goods()
         except InvalidRequest as error:
             raise ValidationError(str(error)) from error
 
-    def wish(self) -> Goods:
-        """Returns what the host decides of these goods.
+    def to_goods(self) -> Goods:
+        """Returns the policy of this row.
 
         Raises:
-            InvalidRequest: it makes no sense.
+            InvalidRequest: it is not valid.
         """
         return Goods(
             self.goods_id,
@@ -84,7 +84,7 @@ class SaleGoods(models.Model):
 
 
 class SaleOrder(models.Model):
-    """One order and the state that stands."""
+    """One order and its current state."""
 
     sale = IdField(max_length=64)
     order_id = IdField(max_length=128)
@@ -105,7 +105,7 @@ class SaleOrder(models.Model):
 
 
 class SaleEvent(models.Model):
-    """What the host's handler has not heard yet; without `due_at` it is a dead letter."""
+    """An event that the host's handler has not handled yet; without `due_at` it is a dead letter."""
 
     event_id = models.BigAutoField(primary_key=True)
     sale = IdField(max_length=64)

@@ -1,4 +1,4 @@
-"""`manage.py flashsale_audit`."""
+"""The command `manage.py flashsale_audit`: compares Redis with the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py flashsale_sync`."""
+"""The command `manage.py flashsale_sync`: runs the syncer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from flashsale.contrib.serving import serve
 
 
 class Command(BaseCommand):
-    """Brings goods from the database to Redis."""
+    """Brings items from the database to Redis."""
 
-    help = "Brings goods from the database to Redis and expires unpaid orders, until SIGTERM. Of several one acts."
+    help = "Brings items from the database to Redis and expires unpaid orders, until SIGTERM. Of several, one acts."
 
     def add_arguments(self, parser: Any) -> None:
         """Adds the options."""

@@ -1,4 +1,4 @@
-"""`manage.py flashsale_worker`."""
+"""The command `manage.py flashsale_worker`: runs a worker."""
 
 from __future__ import annotations
 
