@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, update
 
 from flashsale import OrderQueue, OrderState
-from flashsale._sql.tables import GOODS, ORDERS, matching
+from flashsale._sql.tables import GOODS, ORDERS
 from flashsale.lua import SCRIPTS, Script
 from flashsale.model import RELEASED
 from flashsale.stores import SQLAlchemyStore
@@ -31,7 +31,8 @@ class NoGuard(SQLAlchemyStore):
     """UPDATE goods SET booked = booked + n, whatever was granted."""
 
     def unguarded(self, goods_id, units):
-        return update(GOODS).where(matching("goods", self._goods_key(goods_id))).values(booked=GOODS.c.booked + units)
+        this = update(GOODS).where(GOODS.c.sale == self.sale, GOODS.c.goods_id == goods_id)
+        return this.values(booked=GOODS.c.booked + units)
 
     def book(self, connection, goods_id, units):
         return connection.execute(NoGuard.unguarded(self, goods_id, units)).rowcount > 0

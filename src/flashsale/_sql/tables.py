@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Boolean,
     Column,
     ColumnElement,
@@ -20,11 +21,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Update,
     and_,
     bindparam,
     exists,
     func,
     select,
+    update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.types import TypeEngine
@@ -97,12 +100,41 @@ EVENTS: Final = Table(
 TABLES: Final[Mapping[TableName, Table]] = {"sales": SALES, "goods": GOODS, "orders": ORDERS, "events": EVENTS}
 
 
-def matching(table: TableName, where: Mapping[str, Any]) -> ColumnElement[bool]:
-    """Returns the condition of `RowStore`: a list stands for any of its members, None for NULL."""
-    columns = TABLES[table].c
-    return and_(
-        *(columns[n].in_(value) if isinstance(value, list) else columns[n] == value for n, value in where.items())
-    )
+# -- statements, each made once for the columns that it names -------------------------------------------------------
+
+
+Shape: TypeAlias = tuple[tuple[str, str], ...]
+
+
+def condition(where: Mapping[str, Any]) -> tuple[Shape, dict[str, Any]]:
+    """Returns the shape of a condition of `RowStore`, which names its statement, and the parameters of that."""
+    shape = tuple((name, _kind(value)) for name, value in where.items())
+    return shape, {f"{name}_is": value for name, value in where.items() if value is not None}
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else "any" if isinstance(value, list) else "one"
+
+
+def _test(column: Column[Any], kind: str) -> ColumnElement[bool]:
+    if kind == "null":
+        return column.is_(None)
+    given: BindParameter[Any] = bindparam(f"{column.name}_is", expanding=kind == "any")
+    return column.in_(given) if kind == "any" else column == given
+
+
+@cache
+def select_where(table: TableName, columns: tuple[str, ...], shape: Shape) -> Select[Any]:
+    """Returns the SELECT of these columns."""
+    it = TABLES[table].c
+    return select(*(it[name] for name in columns)).where(*(_test(it[name], kind) for name, kind in shape))
+
+
+@cache
+def update_where(table: TableName, shape: Shape) -> Update:
+    """Returns the UPDATE of what its parameters name beside those of the condition."""
+    it = TABLES[table]
+    return update(it).where(*(_test(it.c[name], kind) for name, kind in shape))
 
 
 def events_query(sale: str, due: float | None) -> Select[Any]:

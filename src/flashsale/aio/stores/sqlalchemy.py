@@ -19,10 +19,12 @@ from flashsale._sql.tables import (
     METADATA,
     ORDERS,
     TABLES,
+    condition,
     events_query,
     insert_new,
     key_of,
-    matching,
+    select_where,
+    update_where,
     whole,
 )
 from flashsale.aio.stores.base import RowStore
@@ -101,13 +103,14 @@ class SQLAlchemyStore(RowStore[AsyncConnection]):
         lock: bool = False,
     ) -> Iterable[Row]:
         """Reads rows; see `RowStore.select`."""
-        it, these = TABLES[table], matching(table, where)
-        query = select(*(it.c[name] for name in columns)).where(these)
+        shape, known = condition(where)
+        query = select_where(table, tuple(columns), shape)
         if lock:
             query = query.with_for_update()
             if self._dialect == "sqlite":  # knows no FOR UPDATE: a write takes its lock
-                await connection.execute(update(it).where(these).values(sale=it.c.sale))
-        return (await connection.execute(query)).mappings().all()
+                await connection.execute(update_where(table, shape), {**known, "sale": self.sale})
+        rows: Iterable[Row] = (await connection.execute(query, known)).mappings().all()
+        return rows
 
     async def select_orders(self, connection: AsyncConnection, after: str | None, limit: int) -> Iterable[Row]:
         """Reads a page of orders; see `RowStore.select_orders`."""
@@ -141,7 +144,7 @@ class SQLAlchemyStore(RowStore[AsyncConnection]):
                     await connection.execute(insert(it), list(fresh.values()))
                 return set(fresh)
             except IntegrityError:
-                query = select(key).where(matching(table, {"sale": self.sale, key.name: list(fresh)}))
+                query = select(key).where(it.c.sale == self.sale, key.in_(list(fresh)))
                 taken = set((await connection.execute(query)).scalars())
                 if not taken:
                     raise  # not for its key was a row refused
@@ -156,18 +159,16 @@ class SQLAlchemyStore(RowStore[AsyncConnection]):
         self, connection: AsyncConnection, table: TableName, where: Mapping[str, Any], values: Mapping[str, Any]
     ) -> int:
         """Writes into rows; see `RowStore.update`."""
-        change = update(TABLES[table]).where(matching(table, where)).values(**values)
-        return (await connection.execute(change)).rowcount
+        shape, known = condition(where)
+        return (await connection.execute(update_where(table, shape), {**known, **values})).rowcount
 
     async def book(self, connection: AsyncConnection, goods_id: str, units: int) -> bool:
         """Moves `booked` under its guard; see `RowStore.book`."""
         booked = GOODS.c.booked + units
         bound = booked <= GOODS.c.granted if units > 0 else booked >= 0
-        this = matching("goods", {"sale": self.sale, "goods_id": goods_id})
-        return (await connection.execute(update(GOODS).where(this, bound).values(booked=booked))).rowcount > 0
+        change = update(GOODS).where(GOODS.c.sale == self.sale, GOODS.c.goods_id == goods_id, bound)
+        return (await connection.execute(change.values(booked=booked))).rowcount > 0
 
     async def delete_events(self, connection: AsyncConnection, event_ids: Sequence[int]) -> None:
         """Deletes events; see `RowStore.delete_events`."""
-        await connection.execute(
-            delete(EVENTS).where(matching("events", {"sale": self.sale, "event_id": list(event_ids)}))
-        )
+        await connection.execute(delete(EVENTS).where(EVENTS.c.sale == self.sale, EVENTS.c.event_id.in_(event_ids)))
