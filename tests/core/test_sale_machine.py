@@ -13,7 +13,7 @@ from flashsale import FlashSaleError, Goods, Order, OrderConflict, OrderState, O
 from flashsale.testing import AsyncSaleMachine, SaleMachine
 
 SEARCH = settings(
-    max_examples=1500,
+    max_examples=300,
     stateful_step_count=20,
     phases=[Phase.generate],
     derandomize=True,

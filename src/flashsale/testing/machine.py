@@ -173,6 +173,7 @@ class SaleMachine(RuleBasedStateMachine):
         with self._step():
             order_id = draw.draw(st.sampled_from(sorted(self._known)))
             self._finish((self.pay if paid else self.cancel)(order_id))
+            self._is_decided_in_both(order_id)
 
     @precondition(lambda self: self._monitor.queue.size())
     @rule()
@@ -241,6 +242,13 @@ class SaleMachine(RuleBasedStateMachine):
         assert OrderState.QUEUED not in states.values(), f"not settled: {states}"
         assert self._monitor.store is not None
         assert self._monitor.store.states(list(self._known)) == states, "the rows are not the orders"
+
+    def _is_decided_in_both(self, order_id: str) -> None:
+        assert self._monitor.store is not None
+        row = self._monitor.store.states([order_id]).get(order_id)
+        record = self._monitor._ledger.get(order_id)
+        ledger = record.state if record else None
+        assert row in {None, ledger}, f"Redis and the database disagree: order {order_id} is {ledger}, its row {row}"
 
     # -- inside: what `AsyncSaleMachine` does differently -------------------------------------------------------
 
