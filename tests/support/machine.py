@@ -719,7 +719,9 @@ class SaleMachine(RuleBasedStateMachine):
             "": ({}, {"delayed": False} if verb == "nack" else {}),
         }[how]
         self.step(
-            lambda p: getattr(p.sale.queue, verb)(claims, **(real | ({"lease": LONG} if verb == "extend" else {}))),
+            lambda p: getattr(p.sale.queue, "_bury" if verb == "bury" else verb)(
+                claims, **(real | ({"lease": LONG} if verb == "extend" else {}))
+            ),
             lambda m: getattr(m, verb)(handles, **ideal),
         )
 
