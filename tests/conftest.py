@@ -16,12 +16,12 @@ import pytest
 import redis
 import redis.asyncio
 
-from tests.support import acl, servers
+from tests.support import acl, mutants, servers
 from tests.support.helpers import Shop
 from tests.support.hosts import Host
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
     from pathlib import Path
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25, stateful_step_count=30)
@@ -44,6 +44,8 @@ ON_A_CLUSTER_TOO = {"test_gate", "test_sale", "test_worker"}
 
 def pytest_configure(config: pytest.Config) -> None:
     """A run that is told to end, ends its servers too."""
+    config.addinivalue_line("markers", "kills(mutant, by=()): must fail without this mechanism; tests.support.mutants")
+    config.addinivalue_line("markers", "without(mutant): says itself what goes wrong without this mechanism")
     if threading.current_thread() is threading.main_thread():
         servers.end_on_signals()
 
@@ -78,6 +80,25 @@ def _may_run_on_a_cluster(item: pytest.Item) -> bool:
         return False
     kind, _ = item.callspec.params.get("backend", ("", False)) if hasattr(item, "callspec") else ("", False)
     return kind == "redis" or "real_shop" in fixtures
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Takes the mechanism of `kills` or `without` out; a test that `kills` and succeeds has not shown a need for it."""
+    kills, without = (pyfuncitem.get_closest_marker(name) for name in ("kills", "without"))
+    mark = kills or without
+    if mark is None:
+        return (yield)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        mutants.MUTANTS[mark.args[0]].take_out(monkeypatch, pyfuncitem.funcargs.get("world"))
+        if without:
+            return (yield)
+        try:
+            yield
+        except (*mutants.BROKEN, *mark.kwargs["by"]) as broken:
+            print(broken)
+            return True
+    pytest.fail(f"nothing misses {mark.args[0]}")
 
 
 class Backend:

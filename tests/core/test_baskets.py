@@ -18,7 +18,8 @@ from flashsale import (
     UnknownGoods,
 )
 from flashsale.testing.proxy import FaultProxy
-from tests.support.helpers import Part, mutate, order, settled, snapshot
+from tests.support.helpers import Part, order, settled, snapshot
+from tests.support.mutants import kills
 from tests.support.sales import access, active_units, booked, each_backend, rows, work
 
 if TYPE_CHECKING:
@@ -344,12 +345,9 @@ async def test_baskets_and_single_orders_together_sell_each_unit_once(real_shop:
     assert (await shop.syncer(sale).audit()).ok
 
 
-async def test_without_all_or_none_half_a_basket_would_be_sold(
-    real_shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mutate(monkeypatch, "reserve", "if together and not whole then", "if false then")
-    with pytest.raises(AssertionError):
-        await test_a_basket_that_does_not_fit_leaves_nothing_behind(real_shop)
+@kills("all or none of a basket")
+async def test_without_all_or_none_half_a_basket_would_be_sold(real_shop: Shop) -> None:
+    await test_a_basket_that_does_not_fit_leaves_nothing_behind(real_shop)
 
 
 async def test_an_order_of_a_basket_is_an_order_like_any_other(real_shop: Shop) -> None:

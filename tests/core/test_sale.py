@@ -31,7 +31,8 @@ from flashsale import (
 from flashsale.testing.proxy import FaultProxy
 from tests.core.test_worker import booked, rows, units, work_off
 from tests.support import servers
-from tests.support.helpers import clock, mutate, order, snapshot, until
+from tests.support.helpers import clock, order, snapshot, until
+from tests.support.mutants import promises
 
 if TYPE_CHECKING:
     from tests.conftest import Backend
@@ -542,28 +543,6 @@ async def test_cancelled_tasks_leave_the_sale_whole(real_shop: Shop) -> None:
 
 # -- each promise has its mechanism ---------------------------------------------------------------------------------
 
-MECHANISMS = {
-    "a release is final": (
-        "settle",
-        'if not string.find(" " .. (NEXT[state] or "") .. " ", " " .. to .. " ", 1, true) then',
-        "if false then",
-        test_whoever_releases_from_an_old_record_releases_nothing,
-    ),
-    "the slot of a release": (
-        "settle",
-        "access = access and math.max(0, access - units)",
-        "access = nil",
-        test_a_cancellation_returns_units_allowance_and_slot_once,
-    ),
-    "pause": ("reserve", 'meta[1] and meta[1] ~= "open"', "false", None),
-    "gate in the purchase": (
-        "reserve",
-        "goods.code = goods.gate.code",
-        "",
-        test_stop_and_pause_hold_the_sale_and_a_retry_finds_its_order,
-    ),
-}
-
 
 async def test_the_stock_decides_on_the_pause(shop: Shop) -> None:
     """The gate's mirror may be late: the stock refuses all the same."""
@@ -574,11 +553,13 @@ async def test_the_stock_decides_on_the_pause(shop: Shop) -> None:
     assert receipt.outcome is Outcome.PAUSED
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS)
-async def test_without_its_mechanism_the_promise_fails(
-    real_shop: Shop, monkeypatch: pytest.MonkeyPatch, mechanism: str
-) -> None:
-    script, old, new, promise = MECHANISMS[mechanism]
-    mutate(monkeypatch, script, old, new)
-    with pytest.raises(AssertionError):
-        await (promise or test_the_stock_decides_on_the_pause)(real_shop)
+@promises(
+    {
+        "a state is left once": test_whoever_releases_from_an_old_record_releases_nothing,
+        "the slot that comes back": test_a_cancellation_returns_units_allowance_and_slot_once,
+        "the pause": test_the_stock_decides_on_the_pause,
+        "the gate in the purchase": test_stop_and_pause_hold_the_sale_and_a_retry_finds_its_order,
+    }
+)
+async def test_without_its_mechanism_the_promise_fails(real_shop: Shop, promise: Any) -> None:
+    await promise(real_shop)

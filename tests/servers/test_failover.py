@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Durability, Goods, OrderState, Outcome
-from flashsale._rules.durability import Guarantee
 from flashsale.testing.proxy import FaultProxy
-from tests.chaos.test_mutations import NoGuard
 from tests.support import servers
 from tests.support.helpers import Part, until
+from tests.support.mutants import without
 from tests.support.sales import active_units, rows
 
 if TYPE_CHECKING:
@@ -255,20 +254,12 @@ async def test_who_was_refused_after_a_failover_finds_the_order_again(
 # -- mutations ------------------------------------------------------------------------------------------------------
 
 
-async def test_without_the_guard_the_database_is_oversold(
-    host: Host, joined: Duo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = host.stores.SQLAlchemyStore
-    monkeypatch.setattr(store, "_take", _take_unguarded if host.is_async else NoGuard._take)
+@without("the guard in the database")
+async def test_without_the_guard_the_database_is_oversold(host: Host, joined: Duo) -> None:
     assert (await played(host, joined, seed=SELLS_AGAIN))[Durability.ACCEPTED].units > UNITS
 
 
-async def _take_unguarded(store: Any, connection: Any, goods_id: str, units: int) -> bool:
-    return (await connection.execute(NoGuard.unguarded(store, goods_id, units))).rowcount > 0
-
-
-async def test_replicated_without_wait_loses_orders(host: Host, joined: Duo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Guarantee, "barrier", lambda *_: [])
-    monkeypatch.setattr(Guarantee, "is_met", lambda *_: True)
+@without("WAIT and its answer")
+async def test_replicated_without_wait_loses_orders(host: Host, joined: Duo) -> None:
     sale = (await played(host, joined, seed=LOSES))[Durability.REPLICATED]
     assert sale.lost == sale.gone != set()

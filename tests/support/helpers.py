@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 import importlib
 import inspect
 import sqlite3
@@ -14,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from flashsale import Goods, Keys, Order
-from flashsale.lua import SCRIPTS, Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    import pytest
     import redis
 
 _READERS: dict[bytes, Callable[[Any, bytes], Any]] = {
@@ -265,11 +262,3 @@ async def together(shop: Shop, coalescer: Any, *calls: Callable[[], Any]) -> lis
     finally:
         shop.raw.client_unpause()
     return await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
-    """Changes the text of a Lua script for this test: a promise must fail when its mechanism is taken out."""
-    assert old in SCRIPTS[name].text
-    text = SCRIPTS[name].text.replace(old, new)
-    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(SCRIPTS, name, Script(name, text, sha))

@@ -22,7 +22,7 @@ import flashsale.stores
 from flashsale import Receipt
 from flashsale._sync.transport.link import Link
 from flashsale.lua import SCRIPTS, Script
-from tests.support import mutants
+from tests.support import broken
 from tests.support.helpers import settled
 from tests.support.hosts import Host
 
@@ -196,7 +196,7 @@ async def main(role: str, words: dict[str, Any]) -> None:
         SCRIPTS[name] = Script(name, text, hashlib.sha1(text.encode("ascii"), usedforsecurity=False).hexdigest())
     told = Told(role, words)
     if words.get("keyless"):
-        flashsale.stores.SQLAlchemyStore = mutants.NoKey
+        flashsale.stores.SQLAlchemyStore = broken.NoKey
     host = Host(told.face, told.folder)
     store = await host.books("spring")
     timeout = {"socket_timeout": 2} if told.inherits else {}
