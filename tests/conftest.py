@@ -1,6 +1,7 @@
 """Fixtures: one real Redis and one PostgreSQL for the whole run, and a backend that is fake or real, bytes or str.
 
-With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead.
+With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead, with `--quick` on two
+of the four backends.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ BACKENDS = {
     "redis-bytes": ("redis", False),
     "redis-str": ("redis", True),
 }
+QUICK = ("fakeredis-bytes", "redis-str")
+"""The backends of `make check`: both kinds of server, and both kinds of reply."""
+
 ON_A_CLUSTER_TOO = {"test_gate", "test_sale", "test_worker"}
 """Modules that the ordinary run plays on a Cluster as well, with str replies."""
 
@@ -52,16 +56,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="on a Redis Cluster whatever asks for a backend")
+    parser.addoption("--quick", action="store_true", help=f"only {' and '.join(QUICK)} of the backends")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Gives each test its backends, unless it names some itself."""
     chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
     if "backend" in metafunc.fixturenames and "backend" not in chosen:
-        backends = dict(BACKENDS)
+        quick = metafunc.config.option.quick
+        backends = {name: BACKENDS[name] for name in (QUICK if quick else BACKENDS)}
         in_the_subset = metafunc.module.__name__.rpartition(".")[2] in ON_A_CLUSTER_TOO
         one_server = metafunc.definition.get_closest_marker("one_server")
-        if in_the_subset and not one_server and not metafunc.config.option.cluster:
+        if in_the_subset and not (one_server or quick or metafunc.config.option.cluster):
             backends["cluster-str"] = ("cluster", True)
         metafunc.parametrize("backend", backends.values(), ids=backends, indirect=True)
 
