@@ -1,7 +1,7 @@
 """Fixtures: one real Redis and one PostgreSQL for the whole run, and a backend that is fake or real, bytes or str.
 
 With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead, with `--quick` on two
-of the four backends.
+of the four backends and without servers of databases.
 """
 
 from __future__ import annotations
@@ -56,28 +56,36 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="on a Redis Cluster whatever asks for a backend")
-    parser.addoption("--quick", action="store_true", help=f"only {' and '.join(QUICK)} of the backends")
+    parser.addoption("--quick", action="store_true", help=f"on {' and '.join(QUICK)} only, without databases' servers")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Gives each test its backends, unless it names some itself."""
     chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
     if "backend" in metafunc.fixturenames and "backend" not in chosen:
-        quick = metafunc.config.option.quick
-        backends = {name: BACKENDS[name] for name in (QUICK if quick else BACKENDS)}
+        backends = dict(BACKENDS)
         in_the_subset = metafunc.module.__name__.rpartition(".")[2] in ON_A_CLUSTER_TOO
         one_server = metafunc.definition.get_closest_marker("one_server")
-        if in_the_subset and not (one_server or quick or metafunc.config.option.cluster):
+        if in_the_subset and not (one_server or metafunc.config.option.cluster):
             backends["cluster-str"] = ("cluster", True)
         metafunc.parametrize("backend", backends.values(), ids=backends, indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--cluster` only what can run there is left: what asks for a real backend, and for no server of its own."""
-    if config.option.cluster:
-        kept = [item for item in items if _may_run_on_a_cluster(item)]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    """With `--cluster` only what asks for a real backend and no server of its own is left, with `--quick` the quick."""
+    wanted = _may_run_on_a_cluster if config.option.cluster else _is_quick if config.option.quick else None
+    if wanted:
+        kept, left = [], []
+        for item in items:
+            (kept if wanted(item) else left).append(item)
+        config.hook.pytest_deselected(items=left)
         items[:] = kept
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    databases = {"postgres", "mysql"} & set(getattr(item, "fixturenames", ())) or "postgresql" in params.values()
+    return not databases and params.get("backend", BACKENDS[QUICK[0]]) in [BACKENDS[name] for name in QUICK]
 
 
 def _may_run_on_a_cluster(item: pytest.Item) -> bool:
@@ -299,6 +307,15 @@ async def real_shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     """Like `shop`, on the real Redis only: for crowds, and for what the fake does not know."""
     with empty_backend(request, "redis", decode=False) as backend:
         shop = Shop(request.param, backend, tmp_path)
+        yield shop
+        await shop.close()
+
+
+@pytest.fixture
+async def sync_shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
+    """Like `real_shop`, of the sync face only: for mutants of the scripts, which are the same for both."""
+    with empty_backend(request, "redis", decode=False) as backend:
+        shop = Shop("flashsale", backend, tmp_path)
         yield shop
         await shop.close()
 

@@ -587,5 +587,5 @@ async def test_a_mangled_meta_is_an_error_and_stays_as_it_is(shop: Shop, field: 
         for script in ("deduct", "release", "enter", "reserve")
     }
 )
-async def test_without_the_check_in_lua_bad_quantities_get_through(real_shop: Shop, promise: Any) -> None:
-    await promise(real_shop)
+async def test_without_the_check_in_lua_bad_quantities_get_through(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)

@@ -346,8 +346,8 @@ async def test_baskets_and_single_orders_together_sell_each_unit_once(real_shop:
 
 
 @kills("all or none of a basket")
-async def test_without_all_or_none_half_a_basket_would_be_sold(real_shop: Shop) -> None:
-    await test_a_basket_that_does_not_fit_leaves_nothing_behind(real_shop)
+async def test_without_all_or_none_half_a_basket_would_be_sold(sync_shop: Shop) -> None:
+    await test_a_basket_that_does_not_fit_leaves_nothing_behind(sync_shop)
 
 
 async def test_an_order_of_a_basket_is_an_order_like_any_other(real_shop: Shop) -> None:

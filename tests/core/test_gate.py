@@ -231,5 +231,5 @@ async def test_cancelled_callers_cost_no_slot(real_shop: Shop) -> None:
         "the schedule of the gate": test_the_clock_of_redis_opens_a_scheduled_gate,
     },
 )
-async def test_without_its_mechanism_the_promise_fails(real_shop: Shop, promise: Any) -> None:
-    await promise(real_shop)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)

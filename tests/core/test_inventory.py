@@ -226,5 +226,5 @@ async def test_every_call_survives_the_loss_of_the_script_cache(shop: Shop) -> N
         "the one preload": test_preload_only_creates,
     },
 )
-async def test_without_its_mechanism_the_promise_fails(real_shop: Shop, promise: Any) -> None:
-    await promise(real_shop)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)

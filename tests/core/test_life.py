@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import flashsale
-from flashsale import Goods, NotPersisted, OrderState, Outcome, StoreRequired
+from flashsale import Goods, NotPersisted, OrderState, StoreRequired
 from flashsale._rules.ledger_record import Record
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import TRANSITIONS
-from tests.support.helpers import clock, inside, order, settled, snapshot
+from tests.support.helpers import clock, order, settled, snapshot
 from tests.support.mutants import kills, promises
-from tests.support.sales import access, active_units, booked, each_backend, overdue, rows, store_at, work
+from tests.support.sales import access, active_units, booked, each_backend, overdue, rows, work
 
 if TYPE_CHECKING:
     import redis
@@ -120,44 +119,6 @@ def test_a_step_of_an_order_that_is_unknown_or_corrupt_changes_nothing(backend: 
 
 
 # -- cancel ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("two", [False, True], ids=["one Redis", "two Redis"])
-@pytest.mark.parametrize("persisted", [False, True], ids=["queued", "persisted"])
-async def test_a_hundred_orders_cancelled_by_eight_callers_each_are_sold_once_more(
-    real_shop: Shop, fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch, persisted: bool, two: bool
-) -> None:
-    shop = real_shop
-    monkeypatch.setattr(
-        inside(shop.face, "transport.topology"), "TIMEOUT", 60.0
-    )  # eight hundred wait for a few connections
-    policy = {"per_buyer": 1, "hold": 900.0}
-    store = await store_at(shop, fresh_postgres_url, Goods("phone", 100, **policy))
-    apart = {"gate_client": shop.client(db=1)} if two else {}
-    sale = shop.sale(store=store, cache_for=0, **apart)
-    await shop.open(100, sale=sale, **policy)
-
-    async def rush(name: str) -> Counter[Outcome]:
-        asked = (sale.buy("phone", f"buyer-{n}", order_id=f"{name}-{n}") for n in range(100))
-        return Counter([receipt.outcome for receipt in await asyncio.gather(*asked)])
-
-    assert await rush("first") == {Outcome.ACCEPTED: 100}
-    if persisted:
-        await work(shop, sale)
-    answers = await asyncio.gather(*(sale.cancel(f"first-{n}") for n in range(100) for _ in range(8)))
-    assert set(answers) == {CANCELLED}
-    assert await booked(sale) == await access(sale) == 0
-    assert set(shop.raw.hvals(shop.keys.buyers("phone"))) == {b"0"}
-    assert not shop.raw.exists(shop.keys.holds)
-
-    again = await sale.buy("phone", "buyer-0", order_id="first-0")  # a released id never buys again
-    assert (again.replayed, again.state) == (True, CANCELLED)
-    assert await booked(sale) == await access(sale) == 0
-    assert await rush("second") == {Outcome.ACCEPTED: 100}
-    assert (await sale.buy("phone", "somebody")).outcome is Outcome.SOLD_OUT
-    await work(shop, sale)
-    assert Counter((await rows(sale)).values()) == {CANCELLED: 100, PERSISTED: 100}
-    assert await booked(sale) == await active_units(sale) == await access(sale) == 100
 
 
 @each_backend
@@ -291,25 +252,6 @@ def test_an_ack_in_the_midst_of_confirming_does_not_leave_the_ledger_behind(back
         assert sale.status("o-1") is CONFIRMED
 
 
-async def test_confirming_and_cancelling_in_parallel_leave_one_story(real_shop: Shop, fresh_postgres_url: str) -> None:
-    """Cancelling always stands in the end: it refunds what was paid. Units come back once."""
-    shop = real_shop
-    sale = shop.sale(store=await store_at(shop, fresh_postgres_url, Goods("phone", 40, hold=900)))
-    await shop.open(40, sale=sale, hold=900)
-    names = [f"o-{n}" for n in range(40)]
-    await asyncio.gather(*(sale.buy("phone", "ann", order_id=name) for name in names))
-    await work(shop, sale)
-
-    async def both(name: str, first: str) -> list[OrderState]:
-        verbs = sorted(["cancel", "confirm"], reverse=first == "confirm")
-        return await asyncio.gather(*(getattr(sale, verb)(name) for verb in verbs for _ in range(2)))
-
-    answers = await asyncio.gather(*(both(name, ["cancel", "confirm"][n % 2]) for n, name in enumerate(names)))
-    assert set(itertools.chain(*answers)) <= {CONFIRMED, CANCELLED}
-    assert await rows(sale) == {name: await sale.status(name) for name in names} == dict.fromkeys(names, CANCELLED)
-    assert await booked(sale) == await active_units(sale) == await access(sale) == 0
-
-
 # -- deadlines ------------------------------------------------------------------------------------------------------
 
 
@@ -409,31 +351,6 @@ async def test_more_time_is_given_until_it_is_too_late(shop: Shop) -> None:
             await sale.extend_hold("o-2", wrong)
 
 
-async def test_paying_against_expiring_has_one_winner(real_shop: Shop, fresh_postgres_url: str) -> None:
-    shop = real_shop
-    store = await store_at(shop, fresh_postgres_url, Goods("phone", 60, hold=900))
-    apart = {"gate_client": shop.client(db=1)}
-    sale, other = shop.sale(store=store, **apart), shop.sale(store=store, **apart)
-    await shop.open(60, sale=sale, hold=900)
-    names = [f"o-{n:02}" for n in range(60)]
-    await asyncio.gather(*(sale.buy("phone", "ann", order_id=name) for name in names))
-    await work(shop, sale)
-    overdue(shop, *names)
-    ours = [name for n, name in enumerate(reversed(names)) if n % 2]  # the syncer begins with the others
-    syncers = [shop.syncer(sale), shop.syncer(other)]
-    *answers, first, second = await asyncio.gather(
-        *(sale.confirm(name) for name in ours), *(syncer.run_once() for syncer in syncers)
-    )
-    await syncers[0].run_once()
-    final = await rows(sale)
-    assert {name: final[name] for name in ours} == dict(zip(ours, answers, strict=True))  # nobody was told two things
-    assert {name: await sale.status(name) for name in names} == final
-    paid = sum(state is CONFIRMED for state in final.values())
-    assert set(final.values()) <= {CONFIRMED, EXPIRED}
-    assert await booked(sale) == await active_units(sale) == await access(sale) == paid
-    assert first.expired + second.expired <= 60 - paid
-
-
 # -- crashes between database and Redis -----------------------------------------------------------------------------
 
 HALF = {
@@ -528,8 +445,8 @@ async def test_status_is_one_read_and_never_the_database(real_shop: Shop) -> Non
         "never less time": test_more_time_is_given_until_it_is_too_late,
     },
 )
-async def test_without_its_mechanism_the_promise_fails(real_shop: Shop, promise: Any) -> None:
-    await promise(real_shop)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)
 
 
 @kills("a state is left once")

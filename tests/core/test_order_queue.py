@@ -461,7 +461,7 @@ async def test_a_full_redis_still_drains(tmp_path: Path) -> None:
     by=(TimeoutError, ValueError),
 )
 async def test_without_its_mechanism_the_promise_fails(
-    real_shop: Shop, monkeypatch: pytest.MonkeyPatch, promise: Any
+    sync_shop: Shop, monkeypatch: pytest.MonkeyPatch, promise: Any
 ) -> None:
     monkeypatch.setattr("tests.support.helpers.PATIENCE", 1.0)
-    await promise(real_shop)
+    await promise(sync_shop)

@@ -651,5 +651,5 @@ async def test_of_two_syncers_one_acts_and_the_other_takes_over(shop: Shop) -> N
     },
     by=CorruptState,
 )
-async def test_without_its_mechanism_the_promise_fails(real_shop: Shop, promise: Any) -> None:
-    await promise(real_shop)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)

@@ -455,10 +455,10 @@ async def test_the_list_holds_the_order_as_it_describes_itself(shop: Shop, asked
     },
     by=OrderConflict,
 )
-async def test_without_its_mechanism_the_promise_fails(real_shop: Shop, promise: Any) -> None:
-    await promise(real_shop)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)
 
 
 @kills("the buyer in the comparison")
-async def test_without_the_buyer_in_the_comparison_an_id_is_anybodys(real_shop: Shop) -> None:
-    await test_an_id_with_other_content_is_a_conflict(real_shop, {"buyer_id": "bob"})
+async def test_without_the_buyer_in_the_comparison_an_id_is_anybodys(sync_shop: Shop) -> None:
+    await test_an_id_with_other_content_is_a_conflict(sync_shop, {"buyer_id": "bob"})

@@ -561,5 +561,5 @@ async def test_the_stock_decides_on_the_pause(shop: Shop) -> None:
         "the gate in the purchase": test_stop_and_pause_hold_the_sale_and_a_retry_finds_its_order,
     }
 )
-async def test_without_its_mechanism_the_promise_fails(real_shop: Shop, promise: Any) -> None:
-    await promise(real_shop)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)

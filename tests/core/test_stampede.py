@@ -167,5 +167,5 @@ async def on_the_last_units(shop: Shop) -> None:
         "the bound of the gate": test_a_hundred_parallel_callers_never_pass_the_count,
     }
 )
-async def test_without_its_mechanism_the_promise_fails(real_shop: Shop, promise: Any) -> None:
-    await promise(real_shop)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)

@@ -371,8 +371,8 @@ async def test_a_syncer_needs_a_store(shop: Shop) -> None:
         "one leads": test_of_two_syncers_one_acts,
     },
 )
-async def test_without_its_mechanism_the_promise_fails(real_shop: Shop, promise: Any) -> None:
-    await promise(real_shop)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)
 
 
 async def test_the_oldest_deadline_is_first(shop: Shop) -> None:

@@ -620,5 +620,5 @@ async def test_corrupt_goods_stop_only_their_own_orders(shop: Shop) -> None:
         "states that stand": test_an_order_cancelled_before_it_was_persisted_never_becomes_active,
     },
 )
-async def test_without_its_mechanism_the_promise_fails(real_shop: Shop, promise: Any) -> None:
-    await promise(real_shop)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)

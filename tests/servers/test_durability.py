@@ -564,5 +564,5 @@ async def test_without_the_write_before_it_a_replay_would_not_wait(host: Host, r
 
 
 @kills("the units of a refused order")
-async def test_without_the_settling_of_a_refusal_its_units_would_stay(real_shop: Shop) -> None:
-    await test_what_the_guard_refuses_is_sold_out_and_its_units_return_once(real_shop)
+async def test_without_the_settling_of_a_refusal_its_units_would_stay(sync_shop: Shop) -> None:
+    await test_what_the_guard_refuses_is_sold_out_and_its_units_return_once(sync_shop)

@@ -266,5 +266,5 @@ async def test_a_rebuild_keeps_the_layout_of_the_sale(shop: Shop, monkeypatch: p
 
 
 @promises({f"the layout in {script}": test_a_sale_of_another_layout_is_refused_and_left_alone for script in BEGINS})
-async def test_each_script_that_begins_something_looks_at_the_layout(shop: Shop, promise: Any) -> None:
-    await promise(shop)
+async def test_each_script_that_begins_something_looks_at_the_layout(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)
