@@ -3,9 +3,9 @@
     python -m tests.chaos.soak --minutes 20
 
 Two web processes (Flask on gunicorn's threads, Starlette on uvicorn), two workers and a syncer serve a steady stream of
-buyers. One worker is killed again and again, Redis is killed and starts anew from its append-only file, the database is
-stopped and started, and a proxy cuts replies. Each second open files, memory, connections and the queue are measured.
-In the end `tests.support.books` asks buyers, Redis and database separately, and every curve must be flat.
+buyers. One worker is killed again and again, Redis is killed and restarts from its append-only file, the database is
+stopped and started, and a proxy cuts replies. Each second the run measures open files, memory, connections and queue.
+At the end `tests.support.books` asks buyers, Redis and database separately, and every curve must be flat.
 """
 
 from __future__ import annotations
@@ -397,7 +397,7 @@ def write(options: Options, report: Report) -> None:
     report.samples.plot(PLOT, report.faults)
     figures = "\n".join(f"| {name} | {value} |" for name, value in report.figures())
     verdict = (
-        "All books agree, and all curves are flat."
+        "Buyers, Redis and database agree, and all curves are flat."
         if not report.wrong
         else "\n".join(f"- WRONG: {line}" for line in report.wrong)
     )
@@ -417,9 +417,10 @@ def write(options: Options, report: Report) -> None:
 |---|---|
 {figures}
 
-A curve is flat when the median of its last quarter is no more above that of its second quarter than 5 % or a little
-noise, the column "may rise by". The first quarter does not count: pools and caches fill. Redis itself grows with each
-accepted order, as it must, and is not among the curves. The worker that is killed is not measured, the other one is.
+A curve is flat if the median of its last quarter exceeds that of its second quarter by at most 5 % or a little noise;
+the column "may rise by" shows how much. The first quarter does not count, because pools and caches fill. Redis itself
+grows with each accepted order, as it must, and is not among the curves. Of the two workers, the one that is never
+killed is measured.
 
 {report.samples.table()}
 

@@ -17,18 +17,19 @@ PAGE = Path(__file__).parent.parent.parent.parent / "docs" / "guarantees.md"
 INTRO = """\
 # Guarantees
 
-What a sale promises, and what became of each promise when its mechanism was taken out.
+What a sale promises, and what happens to each promise when its mechanism is taken out.
 
 | | promise |
 |---|---|
-| O | never oversold: the database never holds more active units than were granted |
-| E | every accepted order that Redis still holds reaches the database exactly once, or ends REJECTED |
-| L | no unit is stranded for ever: it is sold, free, or with an order that somebody sees |
+| O | never oversold: the database never has more active units than were granted |
+| E | every accepted order that Redis still has reaches the database exactly once, or ends REJECTED |
+| L | no unit is stranded for ever: it is sold, free, or part of an order that somebody sees |
 | T | the caller gets a value or a typed error that says whether anything happened; nothing hangs |
 
-Each row is one test on real servers, in `tests/chaos/faults`. It plays one fault from end to end, with the sync and the
-asyncio face, and then again with each mechanism taken out; that must make the same assertions fail. `make guarantees`
-plays all rows and writes this page. What an operator does about each fault is in the [runbook](runbook.md).
+Each row is one test on real servers, in `tests/chaos/faults`. It plays one fault from end to end, with the sync and
+with the asyncio API, and then again with each mechanism taken out: then the same assertions must fail. `make
+guarantees` plays all rows and writes this page. The [runbook](runbook.md) tells an operator what to do about each
+fault.
 
 """
 

@@ -127,7 +127,7 @@ async def _outlasts(world: World, sale: Any) -> None:
     "database down or locked",
     "stop PostgreSQL; lock SQLite",
     holds="E",
-    mechanism="nack with a delay, and no attempt burned",
+    mechanism="nack with a delay, and no attempt is counted",
     without=("the attempt that does not count",),
 )
 async def test_row_23_database_down_or_locked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def _replica(world: World, through: int) -> servers.RedisServer:
 @fault(
     11,
     "failover loses writes",
-    "hold the replica's link, kill, REPLICAOF NO ONE",
+    "block the replica's link, kill, REPLICAOF NO ONE",
     holds="O",
     mechanism="the guard in the database; WAIT with `durability=REPLICATED`",
     without=("the guard in the database", "WAIT"),

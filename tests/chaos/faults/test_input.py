@@ -62,7 +62,7 @@ async def test_row_26_huge_payload(world: World) -> None:
 @fault(
     28,
     "id reused, other content",
-    "another quantity, goods or buyer",
+    "another quantity, item or buyer",
     holds="T",
     mechanism="the script compares; `OrderConflict`",
     without=("the comparison of a repeat",),

@@ -134,7 +134,7 @@ async def test_row_09_aof_corrupt(world: World) -> None:
     "total loss",
     "FLUSHALL",
     holds="O T",
-    mechanism="goods once loaded are never preloaded again; a rebuild",
+    mechanism="an item once loaded are never preloaded again; a rebuild",
     without=("the mark that they were loaded", "the rebuild from the database"),
 )
 async def test_row_10_total_loss(world: World) -> None:
