@@ -29,7 +29,7 @@ from flashsale import (
 )
 from tests.support.machine import Crash, Faults, Store, database, machine
 from tests.support.mutants import kills, promises
-from tests.support.scenes import Scene
+from tests.support.small_sale import SmallSale
 
 ROOT = Path(__file__).parent.parent.parent
 FAKE = pytest.mark.parametrize("backend", [("fakeredis", False)], ids=["fakeredis"], indirect=True)
@@ -81,234 +81,234 @@ def test_the_machine_misses(mutant, backend):
 
 def two_cancels_at_once(backend: Any) -> None:
     """Both have read the ledger before either moves it."""
-    with Scene(backend) as scene:
+    with SmallSale(backend) as small:
         for order_id in ("o1", "o2"):
-            assert scene.sale.buy("a", "ann", order_id=order_id).accepted
-        record = scene.sale._ledger.get("o1")
+            assert small.sale.buy("a", "ann", order_id=order_id).accepted
+        record = small.sale._ledger.get("o1")
         for _ in range(2):
-            scene.sale._ledger.move("o1", record, OrderState.CANCELLED)
-        assert scene.booked() == 1, "the units of one order came back twice"
+            small.sale._ledger.move("o1", record, OrderState.CANCELLED)
+        assert small.booked() == 1, "the units of one order came back twice"
 
 
 def a_late_syncer(backend: Any) -> None:
     """It read the row, slept, and goes on after the host has lowered the total."""
-    with Scene(backend, total=5) as scene:
-        (late,) = scene.store.goods()
-        scene.sale.restock("a", -3)
-        scene.sale.inventory.configure(late)
-        assert scene.sale.inventory.stock("a").total == 2, "an old row brought the old total back"
+    with SmallSale(backend, total=5) as small:
+        (late,) = small.store.goods()
+        small.sale.restock("a", -3)
+        small.sale.inventory.configure(late)
+        assert small.sale.inventory.stock("a").total == 2, "an old row brought the old total back"
 
 
 def a_late_syncer_grants(backend: Any) -> None:
     """It goes on after the host has raised the total, and dies after its first call of the database."""
-    with Scene(backend, total=5) as scene:
-        scene.store.put_goods(Goods("a", 3))
-        (late,), stock = scene.store.goods(), scene.sale.inventory.stock("a")
-        assert scene.sale.restock("a", 5) == 8
+    with SmallSale(backend, total=5) as small:
+        small.store.put_goods(Goods("a", 3))
+        (late,), stock = small.store.goods(), small.sale.inventory.stock("a")
+        assert small.sale.restock("a", 5) == 8
         faults = Faults()
-        zombie = FlashSale(backend.client(), "s", store=Store(scene.store, faults, set()), cache_for=0)
+        zombie = FlashSale(backend.client(), "s", store=Store(small.store, faults, set()), cache_for=0)
         faults.crash = (0, True)
         with zombie, contextlib.suppress(Crash):
             zombie._transitions.adjust(late, stock)
-        assert scene.sale.buy("a", "ann", 8, order_id="o1").accepted
-        scene.worker.run_once()
-        assert scene.sale.status("o1") is OrderState.PERSISTED, "the guard refused what the stock had accepted"
+        assert small.sale.buy("a", "ann", 8, order_id="o1").accepted
+        small.worker.run_once()
+        assert small.sale.status("o1") is OrderState.PERSISTED, "the guard refused what the stock had accepted"
 
 
 def acknowledged_writes_are_lost(backend: Any) -> None:
     """A failover: the new primary never heard of an order that was accepted and persisted."""
-    with Scene(backend) as scene:
-        before = {key: scene.raw.dump(key) for key in scene.raw.keys("*")}
-        assert scene.sale.buy("a", "ann", 2, order_id="o1").accepted
-        scene.worker.run_once()
-        scene.raw.flushdb()
+    with SmallSale(backend) as small:
+        before = {key: small.raw.dump(key) for key in small.raw.keys("*")}
+        assert small.sale.buy("a", "ann", 2, order_id="o1").accepted
+        small.worker.run_once()
+        small.raw.flushdb()
         for key, value in before.items():
-            scene.raw.restore(key, 0, value)
-        assert scene.sale.buy("a", "bob", 2, order_id="o2").accepted  # Redis cannot know better
-        scene.worker.run_once()
-        assert scene.sale.status("o2") is OrderState.REJECTED, "two units were sold to two buyers"
-        assert scene.row_units() == 2
+            small.raw.restore(key, 0, value)
+        assert small.sale.buy("a", "bob", 2, order_id="o2").accepted  # Redis cannot know better
+        small.worker.run_once()
+        assert small.sale.status("o2") is OrderState.REJECTED, "two units were sold to two buyers"
+        assert small.row_units() == 2
 
 
 def everything_is_lost(backend: Any) -> None:
     """FLUSHALL while the syncer goes on."""
-    with Scene(backend) as scene:
-        assert scene.sale.buy("a", "ann", 2).accepted
-        scene.worker.run_once()
-        scene.syncer.run_once()
-        scene.raw.flushdb()
-        scene.syncer.run_once()
+    with SmallSale(backend) as small:
+        assert small.sale.buy("a", "ann", 2).accepted
+        small.worker.run_once()
+        small.syncer.run_once()
+        small.raw.flushdb()
+        small.syncer.run_once()
         with contextlib.suppress(UnknownGoods):
-            scene.sale.start("a")
-            assert not scene.sale.buy("a", "bob", 2).accepted, "units were sold again that the database has sold"
+            small.sale.start("a")
+            assert not small.sale.buy("a", "bob", 2).accepted, "units were sold again that the database has sold"
 
 
 def a_late_auditor(backend: Any) -> None:
     """It read an active row, slept through a cancellation, a loss and the rebuild, and goes on."""
-    with Scene(backend) as scene:
-        assert scene.sale.buy("a", "ann", 2, order_id="o1").accepted
-        scene.worker.run_once()
-        rows, epoch = [StoredOrder(Order("o1", "a", "ann", 2), OrderState.PERSISTED)], scene.store.epoch()
-        scene.sale.cancel("o1")
-        scene.raw.flushdb()
-        scene.syncer.rebuild()
-        scene.sale._ledger.restore(rows, epoch)
-        assert scene.booked() == 0, "an order of an older epoch was booked again"
+    with SmallSale(backend) as small:
+        assert small.sale.buy("a", "ann", 2, order_id="o1").accepted
+        small.worker.run_once()
+        rows, epoch = [StoredOrder(Order("o1", "a", "ann", 2), OrderState.PERSISTED)], small.store.epoch()
+        small.sale.cancel("o1")
+        small.raw.flushdb()
+        small.syncer.rebuild()
+        small.sale._ledger.restore(rows, epoch)
+        assert small.booked() == 0, "an order of an older epoch was booked again"
 
 
 def a_zombie_lets_go(backend: Any) -> None:
     """A worker slept for longer than its lease, and nacks what another one works on by now."""
-    with Scene(backend) as scene:
-        scene.sale.buy("a", "ann")
-        zombies = _claimed_and_lost(scene)
-        scene.sale.queue.claim(1, timeout=0)
-        scene.sale.queue.nack(zombies)
-        assert scene.sale.queue.claim(1, timeout=0) == [], "two workers hold one order"
+    with SmallSale(backend) as small:
+        small.sale.buy("a", "ann")
+        zombies = _claimed_and_lost(small)
+        small.sale.queue.claim(1, timeout=0)
+        small.sale.queue.nack(zombies)
+        assert small.sale.queue.claim(1, timeout=0) == [], "two workers hold one order"
 
 
 def a_zombie_holds_on(backend: Any) -> None:
     """A worker slept for longer than its lease, and extends the lease of another one."""
-    with Scene(backend) as scene:
-        scene.sale.buy("a", "ann")
-        zombies = _claimed_and_lost(scene)
-        scene.sale.queue.claim(1, timeout=0)
-        assert scene.sale.queue.extend(zombies) == 0, "two workers hold one order"
+    with SmallSale(backend) as small:
+        small.sale.buy("a", "ann")
+        zombies = _claimed_and_lost(small)
+        small.sale.queue.claim(1, timeout=0)
+        assert small.sale.queue.extend(zombies) == 0, "two workers hold one order"
 
 
-def _claimed_and_lost(scene: Scene) -> list[Any]:
-    claims = scene.sale.queue.claim(1, lease=0.001, timeout=0)
+def _claimed_and_lost(small: SmallSale) -> list[Any]:
+    claims = small.sale.queue.claim(1, lease=0.001, timeout=0)
     time.sleep(0.01)
     return claims
 
 
 def a_zombie_gives_up(backend: Any) -> None:
     """A worker slept for longer than its lease, and buries what another one works on by now."""
-    with Scene(backend) as scene:
-        scene.sale.buy("a", "ann", order_id="o1")
-        zombies = _claimed_and_lost(scene)
-        scene.sale.queue.claim(1, timeout=0)
-        scene.sale.queue.bury(zombies)
-        assert scene.sale.status("o1") is OrderState.QUEUED, "an order died in another worker's hands"
+    with SmallSale(backend) as small:
+        small.sale.buy("a", "ann", order_id="o1")
+        zombies = _claimed_and_lost(small)
+        small.sale.queue.claim(1, timeout=0)
+        small.sale.queue.bury(zombies)
+        assert small.sale.status("o1") is OrderState.QUEUED, "an order died in another worker's hands"
 
 
 def the_database_is_away(backend: Any) -> None:
     """For many passes of the worker: nobody is to blame."""
-    with Scene(backend) as scene:
-        assert scene.sale.buy("a", "ann", order_id="o1").accepted
-        scene.sale.store = Store(scene.store, faults := Faults(), set())
-        worker = Worker(scene.sale)
+    with SmallSale(backend) as small:
+        assert small.sale.buy("a", "ann", order_id="o1").accepted
+        small.sale.store = Store(small.store, faults := Faults(), set())
+        worker = Worker(small.sale)
         for _ in range(7):
             faults.outage = (0, False)
             with contextlib.suppress(StoreError):
                 worker.run_once()
-            scene.no_delays()
+            small.no_delays()
         faults.clear()
         worker.run_once()
-        assert scene.sale.status("o1") is OrderState.PERSISTED, "an order died of a database that was away"
+        assert small.sale.status("o1") is OrderState.PERSISTED, "an order died of a database that was away"
 
 
 def cancelled_before_its_row(backend: Any) -> None:
     """The buyer is faster than the worker."""
-    with Scene(backend) as scene:
-        assert scene.sale.buy("a", "ann", order_id="o1").accepted
-        assert scene.sale.cancel("o1") is OrderState.CANCELLED
-        scene.worker.run_once()
-        assert scene.row_units() == 0, "the database sells what was cancelled"
+    with SmallSale(backend) as small:
+        assert small.sale.buy("a", "ann", order_id="o1").accepted
+        assert small.sale.cancel("o1") is OrderState.CANCELLED
+        small.worker.run_once()
+        assert small.row_units() == 0, "the database sells what was cancelled"
 
 
 def paid_after_it_was_cancelled(backend: Any) -> None:
     """One of two that decide at once is the first."""
-    with Scene(backend) as scene:
-        assert scene.sale.buy("a", "ann", order_id="o1").accepted
-        scene.worker.run_once()
-        scene.sale.cancel("o1")
-        assert scene.sale.confirm("o1") is OrderState.CANCELLED, "paid, and its unit was given away"
+    with SmallSale(backend) as small:
+        assert small.sale.buy("a", "ann", order_id="o1").accepted
+        small.worker.run_once()
+        small.sale.cancel("o1")
+        assert small.sale.confirm("o1") is OrderState.CANCELLED, "paid, and its unit was given away"
 
 
 def buyers_who_never_came(backend: Any) -> None:
     """They passed the gate and went no further."""
-    with Scene(backend) as scene:
-        scene.sale.gate.enter("a", 2)
+    with SmallSale(backend) as small:
+        small.sale.gate.enter("a", 2)
         for _ in range(2):
-            scene.syncer.run_once()
-        assert scene.sale.gate.enter("a").admitted, "units are left, and nobody is let in"
+            small.syncer.run_once()
+        assert small.sale.gate.enter("a").admitted, "units are left, and nobody is let in"
 
 
 def lowered_too_far(backend: Any) -> None:
     """The host takes away more than is left."""
-    with Scene(backend) as scene:
-        assert scene.sale.buy("a", "ann").accepted
-        assert scene.sale.restock("a", -2) == 1, "less is for sale than was sold"
+    with SmallSale(backend) as small:
+        assert small.sale.buy("a", "ann").accepted
+        assert small.sale.restock("a", -2) == 1, "less is for sale than was sold"
 
 
 def resold(backend: Any) -> None:
     """Somebody waits for a cancelled unit."""
-    with Scene(backend) as scene:
-        assert scene.sale.buy("a", "ann", 2, order_id="o1").accepted
-        scene.sale.cancel("o1")
-        assert scene.sale.buy("a", "bob", 2).accepted, "the gate keeps out whoever would buy it"
+    with SmallSale(backend) as small:
+        assert small.sale.buy("a", "ann", 2, order_id="o1").accepted
+        small.sale.cancel("o1")
+        assert small.sale.buy("a", "bob", 2).accepted, "the gate keeps out whoever would buy it"
 
 
 def two_syncers(backend: Any) -> None:
     """One acts at a time."""
-    with Scene(backend) as scene:
-        assert scene.sale._meta.lead("another one", 30.0)
-        assert not scene.syncer.run_once().leading, "two syncers act at once"
+    with SmallSale(backend) as small:
+        assert small.sale._meta.lead("another one", 30.0)
+        assert not small.syncer.run_once().leading, "two syncers act at once"
 
 
 def deducted_past_the_end(backend: Any) -> None:
     """Three units of two."""
-    with Scene(backend) as scene:
-        assert [scene.sale.inventory.deduct("a") for _ in range(3)] == [1, 1, 0], "oversold"
+    with SmallSale(backend) as small:
+        assert [small.sale.inventory.deduct("a") for _ in range(3)] == [1, 1, 0], "oversold"
 
 
 def another_order_of_that_id(backend: Any) -> None:
     """A foreign program uses the id of an order of ours; nobody can settle its element, so at last it is buried."""
-    with Scene(backend) as scene:
-        scene.sale.queue.push(Order("o1", "a", "bob", 2))
-        assert scene.sale.buy("a", "ann", order_id="o1").accepted
-        claims = scene.sale.queue.claim(1, timeout=0)
-        scene.sale.queue.bury(claims)
-        assert scene.sale.status("o1") is OrderState.QUEUED, "somebody else's element took the order with it"
+    with SmallSale(backend) as small:
+        small.sale.queue.push(Order("o1", "a", "bob", 2))
+        assert small.sale.buy("a", "ann", order_id="o1").accepted
+        claims = small.sale.queue.claim(1, timeout=0)
+        small.sale.queue.bury(claims)
+        assert small.sale.status("o1") is OrderState.QUEUED, "somebody else's element took the order with it"
 
 
 def requeued(backend: Any) -> None:
     """An operator gives a dead order another chance."""
-    with Scene(backend) as scene:
-        assert scene.sale.buy("a", "ann", order_id="o1").accepted
-        scene.sale.queue.bury(scene.sale.queue.claim(1, timeout=0))
-        scene.sale.queue.requeue_dead()
-        scene.worker.run_once()
-        assert scene.sale.status("o1") is OrderState.PERSISTED, "it is in the database, and dead in the ledger"
+    with SmallSale(backend) as small:
+        assert small.sale.buy("a", "ann", order_id="o1").accepted
+        small.sale.queue.bury(small.sale.queue.claim(1, timeout=0))
+        small.sale.queue.requeue_dead()
+        small.worker.run_once()
+        assert small.sale.status("o1") is OrderState.PERSISTED, "it is in the database, and dead in the ledger"
 
 
 def the_worker_dies_before_its_ack(backend: Any) -> None:
     """The syncer finds the row first: the buyer's time to pay begins all the same."""
-    with Scene(backend) as scene:
-        scene.store.put_goods(Goods("a", 2, hold=60))
-        scene.syncer.run_once()
-        order = scene.sale.buy("a", "ann", 2, order_id="o1")
+    with SmallSale(backend) as small:
+        small.store.put_goods(Goods("a", 2, hold=60))
+        small.syncer.run_once()
+        order = small.sale.buy("a", "ann", 2, order_id="o1")
         assert order.accepted
-        (claim,) = scene.sale.queue.claim(1, timeout=0)
-        scene.store.save([claim.order])
-        scene.syncer.run_once()
-        assert scene.sale.status("o1") is OrderState.PERSISTED
-        for order_id in scene.raw.zrange(scene.sale.keys.holds, 0, -1):
-            scene.raw.zadd(scene.sale.keys.holds, {order_id: 0})  # the minute is over
-        scene.syncer.run_once()
-        assert scene.booked() == 0, "an order that nobody pays keeps its units for ever"
+        (claim,) = small.sale.queue.claim(1, timeout=0)
+        small.store.save([claim.order])
+        small.syncer.run_once()
+        assert small.sale.status("o1") is OrderState.PERSISTED
+        for order_id in small.raw.zrange(small.sale.keys.holds, 0, -1):
+            small.raw.zadd(small.sale.keys.holds, {order_id: 0})  # the minute is over
+        small.syncer.run_once()
+        assert small.booked() == 0, "an order that nobody pays keeps its units for ever"
 
 
 def saved_twice(backend: Any) -> None:
     """A worker dies between commit and ack, and the next one saves the order again."""
-    with Scene(backend) as scene:
-        assert scene.sale.buy("a", "ann", order_id="o1").accepted
-        (claim,) = scene.sale.queue.claim(1, timeout=0)
+    with SmallSale(backend) as small:
+        assert small.sale.buy("a", "ann", order_id="o1").accepted
+        (claim,) = small.sale.queue.claim(1, timeout=0)
         for _ in range(2):
-            scene.store.save([claim.order])
-        assert scene.sale.buy("a", "bob", order_id="o2").accepted
-        scene.worker.run_once()
-        assert scene.sale.status("o2") is OrderState.PERSISTED, "the guard counted one order twice"
+            small.store.save([claim.order])
+        assert small.sale.buy("a", "bob", order_id="o2").accepted
+        small.worker.run_once()
+        assert small.sale.status("o2") is OrderState.PERSISTED, "the guard counted one order twice"
 
 
 SCENARIOS = {

@@ -18,7 +18,7 @@ from flashsale import (
     UnknownGoods,
 )
 from flashsale.testing.proxy import FaultProxy
-from tests.support.helpers import Part, order, settled, snapshot
+from tests.support.helpers import Awaited, order, settled, snapshot
 from tests.support.mutants import kills
 from tests.support.sales import access, active_units, booked, each_backend, rows, work
 
@@ -32,7 +32,7 @@ ACCEPTED, SOLD_OUT = Outcome.ACCEPTED, Outcome.SOLD_OUT
 BOTH = [("phone", 2), ("case", 3)]
 
 
-async def opened(shop: Shop, *goods: Goods, **settings: Any) -> Part:
+async def opened(shop: Shop, *goods: Goods, **settings: Any) -> Awaited:
     """A started sale of five phones and five cases, unless told."""
     goods = goods or (Goods("phone", 5), Goods("case", 5))
     sale = shop.sale(store=await shop.store(*goods), cache_for=0, **settings)
@@ -42,7 +42,7 @@ async def opened(shop: Shop, *goods: Goods, **settings: Any) -> Part:
     return sale
 
 
-async def taken(sale: Part) -> list[int]:
+async def taken(sale: Awaited) -> list[int]:
     """Units booked, and units that passed the gate, of phones and cases."""
     return [await count(sale, name) for count in (booked, access) for name in ("phone", "case")]
 

@@ -134,7 +134,7 @@ async def test_goods_never_preloaded_are_unknown(shop: Shop) -> None:
 
 async def test_sales_of_one_redis_do_not_meet(shop: Shop) -> None:
     client = shop.client()
-    ours, theirs = (shop.part("Inventory", client, sale) for sale in ("spring", "autumn"))
+    ours, theirs = (shop.make("Inventory", client, sale) for sale in ("spring", "autumn"))
     await ours.preload("phone", 5)
     with pytest.raises(UnknownGoods):
         await theirs.deduct("phone")

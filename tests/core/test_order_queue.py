@@ -116,7 +116,7 @@ async def test_pop_waits_for_an_order(shop: Shop) -> None:
 
 async def test_waits_longer_than_the_socket_timeout(shop: Shop) -> None:
     """A blocking read past the socket's timeout would fail, and an order popped meanwhile would be lost."""
-    queue = shop.part("OrderQueue", shop.client(socket_timeout=0.5), "spring")
+    queue = shop.make("OrderQueue", shop.client(socket_timeout=0.5), "spring")
     assert await queue.pop(timeout=0.8) is None
     assert await queue.claim(timeout=0.8) == []
 

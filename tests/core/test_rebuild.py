@@ -18,7 +18,7 @@ from flashsale import (
     Outcome,
     UnknownGoods,
 )
-from tests.support.helpers import Part, clock, order, settled, snapshot, until
+from tests.support.helpers import Awaited, clock, order, settled, snapshot, until
 from tests.support.mutants import MUTANTS, promises
 from tests.support.sales import access, active_units, booked, each_backend, rows, work
 
@@ -29,7 +29,7 @@ QUEUED, PERSISTED, CONFIRMED = OrderState.QUEUED, OrderState.PERSISTED, OrderSta
 CANCELLED, REJECTED = OrderState.CANCELLED, OrderState.REJECTED
 
 
-async def loaded(shop: Shop, *goods: Goods, **settings: Any) -> tuple[Part, Part]:
+async def loaded(shop: Shop, *goods: Goods, **settings: Any) -> tuple[Awaited, Awaited]:
     """A sale that its syncer has loaded, started; and the syncer."""
     sale = shop.sale(store=await shop.store(*goods), cache_for=0, **settings)
     syncer = shop.syncer(sale)
@@ -39,7 +39,7 @@ async def loaded(shop: Shop, *goods: Goods, **settings: Any) -> tuple[Part, Part
     return sale, syncer
 
 
-async def outcome(sale: Part, *how: Any, **more: Any) -> Outcome:
+async def outcome(sale: Awaited, *how: Any, **more: Any) -> Outcome:
     return (await sale.buy(*how, **more)).outcome
 
 
@@ -356,7 +356,7 @@ async def test_a_rebuild_that_is_overtaken_stops(shop: Shop) -> None:
     sale, syncer = await loaded(shop, Goods("phone", 5))
     await sale.buy("phone", "ann", order_id="o-1")
     await work(shop, sale)
-    restore, other = sale.real._ledger.restore, shop.syncer(shop.sale(store=Part(sale.store, shop._threads)))
+    restore, other = sale.real._ledger.restore, shop.syncer(shop.sale(store=Awaited(sale.store, shop._threads)))
     if shop.is_async:
 
         async def slow(*args: Any) -> Any:
@@ -530,13 +530,13 @@ async def test_a_restock_in_the_midst_of_a_rebuild_is_not_taken_back_from_the_gu
 # -- the naive way --------------------------------------------------------------------------------------------------
 
 
-async def naive(shop: Shop, sale: Part) -> None:
+async def naive(shop: Shop, sale: Awaited) -> None:
     """What many systems do: the stock is what the database says."""
     ((units,),) = shop.sql("SELECT COALESCE(SUM(quantity), 0) FROM flashsale_orders WHERE state = 'PERSISTED'")
     shop.raw.hset(shop.keys.stock("phone"), "Booked", units)
 
 
-async def ours(shop: Shop, sale: Part) -> None:
+async def ours(shop: Shop, sale: Awaited) -> None:
     for _ in range(3):
         await shop.syncer(sale).run_once()
 
@@ -567,7 +567,7 @@ async def test_booked_set_from_the_database_oversells_while_orders_are_queued(
 # -- stale syncers --------------------------------------------------------------------------------------------------
 
 
-def reads_long_ago(shop: Shop, syncer: Part, rows: list[Goods]) -> None:
+def reads_long_ago(shop: Shop, syncer: Awaited, rows: list[Goods]) -> None:
     """Lets the syncer see these rows, whatever the database has by now."""
 
     class Stale:

@@ -407,7 +407,7 @@ async def test_the_hosts_client_is_left_as_it_was(shop: Shop) -> None:
     client = shop.client(socket_timeout=7, client_name="host")
     before = settings_of(client)
     pool = client.connection_pool
-    sale = await shop.open(5, sale=shop.part("FlashSale", client, "spring", store=await shop.store(Goods("phone", 5))))
+    sale = await shop.open(5, sale=shop.make("FlashSale", client, "spring", store=await shop.store(Goods("phone", 5))))
     await sale.buy("phone", "ann", order_id="o-1")
     await shop.worker(sale).run_once()
     await shop.syncer(sale).run_once()
@@ -423,7 +423,7 @@ async def test_the_hosts_client_is_left_as_it_was(shop: Shop) -> None:
 async def test_after_close_the_hosts_client_still_works(shop: Shop) -> None:
     client = shop.client()
     for part in ("FlashSale", "Gate", "Inventory", "OrderQueue"):
-        opened = shop.part(part, client, "spring")
+        opened = shop.make(part, client, "spring")
         await opened.load_scripts() if part in {"Gate", "Inventory"} else None
         await opened.close()
         answer = client.set("flashsale:{host}:key", part)
@@ -458,7 +458,7 @@ async def test_more_callers_than_may_wait_are_turned_away_before_anything_is_sen
     await shop.open(100)
     with FaultProxy(redis_server.port) as proxy:
         client = shop.keep((redis.asyncio.Redis if shop.is_async else redis.Redis)(port=proxy.port))
-        sale = shop.part("FlashSale", client, "spring", max_waiting=5)
+        sale = shop.make("FlashSale", client, "spring", max_waiting=5)
         assert (await sale.buy("phone", "first")).accepted
         proxy.hold()
         callers = [asyncio.create_task(sale.buy("phone", f"b-{n}", order_id=f"o-{n}")) for n in range(40)]

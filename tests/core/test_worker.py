@@ -406,7 +406,7 @@ async def test_a_redis_that_is_back_is_noticed_soon(
 
     monkeypatch.setattr(inside(host.face, "worker"), "pause", pause)
     nobody = host.connect(servers.free_port())
-    await host.worker(host.on(nobody, store=await host.books("spring", Goods("phone", 1)))).run(stop)
+    await host.worker(host.on(nobody, store=await host.store_of("spring", Goods("phone", 1)))).run(stop)
     assert max(delays) <= 0.5
     assert caplog.messages == ["the worker waits: NotExecuted"] * 3
 

@@ -18,7 +18,7 @@ import pytest
 from flashsale import Durability, Goods, OrderState, Outcome
 from flashsale.testing.proxy import FaultProxy
 from tests.support import servers
-from tests.support.helpers import Part, until
+from tests.support.helpers import Awaited, until
 from tests.support.mutants import without
 from tests.support.sales import active_units, rows
 
@@ -104,11 +104,11 @@ class Till:
         self.told: set[str] = set()
         self.unreplicated: set[str] = set()
         self._asked: dict[str, int] = {}
-        self._store: Part
-        self._sale: Part
+        self._store: Awaited
+        self._sale: Awaited
 
     async def open(self, port: int) -> None:
-        self._store = await self._host.books(self.name, Goods("phone", UNITS))
+        self._store = await self._host.store_of(self.name, Goods("phone", UNITS))
         self.reach(port)
         await self._host.syncer(self._sale).run_once()
         await self._sale.start("phone")
@@ -229,7 +229,7 @@ async def test_who_was_refused_after_a_failover_finds_the_order_again(
     host: Host, joined: Duo, refusal: Outcome, goods: Goods, other: str
 ) -> None:
     """A worker had saved it, and the new primary has never heard of it: its refusal stands until the syncer comes."""
-    store = await host.books("spring", goods)
+    store = await host.store_of("spring", goods)
     sale = host.on(host.connect(joined.primary.port), store=store)
     await host.syncer(sale).run_once()
     joined.replica.catch_up(joined.primary)

@@ -72,7 +72,7 @@ async def test_the_hosts_client_sells_twice_and_we_do_not(host: Host, proxy: Fau
 
     await sale.inventory.release("phone", 2)
     proxy.cut_reply(b"EVALSHA")
-    ours = host.part("Inventory", client, "spring")
+    ours = host.make("Inventory", client, "spring")
     with pytest.raises(OutcomeUnknown):
         await ours.deduct("phone")
     assert host.booked() == 1

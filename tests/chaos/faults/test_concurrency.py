@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashsale import FlashSaleError, OrderState
 from tests.chaos.faults.catalogue import fault
-from tests.support.helpers import Part
+from tests.support.helpers import Awaited
 
 if TYPE_CHECKING:
     from tests.chaos.faults.world import World
@@ -47,7 +47,7 @@ async def test_row_34_pay_against_expire(world: World) -> None:
         assert (await sale.buy("phone", "ann", order_id=name)).accepted
     await world.drain(sale)
     other = world.beside(world.redis_server.port, sale.store)
-    syncers = Part(other.real._transitions, world._threads)
+    syncers = Awaited(other.real._transitions, world._threads)
 
     async def both(name: str) -> tuple[Any, Any]:
         calls = [sale.confirm(name), syncers.settle(name, OrderState.EXPIRED)]

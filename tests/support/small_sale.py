@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.conftest import Backend
 
 
-class Scene:
+class SmallSale:
     """A sale of two units of one goods, loaded and started.
 
     Args:

@@ -408,7 +408,7 @@ async def test_a_store_is_required(shop: Shop) -> None:
         await sale.restock("phone", 1)
     for name in ("Syncer", "Worker"):
         with pytest.raises(StoreRequired):
-            shop.part(name, sale)
+            shop.make(name, sale)
     assert await sale.status("o-1") is QUEUED
 
 
