@@ -6,7 +6,7 @@
 Buyers' hosts reach a Redis with an append-only file through a proxy that cuts replies; they ask again, with the same
 order id, until they are answered. Redis and the workers are killed with SIGKILL while orders are on their way and
 started anew, a syncer runs, buyers pay, cancel and are refunded. Then the queue is left to drain and
-`tests.support.books` asks buyers, Redis and database separately.
+`tests.support.consistency` asks buyers, Redis and database separately.
 
 Every fault is tied to the number of an order and a delay, both drawn from the seed, so that it strikes in mid-traffic.
 """
@@ -27,9 +27,9 @@ import pytest
 from flashsale import Goods, Order
 from flashsale.stores import SQLAlchemyStore
 from tests.support import servers
-from tests.support.books import Purchase, prove
-from tests.support.stages import Alone, alone, watched
-from tests.support.turmoil import DOWN_AFTER, GOODS, HOLD, PER_BUYER, PLANS, SALE, Chaos, Crew, Options, Report
+from tests.support.chaos_steps import DOWN_AFTER, GOODS, HOLD, PER_BUYER, PLANS, SALE, Chaos, Crew, Options, Report
+from tests.support.consistency import Purchase, check
+from tests.support.deployments import Alone, alone, watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -76,20 +76,20 @@ def play(options: Options, database_url: str, say: Callable[[str], None] = lambd
             store.put_goods(entry)
         with store.transaction() as connection:
             connection.exec_driver_sql(SLOW)
-        stage: Alone
+        deployment: Alone
         if options.elections:
-            stage = stack.enter_context(watched(down_after=DOWN_AFTER, appendfsync=options.appendfsync))
+            deployment = stack.enter_context(watched(down_after=DOWN_AFTER, appendfsync=options.appendfsync))
         else:
-            stage = stack.enter_context(alone(appendfsync=options.appendfsync))
-        crew = Crew(folder, stage.url, database_url)
+            deployment = stack.enter_context(alone(appendfsync=options.appendfsync))
+        crew = Crew(folder, deployment.url, database_url)
         stack.callback(crew.close)
-        chaos = Chaos(options, purchases, stage=stage, crew=crew, database_url=database_url, say=say)
+        chaos = Chaos(options, purchases, deployment=deployment, crew=crew, database_url=database_url, say=say)
         report = chaos.report
         asyncio.run(_within(options.seconds + 150, chaos.run()))
         report.wrong += crew.close()
         say("asking buyers, Redis and database")
-        report.books = prove(purchases, stage.primary.client(), store, SALE)
-        report.wrong += report.books.wrong
+        report.consistency = check(purchases, deployment.primary.client(), store, SALE)
+        report.wrong += report.consistency.wrong
     report.wrong += report.shortfall(options)
     report.seconds = time.monotonic() - began
     return report

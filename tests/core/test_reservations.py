@@ -61,7 +61,7 @@ async def test_a_call_that_fails_fails_its_own_mode_alone(real_shop: Shop) -> No
     shop = real_shop
     with servers.redis_server() as server:
         client = shop.keep(server.aclient()) if shop.is_async else server.client()
-        sale = await shop.open(10, sale=shop.part("FlashSale", client, "spring"))
+        sale = await shop.open(10, sale=shop.make("FlashSale", client, "spring"))
         reservations, taking = sale.real.inventory._reservations, sale.real._purchases._modes[Slot.TAKE]
         passing = inside(shop.face, "reservations").Mode(Slot.NONE)
         requests = [(order(n), passing if n % 2 else taking) for n in range(4)]

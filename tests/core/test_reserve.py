@@ -19,7 +19,8 @@ from flashsale import (
     Receipt,
     UnknownGoods,
 )
-from tests.support.helpers import clock, mutate, order, snapshot
+from tests.support.helpers import clock, order, snapshot
+from tests.support.mutants import kills, promises
 
 if TYPE_CHECKING:
     from tests.support.helpers import Shop
@@ -442,35 +443,22 @@ async def test_the_list_holds_the_order_as_it_describes_itself(shop: Shop, asked
 
 # -- each promise has its mechanism ---------------------------------------------------------------------------------
 
-MECHANISMS = {
-    "ledger lookup": (
-        "nil, fresh[id] or known[i]",
-        "nil, nil",
-        test_a_repeat_returns_the_first_answer_and_changes_nothing,
-    ),
-    "content": ("and by == buyer", "", test_an_id_with_other_content_is_a_conflict),
-    "window": (
-        "if closes_at and time >= tonumber(closes_at) then",
-        "if false then",
-        test_refused_orders_leave_nothing_behind,
-    ),
-    "cap": ("goods.held[buyer] + units > goods.cap", "false", test_a_buyer_holds_at_most_the_cap),
-    "stock": ("if units > left then", "if false then", test_the_last_unit_is_sold_and_no_other),
-    "together": ("if together and not whole then", "if false then", test_a_basket_is_refused_whole),
-    "canonical integers": (
-        "local function integer(text)\n",
-        "local function integer(text)\n  if true then return tonumber(text) end\n",
-        test_orders_in_the_way_fail_alone,
-    ),
-}
+
+@promises(
+    {
+        "the order id in the script": test_a_repeat_returns_the_first_answer_and_changes_nothing,
+        "the end of the window": test_refused_orders_leave_nothing_behind,
+        "the cap of a buyer": test_a_buyer_holds_at_most_the_cap,
+        "the bound of the stock": test_the_last_unit_is_sold_and_no_other,
+        "all or none of a basket": test_a_basket_is_refused_whole,
+        "whole numbers in reserve": test_orders_in_the_way_fail_alone,
+    },
+    by=OrderConflict,
+)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS)
-async def test_without_its_mechanism_the_promise_fails(
-    real_shop: Shop, monkeypatch: pytest.MonkeyPatch, mechanism: str
-) -> None:
-    old, new, promise = MECHANISMS[mechanism]
-    extra = [{"buyer_id": "bob"}] if mechanism == "content" else []
-    mutate(monkeypatch, "reserve", old, new)
-    with pytest.raises((AssertionError, OrderConflict, pytest.fail.Exception)):
-        await promise(real_shop, *extra)
+@kills("the buyer in the comparison")
+async def test_without_the_buyer_in_the_comparison_an_id_is_anybodys(sync_shop: Shop) -> None:
+    await test_an_id_with_other_content_is_a_conflict(sync_shop, {"buyer_id": "bob"})

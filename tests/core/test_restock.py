@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Goods, InvalidRequest, NotExecuted, Outcome, StoreError, UnknownGoods
-from tests.support.helpers import Part, settled, snapshot
+from tests.support.helpers import Awaited, settled, snapshot
 from tests.support.sales import active_units, booked, each_backend, store_at, work
 
 if TYPE_CHECKING:
     from tests.support.helpers import Shop
 
 
-async def opened(shop: Shop, total: int = 10, **settings: Any) -> Part:
+async def opened(shop: Shop, total: int = 10, **settings: Any) -> Awaited:
     sale = shop.sale(store=await shop.store(Goods("phone", total)), cache_for=0, **settings)
     await shop.syncer(sale).run_once()
     await sale.start("phone")
     return sale
 
 
-async def totals(shop: Shop, sale: Part) -> tuple[int, int, int, int]:
+async def totals(shop: Shop, sale: Awaited) -> tuple[int, int, int, int]:
     """Units for sale by the database's wish and its guard, by the stock, and by the gate."""
     ((goods,),) = [await settled(sale.store.goods())]
     gate = (await sale.gate.state("phone")).count
@@ -198,7 +198,7 @@ async def test_restocks_side_by_side_all_count(real_shop: Shop, fresh_postgres_u
 @each_backend
 async def test_whoever_is_overtaken_leaves_the_gate_as_the_other_set_it(shop: Shop) -> None:
     sale, other = await opened(shop, 10), None
-    other = shop.sale(store=Part(sale.store, shop._threads), cache_for=0)
+    other = shop.sale(store=Awaited(sale.store, shop._threads), cache_for=0)
     store, real = sale.store, sale.store.restock
     turns = iter([True])
 

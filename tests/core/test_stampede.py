@@ -12,7 +12,7 @@ import pytest
 
 from flashsale import Goods, OrderState, Outcome
 from tests.core.test_worker import booked, rows, work_off
-from tests.support.helpers import mutate
+from tests.support.mutants import promises
 
 if TYPE_CHECKING:
     from tests.support.helpers import Shop
@@ -155,19 +155,17 @@ async def test_a_crowd_while_the_worker_saves_and_buyers_cancel(real_shop: Shop)
     assert (await sale.gate.state("phone")).access == len(active)
 
 
-@pytest.mark.parametrize("mechanism", ["stock", "ledger", "gate"])
-async def test_without_its_mechanism_the_promise_fails(
-    real_shop: Shop, monkeypatch: pytest.MonkeyPatch, mechanism: str
-) -> None:
-    if mechanism == "stock":  # gate and stock are two bounds: without both, more is sold than there is
-        mutate(monkeypatch, "reserve", "if units > left then", "if false then")
-        with pytest.raises(AssertionError):
-            await test_a_thousand_buyers_on_a_hundred_units(real_shop, 0)
-    elif mechanism == "ledger":
-        mutate(monkeypatch, "reserve", "fresh[id] or known[i]", "nil")
-        with pytest.raises(AssertionError):
-            await test_a_hundred_calls_with_one_id_are_one_order(real_shop)
-    else:
-        mutate(monkeypatch, "enter", "math.min(callers, math.floor(gate.left / units))", "callers")
-        with pytest.raises(AssertionError):
-            await test_a_hundred_parallel_callers_never_pass_the_count(real_shop)
+async def on_the_last_units(shop: Shop) -> None:
+    """Gate and stock are two bounds: past the gate, only the stock is left."""
+    await test_a_thousand_buyers_on_a_hundred_units(shop, 0)
+
+
+@promises(
+    {
+        "the bound of the stock": on_the_last_units,
+        "the order id in the script": test_a_hundred_calls_with_one_id_are_one_order,
+        "the bound of the gate": test_a_hundred_parallel_callers_never_pass_the_count,
+    }
+)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)

@@ -11,7 +11,8 @@ import pytest
 from flashsale import GateState, Goods, OrderState, Outcome, Stock, StoreError, StoreRequired, UnknownGoods
 from tests.core.test_worker import booked, rows, units, work_off
 from tests.support import servers
-from tests.support.helpers import clock, mutate, order, snapshot, until
+from tests.support.helpers import clock, order, snapshot, until
+from tests.support.mutants import promises
 
 if TYPE_CHECKING:
     from tests.support.helpers import Shop
@@ -361,37 +362,17 @@ async def test_a_syncer_needs_a_store(shop: Shop) -> None:
 
 # -- each promise has its mechanism ---------------------------------------------------------------------------------
 
-MECHANISMS = {
-    "version": (
-        "configure",
-        "if integer(ARGV[1]) < current then",
-        "if false then",
-        test_an_older_row_is_refused_by_its_version,
-    ),
-    "never below Booked": (
-        "configure",
-        "math.max(integer(ARGV[2]), goods.booked)",
-        "integer(ARGV[2])",
-        test_lowering_stops_at_what_is_booked,
-    ),
-    "slots of the stock": (
-        "mirror",
-        "if show(access) == ARGV[3] then",
-        "if true then",
-        test_a_slot_is_not_taken_back_while_the_stock_moves,
-    ),
-    "lease": ("lead", "time < (tonumber(values[2]) or 0)", "false", test_of_two_syncers_one_acts),
-}
 
-
-@pytest.mark.parametrize("mechanism", MECHANISMS)
-async def test_without_its_mechanism_the_promise_fails(
-    real_shop: Shop, monkeypatch: pytest.MonkeyPatch, mechanism: str
-) -> None:
-    script, old, new, promise = MECHANISMS[mechanism]
-    mutate(monkeypatch, script, old, new)
-    with pytest.raises(AssertionError):
-        await promise(real_shop)
+@promises(
+    {
+        "the version of the total": test_an_older_row_is_refused_by_its_version,
+        "the total stops at what is booked": test_lowering_stops_at_what_is_booked,
+        "a stock that moves keeps its slots": test_a_slot_is_not_taken_back_while_the_stock_moves,
+        "one leads": test_of_two_syncers_one_acts,
+    },
+)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)
 
 
 async def test_the_oldest_deadline_is_first(shop: Shop) -> None:

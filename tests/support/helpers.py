@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 import importlib
 import inspect
 import sqlite3
@@ -14,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from flashsale import Goods, Keys, Order
-from flashsale.lua import SCRIPTS, Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    import pytest
     import redis
 
 _READERS: dict[bytes, Callable[[Any, bytes], Any]] = {
@@ -106,7 +103,7 @@ def inside(face: ModuleType, name: str) -> ModuleType:
     )
 
 
-class Part:
+class Awaited:
     """A `FlashSale`, `Gate`, ... or store of either face; each of its methods can be awaited.
 
     Sync methods run in threads, so `asyncio.gather` over them means threads on one face and tasks on the other.
@@ -122,7 +119,7 @@ class Part:
         value = getattr(self.real, name)
         if callable(value):
             return functools.partial(self._call, value)
-        return Part(value, self._threads) if name in {"gate", "inventory", "_ledger", "queue"} else value
+        return Awaited(value, self._threads) if name in {"gate", "inventory", "_ledger", "queue"} else value
 
     async def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if inspect.iscoroutinefunction(method):
@@ -159,36 +156,42 @@ class Shop:
         self._opened.append(client)
         return client
 
-    def part(self, name: str, *args: Any, **kwargs: Any) -> Part:
+    def make(self, name: str, *args: Any, **kwargs: Any) -> Awaited:
         """Returns `name` of this face, made with these arguments."""
-        plain = [arg.real if isinstance(arg, Part) else arg for arg in args]
-        kwargs = {key: arg.real if isinstance(arg, Part) else arg for key, arg in kwargs.items()}
-        part = Part(getattr(self.face, name)(*plain, **kwargs), self._threads)
+        plain = [arg.real if isinstance(arg, Awaited) else arg for arg in args]
+        kwargs = {key: arg.real if isinstance(arg, Awaited) else arg for key, arg in kwargs.items()}
+        made = Awaited(getattr(self.face, name)(*plain, **kwargs), self._threads)
         if name not in {"Worker", "Syncer", "Outbox"}:
-            self._opened.append(part)
-        return part
+            self._opened.append(made)
+        return made
 
-    def gate(self, **kwargs: Any) -> Part:
-        return self.part("Gate", self.client(), "spring", **kwargs)
+    def gate(self, **kwargs: Any) -> Awaited:
+        return self.make("Gate", self.client(), "spring", **kwargs)
 
-    def inventory(self, *, patient: bool = False, **kwargs: Any) -> Part:
-        return self.part("Inventory", self.client(**({"socket_timeout": 60} if patient else {})), "spring", **kwargs)
+    def inventory(self, *, patient: bool = False, **kwargs: Any) -> Awaited:
+        return self.make("Inventory", self.client(**({"socket_timeout": 60} if patient else {})), "spring", **kwargs)
 
-    def queue(self, **kwargs: Any) -> Part:
-        return self.part("OrderQueue", self.client(), "spring", **kwargs)
+    def queue(self, **kwargs: Any) -> Awaited:
+        return self.make("OrderQueue", self.client(), "spring", **kwargs)
 
-    def sale(self, **kwargs: Any) -> Part:
-        return self.part("FlashSale", kwargs.pop("client", None) or self.client(), "spring", **kwargs)
+    def sale(self, **kwargs: Any) -> Awaited:
+        return self.make("FlashSale", kwargs.pop("client", None) or self.client(), "spring", **kwargs)
 
-    def worker(self, sale: Part, **kwargs: Any) -> Part:
-        return self.part("Worker", sale, **kwargs)
+    def worker(self, sale: Awaited, **kwargs: Any) -> Awaited:
+        return self.make("Worker", sale, **kwargs)
 
-    def syncer(self, sale: Part, **kwargs: Any) -> Part:
-        return self.part("Syncer", sale, **kwargs)
+    def syncer(self, sale: Awaited, **kwargs: Any) -> Awaited:
+        return self.make("Syncer", sale, **kwargs)
 
     async def open(
-        self, total: int = 10, *, goods_id: str = "phone", sale: Part | None = None, store: bool = False, **policy: Any
-    ) -> Part:
+        self,
+        total: int = 10,
+        *,
+        goods_id: str = "phone",
+        sale: Awaited | None = None,
+        store: bool = False,
+        **policy: Any,
+    ) -> Awaited:
         """Returns a sale whose goods are preloaded and started; `store=True` gives it a database that has them too."""
         if store:
             sale = self.sale(store=await self.store(Goods(goods_id, total, **policy)))
@@ -197,10 +200,10 @@ class Shop:
         await sale.start(goods_id)
         return sale
 
-    async def store(self, *goods: Goods, url: str | None = None) -> Part:
+    async def store(self, *goods: Goods, url: str | None = None) -> Awaited:
         """Returns a store on the test's own SQLite file, or at `url`, with these goods."""
         stores = importlib.import_module(f"{self.face.__name__}.stores")
-        store = Part(stores.SQLAlchemyStore(url or f"sqlite:///{self.database}", "spring"), self._threads)
+        store = Awaited(stores.SQLAlchemyStore(url or f"sqlite:///{self.database}", "spring"), self._threads)
         await self.keep(store).create_all()
         for each in goods:
             await store.put_goods(each)
@@ -265,11 +268,3 @@ async def together(shop: Shop, coalescer: Any, *calls: Callable[[], Any]) -> lis
     finally:
         shop.raw.client_unpause()
     return await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
-    """Changes the text of a Lua script for this test: a promise must fail when its mechanism is taken out."""
-    assert old in SCRIPTS[name].text
-    text = SCRIPTS[name].text.replace(old, new)
-    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(SCRIPTS, name, Script(name, text, sha))

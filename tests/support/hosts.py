@@ -6,7 +6,7 @@ import importlib
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tests.support.helpers import Part, Shop
+from tests.support.helpers import Awaited, Shop
 from tests.support.servers import HOST, SPOKEN
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Host(Shop):
 
     def keep(self, client: Any) -> Any:
         """Returns `client`; it is closed after the test."""
-        self._opened.append(Part(client, self._threads))
+        self._opened.append(Awaited(client, self._threads))
         return client
 
     @property
@@ -50,20 +50,20 @@ class Host(Shop):
         answer = method(*args, **kwargs)
         return await answer if self.is_async else answer
 
-    def on(self, client: Any, name: str = "spring", **kwargs: Any) -> Part:
+    def on(self, client: Any, name: str = "spring", **kwargs: Any) -> Awaited:
         """Returns a sale on this client."""
-        return self.part("FlashSale", client, name, **kwargs)
+        return self.make("FlashSale", client, name, **kwargs)
 
-    async def opened(self, client: Any, total: int = 10, *, name: str = "spring", **kwargs: Any) -> Part:
+    async def opened(self, client: Any, total: int = 10, *, name: str = "spring", **kwargs: Any) -> Awaited:
         """Returns a sale on this client, with so many phones, started."""
         sale = self.on(client, name, **kwargs)
         await sale.preload("phone", total)
         await sale.start("phone")
         return sale
 
-    async def books(self, name: str, *goods: Goods) -> Part:
+    async def store_of(self, name: str, *goods: Goods) -> Awaited:
         """Returns the store of this sale, in one file with the others."""
-        store = Part(self.keep(self.stores.SQLAlchemyStore(f"sqlite:///{self.database}", name)), self._threads)
+        store = Awaited(self.keep(self.stores.SQLAlchemyStore(f"sqlite:///{self.database}", name)), self._threads)
         await store.create_all()
         for each in goods:
             await store.put_goods(each)

@@ -383,7 +383,7 @@ class Model:
         return Outcome.SOLD_OUT if order.quantity > self._left(goods_id, gate=gate) else None
 
     def _answer(self, order: Order, *, gate: bool, gated: bool) -> Receipt | type[FlashSaleError]:
-        """Books one order, or says why not."""
+        """Consistency one order, or says why not."""
         goods_id, known = order.goods_id, self.ledger.get(order.order_id)
         if known and known.order.content != order.content:
             return OrderConflict

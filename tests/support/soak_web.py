@@ -23,7 +23,7 @@ from starlette.routing import Route
 from flashsale import FlashSale, NotExecuted, NotPersisted, OutcomeUnknown, StoreError, aio
 from flashsale.aio.stores import SQLAlchemyStore as AsyncStore
 from flashsale.stores import SQLAlchemyStore
-from tests.support.turmoil import SALE
+from tests.support.chaos_steps import SALE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

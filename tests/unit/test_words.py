@@ -90,7 +90,6 @@ ALLOWED = [  # names, keys and log lines that programs and operators depend on
     r"goods lost from Redis, closed until rebuild",
     r"`goods \w+ cannot be synced`",
     r"`bell`|:bell\b|:goods`|-- include: goods",
-    r"\btests\.support\.books\b",
 ]
 
 BLOCK = re.compile(r"^```\w*\n.*?^```$|^<!-- invisible-code.*?^-->$", re.MULTILINE | re.DOTALL)
