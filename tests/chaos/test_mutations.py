@@ -60,7 +60,7 @@ QUICK = hypothesis.settings(
             "the units of an adopted order",
             "the end of a lease",
             "states that stand",
-            "the write of an allowance",
+            "the allowance that comes back",
             "the ack after the commit",
         )
     ],

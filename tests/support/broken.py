@@ -10,6 +10,7 @@ from redis.exceptions import NoScriptError
 from sqlalchemy import insert, update
 
 import flashsale.aio.ledger
+import flashsale.aio.stores
 import flashsale.aio.transport.topology
 from flashsale import InvalidRequest, OrderQueue, OrderState, StoreError, Worker
 from flashsale._rules.durability import Guarantee

@@ -359,6 +359,7 @@ boundaries = st.tuples(st.sampled_from([0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7
 crashes = st.one_of(st.none(), boundaries)
 outages = st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 2), st.booleans()))
 CLAIM_VERBS: Final = ("save", "save", "save", "ack", "ack", "nack", "nack later", "nack uncounted", "extend", "bury")
+PRIVATE: Final = {"bury": "_bury"}  # in the real queue
 picks = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 
 
@@ -716,10 +717,10 @@ class SaleMachine(RuleBasedStateMachine):
         real, ideal = {
             "later": ({"delay": LONG}, {"delayed": True}),
             "uncounted": ({"count_attempt": False}, {"delayed": False, "count_attempt": False}),
-            "": ({}, {"delayed": False} if verb == "nack" else {}),
+            "": ({"lease": LONG} if verb == "extend" else {}, {"delayed": False} if verb == "nack" else {}),
         }[how]
         self.step(
-            lambda p: getattr(p.sale.queue, verb)(claims, **(real | ({"lease": LONG} if verb == "extend" else {}))),
+            lambda p: getattr(p.sale.queue, PRIVATE.get(verb, verb))(claims, **real),
             lambda m: getattr(m, verb)(handles, **ideal),
         )
 

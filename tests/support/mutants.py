@@ -188,7 +188,6 @@ _add(
     Lua("settle", "goods.booked - units, goods.ledger - units", "goods.booked, goods.ledger"),
 )
 _add("the allowance that comes back", "a buyer's cap", Lua("settle", "held - units", "held"))
-_add("the write of an allowance", "a buyer's cap", Lua("settle", "math.max(0, held - units), buyer", "held, buyer"))
 _add(
     "the slot that comes back",
     "L",
