@@ -296,7 +296,7 @@ def fresh_mysql_url(mysql: servers.MySQL) -> Iterator[str]:
 
 @pytest.fixture(params=["flashsale", "flashsale.aio"], ids=["sync", "aio"])
 async def shop(request: pytest.FixtureRequest, backend: Backend, tmp_path: Path) -> AsyncIterator[Shop]:
-    """Makes sales and their parts, of both faces on every backend."""
+    """Makes sales and their parts, of both APIs on every backend."""
     shop = Shop(request.param, backend, tmp_path)
     yield shop
     await shop.close()
@@ -313,7 +313,7 @@ async def real_shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
 
 @pytest.fixture
 async def sync_shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
-    """Like `real_shop`, of the sync face only: for mutants of the scripts, which are the same for both."""
+    """Like `real_shop`, of the sync API only: for mutants of the scripts, which are the same for both."""
     with empty_backend(request, "redis", decode=False) as backend:
         shop = Shop("flashsale", backend, tmp_path)
         yield shop
@@ -322,7 +322,7 @@ async def sync_shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
 
 @pytest.fixture(params=["flashsale", "flashsale.aio"], ids=["sync", "aio"])
 async def host(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Host]:
-    """Makes clients of any kind, and sales on them, of both faces."""
+    """Makes clients of any kind, and sales on them, of both APIs."""
     host = Host(request.param, tmp_path)
     yield host
     await host.close()

@@ -42,7 +42,7 @@ CREATE TRIGGER slow BEFORE INSERT ON flashsale_orders FOR EACH STATEMENT EXECUTE
 
 
 def plan(options: Options) -> tuple[list[Purchase], list[Goods]]:
-    """Draws the purchases, and the goods of which those beyond the wanted number must fail, unless units return."""
+    """Draws the purchases, and the item of which those beyond the wanted number must fail, unless units return."""
     chance = random.Random(options.seed)
     purchases = []
     for number in range(options.orders + options.orders // 10):
@@ -131,28 +131,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    wish = Options()
+    request = Options()
     add = parser.add_argument
-    add("--orders", type=int, default=wish.orders, metavar="N", help=f"to be accepted, about ({wish.orders})")
-    add("--worker-kills", type=int, default=wish.worker_kills, metavar="N", help=f"({wish.worker_kills})")
-    add("--redis-kills", type=int, default=wish.redis_kills, metavar="N", help=f"({wish.redis_kills})")
+    add("--orders", type=int, default=request.orders, metavar="N", help=f"to be accepted, about ({request.orders})")
+    add("--worker-kills", type=int, default=request.worker_kills, metavar="N", help=f"({request.worker_kills})")
+    add("--redis-kills", type=int, default=request.redis_kills, metavar="N", help=f"({request.redis_kills})")
     add(
         "--elections",
         type=int,
-        default=wish.elections,
+        default=request.elections,
         metavar="N",
         help="with any, Redis is a primary and two replicas behind three Sentinels, and buyers are told ACCEPTED when "
-        f"a replica has their order ({wish.elections})",
+        f"a replica has their order ({request.elections})",
     )
-    add("--cut-replies", type=int, default=wish.cut_replies, metavar="N", help=f"({wish.cut_replies})")
-    add("--seed", type=int, default=wish.seed, metavar="N", help=f"of all that is random ({wish.seed})")
-    add("--seconds", type=float, default=wish.seconds, metavar="S", help=f"of selling, at most ({wish.seconds:g})")
+    add("--cut-replies", type=int, default=request.cut_replies, metavar="N", help=f"({request.cut_replies})")
+    add("--seed", type=int, default=request.seed, metavar="N", help=f"of all that is random ({request.seed})")
+    add(
+        "--seconds", type=float, default=request.seconds, metavar="S", help=f"of selling, at most ({request.seconds:g})"
+    )
     add(
         "--appendfsync",
         choices=("always", "everysec"),
-        default=wish.appendfsync,
+        default=request.appendfsync,
         help="of Redis. everysec holds a write back for up to 2 s while the disk syncs the one before: also kill -9 "
-        f"may then lose orders, as the operator chose ({wish.appendfsync})",
+        f"may then lose orders, as the operator chose ({request.appendfsync})",
     )
     options = Options(**vars(parser.parse_args(argv)))
     if (

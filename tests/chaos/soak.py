@@ -432,10 +432,10 @@ killed is measured.
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 when all agrees and the curves are flat, else 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.soak", description=ABOUT)
-    wish = Options()
-    parser.add_argument("--minutes", type=float, default=wish.minutes, help=f"of load ({wish.minutes:g})")
-    parser.add_argument("--rate", type=float, default=wish.rate, help=f"orders a second ({wish.rate:g})")
-    parser.add_argument("--seed", type=int, default=wish.seed, help=f"of all that is random ({wish.seed})")
+    request = Options()
+    parser.add_argument("--minutes", type=float, default=request.minutes, help=f"of load ({request.minutes:g})")
+    parser.add_argument("--rate", type=float, default=request.rate, help=f"orders a second ({request.rate:g})")
+    parser.add_argument("--seed", type=int, default=request.seed, help=f"of all that is random ({request.seed})")
     options = Options(**vars(parser.parse_args(argv)))
     if not 0.1 <= options.minutes <= 240 or not 1 <= options.rate <= 200:
         parser.error("0.1 to 240 minutes, 1 to 200 orders a second")

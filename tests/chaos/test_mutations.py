@@ -60,7 +60,7 @@ QUICK = hypothesis.settings(
             "the units of an adopted order",
             "the end of a lease",
             "states that stand",
-            "the write of an allowance",
+            "the allowance that comes back",
             "the ack after the commit",
         )
     ],
@@ -263,7 +263,7 @@ def deducted_past_the_end(backend: Any) -> None:
 
 
 def another_order_of_that_id(backend: Any) -> None:
-    """A foreign program uses the id of an order of ours; nobody can settle its element, so at last it is buried."""
+    """An external program uses the id of an order of ours; nobody can settle its element, so at last it is buried."""
     with SmallSale(backend) as small:
         small.sale.queue.push(Order("o1", "a", "bob", 2))
         assert small.sale.buy("a", "ann", order_id="o1").accepted

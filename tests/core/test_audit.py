@@ -103,7 +103,7 @@ async def test_a_sale_without_goods_or_orders_is_in_order(shop: Shop) -> None:
 
 async def test_a_live_sale_is_never_accused(real_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Buyers, a worker, payments, cancellations and a syncer at full speed, and one audit after the other."""
-    monkeypatch.setattr(inside(real_shop.face, "auditor"), "BETWEEN", 0.2)  # a step may take long on a slow machine
+    monkeypatch.setattr(inside(real_shop.api, "auditor"), "BETWEEN", 0.2)  # a step may take long on a slow machine
     shop = real_shop
     total = 100_000
     sale = shop.sale(store=await shop.store(Goods("phone", total, hold=900)), cache_for=0)
@@ -350,7 +350,7 @@ async def test_many_problems_are_all_named_and_only_they_are_touched(shop: Shop)
 
 @each_backend
 async def test_what_a_repair_cannot_mend_is_not_called_mended(shop: Shop) -> None:
-    """Redis lost the goods: only a rebuild brings them back."""
+    """Redis lost the item: only a rebuild brings them back."""
     sale = await shop.open(10, store=True)
     await shop.syncer(sale).run_once()
     await bought(shop, sale)
@@ -411,8 +411,8 @@ async def test_acknowledged_orders_that_no_system_holds_are_named(shop: Shop) ->
     await sale.queue.ack([claims["persisted"]])
     await sale.cancel("cancelled")
     await sale.queue.nack([claims["listed"]])
-    await sale.queue.push(order("foreign"))
-    told = ["persisted", "cancelled", "dead", "claimed", "listed", "foreign", "lost-1", "lost-2"]
+    await sale.queue.push(order("external"))
+    told = ["persisted", "cancelled", "dead", "claimed", "listed", "external", "lost-1", "lost-2"]
     syncer = shop.syncer(sale)
     audit = await syncer.audit(told)
     assert (audit.lost, audit.orders, audit.ok) == (("lost-1", "lost-2"), (), False)

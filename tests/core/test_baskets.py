@@ -1,4 +1,4 @@
-"""`FlashSale.buy_basket`: several goods, all or none, once; and cancelled or paid as one."""
+"""`FlashSale.buy_basket`: several items, all or none, once; and cancelled or paid as one."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ async def test_the_longest_id_and_the_largest_basket_are_welcome(shop: Shop) -> 
     assert sum([await booked(sale, each.goods_id) for each in goods]) == 0
 
 
-@pytest.mark.parametrize("ghost", ["ant", "zebra"])  # before and after the others, by goods id
+@pytest.mark.parametrize("ghost", ["ant", "zebra"])  # before and after the others, by item id
 @each_backend
 async def test_unknown_goods_are_named_wherever_they_stand(shop: Shop, ghost: str) -> None:
     sale = await opened(shop)

@@ -102,7 +102,7 @@ async def test_any_flag_but_1_is_shut(shop: Shop, flag: str) -> None:
     assert (await opened.enter("phone")).outcome is Outcome.NOT_STARTED
 
 
-async def test_a_foreign_program_moves_the_flag_and_the_counter(shop: Shop) -> None:
+async def test_a_external_program_moves_the_flag_and_the_counter(shop: Shop) -> None:
     opened = await gate(shop)
     shop.raw.incrby(shop.keys.access("phone"), 4)
     assert await opened.enter("phone") == Admission(Outcome.ADMITTED, 0)

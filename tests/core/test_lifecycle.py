@@ -1,4 +1,4 @@
-"""The life of an order, from the click to payment, cancellation or expiry: its units come back once, or never."""
+"""The lifecycle of an order, from the click to payment, cancellation or expiry: its units come back once, or never."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ async def test_a_waiting_worker_is_woken(shop: Shop) -> None:
     assert ids(await waiting) == ["o-1"]
 
 
-async def test_what_a_foreign_program_pushed_is_claimed_without_a_bell(shop: Shop) -> None:
+async def test_what_a_external_program_pushed_is_claimed_without_a_bell(shop: Shop) -> None:
     queue = shop.queue()
     waiting = asyncio.create_task(queue.claim(timeout=15))
     await asyncio.sleep(0.05)
@@ -418,8 +418,8 @@ async def test_a_full_redis_still_drains(tmp_path: Path) -> None:
 
     with servers.redis_server(maxmemory_policy="noeviction") as server:
         backend = Backend("redis", decode=False, server=server)
-        for face in ("flashsale", "flashsale.aio"):
-            shop = Shop(face, backend, tmp_path)
+        for api in ("flashsale", "flashsale.aio"):
+            shop = Shop(api, backend, tmp_path)
             shop.raw.flushall()
             sale = await bought(shop, 20)
             shop.raw.config_set("maxmemory", 1)

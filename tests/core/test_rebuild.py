@@ -252,7 +252,7 @@ async def test_survivors_past_the_stock_are_rejected_not_sold(shop: Shop) -> Non
 
 
 @each_backend
-async def test_a_worker_waits_while_the_sale_is_closed_and_burns_no_attempt(shop: Shop) -> None:
+async def test_a_worker_waits_while_the_sale_is_closed_and_counts_no_attempt(shop: Shop) -> None:
     sale, syncer = await loaded(shop, Goods("phone", 10))
     await sale.buy("phone", "ann", order_id="known")
     await sale.queue.push(order("survivor"))
@@ -486,7 +486,7 @@ async def test_a_row_of_goods_that_are_gone_keeps_the_sale_closed(shop: Shop) ->
 
 @each_backend
 async def test_more_rows_than_units_leave_nothing_for_sale(shop: Shop) -> None:
-    """The host has lowered its wish below what was sold."""
+    """The host has lowered its request below what was sold."""
     sale, syncer = await loaded(shop, Goods("phone", 10))
     await sale.buy("phone", "ann", 8, order_id="o-1")
     await work(shop, sale)
@@ -550,14 +550,14 @@ async def test_booked_set_from_the_database_oversells_while_orders_are_queued(
     await sale.preload("phone", 10)
     worker = shop.worker(sale, batch=4)
 
-    async def rush(name: str) -> int:
+    async def load(name: str) -> int:
         receipts = await sale.inventory.reserve([order(f"{name}-{n}", buyer_id=f"{name}-{n}") for n in range(10)])
         return sum(receipt.accepted for receipt in receipts)
 
-    accepted = await rush("first")
+    accepted = await load("first")
     await worker.run_once()  # four are in the database, six are on the list
     await sync(shop, sale)
-    accepted += await rush("second")
+    accepted += await load("second")
     assert accepted == told_accepted
     await work(shop, sale)
     assert await active_units(sale) == 10  # the guard holds in any case, and rejects who was told otherwise
@@ -643,7 +643,7 @@ async def test_of_two_syncers_one_acts_and_the_other_takes_over(shop: Shop) -> N
         "the caps of a restore": test_a_rebuild_brings_back_stock_ledger_caps_and_deadlines,
         "the deadlines of a restore": test_a_rebuild_brings_back_stock_ledger_caps_and_deadlines,
         "the units of a restored order": test_a_rebuild_brings_back_stock_ledger_caps_and_deadlines,
-        "an adoption waits for a rebuild": test_a_worker_waits_while_the_sale_is_closed_and_burns_no_attempt,
+        "an adoption waits for a rebuild": test_a_worker_waits_while_the_sale_is_closed_and_counts_no_attempt,
         "new deliveries in a new epoch": test_a_worker_of_the_old_epoch_cannot_drop_what_another_claimed_in_the_new_one,
         "nothing is for sale in a rebuild": test_nothing_is_for_sale_while_a_rebuild_is_under_way,
         "direct units outlive a rebuild": test_rebuilding_a_sale_that_was_not_lost_changes_nothing_but_the_epoch,

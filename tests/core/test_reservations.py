@@ -63,7 +63,7 @@ async def test_a_call_that_fails_fails_its_own_mode_alone(real_shop: Shop) -> No
         client = shop.keep(server.aclient()) if shop.is_async else server.client()
         sale = await shop.open(10, sale=shop.make("FlashSale", client, "spring"))
         reservations, taking = sale.real.inventory._reservations, sale.real._purchases._modes[Slot.TAKE]
-        passing = inside(shop.face, "reservations").Mode(Slot.NONE)
+        passing = inside(shop.api, "reservations").Mode(Slot.NONE)
         requests = [(order(n), passing if n % 2 else taking) for n in range(4)]
         keys = ["meta", "orders", "orderList", "bell", "phone:stock", "phone:buyers"]
         server.client().execute_command("ACL", "SETUSER", "default", "resetkeys", *(f"~*:{key}" for key in keys))

@@ -196,7 +196,7 @@ async def test_a_buyer_holds_at_most_the_cap(shop: Shop) -> None:
     assert await outcome(inventory, order(2, quantity=2)) == [Outcome.LIMIT_REACHED]
     assert await outcome(inventory, order(3, quantity=1)) == [Outcome.ACCEPTED]
     assert await outcome(inventory, order(4, quantity=1)) == [Outcome.LIMIT_REACHED]
-    assert await outcome(inventory, order(5, "case")) == [Outcome.ACCEPTED]  # each goods has its own
+    assert await outcome(inventory, order(5, "case")) == [Outcome.ACCEPTED]  # each item has its own
     assert await outcome(inventory, order(6, buyer_id="bob", quantity=3)) == [Outcome.ACCEPTED]
     # within one batch as well
     assert await outcome(inventory, *(order(n, "case", "cleo") for n in "ab")) == [
@@ -242,10 +242,16 @@ async def test_each_order_of_a_mixed_batch_keeps_its_place_its_quantity_and_its_
     inventory = shop.inventory()
     await inventory.preload("phone", 12)
     await inventory.preload("case", 2)
-    wishes = [("phone", 1, None), ("phone", 1, None), ("phone", 2, None), ("case", 1, None), ("phone", 1, None)]
-    wishes += [("phone", 1, {"n": 1}), ("phone", 1, {"n": 2}), ("phone", 1, None), ("case", 1, [3]), ("case", 1, None)]
-    wishes += [("phone", 9, None), ("phone", 4, None), ("phone", 1, None)]
-    orders = [order(n, goods, f"b-{n}", units, data=data) for n, (goods, units, data) in enumerate(wishes)]
+    requests = [("phone", 1, None), ("phone", 1, None), ("phone", 2, None), ("case", 1, None), ("phone", 1, None)]
+    requests += [
+        ("phone", 1, {"n": 1}),
+        ("phone", 1, {"n": 2}),
+        ("phone", 1, None),
+        ("case", 1, [3]),
+        ("case", 1, None),
+    ]
+    requests += [("phone", 9, None), ("phone", 4, None), ("phone", 1, None)]
+    orders = [order(n, goods, f"b-{n}", units, data=data) for n, (goods, units, data) in enumerate(requests)]
     repeat = orders[5]
     orders.insert(6, repeat)
     receipts = await inventory.reserve(orders)
@@ -284,7 +290,7 @@ async def test_one_id_twice_in_a_batch_is_one_order(shop: Shop) -> None:
 
 
 async def test_orders_in_the_way_fail_alone(shop: Shop) -> None:
-    """Corrupt and unknown goods and conflicts: the others of the batch are answered, in the error."""
+    """Corrupt and unknown item and conflicts: the others of the batch are answered, in the error."""
     inventory = shop.inventory()
     for goods_id in ("phone", "case", "corrupt"):
         await inventory.preload(goods_id, 10)
@@ -331,7 +337,7 @@ async def test_orders_in_the_way_fail_alone(shop: Shop) -> None:
 
 
 async def basket(shop: Shop, **policy: Any) -> Any:
-    """Two goods, five units each."""
+    """Two items, five units each."""
     inventory = shop.inventory()
     await inventory.preload("phone", 5, **policy)
     await inventory.preload("case", 5)

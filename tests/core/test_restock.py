@@ -24,7 +24,7 @@ async def opened(shop: Shop, total: int = 10, **settings: Any) -> Awaited:
 
 
 async def totals(shop: Shop, sale: Awaited) -> tuple[int, int, int, int]:
-    """Units for sale by the database's wish and its guard, by the stock, and by the gate."""
+    """Units for sale by the database's request and its guard, by the stock, and by the gate."""
     ((goods,),) = [await settled(sale.store.goods())]
     gate = (await sale.gate.state("phone")).count
     return goods.total, guard(shop), (await sale.inventory.stock("phone")).total, gate
@@ -39,13 +39,13 @@ def guard(shop: Shop) -> int:
 async def test_units_are_added_and_sold(shop: Shop, two: bool) -> None:
     sale = await opened(shop, 2, **({"gate_client": shop.client(db=1)} if two else {}))
 
-    async def rush() -> Counter[Outcome]:
+    async def load() -> Counter[Outcome]:
         return Counter([(await sale.buy("phone", "ann")).outcome for _ in range(4)])
 
-    assert await rush() == {Outcome.ACCEPTED: 2, Outcome.SOLD_OUT: 2}
+    assert await load() == {Outcome.ACCEPTED: 2, Outcome.SOLD_OUT: 2}
     assert await sale.restock("phone", 3) == 5
     assert await totals(shop, sale) == (5, 5, 5, 5)
-    assert await rush() == {Outcome.ACCEPTED: 3, Outcome.SOLD_OUT: 1}
+    assert await load() == {Outcome.ACCEPTED: 3, Outcome.SOLD_OUT: 1}
     await work(shop, sale)
     assert await booked(sale) == await active_units(sale) == 5
 
@@ -57,7 +57,7 @@ async def test_units_are_taken_away_down_to_what_is_booked(shop: Shop) -> None:
     assert await sale.restock("phone", -3) == 7
     assert await totals(shop, sale) == (7, 7, 7, 7)
     assert await sale.restock("phone", -5) == 4
-    assert await totals(shop, sale) == (2, 4, 4, 4)  # the wish is 2; what is booked stays booked
+    assert await totals(shop, sale) == (2, 4, 4, 4)  # the request is 2; what is booked stays booked
     assert (await sale.buy("phone", "bob")).outcome is Outcome.SOLD_OUT
     await work(shop, sale)
     assert await active_units(sale) == 4

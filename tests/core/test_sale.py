@@ -436,7 +436,7 @@ async def test_every_part_is_a_context_manager(real_shop: Shop) -> None:
     shop = real_shop
     client = shop.client(client_name="ours")
     for part in ("FlashSale", "Gate", "Inventory", "OrderQueue"):
-        real = getattr(shop.face, part)(client, "spring")
+        real = getattr(shop.api, part)(client, "spring")
         if shop.is_async:
             async with real as entered:
                 assert entered is real

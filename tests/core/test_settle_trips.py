@@ -222,7 +222,7 @@ def test_many_orders_move_in_one_script_as_each_would_alone(backend: Backend) ->
         before = {name: raw.hget(keys.orders, name) for name in ("b", "bad")}
         wanted = [
             ("a", "phone", CANCELLED, Code.DONE, CANCELLED),
-            ("b", "phone", CANCELLED, Code.UNKNOWN, None),  # it is of other goods
+            ("b", "phone", CANCELLED, Code.UNKNOWN, None),  # it is of another item
             ("c", "phone", EXPIRED, Code.DONE, EXPIRED),
             ("d", "phone", CONFIRMED, Code.DONE, CONFIRMED),
             ("bad", "case", CANCELLED, Code.CORRUPT, None),

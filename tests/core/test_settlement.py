@@ -102,8 +102,8 @@ async def dead(shop: Shop, sale: Awaited) -> None:
 
 
 async def pushed(shop: Shop, sale: Awaited) -> None:
-    """By a foreign program, and not adopted yet."""
-    body = {"order_id": "foreign", "goods_id": "phone", "buyer_id": "ann", "quantity": 1}
+    """By an external program, and not adopted yet."""
+    body = {"order_id": "external", "goods_id": "phone", "buyer_id": "ann", "quantity": 1}
     shop.raw.lpush(shop.keys.order_list, json.dumps(body))
 
 
@@ -306,8 +306,8 @@ async def test_forgetting_asks_nobody(shop: Shop) -> None:
 @pytest.mark.one_server
 @each_backend
 async def test_two_sales_with_the_same_order_ids_do_not_disturb_each_other(shop: Shop) -> None:
-    """One Redis, one database, the same goods and the same ids in both."""
-    stores = shop.face.stores if hasattr(shop.face, "stores") else __import__(f"{shop.face.__name__}.stores").stores
+    """One Redis, one database, the same item and the same ids in both."""
+    stores = shop.api.stores if hasattr(shop.api, "stores") else __import__(f"{shop.api.__name__}.stores").stores
     await shop.store()
     sales: dict[str, Awaited] = {}
     for name in ("spring", "autumn"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def synced(shop: Shop, *goods: Goods, **settings: Any) -> tuple[Any, Any]:
-    """A sale whose database has these goods, and its syncer; nothing has been synced yet."""
+    """A sale whose database has this item, and its syncer; nothing has been synced yet."""
     settings.setdefault("cache_for", 0)
     sale = shop.sale(store=await shop.store(*goods), **settings)
     return sale, shop.syncer(sale)
@@ -132,7 +132,7 @@ async def test_goods_preloaded_by_hand_are_taken_over(shop: Shop) -> None:
     assert await sale.inventory.stock("phone") == Stock(10, 1, 9, 0)
 
 
-# -- goods that are gone --------------------------------------------------------------------------------------------
+# -- items that are gone --------------------------------------------------------------------------------------------
 
 
 async def test_goods_once_loaded_and_absent_stay_closed(shop: Shop) -> None:
@@ -192,7 +192,7 @@ async def test_lowering_stops_at_what_is_booked(shop: Shop) -> None:
     assert booked(shop) == 6
     await sale.cancel("o-0")
     await syncer.run_once()
-    assert await sale.inventory.stock("phone") == Stock(4, 4, 0, 0)  # the wish holds as soon as it can
+    assert await sale.inventory.stock("phone") == Stock(4, 4, 0, 0)  # the request holds as soon as it can
 
 
 async def test_an_older_row_is_refused_by_its_version(shop: Shop) -> None:

@@ -394,7 +394,7 @@ async def test_an_order_that_was_cancelled_since_says_so(shop: Shop) -> None:
 
 async def test_redis_lost_behind_the_script_is_never_called_not_executed(host: Host, tmp_path: Any) -> None:
     """The units are booked: whoever is told that nothing happened may order a second time."""
-    stores = importlib.import_module(f"{host.face.__name__}.stores")
+    stores = importlib.import_module(f"{host.api.__name__}.stores")
     with servers.redis_server() as server, FaultProxy(server.port) as line:
         host.raw = server.client()
         store = Awaited(stores.SQLAlchemyStore(f"sqlite:///{tmp_path}/shop.db", "spring"), host._threads)

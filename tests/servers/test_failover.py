@@ -1,4 +1,4 @@
-"""Failovers that lose what was acknowledged: a replica behind a held link is promoted, and buyers go on.
+"""Failovers that lose what was acknowledged: a replica behind a blocked link is promoted, and buyers go on.
 
 `HYPOTHESIS_PROFILE=nightly` makes a hundred runs of it. Two sales live through each: of one `buy` answers when the
 primary has the order, of the other when the replica has it.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.support.hosts import Host
 
-RUNS = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 10  # of each face
+RUNS = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 10  # of each API
 UNITS = 40
 
 

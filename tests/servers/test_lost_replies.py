@@ -183,7 +183,7 @@ async def test_two_redis(host: Host, proxy: FaultProxy, sale: Any) -> None:
 async def test_nothing_hangs_where_the_host_set_no_timeout(
     host: Host, proxy: FaultProxy, sale: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inside(host.face, "transport.topology"), "TIMEOUT", SHORT)
+    monkeypatch.setattr(inside(host.api, "transport.topology"), "TIMEOUT", SHORT)
     patient = host.on(host.connect(proxy.port, socket_timeout=None, socket_connect_timeout=None))
     proxy.swallow_request(times=None)
     with pytest.raises(NotExecuted):  # not even the first words of a connection are answered

@@ -27,7 +27,7 @@ async def test_a_hundred_orders_cancelled_by_eight_callers_each_are_sold_once_mo
 ) -> None:
     shop = real_shop
     monkeypatch.setattr(
-        inside(shop.face, "transport.topology"), "TIMEOUT", 60.0
+        inside(shop.api, "transport.topology"), "TIMEOUT", 60.0
     )  # eight hundred wait for a few connections
     policy = {"per_buyer": 1, "hold": 900.0}
     store = await store_at(shop, fresh_postgres_url, Goods("phone", 100, **policy))
@@ -35,11 +35,11 @@ async def test_a_hundred_orders_cancelled_by_eight_callers_each_are_sold_once_mo
     sale = shop.sale(store=store, cache_for=0, **apart)
     await shop.open(100, sale=sale, **policy)
 
-    async def rush(name: str) -> Counter[Outcome]:
+    async def load(name: str) -> Counter[Outcome]:
         asked = (sale.buy("phone", f"buyer-{n}", order_id=f"{name}-{n}") for n in range(100))
         return Counter([receipt.outcome for receipt in await asyncio.gather(*asked)])
 
-    assert await rush("first") == {Outcome.ACCEPTED: 100}
+    assert await load("first") == {Outcome.ACCEPTED: 100}
     if persisted:
         await work(shop, sale)
     answers = await asyncio.gather(*(sale.cancel(f"first-{n}") for n in range(100) for _ in range(8)))
@@ -51,7 +51,7 @@ async def test_a_hundred_orders_cancelled_by_eight_callers_each_are_sold_once_mo
     again = await sale.buy("phone", "buyer-0", order_id="first-0")  # a released id never buys again
     assert (again.replayed, again.state) == (True, CANCELLED)
     assert await booked(sale) == await access(sale) == 0
-    assert await rush("second") == {Outcome.ACCEPTED: 100}
+    assert await load("second") == {Outcome.ACCEPTED: 100}
     assert (await sale.buy("phone", "somebody")).outcome is Outcome.SOLD_OUT
     await work(shop, sale)
     assert Counter((await rows(sale)).values()) == {CANCELLED: 100, PERSISTED: 100}

@@ -215,7 +215,7 @@ def test_a_release_that_cannot_read_a_sale_says_so_and_writes_nothing(
         releases[begun_by].call('assert worker.run_once() == 1 and sale.confirm("o-2") == "CONFIRMED"', *where)
 
 
-# -- in one process: both faces, every backend ----------------------------------------------------------------------
+# -- in one process: both APIs, every backend ----------------------------------------------------------------------
 
 
 async def test_a_sale_of_another_layout_is_refused_and_left_alone(shop: Shop) -> None:

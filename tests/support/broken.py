@@ -10,6 +10,7 @@ from redis.exceptions import NoScriptError
 from sqlalchemy import insert, update
 
 import flashsale.aio.ledger
+import flashsale.aio.stores
 import flashsale.aio.transport.topology
 from flashsale import InvalidRequest, OrderQueue, OrderState, StoreError, Worker
 from flashsale._rules.durability import Guarantee
@@ -72,7 +73,7 @@ class NoWinner(SQLAlchemyStore):
         return state
 
 
-class BooksTwice(SQLAlchemyStore):
+class BookedTwice(SQLAlchemyStore):
     """Units are booked for every order of the batch, not only for the rows inserted."""
 
     def save(self, orders):
@@ -109,7 +110,7 @@ class AnyVersion(SQLAlchemyStore):
 
 
 class NeverLoaded(SQLAlchemyStore):
-    """It forgets that Redis was given the goods."""
+    """It forgets that Redis was given the item."""
 
     def goods(self):
         return [replace(goods, loaded=False) for goods in super().goods()]
@@ -119,7 +120,7 @@ class NeverLoaded(SQLAlchemyStore):
 
 
 def no_guard(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
-    """Neither face of the store asks what was granted; nor does a store that is made already."""
+    """Neither API of the store asks what was granted; nor does a store that is made already."""
 
     async def book(self: Any, connection: Any, goods_id: str, units: int) -> bool:
         return (await connection.execute(unguarded(self, goods_id, units))).rowcount > 0
@@ -136,7 +137,7 @@ def every_attempt_counts(monkeypatch: pytest.MonkeyPatch, _: World | None) -> No
 
 
 def one_more_look(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
-    """Both faces ask Redis for its time before they move an order."""
+    """Both APIs ask Redis for its time before they move an order."""
     amove, move = flashsale.aio.ledger.Ledger.move, Ledger.move
 
     async def alooks(self: Any, rows: Any) -> Any:

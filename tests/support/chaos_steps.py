@@ -125,7 +125,7 @@ class Report:
             "elections": (self.elections, options.elections),
             "cut replies": (self.replies_cut, options.cut_replies),
         }
-        return [f"only {did} of {wish} {what}" for what, (did, wish) in counts.items() if did < wish]
+        return [f"only {did} of {request} {what}" for what, (did, request) in counts.items() if did < request]
 
 
 def _spread(seconds: Sequence[float]) -> str:
@@ -206,7 +206,7 @@ class Chaos:
         options: how much is to happen.
         deployment: the Redis to be killed.
         crew: runs workers and syncer.
-        database_url: SQLAlchemy URL, with the tables and the goods.
+        database_url: SQLAlchemy URL, with the tables and the item.
         say: is told of the progress.
     """
 

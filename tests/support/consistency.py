@@ -111,8 +111,8 @@ def check(purchases: Sequence[Purchase], raw: redis.Redis, store: SQLAlchemyStor
     _compare_orders(found, accepted, rows, by_id)
     _compare_units(found, accepted, rows, store, raw, Keys(sale))
     _compare_events(found, accepted, store, sale)
-    with FlashSale(raw, sale, store=store) as face:
-        audit = Syncer(face).audit(expected=accepted)
+    with FlashSale(raw, sale, store=store) as api:
+        audit = Syncer(api).audit(expected=accepted)
     if not audit.ok or audit.pending or audit.units.queued or audit.units.dead:
         found.wrong.append(f"the audit says {_short(audit)}")
     return found
@@ -162,7 +162,7 @@ def _compare_units(
     raw: redis.Redis,
     keys: Keys,
 ) -> None:
-    """Every unit, by goods and by buyer, from four sides that know nothing of each other."""
+    """Every unit, by item and by buyer, from four sides that know nothing of each other."""
     ledger: Counter[str] = Counter()
     held: dict[str, Counter[str]] = {}
     for order_id, text in raw.hgetall(keys.orders).items():

@@ -93,20 +93,20 @@ def order(
     return Order(str(order_id), goods_id, buyer_id, quantity, **more)
 
 
-# -- one test for both faces ----------------------------------------------------------------------------------------
+# -- one test for both APIs ----------------------------------------------------------------------------------------
 
 
-def inside(face: ModuleType, name: str) -> ModuleType:
-    """A module behind a face: of `flashsale.aio` itself, or of the generated `flashsale._sync`."""
+def inside(api: ModuleType, name: str) -> ModuleType:
+    """A module behind a API: of `flashsale.aio` itself, or of the generated `flashsale._sync`."""
     return importlib.import_module(
-        f"{face.__name__}.{name}" if face.__name__ == "flashsale.aio" else f"flashsale._sync.{name}"
+        f"{api.__name__}.{name}" if api.__name__ == "flashsale.aio" else f"flashsale._sync.{name}"
     )
 
 
 class Awaited:
-    """A `FlashSale`, `Gate`, ... or store of either face; each of its methods can be awaited.
+    """A `FlashSale`, `Gate`, ... or store of either API; each of its methods can be awaited.
 
-    Sync methods run in threads, so `asyncio.gather` over them means threads on one face and tasks on the other.
+    Sync methods run in threads, so `asyncio.gather` over them means threads on one API and tasks on the other.
     """
 
     def __init__(self, real: Any, threads: Executor) -> None:
@@ -129,17 +129,17 @@ class Awaited:
 
 
 class Shop:
-    """Makes clients and parts of one face on one backend (fixture `shop`), and closes them after the test.
+    """Makes clients and parts of one API on one backend (fixture `shop`), and closes them after the test.
 
     Attributes:
-        face: the package, `flashsale` or `flashsale.aio`.
+        API: the package, `flashsale` or `flashsale.aio`.
         raw: a client with bytes replies, to look at the keys.
         keys: the names of the keys of sale "spring".
     """
 
-    def __init__(self, face: str, backend: Any, folder: Path) -> None:
-        self.face = importlib.import_module(face)
-        self.is_async = face == "flashsale.aio"
+    def __init__(self, api: str, backend: Any, folder: Path) -> None:
+        self.api = importlib.import_module(api)
+        self.is_async = api == "flashsale.aio"
         self.backend = backend
         self.raw: redis.Redis = backend.raw()
         self.keys = Keys("spring")
@@ -157,10 +157,10 @@ class Shop:
         return client
 
     def make(self, name: str, *args: Any, **kwargs: Any) -> Awaited:
-        """Returns `name` of this face, made with these arguments."""
+        """Returns `name` of this API, made with these arguments."""
         plain = [arg.real if isinstance(arg, Awaited) else arg for arg in args]
         kwargs = {key: arg.real if isinstance(arg, Awaited) else arg for key, arg in kwargs.items()}
-        made = Awaited(getattr(self.face, name)(*plain, **kwargs), self._threads)
+        made = Awaited(getattr(self.api, name)(*plain, **kwargs), self._threads)
         if name not in {"Worker", "Syncer", "Outbox"}:
             self._opened.append(made)
         return made
@@ -192,7 +192,7 @@ class Shop:
         store: bool = False,
         **policy: Any,
     ) -> Awaited:
-        """Returns a sale whose goods are preloaded and started; `store=True` gives it a database that has them too."""
+        """Returns a sale whose items are preloaded and started; `store=True` gives it a database that has them too."""
         if store:
             sale = self.sale(store=await self.store(Goods(goods_id, total, **policy)))
         sale = sale or self.sale()
@@ -201,8 +201,8 @@ class Shop:
         return sale
 
     async def store(self, *goods: Goods, url: str | None = None) -> Awaited:
-        """Returns a store on the test's own SQLite file, or at `url`, with these goods."""
-        stores = importlib.import_module(f"{self.face.__name__}.stores")
+        """Returns a store on the test's own SQLite file, or at `url`, with this item."""
+        stores = importlib.import_module(f"{self.api.__name__}.stores")
         store = Awaited(stores.SQLAlchemyStore(url or f"sqlite:///{self.database}", "spring"), self._threads)
         await self.keep(store).create_all()
         for each in goods:
@@ -220,7 +220,7 @@ class Shop:
             self.raw.zadd(self.keys.leases, {delivery: 0})
 
     async def comes(self, moment: str, *goods: str) -> None:
-        """Brings the opening or the end of these goods near, and waits for it; from there the clock of Redis goes on.
+        """Brings the opening or the end of this item near, and waits for it; from there the clock of Redis goes on.
 
         What must be true before it needs no haste, on a machine however slow.
 
@@ -252,7 +252,7 @@ async def together(shop: Shop, coalescer: Any, *calls: Callable[[], Any]) -> lis
         coalescer: of the calls, whose client is `patient`: many callers take seconds to line up.
         calls: the first ones leave at once, each alone, as many as may be in flight; the others gather behind them.
     """
-    in_flight = inside(shop.face, "transport.coalescer").IN_FLIGHT
+    in_flight = inside(shop.api, "transport.coalescer").IN_FLIGHT
     shop.raw.client_pause(60_000, all=False)
     tasks = []
     try:

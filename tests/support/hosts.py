@@ -1,4 +1,4 @@
-"""A host's program: redis-py clients of any kind, and our parts on them, of either face."""
+"""A host's program: redis-py clients of any kind, and our parts on them, of either API."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Host(Shop):
     """A `Shop` whose clients go wherever a test wants (fixture `host`).
 
     Attributes:
-        redis: redis-py of this face, `redis` or `redis.asyncio`.
+        redis: redis-py of this API, `redis` or `redis.asyncio`.
         raw: to be set by a test that looks at keys by `booked`.
     """
 
-    def __init__(self, face: str, folder: Path) -> None:
-        super().__init__(face, SimpleNamespace(raw=lambda: None), folder)
+    def __init__(self, api: str, folder: Path) -> None:
+        super().__init__(api, SimpleNamespace(raw=lambda: None), folder)
         self.redis: Any = self.module("")
 
     def module(self, name: str) -> Any:
-        """Returns a module of redis-py of this face, such as ".sentinel"."""
+        """Returns a module of redis-py of this API, such as ".sentinel"."""
         return importlib.import_module(("redis.asyncio" if self.is_async else "redis") + name)
 
     def keep(self, client: Any) -> Any:
@@ -38,15 +38,15 @@ class Host(Shop):
 
     @property
     def stores(self) -> Any:
-        """The module `stores` of this face."""
-        return importlib.import_module(f"{self.face.__name__}.stores")
+        """The module `stores` of this API."""
+        return importlib.import_module(f"{self.api.__name__}.stores")
 
     def connect(self, port: int, **settings: Any) -> Any:
         """Returns a plain client."""
         return self.keep(self.redis.Redis(host=HOST, port=port, **(SPOKEN | settings)))
 
     async def call(self, method: Any, *args: Any, **kwargs: Any) -> Any:
-        """Calls a method of a host's client, of either face."""
+        """Calls a method of a host's client, of either API."""
         answer = method(*args, **kwargs)
         return await answer if self.is_async else answer
 

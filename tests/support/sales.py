@@ -20,8 +20,8 @@ each_backend = pytest.mark.parametrize(
 
 
 async def store_at(shop: Shop, url: str, *goods: Goods) -> Awaited:
-    """Returns a store of sale "spring" on this database, with these goods."""
-    stores = importlib.import_module(f"{shop.face.__name__}.stores")
+    """Returns a store of sale "spring" on this database, with this item."""
+    stores = importlib.import_module(f"{shop.api.__name__}.stores")
     store = Awaited(stores.SQLAlchemyStore(url, "spring"), shop._threads)
     shop._opened.append(store)
     await store.create_all()

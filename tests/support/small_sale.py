@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SmallSale:
-    """A sale of two units of one goods, loaded and started.
+    """A sale of two units of one item, loaded and started.
 
     Args:
         backend: the Redis.

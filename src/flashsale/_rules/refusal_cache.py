@@ -63,7 +63,7 @@ class RefusalCache:
         return self._counts + Counter(given)
 
     def of(self, goods_id: str) -> Refusal:
-        """Returns what is remembered of these goods: a refusal, be it old, or OPEN. Whoever gives it counts it."""
+        """Returns what is remembered of this item: a refusal, be it old, or OPEN. Whoever gives it counts it."""
         try:
             return self.by_goods[goods_id]
         except (KeyError, TypeError):  # TypeError: an id that cannot be hashed; the checks will say so
@@ -105,7 +105,7 @@ class RefusalCache:
             self._replace(goods_id, OPEN)
 
     def learn(self, answers: Iterable[object]) -> None:
-        """Remembers the refusals among the answers to single orders; whoever found goods open lets the others ask."""
+        """Remembers the refusals among the answers to single orders; whoever found an item open lets the others ask."""
         opened, refused = set[str](), list[Receipt]()
         for answer in answers:
             if not isinstance(answer, Receipt):

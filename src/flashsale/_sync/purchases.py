@@ -30,7 +30,7 @@ from flashsale.lua import Slot
 from flashsale.model import RELEASED, Admission, BasketReceipt, Order, OrderState, Outcome, Receipt
 from flashsale.model.checks import check_goods_id, check_id, check_quantity
 
-MAX_GOODS: Final = 50  # goods of one basket
+MAX_GOODS: Final = 50  # items of one basket
 MAX_BASKET_ID: Final = 120  # characters; its order ids are a little longer
 
 Answer = TypeVar("Answer")
@@ -80,7 +80,7 @@ class Purchases:
             order: what is bought.
             slot: TAKE one at the gate; or one is HELD, by a ticket.
             named: the caller brought the order id, so that the ledger may know it.
-            refusal: what this process remembers of the goods, where that may answer.
+            refusal: what this process remembers of the item, where that may answer.
         """
         mode = self._modes[slot]
         admission = None if refusal is OPEN else self._gate._refused(order.goods_id, refusal)
@@ -138,7 +138,7 @@ class Purchases:
         try:
             receipt = self._submit(request)
         except OutcomeUnknown:
-            raise  # the order may hold the slot
+            raise  # the order may own the slot
         except FlashSaleError:
             self._transitions.leave(order.goods_id, order.quantity)
             raise
@@ -156,7 +156,7 @@ class Purchases:
         try:
             answers = self._book(orders, self._basket)
         except OutcomeUnknown:
-            raise  # the orders may hold the slots
+            raise  # the orders may own the slots
         except FlashSaleError:
             self._leave_all(entered)
             raise
@@ -211,7 +211,7 @@ class Purchases:
             answers = self._persist(orders, answers)
         if self._notifier.observed:
             self._notifier.batch(len(orders), time.perf_counter() - began)
-        if not mode.together:  # the refusal of a basket says nothing of each of its goods
+        if not mode.together:  # the refusal of a basket says nothing of each of its items
             self._gate._refusals.learn(answers)
         return answers
 

@@ -1,4 +1,4 @@
-"""The rows: a scenario is written once, and runs sound on both faces and again with each mechanism taken out."""
+"""The rows: a scenario is written once, and runs sound on both APIs and again with each mechanism taken out."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def fault(
     def register(test: Any) -> Any:
         assert number not in ROWS
         assert without
-        cases: dict[str, Any] = {"aio" if face == AIO else "sync": pytest.param(face) for face in (SYNC, AIO)}
+        cases: dict[str, Any] = {"aio" if api == AIO else "sync": pytest.param(api) for api in (SYNC, AIO)}
         for name in without:
-            cases[f"without {name}"] = pytest.param(MUTANTS[name].face, marks=kills(name))
+            cases[f"without {name}"] = pytest.param(MUTANTS[name].api, marks=kills(name))
         path = test.__module__.replace(".", "/") + ".py"
         ROWS[number] = Row(number, title, how, holds, mechanism, f"{path}::{test.__name__}", without, tuple(cases))
         return pytest.mark.parametrize("case", cases.values(), ids=cases, indirect=True)(test)

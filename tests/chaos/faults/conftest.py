@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> str:
-    """The name of the face."""
+    """The name of the API."""
     return request.param
 
 
 @pytest.fixture
 async def world(case: str, redis_server: servers.RedisServer, redis_url: str, tmp_path: Path) -> AsyncIterator[World]:
-    """Servers, clients and sales of this case's face."""
+    """Servers, clients and sales of this case's API."""
     with contextlib.closing(Backend("redis", decode=False, server=redis_server)) as backend:
         world = World(case, backend, redis_server, tmp_path)
         try:

@@ -39,7 +39,7 @@ class Told:
     def __init__(self, role: str, told: dict[str, Any]) -> None:
         self.role = role
         self.port: int = told["port"]
-        self.face: str = told["face"]
+        self.api: str = told["api"]
         self.folder = Path(told["folder"])
         self.lease: float = told.get("lease", 60.0)
         self.own_clock: bool = told.get("own_clock", False)
@@ -49,7 +49,7 @@ class Told:
         (self.folder / f"{self.role}.{place}").touch()
 
     def waits_at(self, place: str) -> None:
-        """Waits for `go`, with all else in this process standing still."""
+        """Waits for `go`, with all else in this process current state still."""
         self.comes_to(place)
         while not (self.folder / f"{self.role}.go").exists():
             NEVER.wait(0.005)
@@ -167,7 +167,7 @@ def _crowd(shop: Any, worker: int) -> int:
     wrong: list[str] = []
 
     def buy(thread: int) -> None:
-        total = 4 * worker + thread  # of goods that nobody else asks for
+        total = 4 * worker + thread  # of items that nobody else asks for
         for number in range(25):
             order_id = f"{worker}-{thread}-{number}"
             try:
@@ -197,7 +197,7 @@ async def main(role: str, words: dict[str, Any]) -> None:
     told = Told(role, words)
     if words.get("keyless"):
         flashsale.stores.SQLAlchemyStore = broken.NoKey
-    host = Host(told.face, told.folder)
+    host = Host(told.api, told.folder)
     store = await host.store_of("spring")
     timeout = {"socket_timeout": 2} if told.inherits else {}
     sale = host.on(host.connect(told.port, **timeout), store=store, cache_for=0)

@@ -244,7 +244,7 @@ async def test_row_19_cluster_primary_dead(world: World) -> None:
 
 
 def _holders(client: redis.Redis) -> set[bytes]:
-    """Returns the ports that hold slots, as this node sees it."""
+    """Returns the ports that own slots, as this node sees it."""
     client.set_response_callback("CLUSTER SLOTS", lambda reply, **_: reply)
     return {str(entry[2][1]).encode() for entry in client.execute_command("CLUSTER SLOTS")}
 

@@ -38,8 +38,8 @@ class World(Host):
         rewrite: what a mutation does to an append-only file.
     """
 
-    def __init__(self, face: str, backend: Any, redis_server: servers.RedisServer, folder: Path) -> None:
-        super().__init__(face, folder)
+    def __init__(self, api: str, backend: Any, redis_server: servers.RedisServer, folder: Path) -> None:
+        super().__init__(api, folder)
         self.backend = backend
         self.redis_server = redis_server
         self.raw = backend.raw()
@@ -76,7 +76,7 @@ class World(Host):
     def process(self, role: str, port: int, *, environment: dict[str, str] | None = None, **settings: Any) -> Process:
         """Starts a process of `tests.chaos.faults.processes`, with the scripts as they are in this one."""
         changed = {name: script.text for name, script in SCRIPTS.items() if script.text != source(name)}
-        told = {"face": self.face.__name__, "port": port, "folder": str(self.folder), "scripts": changed}
+        told = {"api": self.api.__name__, "port": port, "folder": str(self.folder), "scripts": changed}
         process = Process(role, told | self.child | settings, self.folder, environment or {})
         self._stack.callback(process.kill)
         return process
@@ -85,7 +85,7 @@ class World(Host):
 
     async def store_of(self, name: str, *goods: Goods, url: str | None = None) -> Awaited:
         """Returns the store of this sale, on the test's SQLite file unless told."""
-        stores = importlib.import_module(f"{self.face.__name__}.stores")
+        stores = importlib.import_module(f"{self.api.__name__}.stores")
         store = Awaited(self.keep(stores.SQLAlchemyStore(url or f"sqlite:///{self.database}", name)), self._threads)
         await store.create_all()
         for each in goods:

@@ -37,7 +37,7 @@ class Desk:
     async def open(self, total: int = 100, **policy: Any) -> None:
         """Opens the sale; the database grants `granted` units, by default all."""
         granted = policy.pop("granted", total)
-        stores = importlib.import_module(f"{self.shop.face.__name__}.stores")
+        stores = importlib.import_module(f"{self.shop.api.__name__}.stores")
         self.store = Awaited(stores.SQLAlchemyStore(self.url, "spring"), self.shop._threads)
         self.shop._opened.append(self.store)
         await self.store.create_all()
@@ -148,13 +148,13 @@ async def test_cancelled_before_the_row_is_told_once(desk: Desk) -> None:
     assert desk.moves() == [("a", QUEUED, CANCELLED)]
 
 
-async def test_a_foreign_order_without_units_is_told(desk: Desk) -> None:
+async def test_a_external_order_without_units_is_told(desk: Desk) -> None:
     await desk.open(1)
     await desk.buy("a", persist=False)
-    await desk.sale.queue.push(order("foreign"))
+    await desk.sale.queue.push(order("external"))
     await desk.shop.worker(desk.sale).run_once()
     await desk.tell_all()
-    assert desk.moves() == [("foreign", QUEUED, REJECTED)]
+    assert desk.moves() == [("external", QUEUED, REJECTED)]
 
 
 async def test_eight_cancels_at_once_are_one_event_each(desk: Desk) -> None:
@@ -459,7 +459,7 @@ async def test_stopped_it_finishes_the_event_and_leaves_the_rest(desk: Desk) -> 
 async def test_running_it_tells_everything_without_waiting_between_pages(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inside(desk.shop.face, "outbox"), "PAGE", 3)
+    monkeypatch.setattr(inside(desk.shop.api, "outbox"), "PAGE", 3)
     await desk.open()
     names = [f"o-{n}" for n in range(10)]
     await desk.buy(*names)

@@ -21,7 +21,7 @@ UNITS, BUYERS = 100, 1000
 
 
 async def crowd(sale: Any, buyers: int = BUYERS, **settings: Any) -> Counter[Outcome]:
-    """Everybody wants one, at the same moment: threads on one face, tasks on the other."""
+    """Everybody wants one, at the same moment: threads on one API, tasks on the other."""
     receipts = await asyncio.gather(*(sale.buy("phone", f"b-{n}", **settings) for n in range(buyers)))
     assert len({receipt.order_id for receipt in receipts}) == buyers
     return Counter(receipt.outcome for receipt in receipts)
@@ -86,15 +86,17 @@ async def test_a_hundred_parallel_callers_never_pass_the_count(shop: Shop) -> No
     assert int(shop.raw.get(shop.keys.access("phone"))) == 30
 
 
-async def test_a_crowd_with_different_wishes(real_shop: Shop) -> None:
-    """Quantities, caps and goods of all kinds: no goods is oversold, no cap is passed, every answer is true."""
+async def test_a_crowd_with_different_requests(real_shop: Shop) -> None:
+    """Quantities, caps and items of all kinds: no item is oversold, no cap is passed, every answer is true."""
     shop, chance = real_shop, random.Random(7)
     sale = await shop.open(150, per_buyer=4)
     await shop.open(40, sale=sale, goods_id="case")
-    wishes = [(chance.choice(["phone", "case"]), f"b-{chance.randrange(60)}", chance.randint(1, 3)) for _ in range(800)]
-    receipts = await asyncio.gather(*(sale.buy(*wish) for wish in wishes))
+    requests = [
+        (chance.choice(["phone", "case"]), f"b-{chance.randrange(60)}", chance.randint(1, 3)) for _ in range(800)
+    ]
+    receipts = await asyncio.gather(*(sale.buy(*request) for request in requests))
     held: Counter[tuple[str, str]] = Counter()
-    for (goods_id, buyer, quantity), receipt in zip(wishes, receipts, strict=True):
+    for (goods_id, buyer, quantity), receipt in zip(requests, receipts, strict=True):
         if receipt.accepted:
             held[goods_id, buyer] += quantity
     for goods_id, total in (("phone", 150), ("case", 40)):
@@ -127,7 +129,7 @@ async def test_scripts_lost_again_and_again_are_no_trouble(shop: Shop) -> None:
 
 
 async def test_a_crowd_while_the_worker_saves_and_buyers_cancel(real_shop: Shop) -> None:
-    """Units come back and are sold again; in the end all books agree."""
+    """Units come back and are sold again; in the end all systems agree."""
     shop = real_shop
     sale = await shop.open(sale=shop.sale(store=await shop.store(Goods("phone", 30)), cache_for=0), total=30)
     worker = shop.worker(sale, batch=10)
