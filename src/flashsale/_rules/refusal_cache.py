@@ -1,4 +1,4 @@
-"""The refusal cache: a process remembers refusals, so that a blocked sale costs no round trip. Pure, and thread-safe.
+"""The refusal cache: a process remembers each refusal for `cache_for` seconds, so that it costs no round trip.
 
 A remembered answer can only refuse, never admit (docs/design.md).
 """

@@ -1,4 +1,4 @@
-"""How items, orders and events become rows of a database and come back, whatever reads and writes them. Pure."""
+"""The columns of every table: how items, orders and events become rows, and come back. Pure."""
 
 from __future__ import annotations
 

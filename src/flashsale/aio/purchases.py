@@ -1,4 +1,4 @@
-"""The way of a purchase: remembered refusals, gate, stock, one retry with the same order id."""
+"""`buy` and `buy_basket`, step by step: refusal cache, gate, stock, and one retry with the same order id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancel, confirm, expire, reject, restock: the database decides, then the ledger follows."""
+"""`cancel`, `confirm`, `restock` and expiry: the database decides, then the ledger follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
--- adopt: bring orders that a external program pushed into the ledger; orders of ours are recognised and left alone.
+-- adopt: bring orders that an external program pushed into the ledger; orders of ours are recognised and left alone.
 --
 -- KEYS[1]   meta    hash    state, seq
 -- KEYS[2]   orders  hash    the ledger
