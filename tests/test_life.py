@@ -98,11 +98,11 @@ def test_a_step_of_an_order_that_is_unknown_or_corrupt_changes_nothing(backend: 
         sale.preload("phone", 10, per_buyer=5)
         sale.preload("case", 10)
         put(raw, keys, "o-1", PERSISTED)
-        names = [keys.orders, keys.holds, keys.dead, keys.stock("phone"), keys.buyers("phone"), keys.access("phone")]
+        names = [keys.orders, keys.holds, keys.stock("phone"), keys.buyers("phone"), keys.access("phone")]
 
         def code(order_id: str, goods_id: str = "phone") -> int:
             before = snapshot(raw)
-            answer = sale._link.run("settle", names, [order_id, goods_id, CANCELLED])[0]
+            answer = sale._link.run("settle", names, [order_id, goods_id, CANCELLED, 0])[0]
             assert snapshot(raw) == before
             return answer
 
@@ -202,6 +202,19 @@ async def test_a_dead_order_that_is_cancelled_gives_its_units_back_and_its_lette
     assert await sale.queue.dead() == []
     assert await sale.queue.requeue_dead() == 0
     assert await rows(sale) == {"o-1": CANCELLED}
+
+
+@each_backend
+async def test_an_order_that_died_since_the_look_keeps_its_letter_until_the_next_look(shop: Shop) -> None:
+    sale = await shop.open(store=True)
+    await sale.buy("phone", "ann", order_id="o-1")
+    seen = await settled(sale.real._ledger.get("o-1"))
+    await sale.queue.bury(await sale.queue.claim())
+    assert not (await settled(sale.real._ledger.move("o-1", seen, CANCELLED))).made
+    assert await sale.status("o-1") is DEAD
+    assert len(await sale.queue.dead()) == 1
+    assert await sale.cancel("o-1") is CANCELLED
+    assert await sale.queue.dead() == []
 
 
 @each_backend
@@ -526,18 +539,18 @@ MECHANISMS = {
         "integer(held)",
         test_the_quantity_that_returns_is_the_ledgers,
     ),
-    "slot back": ("settle", "access - units", "access", test_the_quantity_that_returns_is_the_ledgers),
+    "slot back": ("settle", "math.min(access, units)", "0", test_the_quantity_that_returns_is_the_ledgers),
     "only its own slot": (
         "settle",
-        "KEYS[6] and slot == 1",
-        "KEYS[6]",
+        "KEYS[5] and slot == 1",
+        "KEYS[5]",
         test_an_order_that_came_past_the_gate_returns_no_slot,
     ),
-    "letter": (
+    "a letter that came since": (
         "settle",
-        'redis.call("HDEL", KEYS[3], id)',
-        "letter = 0",
-        test_a_dead_order_that_is_cancelled_gives_its_units_back_and_its_letter_is_gone,
+        'state == "DEAD" and ARGV[4] ~= "1"',
+        "false",
+        test_an_order_that_died_since_the_look_keeps_its_letter_until_the_next_look,
     ),
     "deadline": (
         "ack",
@@ -569,6 +582,15 @@ async def test_without_its_mechanism_the_promise_fails(
     mutate(monkeypatch, script, old, new)
     with pytest.raises(AssertionError):
         await promise(real_shop)
+
+
+async def test_without_the_removal_a_cancelled_order_keeps_its_letter(
+    real_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flashsale.aio.ledger.TRANSITIONS", CONTRACT | {DEAD: set()})
+    monkeypatch.setattr("flashsale._sync.ledger.TRANSITIONS", CONTRACT | {DEAD: set()})
+    with pytest.raises(AssertionError):
+        await test_a_dead_order_that_is_cancelled_gives_its_units_back_and_its_letter_is_gone(real_shop)
 
 
 @each_backend

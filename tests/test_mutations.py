@@ -368,7 +368,7 @@ SCENARIOS = {
     ),
     "a release returns the slot": (
         resold,
-        ("settle", "access = access and math.max(0, access - units)", "access = false"),
+        ("settle", "access = access and math.min(access, units)", "access = false"),
     ),
     "one syncer leads": (two_syncers, ("lead", "and time < (tonumber(values[2]) or 0) then", "and false then")),
     "the attempt that does not count": (the_database_is_away, AlwaysBurns),

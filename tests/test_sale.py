@@ -551,7 +551,7 @@ MECHANISMS = {
     ),
     "the slot of a release": (
         "settle",
-        "access = access and math.max(0, access - units)",
+        "access = access and math.min(access, units)",
         "access = nil",
         test_a_cancellation_returns_units_allowance_and_slot_once,
     ),

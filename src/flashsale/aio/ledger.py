@@ -11,7 +11,7 @@ from flashsale._rules.ledger_record import STATES, Record, read, standing
 from flashsale.aio.transport.link import Argument, Link
 from flashsale.keys import Keys
 from flashsale.lua import Code
-from flashsale.model import RELEASED, Order, OrderState, StoredOrder, by_goods
+from flashsale.model import RELEASED, TRANSITIONS, Order, OrderState, StoredOrder, by_goods
 from flashsale.model.checks import check_id, is_id
 
 PAGE: Final = 500  # records of one read
@@ -84,15 +84,22 @@ class Ledger:
     async def move(self, order_id: str, record: Record, state: OrderState) -> Move:
         """Moves an order one step; a release gives its units back, exactly once however often it is called.
 
+        The letter of a DEAD order goes first, by a command of its own: a web process may not reach the dead letters,
+        and is refused before anything is written. Its orders that are not DEAD need no such right.
+
         Raises:
             CorruptState: what Redis holds of the goods or the order cannot be trusted; nothing was changed.
         """
         keys, goods_id = self._keys, record.goods_id
-        names = [keys.orders, keys.holds, keys.dead, keys.stock(goods_id), keys.buyers(goods_id)]
+        names = [keys.orders, keys.holds, keys.stock(goods_id), keys.buyers(goods_id)]
         if self._gate_here:
             names.append(keys.access(goods_id))
+        has_letter = record.state is OrderState.DEAD and state in TRANSITIONS[OrderState.DEAD]
         with about(order_id):
-            code, _, quantity, gated = await self._link.run("settle", names, [order_id, goods_id, state])
+            if has_letter:
+                await self._link.command("HDEL", keys.dead, order_id)
+            arguments: list[Argument] = [order_id, goods_id, state, int(has_letter)]
+            code, _, quantity, gated = await self._link.run("settle", names, arguments)
         if code == Code.CORRUPT:
             fail(code, keys.sale, goods_id)
         made = bool(code == Code.DONE)
@@ -147,7 +154,10 @@ class Ledger:
     async def persisted(self, orders: Sequence[Order]) -> None:
         """Marks queued orders PERSISTED whose rows are committed; their payment deadlines start."""
         if orders:
-            await acknowledge(self._link, self._keys, [], orders)
+            goods = by_goods(orders)
+            names = [self._keys.orders, self._keys.holds, *map(self._keys.stock, goods)]
+            order_ids = [order.order_id for group in goods.values() for order in group]
+            await self._link.run("persist", names, [*map(len, goods.values()), *order_ids])
 
     async def time(self) -> float:
         """Returns the Redis clock, epoch seconds."""

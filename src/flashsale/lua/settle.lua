@@ -3,13 +3,13 @@
 --
 -- KEYS[1]  orders  hash        the ledger
 -- KEYS[2]  holds   sorted set  order id -> payment deadline
--- KEYS[3]  dead    hash        order id -> dead letter
--- KEYS[4]  stock   hash        Booked, Ledger, hold
--- KEYS[5]  buyers  hash        units held by each buyer
--- KEYS[6]  access  string      the gate's counter, named only where gate and stock share a Redis
+-- KEYS[3]  stock   hash        Booked, Ledger, hold
+-- KEYS[4]  buyers  hash        units held by each buyer
+-- KEYS[5]  access  string      the gate's counter, named only where gate and stock share a Redis
 -- ARGV[1]  order   string      order id
 -- ARGV[2]  goods   string      goods id, as the caller read it from the ledger
 -- ARGV[3]  state   string      where to
+-- ARGV[4]  letter  0/1         1: the caller saw the order DEAD and has removed its letter; else a DEAD order stays
 --
 -- Returns {code, state that stands, quantity, gated}
 --    1  moved
@@ -43,18 +43,20 @@ local slot = flags % 2
 if of ~= ARGV[2] then
   return { -1, "", "0", "0" }
 end
+if state == "DEAD" and ARGV[4] ~= "1" then
+  return { 0, state, quantity, show(slot) }
+end
 if not string.find(" " .. (NEXT[state] or "") .. " ", " " .. to .. " ", 1, true) then
   return { 0, state, quantity, show(slot) }
 end
 redis.call("ZSCORE", KEYS[2], id)
-local letter = redis.call("HEXISTS", KEYS[3], id)
-local hold = to == "PERSISTED" and redis.pcall("HGET", KEYS[4], "hold")
+local hold = to == "PERSISTED" and redis.pcall("HGET", KEYS[3], "hold")
 local goods, held, access = nil, nil, false
 if FREE[to] then
   local units = integer(quantity)
-  goods, held = read(KEYS[4], KEYS[5]), flags > 1 and redis.call("HGET", KEYS[5], buyer)
-  if KEYS[6] and slot == 1 then
-    access = integer(redis.call("GET", KEYS[6]) or "0")
+  goods, held = read(KEYS[3], KEYS[4]), flags > 1 and redis.call("HGET", KEYS[4], buyer)
+  if KEYS[5] and slot == 1 then
+    access = integer(redis.call("GET", KEYS[5]) or "0")
   end
   if goods.code or units > goods.booked or units > goods.ledger or (held and not integer(held)) or access == nil then
     return { -2, state, quantity, show(slot) }
@@ -63,16 +65,13 @@ if FREE[to] then
   if held then
     goods.held[buyer], goods.touched = math.max(0, integer(held) - units), { buyer }
   end
-  access = access and math.max(0, access - units)
+  access = access and math.min(access, units)
 end
 redis.call("ZREM", KEYS[2], id)
-if letter == 1 and state == "DEAD" then
-  redis.call("HDEL", KEYS[3], id)
-end
 if goods then
   book(goods)
-  if access then
-    redis.call("SET", KEYS[6], show(access))
+  if access and access > 0 then
+    redis.call("DECRBY", KEYS[5], show(access))
   end
 end
 redis.call("HSET", KEYS[1], id, record(to, quantity, gated, of, seq, buyer))

@@ -17,7 +17,7 @@ local function look(time, first)
   if not count or not access or window.err then
     return { code = -2, count = 0, access = 0, left = 0 }
   end
-  local gate = { count = count, access = access, left = math.max(0, count - access), first = first }
+  local gate = { count = count, access = access, before = access, left = math.max(0, count - access), first = first }
   gate.code = shut(time, window[1], window[2], window[3] == "1")
   if not gate.code and values[2] ~= "1" then
     gate.due = window[4] == "1"
@@ -26,11 +26,12 @@ local function look(time, first)
   return gate
 end
 
--- admit(gate): write what the gate counted.
+-- admit(gate): write what the gate counted. None of these commands replaces a key of another type, as SET does: the
+-- web processes' user may call them.
 local function admit(gate)
-  redis.call("SET", KEYS[gate.first + 2], show(gate.access))
+  redis.call("INCRBY", KEYS[gate.first + 2], show(gate.access - gate.before))
   if gate.due then
-    redis.call("SET", KEYS[gate.first + 1], "1")
-    redis.call("HDEL", KEYS[gate.first + 3], "auto")
+    redis.call("GETSET", KEYS[gate.first + 1], "1")
+    redis.call("HSET", KEYS[gate.first + 3], "auto", "0")
   end
 end
