@@ -40,7 +40,7 @@ from tests.scenes import Scene
 
 FAKE = pytest.mark.parametrize("backend", [("fakeredis", False)], ids=["fakeredis"], indirect=True)
 QUICK = hypothesis.settings(
-    max_examples=200,
+    max_examples=400,
     stateful_step_count=40,
     phases=[Phase.generate],
     derandomize=True,

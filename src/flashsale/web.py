@@ -199,6 +199,21 @@ def not_modified(if_none_match: str | None, headers: Mapping[str, str]) -> bool:
     return "*" in tags or headers["ETag"] in tags
 
 
+def is_shared(cache_control: str | None) -> bool:
+    """True when a shared cache may keep an answer with this `Cache-Control`: then it must carry no cookie.
+
+    A cookie in it would be given to every visitor, and a visitor with somebody else's session has their orders.
+
+    >>> is_shared("public, max-age=60"), is_shared("private, max-age=60"), is_shared(None)
+    (True, False, False)
+    """
+    parts = [part.strip().lower().partition("=") for part in (cache_control or "").split(",")]
+    directives = {name: value.strip('"') for name, _, value in parts}
+    if directives.keys() & {"private", "no-store"}:
+        return False
+    return "public" in directives or any(directives.get(name, "0") != "0" for name in ("s-maxage", "max-age"))
+
+
 def _turn_away(outcome: Outcome, remaining: int, opens_in: float | None, problems: str) -> Reply:
     members: dict[str, Any] = {"remaining": remaining}
     if outcome is Outcome.SOLD_OUT and remaining > 0:

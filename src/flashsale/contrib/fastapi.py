@@ -2,7 +2,7 @@
 
     sales = FastAPISale(os.environ)
     app = FastAPI(lifespan=sales.lifespan)
-    sales.install(app)
+    sales.install(app)  # after other middleware
     Sale = Annotated[FlashSale, Depends(sales)]
 
     @app.post("/buy/{goods_id}")
@@ -20,8 +20,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flashsale import FlashSaleError, Observer, Outcome, Receipt, web
 from flashsale.aio import AsyncOrderStore, FlashSale
@@ -86,8 +88,9 @@ class FastAPISale:
         return self.sale
 
     def install(self, app: Starlette) -> None:
-        """Answers the sale's errors as problems."""
+        """Answers the sale's errors as problems, and adds `NoSharedCookies`: call it after other `add_middleware`."""
         app.add_exception_handler(FlashSaleError, _refuse)
+        app.add_middleware(NoSharedCookies)
 
     async def answer(self, receipt: Receipt, *, location: str) -> Response:
         """Returns the response to a purchase; one that came too early says when to come back."""
@@ -95,6 +98,29 @@ class FastAPISale:
         if receipt.outcome is Outcome.NOT_STARTED and self.sale is not None:
             opens_in = (await self.sale.view(receipt.goods_id)).opens_in
         return response(web.answer(receipt, location=location, opens_in=opens_in))
+
+
+class NoSharedCookies:
+    """Takes cookies off answers that a shared cache may keep: a middleware, the outermost one, so added last.
+
+    Starlette's `SessionMiddleware` before 1.0 sets its cookie on every answer to a visitor with a session, also on the
+    public page; the next visitor would get that session out of the cache.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on."""
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if web.is_shared(", ".join(headers.getlist("Cache-Control"))):
+                    del headers["Set-Cookie"]
+            await send(message)
+
+        await self._app(scope, receive, sent)
 
 
 def response(reply: web.Reply) -> Response:
