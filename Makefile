@@ -35,23 +35,23 @@ bench: $(VENV)/.bench ## measure beside the obvious code; writes docs/benchmarks
 	@$(BIN)/python -m bench $(ARGS)
 
 soak: $(VENV)/.dev $(VENV)/.bench ## serve for 20 minutes while things break; writes docs/soak.md
-	@$(BIN)/python -m tests.soak $(ARGS)
+	@$(BIN)/python -m tests.chaos.soak $(ARGS)
 
 fuzz: $(VENV)/.dev ## throw bytes at parsers and scripts, guided by coverage
-	@$(BIN)/python -m tests.fuzz $(ARGS)
+	@$(BIN)/python -m tests.chaos.fuzz $(ARGS)
 
 docs: $(VENV)/.dev ## build the documentation's site into build/docs
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs $(ARGS)
 	@echo "build/docs/index.html"
 
 screenshots: $(VENV)/.dev ## photograph a shop before, during and after its sale; writes docs/images
-	@$(BIN)/python -m tests.screenshots
+	@$(BIN)/python -m tests.browser.screenshots
 
 flask fastapi django: $(VENV)/.examples ## open a small shop in this framework
 	@$(BIN)/python -m examples $@ $(ARGS)
 
 guarantees: $(VENV)/.dev ## play every fault of the catalogue; writes docs/guarantees.md
-	@$(BIN)/python -m tests.faults $(ARGS)
+	@$(BIN)/python -m tests.chaos.faults $(ARGS)
 
 lint: $(VENV)/.dev ## fix and format what can be fixed, then check types
 	@$(BIN)/ruff check --fix .

@@ -11,11 +11,11 @@ from bench.results import Results
 from bench.targets import targets
 
 METHOD = """\
-The servers run on the same machine and are reached over loopback TCP, for every peer alike. Redis has one core, the
-client another; PostgreSQL may use all, with fsync and durable commits on. Cases are measured in turn, round by
-round, so that a disturbance hits all alike. Shown is the median of the rounds, and in brackets the lowest and the
-highest; ratios are of medians of one run. A purchase names its order id and carries no data, and after each case the
-units sold must be those that were answered.
+All servers run on the same machine and are reached over loopback TCP, for every peer alike. Redis has one core, the
+client another; PostgreSQL may use all, with fsync and durable commits on. The cases take turns, round by round, so
+that a disturbance hits all of them alike. The tables show the median of the rounds, and in brackets the lowest and the
+highest; ratios are ratios of medians of one run. A purchase names its order id and carries no data. After each case the
+run checks that the units sold are those that were answered.
 """
 
 
@@ -33,7 +33,7 @@ def _head(results: Results) -> Iterator[str]:
     last = max((section["run"] for section in results.sections.values()), key=lambda run: run["when"])
     versions = ", ".join(f"{name} {version}" for name, version in last["packages"].items())
     databases = {section["postgres"] for section in results.sections.values() if "postgres" in section}
-    yield "Written by `make bench`, which sets everything up, measures and ends by writing this page. Do not edit."
+    yield "Written by `make bench`, which sets everything up, measures, and then writes this page. Do not edit."
     yield METHOD
     yield _rows(
         ["", ""],
@@ -84,7 +84,7 @@ def _purchases(results: Results, plots: Sequence[str]) -> Iterator[str]:
     yield _plot("latency", plots)
     yield _table(results, "purchases", "asyncio", ("p50", "p99", "p999"))
     yield "### Purchases a second, threads"
-    yield "Unpinned, the client's threads may run on both cores, as they do where nobody cares."
+    yield "Unpinned, the client's threads may run on both cores, as they do by default."
     yield _plot("threads", plots)
     yield _table(results, "purchases", "threads")
     yield "Latency, ms: p50 / p99 / p99.9"
@@ -94,14 +94,14 @@ def _purchases(results: Results, plots: Sequence[str]) -> Iterator[str]:
     yield "Latency, ms: p50 / p99 / p99.9"
     yield _table(results, "purchases", "PostgreSQL", ("p50", "p99", "p999"))
     yield "### How near to the limit of Redis"
-    yield "The same script with ready-made calls, always four of them under way: what the Redis core can do."
+    yield "The same script with prepared calls, always four of them in flight: this is the limit of the Redis core."
     yield _table(results, "purchases", "limit")
     yield from _share(results)
     if slow := section.get("slow_calls"):
         yield (
             f"Script calls in the slow log (over 10 ms): {slow['alone']} in the cases that leave Redis a core,"
-            f" {slow['shared']} in those whose clients run there as well. The slow log goes by the clock: a script that"
-            " waits for its core, because another program has it, is in it too."
+            f" {slow['shared']} in those whose clients run there as well. The slow log counts elapsed time, so it also"
+            " has scripts that waited because another program used their core."
         )
     yield f"Where the client's CPU goes, by {section['profile']['callers']} callers, sampled:"
     cpu = section["profile"]["cpu"]
@@ -140,12 +140,13 @@ def _gate(results: Results, plots: Sequence[str]) -> Iterator[str]:
     yield _table(results, "gate", "admitted")
     yield "### Refusals a second"
     yield (
-        "By Redis: sold out, every caller asks. In process: before the sale, one caller asks in a row; one call every"
-        " 50 ms goes to Redis. The measuring loop alone, around a call that does nothing, is shown beside."
+        "By Redis: the item is sold out, and every caller asks Redis. In process: before the sale, one caller asks"
+        " again and again; one call every 50 ms goes to Redis. The measuring loop around an empty call is shown for"
+        " comparison."
     )
     yield _table(results, "gate", "refused")
     yield "### The sold-out storm"
-    yield "Requests a second of a crowd of whom one in twenty comes before the last unit is gone."
+    yield "Requests a second of a crowd; one in twenty arrives before the last unit is gone."
     yield _table(results, "gate", "storm")
     yield _rows(["way", "configuration"], [list(way) for way in results.sections["gate"]["ways"].items()])
 
@@ -153,8 +154,8 @@ def _gate(results: Results, plots: Sequence[str]) -> Iterator[str]:
 def _queue(results: Results, plots: Sequence[str]) -> Iterator[str]:
     yield (
         "Orders are enqueued one by one and consumed by one process on the client's core, with a handler that does"
-        " nothing or inserts one row. The clock runs from the first tenth to the last order. `buy` enqueues in the"
-        " script that sells, so its enqueueing is part of the purchases above."
+        " nothing or inserts one row. The time is taken from the first tenth of the orders to the last one. `buy`"
+        " enqueues in the script that sells, so the purchases above include it."
     )
     yield _plot("queue", plots)
     queues = results.sections["queue"]["queues"]
@@ -177,18 +178,18 @@ def _queue(results: Results, plots: Sequence[str]) -> Iterator[str]:
 
 
 def _aof(results: Results, plots: Sequence[str]) -> Iterator[str]:
-    yield "Purchases a second with an append-only file; nothing is rewritten meanwhile."
+    yield "Purchases a second with an append-only file; Redis rewrites no file meanwhile."
     yield _plot("aof", plots)
     yield _table(results, "aof", "aof")
 
 
 def _growth(results: Results, plots: Sequence[str]) -> Iterator[str]:
-    yield "Purchases a second, in bursts, by the orders that the ledger already holds:"
+    yield "Purchases a second, in bursts, by the number of orders in the ledger:"
     yield _plot("growth", plots)
     yield _table(results, "growth", "growth")
-    yield "Bytes of Redis per order, while it is queued and once the list is empty (the ledger and the buyer remain):"
+    yield "Bytes of Redis per order, while it is queued / once the list is empty (ledger and buyer remain):"
     yield _table(results, "growth", "memory", ("queued", "kept"), digits=0)
-    yield "Time of one script call by the orders in it, microseconds of Redis (commandstats):"
+    yield "Time of one script call by the number of orders in it, microseconds of Redis (commandstats):"
     yield _plot("script", plots)
     yield _table(results, "growth", "script", ("time",), digits=1)
 
@@ -196,14 +197,11 @@ def _growth(results: Results, plots: Sequence[str]) -> Iterator[str]:
 def _web(results: Results, plots: Sequence[str]) -> Iterator[str]:
     section = results.sections["web"]
     yield (
-        f"Requests a second of `POST /buy/phone`, every one under a new order id, over {section['connections']}"
+        f"Requests a second of `POST /buy/phone`, each with a new order id, over {section['connections']}"
         f" connections by {section['generator']}. The web process has a core; Redis and the load generator share the"
         " other."
     )
-    yield (
-        "`no Redis at all` is the same endpoint, answering at once: what server and framework can do, the ceiling of"
-        " the others."
-    )
+    yield ("`no Redis at all` is the same endpoint, answering at once: this is the limit of server and framework.")
     yield _plot("web", plots)
     yield _table(results, "web", "web")
     yield from _ceiling(results)
@@ -224,19 +222,19 @@ def _ceiling(results: Results) -> Iterator[str]:
 def _shops(results: Results, plots: Sequence[str]) -> Iterator[str]:
     section = results.sections["shops"]
     yield (
-        "The three [example shops](../examples/README.md), each opened by its one command, with a Redis, a worker and a"
-        f" syncer of its own and SQLite, visited in turn by wrk over {section['connections']} connections. Everything"
-        " shares this machine's cores, wrk too. A visitor without a cookie is a new buyer, and no CDN keeps an answer."
+        "The three [example shops](../examples/README.md), each opened by its command, with its own Redis, worker and"
+        f" syncer and with SQLite. wrk visits them in turn over {section['connections']} connections. Everything shares"
+        " this machine's cores, wrk too. A visitor without a cookie is a new buyer, and no CDN caches an answer."
     )
     yield "### Requests a second"
     yield _table(results, "shops", "shops")
     yield "Latency, ms: p50 / p99 / p99.9"
     yield _table(results, "shops", "shops", ("p50", "p99", "p999"))
     yield _rows(["shop", "configuration"], [list(way) for way in section["ways"].items()])
-    yield "### The books after the rush"
+    yield "### Consistency after the load"
     yield (
         "Every order that was answered `202` must be in the database, and no unit may be sold twice, or the run fails."
-        " Unheard: orders of whom was cut off, for wrk hangs up while answers are on their way."
+        " Unheard: orders whose buyer never got the answer, because wrk hangs up while answers are on their way."
     )
     header = ["shop", "answered 202", "orders in the database", "unheard"]
     rows = [

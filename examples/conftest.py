@@ -1,4 +1,4 @@
-"""Django takes its settings once a process: its shop is tested in one of its own, by tests/test_examples.py."""
+"""Django takes its settings once a process: its shop is tested in one of its own, by tests/browser/test_examples.py."""
 
 import os
 

@@ -16,9 +16,9 @@ import pytest
 import redis
 import redis.asyncio
 
-from tests import acl, servers
-from tests.helpers import Shop
-from tests.hosts import Host
+from tests.support import acl, servers
+from tests.support.helpers import Shop
+from tests.support.hosts import Host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

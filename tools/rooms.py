@@ -4,7 +4,7 @@
     python tools/rooms.py --check    # fail when it is not what the code says
 
 It shows each module with the first line of its docstring, in its folder; a generated twin is shown once, with its
-source. tests/test_layers.py holds the imports to the floors.
+source. tests/unit/test_layers.py holds the imports to the floors.
 """
 
 from __future__ import annotations

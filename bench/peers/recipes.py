@@ -12,7 +12,7 @@ from redis.exceptions import WatchError
 
 from bench.peers import NO, Peer
 from bench.servers import ENDLESS, HOST
-from tests.article import SCRIPT
+from tests.support.article import SCRIPT
 
 
 def _order(name):

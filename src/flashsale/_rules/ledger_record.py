@@ -47,7 +47,12 @@ def read(text: bytes, order_id: str) -> Record:
     return Record(OrderState(state), int(quantity), gated in {"1", "3"}, goods_id, int(seq), buyer_id)
 
 
-def standing(text: bytes | None, order: Order) -> OrderState | None:
+def find(text: bytes | None, order_id: str) -> Record | None:
+    """Reads a record; None where there is none, or somebody else wrote it."""
+    return None if text is None or _RECORD.fullmatch(text) is None else read(text, order_id)
+
+
+def current_state(text: bytes | None, order: Order) -> OrderState | None:
     """Returns the state of a record that has this order's content; None for any other text, and for none."""
     match = _RECORD.fullmatch(text or b"")
     content = (order.goods_id.encode("ascii"), order.buyer_id.encode("ascii"), b"%d" % order.quantity)

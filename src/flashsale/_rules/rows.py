@@ -6,11 +6,12 @@ A row is anything with the columns as attributes.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from flashsale.errors import StoreError
+from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreError
 from flashsale.model import RELEASED, TRANSITIONS, Goods, Order, OrderState, Saved, StoredOrder
 from flashsale.model.checks import dump_json
 
@@ -143,3 +144,50 @@ def saved(
         existing={order_id: read_state(standing[order_id].state) for order_id in same},
         conflicts=frozenset(order.order_id for order in orders) - frozenset(inserted) - same,
     )
+
+
+def check_ids(orders: Sequence[Order]) -> set[str]:
+    """Returns the ids of a batch, in which each stands once."""
+    ids = {order.order_id for order in orders}
+    if len(ids) < len(orders):
+        raise InvalidRequest("orders", "an order id occurs twice")
+    return ids
+
+
+class Settling:
+    """What it takes to settle many orders whose rows are locked.
+
+    Args:
+        sale: of the orders.
+        orders: each id once.
+        state: where to.
+        rows: those that there are, by order id.
+
+    Attributes:
+        new: orders that get a tombstone, by id.
+        moved: ids that move, in their order, by the state that they leave.
+        returned: units that come back, by goods id in their order.
+        states: the current state afterwards, by order id.
+
+    Raises:
+        OrderConflict: a row has other content.
+        NotPersisted: an order to be CONFIRMED has no row yet.
+    """
+
+    def __init__(self, sale: str, orders: Sequence[Order], state: OrderState, rows: Mapping[str, Any]) -> None:
+        orders = sorted(orders, key=lambda order: order.order_id)
+        for order in orders:
+            if order.order_id in rows and not is_same(rows[order.order_id], order):
+                raise OrderConflict(sale=sale, goods_id=order.goods_id, order_id=order.order_id)
+            if order.order_id not in rows and state not in RELEASED:
+                raise NotPersisted("the order has no row yet", order_id=order.order_id)
+        left = {order_id: read_state(row.state) for order_id, row in rows.items()}
+        moving = [order for order in orders if left.get(order.order_id) in COMES_FROM[state]]
+        units = Counter({order.goods_id: 0 for order in sorted(moving, key=lambda order: order.goods_id)})
+        self.new = [order for order in orders if order.order_id not in rows]
+        self.moved: dict[OrderState, list[str]] = {}
+        for order in moving:
+            self.moved.setdefault(left[order.order_id], []).append(order.order_id)
+            units[order.goods_id] += order.quantity
+        self.returned = units if state in RELEASED else {}
+        self.states = left | {order.order_id: state for order in (*self.new, *moving)}

@@ -69,7 +69,7 @@ class Auditor:
         mended = [disagreement for disagreement in audit.orders if dry_run or self._mend(disagreement)]
         return Repair(audit=audit, mended=tuple(mended), dry_run=dry_run)
 
-    def settle(self, rows: Collection[StoredOrder]) -> int:
+    def reconcile(self, rows: Collection[StoredOrder]) -> int:
         """Makes the ledger follow one page of rows: final ones are released, active ones it does not know restored.
 
         The ledger is read before the database is asked again. A final state never reverts, and units are only freed on
@@ -83,7 +83,9 @@ class Auditor:
         if not odd:
             return 0
         states = self._store.states([order.order_id for order in odd])
-        return sum([self._settle_one(order, records.get(order.order_id), states.get(order.order_id)) for order in odd])
+        return sum(
+            [self._reconcile_one(order, records.get(order.order_id), states.get(order.order_id)) for order in odd]
+        )
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -219,14 +221,17 @@ class Auditor:
             return self._sale._ledger.start_hold(found.order)
         record = self._sale._ledger.get(found.order_id)
         states = self._store.states([found.order_id])
-        return self._settle_one(found.order, record, states.get(found.order_id))
+        return self._reconcile_one(found.order, record, states.get(found.order_id))
 
-    def _settle_one(self, order: Order, record: Record | None, state: OrderState | None) -> bool:
-        """Settles one order; `record` is older than `state`, else an order that was cancelled in between came back."""
+    def _reconcile_one(self, order: Order, record: Record | None, state: OrderState | None) -> bool:
+        """Moves or restores one order.
+
+        `record` must be older than `state`, else an order that was cancelled in between would come back.
+        """
         if state is None:
             return False
         if record is not None and path(record.state, state):
-            return self._sale._transitions.follow(order.order_id, state)
+            return self._sale._transitions.follow(order, state)
         epoch = self._store.epoch()
         return self._sale._ledger.restore([StoredOrder(order, state)], epoch) == [1]
 

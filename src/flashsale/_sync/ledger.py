@@ -7,15 +7,16 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from flashsale._rules.batches import batches
-from flashsale._rules.codes import about, fail
-from flashsale._rules.ledger_record import STATES, Record, read, standing
+from flashsale._rules.codes import about
+from flashsale._rules.ledger_record import STATES, Record, current_state, find, read
 from flashsale._sync.transport.link import Argument, Link
 from flashsale.keys import Keys
 from flashsale.lua import Code
-from flashsale.model import RELEASED, TRANSITIONS, Order, OrderState, StoredOrder, by_goods
+from flashsale.model import Order, OrderState, StoredOrder, by_goods
 from flashsale.model.checks import check_id, is_id
 
 PAGE: Final = 500  # records of one read
+MOVES: Final = 100  # orders of one settle script: some tenths of a millisecond of Redis
 
 
 class Adoption(NamedTuple):
@@ -26,10 +27,22 @@ class Adoption(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What became of a step: whether this call made it, and the units whose slot at another Redis' gate is now free."""
+    """What became of an order that was to move.
 
-    made: bool
+    Args:
+        code: of the settle script.
+        state: where the order is now; None when the ledger does not know it, or cannot read it.
+        slots: units whose slot the gate must give back, on a Redis of its own.
+    """
+
+    code: int
+    state: OrderState | None
     slots: int
+
+    @property
+    def made(self) -> bool:
+        """True when this call moved the order."""
+        return self.code == Code.DONE
 
 
 class Ledger:
@@ -60,6 +73,15 @@ class Ledger:
             text = self._link.command("HGET", self._keys.orders, order_id)
         return None if text is None else read(text, order_id)
 
+    def get_to_move(self, order_id: str) -> Record | None:
+        """Returns the record of an order that is about to move, in one read, as `meet` and `get` would.
+
+        Raises:
+            UnknownLayout: another release began the sale.
+        """
+        (text,) = self._link.run("records", [self._keys.meta, self._keys.orders], [order_id])
+        return None if text is None else read(text, order_id)
+
     def get_many(self, order_ids: Collection[str]) -> dict[str, Record]:
         """Returns the records of those of `order_ids` that the ledger knows."""
         records: dict[str, Record] = {}
@@ -82,30 +104,49 @@ class Ledger:
             if cursor == b"0":
                 return
 
-    def move(self, order_id: str, record: Record, state: OrderState) -> Move:
-        """Moves an order one step; a release gives its units back, exactly once however often it is called.
+    def move(self, rows: Sequence[StoredOrder]) -> list[Move]:
+        """Moves orders to the states of their rows, where a way leads there; each order stands once in `rows`.
 
-        The letter of a DEAD order goes first, by a command of its own: a web process may not reach the dead letters,
-        and is refused before anything is written. Its orders that are not DEAD need no such right.
-
-        Raises:
-            CorruptState: what Redis holds of the goods or the order cannot be trusted; nothing was changed.
+        A release gives its units back, exactly once however often it is called. What is corrupt stops only its own
+        order, of which nothing was changed. The letters of DEAD orders are removed first, by a command of its own: a
+        web process may not reach the dead letters, and needs that right for no other order.
         """
-        keys, goods_id = self._keys, record.goods_id
-        names = [keys.orders, keys.holds, keys.stock(goods_id), keys.buyers(goods_id)]
-        if self._gate_here:
-            names.append(keys.access(goods_id))
-        has_letter = record.state is OrderState.DEAD and state in TRANSITIONS[OrderState.DEAD]
-        with about(order_id):
-            if has_letter:
-                self._link.command("HDEL", keys.dead, order_id)
-            arguments: list[Argument] = [order_id, goods_id, state, int(has_letter)]
-            code, _, quantity, gated = self._link.run("settle", names, arguments)
-        if code == Code.CORRUPT:
-            fail(code, keys.sale, goods_id)
-        made = bool(code == Code.DONE)
-        free = made and state in RELEASED and gated == b"1" and not self._gate_here
-        return Move(made, int(quantity) if free else 0)
+        moves: list[Move] = []
+        for batch in batches(rows, MOVES):
+            found = self._move(batch, letters_gone=False)
+            dead = [
+                place
+                for place, (row, move) in enumerate(zip(batch, found, strict=True))
+                if move.state is OrderState.DEAD and row.state is not OrderState.DEAD
+            ]
+            if dead:
+                again = [batch[place] for place in dead]
+                self._link.command("HDEL", self._keys.dead, *(row.order.order_id for row in again))
+                for place, move in zip(dead, self._move(again, letters_gone=True), strict=True):
+                    found[place] = move
+            moves += found
+        return moves
+
+    def _move(self, rows: Sequence[StoredOrder], *, letters_gone: bool) -> list[Move]:
+        reply = self._link.run("settle", *self._settling(rows, letters_gone=letters_gone))
+        return [
+            Move(code, STATES.get(state), int(slots))
+            for code, state, slots in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        ]
+
+    def _settling(self, rows: Sequence[StoredOrder], *, letters_gone: bool) -> tuple[list[str], list[Argument]]:
+        """Keys and arguments of the settle script."""
+        keys = self._keys
+        numbers = keys.number(row.order for row in rows)
+        names = [keys.orders, keys.holds]
+        for goods_id in numbers:
+            names += (keys.stock(goods_id), keys.buyers(goods_id))
+            if self._gate_here:
+                names.append(keys.access(goods_id))
+        arguments: list[Argument] = [int(self._gate_here), int(letters_gone)]
+        for row in rows:
+            arguments += (numbers[row.order.goods_id], row.order.goods_id, row.order.order_id, row.state)
+        return names, arguments
 
     def adopt(self, orders: Sequence[Order]) -> list[Adoption]:
         """Brings orders found on the list into the ledger, when a foreign program pushed them there.
@@ -116,7 +157,7 @@ class Ledger:
         if not orders:
             return []
         records = self._link.command("HMGET", self._keys.orders, *(order.order_id for order in orders))
-        states = [standing(record, order) for record, order in zip(records, orders, strict=True)]
+        states = [current_state(record, order) for record, order in zip(records, orders, strict=True)]
         adoptions = [Adoption(Code.REPLAYED, state) for state in states]
         foreign = [at for at, state in enumerate(states) if state is None]
         if foreign:
@@ -140,11 +181,15 @@ class Ledger:
         with_states = [value for row in rows for value in (*(next(fields) for _ in range(5)), row.state)]
         return list(self._link.run("restore", keys, [epoch, *with_states]))
 
-    def overdue(self, limit: int = 1000) -> list[str]:
-        """Returns order ids whose payment deadline has passed by the Redis clock, the oldest first."""
-        reply = self._link.run("overdue", [self._keys.holds], [limit])
-        names = [str(order_id, "ascii", "replace") for order_id in reply]
-        return [name for name in names if is_id(name)]  # what somebody else wrote must not keep the others waiting
+    def overdue(self, limit: int = 1000) -> dict[str, Record | None]:
+        """Returns the orders whose payment deadline has passed by the Redis clock, the oldest first.
+
+        An order of which the ledger knows nothing, or nothing that can be read, has no record.
+        """
+        ids, texts = self._link.run("overdue", [self._keys.holds, self._keys.orders], [limit])
+        names = [str(order_id, "ascii", "replace") for order_id in ids]
+        # what somebody else wrote must not keep the others waiting
+        return {name: find(text, name) for name, text in zip(names, texts, strict=True) if is_id(name)}
 
     def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Moves a payment deadline to `seconds` from now, unless it is later; False: there is none, or it passed."""

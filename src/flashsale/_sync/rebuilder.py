@@ -32,16 +32,16 @@ class Rebuilder:
 
     def rebuild(self) -> Rebuild:
         """Raises the epoch in the database first, so that whoever acts for an older one is refused; see `Syncer`."""
-        control = self._sale._meta
+        meta = self._sale._meta
         self._sale._ledger.meet()
         epoch = self._store.advance_epoch()
-        control.close(epoch)
+        meta.close(epoch)
         goods = self._grant()
-        control.wipe(goods, epoch)
+        meta.wipe(goods, epoch)
         rows, booked = self._restore_all(epoch, goods)
         for entry in goods:
             self._reopen(entry)
-        control.open(epoch)
+        meta.open(epoch)
         self._sale.gate._refusals.forget()
         return Rebuild(epoch=epoch, orders=rows, goods={entry.goods_id: booked[entry.goods_id] for entry in goods})
 

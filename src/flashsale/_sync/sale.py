@@ -299,7 +299,7 @@ class FlashSale:
         """Cancels an order, paid or not: the database decides, then its units, allowance and slot return, once.
 
         Returns:
-            The state that now stands: CANCELLED, or another if it was final before; None for an unknown id.
+            The current state: CANCELLED, or another if it was final before; None for an unknown id.
 
         Raises:
             StoreRequired: the sale has no store.
@@ -311,7 +311,7 @@ class FlashSale:
         """Confirms that an order is paid.
 
         Returns:
-            The state that now stands: CONFIRMED, or what was final before; None for an unknown id.
+            The current state: CONFIRMED, or what was final before; None for an unknown id.
 
         Raises:
             NotPersisted: the row is not in the database yet; ask again.
@@ -324,7 +324,7 @@ class FlashSale:
         """Cancels every order of a basket; a second call finishes what a crash left.
 
         Returns:
-            The state that now stands, by order id; empty for an unknown basket.
+            The current state, by order id; empty for an unknown basket.
         """
         return {name: self.cancel(name) for name in self._purchases.basket(basket_id)}
 
@@ -332,7 +332,7 @@ class FlashSale:
         """Confirms that every order of a basket is paid.
 
         Returns:
-            The state that now stands, by order id; empty for an unknown basket.
+            The current state, by order id; empty for an unknown basket.
         """
         return {name: self.confirm(name) for name in self._purchases.basket(basket_id)}
 
@@ -355,7 +355,7 @@ class FlashSale:
             units: to add; negative: to take away.
 
         Returns:
-            The total that stands, in units.
+            The current total, in units.
 
         Raises:
             StoreRequired: the sale has no store.

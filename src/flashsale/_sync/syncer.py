@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
+from flashsale._rules.batches import batches
 from flashsale._rules.observer import log
 from flashsale._sync.auditor import Auditor
 from flashsale._sync.rebuilder import Rebuilder
@@ -20,14 +22,14 @@ from flashsale.errors import (
     CorruptState,
     FlashSaleError,
     NotSettled,
-    OrderConflict,
-    StoreError,
     StoreRequired,
     UnknownGoods,
 )
 from flashsale.model import Goods, OrderState, Stock
 from flashsale.model.checks import check_seconds
 from flashsale.model.reports import Audit, Rebuild, Repair, Settlement, SyncReport
+
+PAGE: Final = 100  # overdue orders of one transaction
 
 
 class Syncer:
@@ -91,7 +93,7 @@ class Syncer:
                 except CorruptState:  # it stops these goods, not the others
                     log.exception("goods %s cannot be synced", goods.goods_id)
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
-            return replace(report, settled=self._settle_page())
+            return replace(report, settled=self._reconcile_page())
         finally:
             self._sale._meta.lead(self._token, 0.0)
 
@@ -222,21 +224,15 @@ class Syncer:
 
     def _expire(self) -> int:
         """Expires orders whose payment deadline has passed by the Redis clock; paying has won or loses here."""
-        expired = 0
-        for order_id in self._sale._ledger.overdue():
-            try:
-                state = self._sale._transitions.settle(order_id, OrderState.EXPIRED)
-            except (CorruptState, OrderConflict, StoreError):  # it stops this order, not the others
-                log.exception("an order past its deadline cannot be expired")
-            else:
-                expired += state is OrderState.EXPIRED
-        return expired
+        overdue = self._sale._ledger.overdue()
+        pages = [dict(page) for page in batches(overdue.items(), PAGE)]
+        return sum([self._sale._transitions.expire(page) for page in pages])
 
-    def _settle_page(self) -> int:
-        """Settles the next page of rows against the ledger; pass by pass this goes round and round."""
+    def _reconcile_page(self) -> int:
+        """Makes the ledger follow the next page of rows; pass by pass this goes round and round."""
         rows = self._store.orders(after=self._cursor)
         self._cursor = rows[-1].order.order_id if rows else None
-        return self._auditor.settle(rows)
+        return self._auditor.reconcile(rows)
 
     def _stock(self, goods_id: str) -> Stock | None:
         try:

@@ -3,19 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flashsale._rules.codes import about
-from flashsale._rules.ledger_record import path
+from flashsale._rules.codes import about, fail
+from flashsale._rules.ledger_record import Record
 from flashsale._rules.observer import log
 from flashsale._sync.gate import Gate
 from flashsale._sync.inventory import Inventory
-from flashsale._sync.ledger import Ledger
-from flashsale._sync.store import OrderStore
-from flashsale.errors import FlashSaleError, NotPersisted, RowRefused, StoreRequired
-from flashsale.model import RELEASED, Goods, Order, OrderState, Stock
-from flashsale.model.checks import check_id
+from flashsale._sync.ledger import Ledger, Move
+from flashsale._sync.store import OrderStore, bulk_settle
+from flashsale.errors import (
+    CorruptState,
+    FlashSaleError,
+    NotPersisted,
+    OrderConflict,
+    RowRefused,
+    StoreError,
+    StoreRequired,
+)
+from flashsale.lua import Code
+from flashsale.model import RELEASED, Goods, Order, OrderState, Stock, StoredOrder
+from flashsale.model.checks import MAX_QUANTITY, check_id
 
 
 class Transitions:
@@ -37,8 +47,10 @@ class Transitions:
     def settle(self, order_id: str, state: OrderState) -> OrderState | None:
         """Lets the database decide on a new state, then makes the ledger follow.
 
+        Two trips to Redis, and one to the database between them.
+
         Returns:
-            The state that now stands; None when the ledger does not know the order.
+            The current state; None when the ledger does not know the order.
 
         Raises:
             StoreRequired: the sale has no store.
@@ -46,64 +58,83 @@ class Transitions:
         if self._store is None:
             raise StoreRequired("to settle an order")
         with about(check_id("order_id", order_id)):
-            self._ledger.meet()
-        record = self._ledger.get(order_id)
-        if record is None:
-            return None
-        if state in RELEASED and record.state in RELEASED:
-            state = record.state  # an adopted order that was sold out: the database has yet to hear of it
-        try:
-            standing = self._store.settle(record.order(order_id), state)
-        except NotPersisted:
-            if record.state not in RELEASED:
-                raise
-            return record.state  # it never had a row, and never will: asking again would not help
-        except RowRefused:
-            gone = record.state in RELEASED  # asked again
-            if not (gone or record.state is OrderState.DEAD) or self._store.states([order_id]):
-                raise
-            # Not even a tombstone: it never had a row, and with its letter goes the last way to one.
-            standing = record.state if gone else state
-        self.follow(order_id, standing)
-        return standing
+            record = self._ledger.get_to_move(order_id)
+            if record is None:
+                return None
+            order = record.order(order_id)
+            current = self._decide(self._store, order, record.state, state)
+            self.follow(order, current)
+        return current
 
-    def follow(self, order_id: str, state: OrderState) -> bool:
+    def expire(self, records: Mapping[str, Record | None]) -> int:
+        """Expires overdue orders in one transaction and one script.
+
+        Where one of them fails, each is expired by itself, so that it stops no other.
+
+        Args:
+            records: of at most a few hundred orders, as `Ledger.overdue` reads them.
+
+        Returns:
+            How many of them are EXPIRED.
+        """
+        together = [
+            record.order(order_id)
+            for order_id, record in records.items()
+            if record is not None and record.state not in RELEASED
+        ]
+        states: dict[str, OrderState | None] = {**self._settle_together(together, OrderState.EXPIRED)}
+        for order_id in [order_id for order_id in records if order_id not in states]:
+            try:
+                states[order_id] = self.settle(order_id, OrderState.EXPIRED)
+            except (CorruptState, OrderConflict, StoreError):  # it stops this order, not the others
+                log.exception("an order past its deadline cannot be expired")
+        return list(states.values()).count(OrderState.EXPIRED)
+
+    def follow(self, order: Order, state: OrderState) -> bool:
         """Moves the ledger to the state that the database has; a release gives units and slot back, once.
 
         Returns:
-            True when the ledger now stands at `state`.
+            True when the ledger is now at `state`.
+
+        Raises:
+            CorruptState: what Redis holds of the order or its goods cannot be trusted; nothing was changed.
         """
-        for _ in OrderState:  # a step that somebody else makes meanwhile is met at the next look
-            record = self._ledger.get(order_id)
-            way = path(record.state, state) if record else []
-            if record is None or not way:
-                break
-            move = self._ledger.move(order_id, record, way[0])
-            if move.slots:
-                self.leave(record.goods_id, move.slots)
-            if move.made and way[0] in RELEASED:
-                self._gate._refusals.forget(record.goods_id)
-        return record is not None and record.state is state
+        (move,) = self.follow_all([StoredOrder(order, state)])
+        if move.code == Code.CORRUPT:
+            fail(move.code, self._gate.sale, order.goods_id)
+        return move.state is state
+
+    def follow_all(self, rows: Sequence[StoredOrder]) -> list[Move]:
+        """Moves the ledger to the states of many rows, each order once; what is corrupt stops only its own order."""
+        moves = self._ledger.move(rows)
+        slots: Counter[str] = Counter()
+        for row, move in zip(rows, moves, strict=True):
+            slots[row.order.goods_id] += move.slots
+            if move.made and row.state in RELEASED:
+                self._gate._refusals.forget(row.order.goods_id)
+        for goods_id, units in slots.items():
+            for part in range(0, units, MAX_QUANTITY):
+                self.leave(goods_id, min(units - part, MAX_QUANTITY))
+        return moves
 
     def persist(self, orders: Sequence[Order]) -> dict[str, OrderState]:
         """Saves queued orders here and now, and makes the ledger follow; each id stands once in `orders`.
 
         Returns:
-            The state that stands, of each order that the database took.
+            The current state of each order that the database took.
         """
         if self._store is None:
             raise StoreRequired("to persist orders")
         if not orders:
             return {}
         now = self._ledger.time()
-        standing = (self._store.save([replace(order, created_at=now) for order in orders])).standing
-        self._ledger.persisted(
-            [order for order in orders if standing.get(order.order_id) not in RELEASED and order.order_id in standing]
-        )
-        for order_id, state in standing.items():
-            if state is not OrderState.PERSISTED:
-                self.follow(order_id, state)
-        return standing
+        states = (self._store.save([replace(order, created_at=now) for order in orders])).standing
+        saved = [order for order in orders if order.order_id in states]
+        self._ledger.persisted([order for order in saved if states[order.order_id] not in RELEASED])
+        for order in saved:
+            if states[order.order_id] is not OrderState.PERSISTED:
+                self.follow(order, states[order.order_id])
+        return states
 
     def leave(self, goods_id: str, quantity: int) -> None:
         """Gives a slot back at the gate; when the gate does not answer, the syncer does it later."""
@@ -112,13 +143,44 @@ class Transitions:
         except FlashSaleError as error:
             log.warning("a gate slot of %s waits for the syncer: %s", goods_id, type(error).__name__)
 
+    def _decide(self, store: OrderStore, order: Order, known: OrderState, state: OrderState) -> OrderState:
+        """Returns the state that the database decides on, for an order that the ledger knows as `known`."""
+        gone = known in RELEASED
+        if gone and state in RELEASED:
+            state = known  # an adopted order that was sold out: the database has yet to hear of it
+        try:
+            return store.settle(order, state)
+        except NotPersisted:
+            if not gone:
+                raise
+            return known  # it never had a row, and never will: asking again would not help
+        except RowRefused:
+            if not (gone or known is OrderState.DEAD) or store.states([order.order_id]):
+                raise
+            # Not even a tombstone: it never had a row, and with its letter goes the last way to one.
+            return known if gone else state
+
+    def _settle_together(self, orders: Sequence[Order], state: OrderState) -> dict[str, OrderState]:
+        """Settles orders in one transaction, then one script; returns the current state of those that made it."""
+        settle_many = bulk_settle(self._store)
+        if settle_many is None or not orders:
+            return {}
+        try:
+            states = settle_many(orders, state)
+            rows = [StoredOrder(order, states[order.order_id]) for order in orders if order.order_id in states]
+            pairs = zip(rows, self.follow_all(rows), strict=True)
+        except (CorruptState, OrderConflict, StoreError) as error:
+            log.info("%d orders are settled one by one: %s", len(orders), type(error).__name__)
+            return {}
+        return {row.order.order_id: row.state for row, move in pairs if move.code != Code.CORRUPT}
+
     def adjust(self, goods: Goods, stock: Stock) -> int:
         """Makes the inventory follow the database's row: raising goes database first, lowering inventory first.
 
         Both under the row's version: whoever read it before somebody changed it must not move the guard any more.
 
         Returns:
-            The total that stands, in units.
+            The current total, in units.
         """
         assert self._store is not None
         goods_id, granted = goods.goods_id, max(goods.total, stock.total)

@@ -14,9 +14,9 @@ from flashsale._sync.ledger import Adoption
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore
 from flashsale._sync.transport.runtime import BackgroundTask, StopEvent, pause, stop_on_signals
-from flashsale.errors import CorruptState, FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
+from flashsale.errors import FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
 from flashsale.lua import Code
-from flashsale.model import Claim, Order, OrderState
+from flashsale.model import Claim, Order, OrderState, StoredOrder
 from flashsale.model.checks import check_int, check_seconds
 
 
@@ -67,10 +67,10 @@ class Worker:
                     backoff.reset()
 
     def run_once(self) -> int:
-        """Settles one batch.
+        """Processes one batch.
 
         Returns:
-            The orders settled; 0 within a second when there are none.
+            The orders that came to an end here; 0 within a second when there are none.
 
         Raises:
             StoreError: the database does not answer, or has no row of the goods. The orders went back to the queue,
@@ -78,24 +78,24 @@ class Worker:
             NotExecuted, OutcomeUnknown: Redis does not answer; the leases end by themselves.
         """
         claims = self._claim(0.5)
-        return self._settle(claims) if claims else 0
+        return self._process(claims) if claims else 0
 
     def _claim(self, timeout: float) -> Sequence[Claim]:
         return self._queue.claim(self._batch, lease=self._lease, timeout=timeout)
 
     def _turn(self, claims: Sequence[Claim], aside: BackgroundTask) -> Sequence[Claim]:
-        """Settles a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
+        """Processes a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
 
         Returns:
             The next batch, its lease still fresh.
         """
         if len(claims) < self._batch:
-            self._settle(claims)
+            self._process(claims)
             return ()
         begun = time.monotonic()
         next_claims = aside.begin(partial(self._claim, 0))
         try:
-            self._settle(claims)
+            self._process(claims)
         except FlashSaleError:
             self._let_go(next_claims())
             raise
@@ -108,7 +108,7 @@ class Worker:
         """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
         self._queue.nack(claims, burn=False)
 
-    def _settle(self, claims: Sequence[Claim]) -> int:
+    def _process(self, claims: Sequence[Claim]) -> int:
         unreadable = [claim for claim in claims if claim.order is None]
         if unreadable:
             log.error("%d elements of the queue are not orders; they are among the dead", len(unreadable))
@@ -119,31 +119,34 @@ class Worker:
             by_id: dict[str, list[Claim]] = {}
             for claim in claims:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
-            standing = self._save([_order(same[0]) for same in by_id.values()])
+            states = self._save([_order(same[0]) for same in by_id.values()])
         except StoreError:
             self._queue.nack(readable, delay=1.0, burn=False)
             raise
-        settled = {order_id for order_id, state in standing.items() if self._follow(order_id, state)}
+        settled = states.keys() - self._follow(
+            [StoredOrder(_order(by_id[order_id][0]), state) for order_id, state in states.items()]
+        )
         done = [claim for order_id in settled for claim in by_id[order_id]]
         _, now = self._queue.drop(done)
         self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         self._tell_lag(done, now)
         return len(settled) + rejected
 
-    def _follow(self, order_id: str, state: OrderState) -> bool:
-        """Makes the ledger follow a release; False when the goods cannot be trusted: that stops only this order."""
-        if state is not OrderState.PERSISTED:
-            try:
-                self._sale._transitions.follow(order_id, state)
-            except CorruptState:
-                return False
-        return True
+    def _follow(self, rows: Sequence[StoredOrder]) -> set[str]:
+        """Makes the ledger follow what the database released; the ack does the rest.
+
+        Returns:
+            Ids of orders whose goods cannot be trusted: that stops only these orders.
+        """
+        rows = [row for row in rows if row.state is not OrderState.PERSISTED]
+        moves = self._sale._transitions.follow_all(rows)
+        return {row.order.order_id for row, move in zip(rows, moves, strict=True) if move.code == Code.CORRUPT}
 
     def _adopted(self, claims: Sequence[Claim]) -> tuple[Sequence[Claim], int]:
         """Brings foreign orders into the ledger.
 
         Returns:
-            The claims that the database may save, and how many orders were settled as REJECTED.
+            The claims that the database may save, and how many orders ended REJECTED.
         """
         adoptions = self._sale._ledger.adopt([_order(claim) for claim in claims])
         pairs = list(zip(claims, adoptions, strict=True))
@@ -179,7 +182,7 @@ class Worker:
         """Saves a batch; a row that the database refuses is found by splitting.
 
         Returns:
-            The state that stands, of each order that the database took.
+            The current state of each order that the database took.
         """
         if not orders:
             return {}
@@ -193,7 +196,7 @@ class Worker:
         return saved.standing
 
     def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
-        """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""
+        """Requeues failed orders with exponential backoff; the queue buries them after a few attempts."""
         for claim in claims:
             self._queue.nack([claim], delay=0.25 * 2**claim.attempts)
 

@@ -31,16 +31,16 @@ class Rebuilder:
 
     async def rebuild(self) -> Rebuild:
         """Raises the epoch in the database first, so that whoever acts for an older one is refused; see `Syncer`."""
-        control = self._sale._meta
+        meta = self._sale._meta
         await self._sale._ledger.meet()
         epoch = await self._store.advance_epoch()
-        await control.close(epoch)
+        await meta.close(epoch)
         goods = await self._grant()
-        await control.wipe(goods, epoch)
+        await meta.wipe(goods, epoch)
         rows, booked = await self._restore_all(epoch, goods)
         for entry in goods:
             await self._reopen(entry)
-        await control.open(epoch)
+        await meta.open(epoch)
         self._sale.gate._refusals.forget()
         return Rebuild(epoch=epoch, orders=rows, goods={entry.goods_id: booked[entry.goods_id] for entry in goods})
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
+
+States: TypeAlias = Mapping[str, OrderState]
+SettleMany: TypeAlias = Callable[[Sequence[Order], OrderState], Awaitable[States]]
 
 
 @runtime_checkable
@@ -17,6 +20,8 @@ class AsyncOrderStore(Protocol):
 
     Whoever was told "accepted" must hear how it ended: each order that `save` refuses and each move that `settle` makes
     (a tombstone too) writes one event in the same transaction. PERSISTED makes none. The `Outbox` delivers them.
+
+    A store may have `settle_many` beside these methods; `bulk_settle` says what it does.
     """
 
     async def goods(self) -> Iterable[Goods]:
@@ -133,3 +138,20 @@ class AsyncOrderStore(Protocol):
         A rebuild after a total loss of Redis does this first: what still works by the old epoch is refused from then.
         """
         ...
+
+
+def bulk_settle(store: AsyncOrderStore | None) -> SettleMany | None:
+    """Returns the store's `settle_many`, which it may have beside the protocol; None when it has none.
+
+    `settle_many(orders, state)` settles each of the orders as `settle` does, all in one transaction: when one of them
+    raises, nothing was written. Each id stands once in `orders`. It returns the current state by order id.
+
+    A class that changes `settle` and not `settle_many` is asked for each order: what it adds must not be passed by.
+    """
+    for names in (getattr(store, "__dict__", {}), *map(vars, type(store).__mro__)):
+        if "settle_many" in names:
+            break
+        if "settle" in names:
+            return None
+    settle_many: SettleMany | None = getattr(store, "settle_many", None)
+    return settle_many

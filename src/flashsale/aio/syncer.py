@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
+from flashsale._rules.batches import batches
 from flashsale._rules.observer import log
 from flashsale.aio.auditor import Auditor
 from flashsale.aio.rebuilder import Rebuilder
@@ -19,14 +21,14 @@ from flashsale.errors import (
     CorruptState,
     FlashSaleError,
     NotSettled,
-    OrderConflict,
-    StoreError,
     StoreRequired,
     UnknownGoods,
 )
 from flashsale.model import Goods, OrderState, Stock
 from flashsale.model.checks import check_seconds
 from flashsale.model.reports import Audit, Rebuild, Repair, Settlement, SyncReport
+
+PAGE: Final = 100  # overdue orders of one transaction
 
 
 class Syncer:
@@ -90,7 +92,7 @@ class Syncer:
                 except CorruptState:  # it stops these goods, not the others
                     log.exception("goods %s cannot be synced", goods.goods_id)
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
-            return replace(report, settled=await self._settle_page())
+            return replace(report, settled=await self._reconcile_page())
         finally:
             await self._sale._meta.lead(self._token, 0.0)
 
@@ -221,21 +223,15 @@ class Syncer:
 
     async def _expire(self) -> int:
         """Expires orders whose payment deadline has passed by the Redis clock; paying has won or loses here."""
-        expired = 0
-        for order_id in await self._sale._ledger.overdue():
-            try:
-                state = await self._sale._transitions.settle(order_id, OrderState.EXPIRED)
-            except (CorruptState, OrderConflict, StoreError):  # it stops this order, not the others
-                log.exception("an order past its deadline cannot be expired")
-            else:
-                expired += state is OrderState.EXPIRED
-        return expired
+        overdue = await self._sale._ledger.overdue()
+        pages = [dict(page) for page in batches(overdue.items(), PAGE)]
+        return sum([await self._sale._transitions.expire(page) for page in pages])
 
-    async def _settle_page(self) -> int:
-        """Settles the next page of rows against the ledger; pass by pass this goes round and round."""
+    async def _reconcile_page(self) -> int:
+        """Makes the ledger follow the next page of rows; pass by pass this goes round and round."""
         rows = await self._store.orders(after=self._cursor)
         self._cursor = rows[-1].order.order_id if rows else None
-        return await self._auditor.settle(rows)
+        return await self._auditor.reconcile(rows)
 
     async def _stock(self, goods_id: str) -> Stock | None:
         try:

@@ -19,13 +19,13 @@ class Ticketing:
 
     Args:
         gate: of the sale.
-        control: knows the epoch.
+        meta: knows the epoch.
         tickets: signs and reads; None: this sale has no tickets.
     """
 
-    def __init__(self, gate: Gate, control: SaleMeta, tickets: Tickets | None) -> None:
+    def __init__(self, gate: Gate, meta: SaleMeta, tickets: Tickets | None) -> None:
         self._gate = gate
-        self._control = control
+        self._meta = meta
         self._maybe_tickets = tickets
         self._epoch = 0
         self._epoch_at = float("-inf")  # monotonic seconds
@@ -72,6 +72,6 @@ class Ticketing:
         if now >= self._epoch_at + EPOCH_EVERY:
             if self._epoch:
                 self._epoch_at = now  # the others go on with the one that is known
-            self._epoch = (await self._control.state()).epoch or 0
+            self._epoch = (await self._meta.state()).epoch or 0
             self._epoch_at = time.monotonic()
         return self._epoch

@@ -13,9 +13,9 @@ from flashsale.aio.ledger import Adoption
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.transport.runtime import BackgroundTask, StopEvent, pause, stop_on_signals
-from flashsale.errors import CorruptState, FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
+from flashsale.errors import FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
 from flashsale.lua import Code
-from flashsale.model import Claim, Order, OrderState
+from flashsale.model import Claim, Order, OrderState, StoredOrder
 from flashsale.model.checks import check_int, check_seconds
 
 
@@ -66,10 +66,10 @@ class Worker:
                     backoff.reset()
 
     async def run_once(self) -> int:
-        """Settles one batch.
+        """Processes one batch.
 
         Returns:
-            The orders settled; 0 within a second when there are none.
+            The orders that came to an end here; 0 within a second when there are none.
 
         Raises:
             StoreError: the database does not answer, or has no row of the goods. The orders went back to the queue,
@@ -77,24 +77,24 @@ class Worker:
             NotExecuted, OutcomeUnknown: Redis does not answer; the leases end by themselves.
         """
         claims = await self._claim(0.5)
-        return await self._settle(claims) if claims else 0
+        return await self._process(claims) if claims else 0
 
     async def _claim(self, timeout: float) -> Sequence[Claim]:
         return await self._queue.claim(self._batch, lease=self._lease, timeout=timeout)
 
     async def _turn(self, claims: Sequence[Claim], aside: BackgroundTask) -> Sequence[Claim]:
-        """Settles a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
+        """Processes a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
 
         Returns:
             The next batch, its lease still fresh.
         """
         if len(claims) < self._batch:
-            await self._settle(claims)
+            await self._process(claims)
             return ()
         begun = time.monotonic()
         next_claims = aside.begin(partial(self._claim, 0))
         try:
-            await self._settle(claims)
+            await self._process(claims)
         except FlashSaleError:
             await self._let_go(await next_claims())
             raise
@@ -107,7 +107,7 @@ class Worker:
         """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
         await self._queue.nack(claims, burn=False)
 
-    async def _settle(self, claims: Sequence[Claim]) -> int:
+    async def _process(self, claims: Sequence[Claim]) -> int:
         unreadable = [claim for claim in claims if claim.order is None]
         if unreadable:
             log.error("%d elements of the queue are not orders; they are among the dead", len(unreadable))
@@ -118,31 +118,34 @@ class Worker:
             by_id: dict[str, list[Claim]] = {}
             for claim in claims:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
-            standing = await self._save([_order(same[0]) for same in by_id.values()])
+            states = await self._save([_order(same[0]) for same in by_id.values()])
         except StoreError:
             await self._queue.nack(readable, delay=1.0, burn=False)
             raise
-        settled = {order_id for order_id, state in standing.items() if await self._follow(order_id, state)}
+        settled = states.keys() - await self._follow(
+            [StoredOrder(_order(by_id[order_id][0]), state) for order_id, state in states.items()]
+        )
         done = [claim for order_id in settled for claim in by_id[order_id]]
         _, now = await self._queue.drop(done)
         await self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         self._tell_lag(done, now)
         return len(settled) + rejected
 
-    async def _follow(self, order_id: str, state: OrderState) -> bool:
-        """Makes the ledger follow a release; False when the goods cannot be trusted: that stops only this order."""
-        if state is not OrderState.PERSISTED:
-            try:
-                await self._sale._transitions.follow(order_id, state)
-            except CorruptState:
-                return False
-        return True
+    async def _follow(self, rows: Sequence[StoredOrder]) -> set[str]:
+        """Makes the ledger follow what the database released; the ack does the rest.
+
+        Returns:
+            Ids of orders whose goods cannot be trusted: that stops only these orders.
+        """
+        rows = [row for row in rows if row.state is not OrderState.PERSISTED]
+        moves = await self._sale._transitions.follow_all(rows)
+        return {row.order.order_id for row, move in zip(rows, moves, strict=True) if move.code == Code.CORRUPT}
 
     async def _adopted(self, claims: Sequence[Claim]) -> tuple[Sequence[Claim], int]:
         """Brings foreign orders into the ledger.
 
         Returns:
-            The claims that the database may save, and how many orders were settled as REJECTED.
+            The claims that the database may save, and how many orders ended REJECTED.
         """
         adoptions = await self._sale._ledger.adopt([_order(claim) for claim in claims])
         pairs = list(zip(claims, adoptions, strict=True))
@@ -180,7 +183,7 @@ class Worker:
         """Saves a batch; a row that the database refuses is found by splitting.
 
         Returns:
-            The state that stands, of each order that the database took.
+            The current state of each order that the database took.
         """
         if not orders:
             return {}
@@ -194,7 +197,7 @@ class Worker:
         return saved.standing
 
     async def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
-        """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""
+        """Requeues failed orders with exponential backoff; the queue buries them after a few attempts."""
         for claim in claims:
             await self._queue.nack([claim], delay=0.25 * 2**claim.attempts)
 

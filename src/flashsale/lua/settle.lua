@@ -1,81 +1,117 @@
--- settle: move one order to another state, if it may go there; a release gives its units back, once; PERSISTED starts
--- the payment deadline.
+-- settle: move orders to the states that the database has, each if a way leads there; a release gives its units back,
+-- once; PERSISTED starts the payment deadline.
+--
+-- A way of several steps (QUEUED, PERSISTED, CONFIRMED) is one move: what a step on the way begins, the next one ends.
 --
 -- KEYS[1]  orders  hash        the ledger
 -- KEYS[2]  holds   sorted set  order id -> payment deadline
--- KEYS[3]  stock   hash        Booked, Ledger, hold
--- KEYS[4]  buyers  hash        units held by each buyer
--- KEYS[5]  access  string      the gate's counter, named only where gate and stock share a Redis
--- ARGV[1]  order   string      order id
--- ARGV[2]  goods   string      goods id, as the caller read it from the ledger
--- ARGV[3]  state   string      where to
--- ARGV[4]  letter  0/1         1: the caller saw the order DEAD and has removed its letter; else a DEAD order stays
+-- KEYS[3..]        groups      per goods: stock, buyers; with ARGV[1] = 1 also access
+-- ARGV[1]  here    0/1         1: gate and stock share this Redis, and slots return in this script
+-- ARGV[2]  gone    0/1         1: the dead letters of these orders were removed; 0: an order that is DEAD stays so
+-- ARGV[3..]        groups      per order, each once: number of the goods' group, goods id, order id, state to move to
 --
--- Returns {code, state that stands, quantity, gated}
+-- Returns code, current state, and units whose slot another Redis must give back, of each order, one after the other
 --    1  moved
---    0  stands: it may not go there
---   -1  the ledger does not know the order, or these goods
+--    0  no way leads there from the current state
+--   -1  the ledger does not know the order, or knows it with other goods
 --   -2  corrupt; nothing was changed
 
 -- include: number
 -- include: clock
 -- include: goods
 -- include: record
-local NEXT = {
-  QUEUED = "PERSISTED CANCELLED EXPIRED REJECTED DEAD",
-  PERSISTED = "CONFIRMED CANCELLED EXPIRED",
-  CONFIRMED = "CANCELLED",
-  DEAD = "QUEUED CANCELLED",
-}
-local FREE = { CANCELLED = true, EXPIRED = true, REJECTED = true }
+-- include: states
+local FIELDS, here = 4, ARGV[1] == "1"
+local width = here and 3 or 2
+local ids, all = {}, {}
+for at = 3, #ARGV, FIELDS do
+  ids[#ids + 1] = ARGV[at + 2]
+end
+local known = redis.call("HMGET", KEYS[1], unpack(ids))
+redis.call("ZCARD", KEYS[2]) -- a wrong type fails here, before the first write
 
-local id, to = ARGV[1], ARGV[3]
-local text = redis.call("HGET", KEYS[1], id)
-if not text then
-  return { -1, "", "0", "0" }
-end
-local state, quantity, gated, of, seq, buyer = parse(text)
-if not state then
-  return { -2, "", "0", "0" }
-end
-local flags = tonumber(gated)
-local slot = flags % 2
-if of ~= ARGV[2] then
-  return { -1, "", "0", "0" }
-end
-if state == "DEAD" and ARGV[4] ~= "1" then
-  return { 0, state, quantity, show(slot) }
-end
-if not string.find(" " .. (NEXT[state] or "") .. " ", " " .. to .. " ", 1, true) then
-  return { 0, state, quantity, show(slot) }
-end
-redis.call("ZSCORE", KEYS[2], id)
-local hold = to == "PERSISTED" and redis.pcall("HGET", KEYS[3], "hold")
-local goods, held, access = nil, nil, false
-if FREE[to] then
-  local units = integer(quantity)
-  goods, held = read(KEYS[3], KEYS[4]), flags > 1 and redis.call("HGET", KEYS[4], buyer)
-  if KEYS[5] and slot == 1 then
-    access = integer(redis.call("GET", KEYS[5]) or "0")
+-- group(number): the goods of a group of keys, read when they are first asked for.
+local function group(number)
+  if not all[number] then
+    local first = 3 + (number - 1) * width
+    all[number] = read(KEYS[first], KEYS[first + 1])
+    all[number].counter = here and KEYS[first + 2]
   end
-  if goods.code or units > goods.booked or units > goods.ledger or (held and not integer(held)) or access == nil then
-    return { -2, state, quantity, show(slot) }
+  return all[number]
+end
+
+-- free(goods, units, flags, buyer): give an order's units back, with its slot and allowance if it has them; false, and
+-- nothing changed, when a value is corrupt.
+local function free(goods, units, flags, buyer)
+  if goods.code or units > goods.booked or units > goods.ledger then
+    return false
   end
-  goods.booked, goods.ledger = goods.booked - units, goods.ledger - units
+  local slot, capped = goods.counter and flags % 2 == 1, flags > 1
+  if slot and not goods.access then
+    goods.access = integer(redis.pcall("GET", goods.counter) or "0") or "corrupt"
+  end
+  if capped and goods.held[buyer] == nil then
+    local text = redis.pcall("HGET", goods.buyers, buyer)
+    goods.held[buyer] = text and (integer(text) or "corrupt")
+  end
+  local held = capped and goods.held[buyer]
+  if held == "corrupt" or (slot and goods.access == "corrupt") then
+    return false
+  end
+  goods.booked, goods.ledger, goods.changed = goods.booked - units, goods.ledger - units, true
   if held then
-    goods.held[buyer], goods.touched = math.max(0, integer(held) - units), { buyer }
+    goods.held[buyer], goods.touched[#goods.touched + 1] = math.max(0, held - units), buyer
   end
-  access = access and math.min(access, units)
-end
-redis.call("ZREM", KEYS[2], id)
-if goods then
-  book(goods)
-  if access and access > 0 then
-    redis.call("DECRBY", KEYS[5], show(access))
+  if slot then
+    local back = math.min(goods.access, units)
+    goods.access, goods.back = goods.access - back, (goods.back or 0) + back
   end
+  return true
 end
-redis.call("HSET", KEYS[1], id, record(to, quantity, gated, of, seq, buyer))
-if seconds(hold) then
-  redis.call("ZADD", KEYS[2], string.format("%.6f", now() + seconds(hold)), id)
+
+local answers, records, moved, deadlines = {}, {}, {}, {}
+for i, id in ipairs(ids) do
+  local at = 3 + (i - 1) * FIELDS
+  local number, to, slots = tonumber(ARGV[at]), ARGV[at + 3], "0"
+  local state, quantity, gated, of, seq, buyer = parse(known[i] or "")
+  local code, flags = 1, tonumber(gated)
+  if not known[i] or (state and of ~= ARGV[at + 1]) then
+    code, state = -1, ""
+  elseif not state then
+    code, state = -2, ""
+  elseif state == "DEAD" and ARGV[2] == "0" then
+    code = 0
+  elseif not string.find(AHEAD[state], " " .. to .. " ", 1, true) then
+    code = 0
+  elseif RELEASED[to] and not free(group(number), integer(quantity), flags, buyer) then
+    code = -2
+  else
+    local hold = to == "PERSISTED" and redis.pcall("HGET", KEYS[3 + (number - 1) * width], "hold")
+    if seconds(hold) then
+      deadlines[#deadlines + 1], deadlines[#deadlines + 2] = string.format("%.6f", now() + seconds(hold)), id
+    end
+    if RELEASED[to] and not here and flags % 2 == 1 then
+      slots = quantity
+    end
+    moved[#moved + 1], state = id, to
+    records[#records + 1], records[#records + 2] = id, record(to, quantity, gated, of, seq, buyer)
+  end
+  answers[#answers + 1], answers[#answers + 2], answers[#answers + 3] = code, state, slots
 end
-return { 1, to, quantity, show(slot) }
+
+if #moved > 0 then
+  redis.call("ZREM", KEYS[2], unpack(moved))
+  for _, goods in pairs(all) do
+    if goods.changed then
+      book(goods)
+    end
+    if (goods.back or 0) > 0 then
+      redis.call("DECRBY", goods.counter, show(goods.back))
+    end
+  end
+  redis.call("HSET", KEYS[1], unpack(records))
+end
+if #deadlines > 0 then
+  redis.call("ZADD", KEYS[2], unpack(deadlines))
+end
+return answers

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-from flashsale.aio.store import AsyncOrderStore
+from flashsale.aio.store import AsyncOrderStore, bulk_settle
 from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
 
 T = TypeVar("T")
@@ -63,6 +63,11 @@ class BlockingStore:
     def settle(self, order: Order, state: OrderState) -> OrderState:
         return self._run(self.store.settle(order, state))
 
+    @property
+    def settle_many(self) -> Callable[[Sequence[Order], OrderState], Mapping[str, OrderState]] | None:
+        together = bulk_settle(self.store)
+        return None if together is None else lambda orders, state: self._run(_begin(together(orders, state)))
+
     def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
         return self._run(self.store.orders(after=after, limit=limit))
 
@@ -91,3 +96,7 @@ class BlockingStore:
         close = getattr(self.store, "aclose", None)
         if close is not None:
             self._run(close())
+
+
+async def _begin(answer: Awaitable[T]) -> T:
+    return await answer

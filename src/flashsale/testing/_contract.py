@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import pytest
 
-from flashsale._sync.store import OrderStore
+from flashsale._sync.store import OrderStore, bulk_settle
 from flashsale.errors import StoreError
 from flashsale.model import RELEASED, Event, Goods, Order, OrderState, StoredOrder
 
@@ -48,6 +48,14 @@ def at_once(*calls: Callable[[], T]) -> list[T]:
 
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(run, calls))
+
+
+def settle_many(store: OrderStore, orders: Sequence[Order], state: OrderState) -> Mapping[str, OrderState]:
+    """Settles orders as the syncer does: together where the store can, else one by one."""
+    together = bulk_settle(store)
+    if together is not None:
+        return together(orders, state)
+    return {one.order_id: store.settle(one, state) for one in orders}
 
 
 def every_order(store: OrderStore, *, page: int = 1000) -> list[StoredOrder]:

@@ -25,6 +25,7 @@ from flashsale.testing._contract import (
     every_event,
     moves,
     order,
+    settle_many,
 )
 
 
@@ -75,6 +76,18 @@ class EventContract(StoreFixtures):
         with pytest.raises(OrderConflict):
             store.settle(order("all", 9), CANCELLED)
         assert moves(every_event(store)) == [("late", QUEUED, REJECTED)]
+
+    def test_settling_many_makes_an_event_of_each_move(self, store: OrderStore) -> None:
+        """Each with the state that it left; those that stay make none."""
+        batch = [order(name) for name in ("gone", "new", "paid", "unpaid")]
+        store.save([one for one in batch if one.order_id != "new"])
+        store.settle(batch[0], EXPIRED)
+        store.settle(batch[2], CONFIRMED)
+        every_event(store)
+        for _ in range(2):
+            settle_many(store, batch, CANCELLED)
+        expected = [("new", QUEUED, CANCELLED), ("paid", CONFIRMED, CANCELLED), ("unpaid", PERSISTED, CANCELLED)]
+        assert sorted(moves(every_event(store))) == expected
 
     @pytest.mark.parametrize("targets", [(CANCELLED, CANCELLED), (CANCELLED, EXPIRED), (CONFIRMED, CANCELLED)])
     @pytest.mark.parametrize("saved", [True, False])

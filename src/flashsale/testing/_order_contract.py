@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flashsale._sync.store import OrderStore
+from flashsale._sync.store import OrderStore, bulk_settle
 from flashsale.errors import NotPersisted, OrderConflict, StoreError
 from flashsale.model import RELEASED, TRANSITIONS, Goods, OrderState, Saved, StoredOrder
 from flashsale.testing._contract import (
@@ -25,6 +25,7 @@ from flashsale.testing._contract import (
     at_once,
     every_order,
     order,
+    settle_many,
 )
 
 
@@ -245,6 +246,69 @@ class OrderContract(StoreFixtures):
         assert answers[1:] == [CANCELLED] * 4
         assert set(store.states("0123").values()) == {CANCELLED}
         assert self.free_units(store) == 10
+
+    # -- settle many: beside the protocol, for a store that can ---------------------------------------------------
+
+    @pytest.mark.parametrize("target", [CANCELLED, EXPIRED])
+    def test_many_orders_settle_as_each_would_alone(self, store: OrderStore, target: OrderState) -> None:
+        """Whether they are unpaid, paid, released or have no row; of several goods; and a second time nothing moves."""
+        self._put(store, Goods("case", 9))
+        batch = [order("unpaid", 2), order("paid", 3), order("gone", 1), order("other", 4, goods_id="case")]
+        store.save(batch)
+        store.settle(batch[1], CONFIRMED)
+        store.settle(batch[2], CANCELLED)
+        batch.append(order("new", 5, goods_id="bag"))  # no goods row is asked for
+        paid = CANCELLED if target is CANCELLED else CONFIRMED
+        wanted = {"unpaid": target, "paid": paid, "gone": CANCELLED, "other": target, "new": target}
+        for _ in range(2):
+            assert settle_many(store, batch, target) == wanted
+            assert store.states(list(wanted)) == wanted
+        held = 3 if paid is CONFIRMED else 0
+        assert active_units(store) == held
+        assert self.free_units(store) == 10 - held
+        assert len(store.save([order(n, goods_id="case") for n in range(10)]).inserted) == 9
+
+    def test_no_orders_are_settled_in_no_time(self, store: OrderStore) -> None:
+        """An empty batch is none."""
+        assert settle_many(store, [], EXPIRED) == {}
+
+    def test_many_orders_are_confirmed_or_none(self, store: OrderStore) -> None:
+        """One that has no row yet keeps the others from being written."""
+        batch = [order("a"), order("b")]
+        store.save(batch)
+        with pytest.raises(NotPersisted) as caught:
+            settle_many(store, [order("0"), *batch], CONFIRMED)
+        assert caught.value.order_id == "0"
+        assert store.states(["0", "a", "b"]) == {"a": PERSISTED, "b": PERSISTED}
+        assert settle_many(store, batch, CONFIRMED) == {"a": CONFIRMED, "b": CONFIRMED}
+
+    def test_one_order_of_many_with_other_content_is_a_conflict(self, store: OrderStore) -> None:
+        """And then nothing was written, by a store that settles them together."""
+        batch = [order("a"), order("b"), order("c")]
+        store.save(batch)
+        asked = [order("a"), order("b", 2), order("c"), order("new")]
+        if bulk_settle(store) is None:
+            asked = asked[1:]  # one by one, those before it would be settled
+        with pytest.raises(OrderConflict):
+            settle_many(store, asked, EXPIRED)
+        assert store.states(["a", "b", "c", "new"]) == dict.fromkeys("abc", PERSISTED)
+        assert self.free_units(store) == 7
+
+    def test_settling_many_at_once_has_one_winner_of_each(self, store: OrderStore) -> None:
+        """Against each other, turned around, and against payments and cancellations of one."""
+        batch = [order(n, goods_id="case" if n % 2 else "phone") for n in range(8)]
+        self._put(store, Goods("case", 4))
+        store.save(batch)
+        pages = [partial(settle_many, store, batch[:: -1 if n % 2 else 1], EXPIRED) for n in range(CALLERS // 2)]
+        singles = [partial(store.settle, one, (CANCELLED, CONFIRMED)[n // 2 % 2]) for n, one in enumerate(batch)]
+        answers: list[Any] = at_once(*pages, *singles)
+        final = store.states([str(n) for n in range(8)])
+        for page in answers[: len(pages)]:
+            assert {name: state for name, state in page.items() if state is not final[name]} == {}
+        assert answers[len(pages) :] == [final[str(n)] for n in range(8)]
+        held = active_units(store)
+        cases = store.save([order(f"case-{n}", goods_id="case") for n in range(9)]).inserted
+        assert self.free_units(store) + len(cases) == 14 - held
 
     # -- reading --------------------------------------------------------------------------------------------------
 

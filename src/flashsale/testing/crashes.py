@@ -22,7 +22,7 @@ from unittest import mock
 
 from flashsale import aio
 from flashsale._sync.sale import FlashSale
-from flashsale._sync.store import OrderStore
+from flashsale._sync.store import OrderStore, bulk_settle
 from flashsale.lua import SCRIPTS
 
 Reach: TypeAlias = Callable[[str, Callable[[], Any]], Any]
@@ -210,9 +210,16 @@ def boundaries(sale: FlashSale | aio.FlashSale, reach: Reach) -> Iterator[None]:
         links: set[Any] = {sale._link, sale._gate_link}
         for link in links:
             stack.enter_context(mock.patch.object(link, "_send", partial(send, link._send)))
-        for name in _STORE_CALLS if sale.store is not None else ():
+        for name in _store_calls(sale.store):
             stack.enter_context(mock.patch.object(sale.store, name, partial(ask, name, getattr(sale.store, name))))
         yield
+
+
+def _store_calls(store: OrderStore | aio.AsyncOrderStore | None) -> list[str]:
+    if store is None:
+        return []
+    bulk: Any = bulk_settle  # of either kind
+    return [*_STORE_CALLS, "settle_many"] if bulk(store) else _STORE_CALLS
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from flashsale._rules.batches import batches
 from flashsale._rules.rows import (
     CHUNK,
     COMES_FROM,
+    Settling,
+    check_ids,
     goods_values,
     is_same,
     order_values,
@@ -177,9 +179,7 @@ class SQLAlchemyStore:
             RowRefused: the database refused a row; nothing was written.
             StoreError: the database failed, or has no row of the goods; nothing was written.
         """
-        ids = {order.order_id for order in orders}
-        if len(ids) < len(orders):
-            raise InvalidRequest("orders", "an order id occurs twice")
+        ids = check_ids(orders)
         if not orders:
             return Saved()
         by_id = sorted(orders, key=lambda order: order.order_id)
@@ -233,6 +233,34 @@ class SQLAlchemyStore:
                 elif row.state not in COMES_FROM[state]:
                     return read_state(row.state)
         raise StoreError("the row of an order changes faster than it can be settled")
+
+    async def settle_many(self, orders: Sequence[Order], state: OrderState) -> Mapping[str, OrderState]:
+        """Settles each of the orders as `settle` does, all in one transaction: when one raises, nothing is written.
+
+        Returns:
+            The current state, by order id.
+
+        Raises:
+            InvalidRequest, NotPersisted, OrderConflict, StoreError: as in `settle`.
+        """
+        if state not in COMES_FROM:
+            raise InvalidRequest("state", "must be CONFIRMED, CANCELLED, EXPIRED or REJECTED")
+        if not check_ids(orders):
+            return {}
+        async with self._begin() as connection:
+            rows = await self._lock(connection, [order.order_id for order in orders])
+            changes = Settling(self.sale, orders, state, rows)
+            if changes.new:
+                if len(await self._insert_orders(connection, changes.new, state)) < len(changes.new):
+                    raise StoreError("rows came while their orders were settled")
+                await self._tell(connection, [order.order_id for order in changes.new], state, OrderState.QUEUED)
+            for previous, moved in changes.moved.items():
+                await self._move(connection, moved, state)
+                await self._tell(connection, moved, state, previous)
+            for goods_id, units in changes.returned.items():
+                if not await self._take(connection, goods_id, -units):
+                    raise self._no_row(goods_id)
+        return changes.states
 
     async def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
         """Returns the next page of rows, by order id, after the order id `after`."""
@@ -334,6 +362,18 @@ class SQLAlchemyStore:
             query = columns.where(ORDERS.c.sale == self.sale, ORDERS.c.order_id.in_(ids))
             standing.update({row.order_id: row for row in await connection.execute(query)})
         return standing
+
+    async def _lock(self, connection: AsyncConnection, order_ids: Collection[str]) -> dict[str, Row[Any]]:
+        """Returns the rows of orders, which nobody else can change until this transaction ends."""
+        for ids in batches(sorted(order_ids), CHUNK):  # a write, as every transaction begins with
+            named = and_(ORDERS.c.sale == self.sale, ORDERS.c.order_id.in_(ids))
+            await connection.execute(update(ORDERS).where(named).values(state=ORDERS.c.state))
+        return await self._standing(connection, order_ids)
+
+    async def _move(self, connection: AsyncConnection, order_ids: Collection[str], state: OrderState) -> None:
+        for ids in batches(sorted(order_ids), CHUNK):
+            named = and_(ORDERS.c.sale == self.sale, ORDERS.c.order_id.in_(ids))
+            await connection.execute(update(ORDERS).where(named).values(state=state.value))
 
     async def _upsert(self, connection: AsyncConnection, change: Update, table: Table, row: Mapping[str, Any]) -> None:
         if not await _matched(connection, change) and not await self._insert_new(connection, table, {}, [row]):

@@ -1,0 +1,177 @@
+"""One sale in which everything breaks, and the proof that nobody lost an order and no unit was sold twice.
+
+    python -m tests.chaos --orders 20000 --worker-kills 200 --redis-kills 50 --cut-replies 500 --seed 1
+    python -m tests.chaos --orders 20000 --worker-kills 200 --redis-kills 50 --elections 20 --cut-replies 500
+
+Buyers' hosts reach a Redis with an append-only file through a proxy that cuts replies; they ask again, with the same
+order id, until they are answered. Redis and the workers are killed with SIGKILL while orders are on their way and
+started anew, a syncer runs, buyers pay, cancel and are refunded. Then the queue is left to drain and
+`tests.support.books` asks buyers, Redis and database separately.
+
+Every fault is tied to the number of an order and a delay, both drawn from the seed, so that it strikes in mid-traffic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flashsale import Goods, Order
+from flashsale.stores import SQLAlchemyStore
+from tests.support import servers
+from tests.support.books import Purchase, prove
+from tests.support.stages import Alone, alone, watched
+from tests.support.turmoil import DOWN_AFTER, GOODS, HOLD, PER_BUYER, PLANS, SALE, Chaos, Crew, Options, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+SLOW = """
+CREATE FUNCTION take_your_time() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_sleep(random() * 0.04); RETURN NULL; END';
+CREATE TRIGGER slow BEFORE INSERT ON flashsale_orders FOR EACH STATEMENT EXECUTE FUNCTION take_your_time();
+"""  # a busy database; on an idle one a batch is over too soon for a worker to die in it
+
+
+def plan(options: Options) -> tuple[list[Purchase], list[Goods]]:
+    """Draws the purchases, and the goods of which those beyond the wanted number must fail, unless units return."""
+    chance = random.Random(options.seed)
+    purchases = []
+    for number in range(options.orders + options.orders // 10):
+        order = Order(
+            f"order-{number}-{chance.getrandbits(64):016x}",
+            chance.choice(GOODS),
+            f"buyer-{chance.randrange(options.orders)}",
+            chance.choice((1, 1, 1, 2, 3)),
+        )
+        purchases.append(Purchase(order, chance.choices(list(PLANS), list(PLANS.values()))[0]))
+    units: Counter[str] = Counter()
+    for purchase in purchases[: options.orders]:
+        units[purchase.order.goods_id] += purchase.order.quantity
+    phones = Goods("phone", units["phone"], opens_at=1.0, per_buyer=PER_BUYER)
+    return purchases, [phones, Goods("case", units["case"], opens_at=1.0, hold=HOLD)]
+
+
+def play(options: Options, database_url: str, say: Callable[[str], None] = lambda _: None) -> Report:
+    """Plays it all on an empty PostgreSQL database; everything that was started has ended on return.
+
+    Raises:
+        TimeoutError: something did not come to an end.
+    """
+    began = time.monotonic()
+    purchases, goods = plan(options)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(servers.temporary_folder())
+        store = stack.enter_context(SQLAlchemyStore(database_url, SALE))
+        store.create_all()
+        for entry in goods:
+            store.put_goods(entry)
+        with store._begin() as connection:
+            connection.exec_driver_sql(SLOW)
+        stage: Alone
+        if options.elections:
+            stage = stack.enter_context(watched(down_after=DOWN_AFTER, appendfsync=options.appendfsync))
+        else:
+            stage = stack.enter_context(alone(appendfsync=options.appendfsync))
+        crew = Crew(folder, stage.url, database_url)
+        stack.callback(crew.close)
+        chaos = Chaos(options, purchases, stage=stage, crew=crew, database_url=database_url, say=say)
+        report = chaos.report
+        asyncio.run(_within(options.seconds + 150, chaos.run()))
+        report.wrong += crew.close()
+        say("asking buyers, Redis and database")
+        report.books = prove(purchases, stage.primary.client(), store, SALE)
+        report.wrong += report.books.wrong
+    report.wrong += report.shortfall(options)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+async def _within(seconds: float, work: Awaitable[None]) -> None:
+    async with asyncio.timeout(seconds):
+        await work
+
+
+class _Progress:
+    """Prints at most a line each five seconds."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._began = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        now = time.monotonic()
+        if now >= self._next or "orders," not in text:
+            self._next = now + 5
+            print(f"{now - self._began:6.1f} s  {text}", flush=True)
+
+
+@contextlib.contextmanager
+def _found() -> Iterator[None]:
+    try:
+        yield
+    except (pytest.skip.Exception, pytest.fail.Exception) as missing:
+        raise SystemExit(str(missing)) from missing
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0 when all agree, 1 when anything does not."""
+    about, _, more = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos",
+        description=about,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    wish = Options()
+    add = parser.add_argument
+    add("--orders", type=int, default=wish.orders, metavar="N", help=f"to be accepted, about ({wish.orders})")
+    add("--worker-kills", type=int, default=wish.worker_kills, metavar="N", help=f"({wish.worker_kills})")
+    add("--redis-kills", type=int, default=wish.redis_kills, metavar="N", help=f"({wish.redis_kills})")
+    add(
+        "--elections",
+        type=int,
+        default=wish.elections,
+        metavar="N",
+        help="with any, Redis is a primary and two replicas behind three Sentinels, and buyers are told ACCEPTED when "
+        f"a replica has their order ({wish.elections})",
+    )
+    add("--cut-replies", type=int, default=wish.cut_replies, metavar="N", help=f"({wish.cut_replies})")
+    add("--seed", type=int, default=wish.seed, metavar="N", help=f"of all that is random ({wish.seed})")
+    add("--seconds", type=float, default=wish.seconds, metavar="S", help=f"of selling, at most ({wish.seconds:g})")
+    add(
+        "--appendfsync",
+        choices=("always", "everysec"),
+        default=wish.appendfsync,
+        help="of Redis. everysec holds a write back for up to 2 s while the disk syncs the one before: also kill -9 "
+        f"may then lose orders, as the operator chose ({wish.appendfsync})",
+    )
+    options = Options(**vars(parser.parse_args(argv)))
+    if (
+        options.orders < 20
+        or min(options.worker_kills, options.redis_kills, options.elections, options.cut_replies) < 0
+    ):
+        parser.error("at least 20 orders, and no count below 0")
+    servers.end_on_signals()
+    try:
+        with _found(), servers.postgres() as postgres, postgres.database() as database_url:
+            report = play(options, database_url, _Progress())
+    except KeyboardInterrupt:
+        return 130
+    print(f"\n{report.table()}\n")
+    for line in report.wrong:
+        print(f"WRONG: {line}")
+    print("everything agrees" if not report.wrong else f"{len(report.wrong)} things are wrong")
+    return 1 if report.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

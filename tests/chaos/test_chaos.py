@@ -1,0 +1,42 @@
+"""Half a minute of chaos; `python -m tests.chaos` is the long form."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.__main__ import Options, main, play
+from tests.support.helpers import mutate
+
+SHORT = Options(orders=800, worker_kills=8, redis_kills=4, cut_replies=40, seed=1, seconds=60)
+
+
+def test_nothing_is_lost_or_sold_twice(fresh_postgres_url: str) -> None:
+    report = play(SHORT, fresh_postgres_url, print)
+    print(report.table())
+    assert report.wrong == []
+    assert report.retries  # callers saw failures: what the library mends by itself is not all that happened
+    assert report.orphaning  # some workers died with orders in hand
+
+
+def test_elections_lose_nothing_that_was_replicated(fresh_postgres_url: str) -> None:
+    options = Options(orders=300, worker_kills=2, redis_kills=1, elections=1, cut_replies=10, seed=1, seconds=60)
+    report = play(options, fresh_postgres_url, print)
+    print(report.table())
+    assert report.wrong == []
+    assert report.retries
+
+
+def test_the_proof_notices_an_order_that_is_booked_twice(
+    fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutate(monkeypatch, "reserve", "nil, fresh[id] or known[i]", "nil, nil")
+    report = play(Options(orders=150, worker_kills=0, redis_kills=0, cut_replies=20), fresh_postgres_url)
+    assert any(line.startswith("units of ") for line in report.wrong)
+
+
+def test_help_and_bad_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, code in ((["--help"], 0), (["--orders", "1"], 2)):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == code
+    assert "--worker-kills" in capsys.readouterr().out

@@ -1,0 +1,374 @@
+"""The adapters: settings are checked at start-up, answers and errors go over HTTP as `flashsale.web` says."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from flask import Flask
+from httpx import ASGITransport, AsyncClient
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
+
+from flashsale import FlashSale, Goods, InvalidRequest, NotExecuted, Order
+from flashsale.contrib import refuse
+from flashsale.contrib.fastapi import FastAPISale, response, sqlalchemy_store
+from flashsale.contrib.flask import FlaskSale
+from flashsale.contrib.settings import Settings
+from flashsale.stores import SQLAlchemyStore
+from flashsale.web import fragment
+from tests.support import django_shop
+
+django_shop.set_up()
+
+from django.core.management import CommandError, call_command  # noqa: E402 - settings come first
+from django.http import HttpResponse  # noqa: E402
+from django.test import Client, override_settings  # noqa: E402
+from django.urls import path  # noqa: E402
+
+from flashsale.contrib import django as django_face  # noqa: E402
+from flashsale.contrib.django.checks import check_server, check_settings  # noqa: E402
+from flashsale.contrib.django.models import SaleGoods  # noqa: E402
+from flashsale.contrib.django.store import DjangoStore  # noqa: E402
+
+KEY = "1" * 32
+
+
+@pytest.fixture
+def config(redis_url: str, tmp_path) -> dict[str, object]:
+    database = f"sqlite:///{tmp_path / 'shop.db'}"
+    with SQLAlchemyStore(database, "nov11") as store:
+        store.create_all()
+        store.put_goods(Goods("phone", 2))
+    return {
+        "FLASHSALE_SALE": "nov11",
+        "FLASHSALE_REDIS_URL": redis_url,
+        "FLASHSALE_DATABASE_URL": database,
+        "FLASHSALE_CACHE_FOR": "0",
+    }
+
+
+# -- settings -------------------------------------------------------------------------------------------------------
+
+
+def test_settings_come_as_text_or_as_values() -> None:
+    read = Settings.read({"FLASHSALE_SALE": "a", "FLASHSALE_CACHE_FOR": "0.2", "FLASHSALE_MAX_WAITING": 7})
+    assert (read.cache_for, read.max_waiting, read.plain_keys) == (0.2, 7, False)
+    assert Settings.read({"NOV_SALE": "b", "NOV_PLAIN_KEYS": "yes"}, "NOV_").plain_keys is True
+    assert Settings.read({"FLASHSALE_SALE": "a", "FLASHSALE_PLAIN_KEYS": "false"}).plain_keys is False
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({}, "FLASHSALE_SALE"),
+        ({"FLASHSALE_SALE": "a b"}, "FLASHSALE_SALE"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_MAX_WAITING": "many"}, "FLASHSALE_MAX_WAITING"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_CACHE_FOR": "-1"}, "FLASHSALE_CACHE_FOR"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_DURABILITY": "maybe"}, "FLASHSALE_DURABILITY"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_REDIS_URL": "http://x"}, "FLASHSALE_REDIS_URL"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_SECRETS": "k:short"}, "FLASHSALE_TICKET_SECRETS"),
+        (
+            {"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_SECRETS": f"k:{'n' * 32},k:{'o' * 32}"},
+            "FLASHSALE_TICKET_SECRETS",
+        ),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_LIFETIME": "0"}, "FLASHSALE_TICKET_LIFETIME"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_CACHE_FOR": [1]}, "FLASHSALE_CACHE_FOR"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_REPLICAS": float("inf")}, "FLASHSALE_REPLICAS"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_REPLICAS": 2.7}, "FLASHSALE_REPLICAS"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_MAX_WAITING": True}, "FLASHSALE_MAX_WAITING"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_REDIS_URL": "redis+sentinel://h/shop\n"}, "FLASHSALE_REDIS_URL"),
+    ],
+)
+def test_a_bad_setting_is_named(given: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        Settings.read(given)
+    assert refusal.value.field == field
+
+
+def test_secrets_are_not_shown() -> None:
+    read = Settings.read(
+        {"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_SECRETS": "k:" + "s" * 32, "FLASHSALE_REDIS_URL": "redis://:pw@h"}
+    )
+    assert "sss" not in repr(read)
+    assert "pw" not in repr(read)
+    assert read.tickets() is not None
+
+
+def test_a_secret_may_be_any_bytes_of_the_environment() -> None:
+    given = os.fsdecode(b"\xff" * 32)
+    assert Settings.read({"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_SECRETS": f"k:{given}"}).tickets() is not None
+
+
+# -- Flask ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flask_app(config) -> tuple[Flask, FlaskSale]:
+    app, sales = Flask("shop"), FlaskSale()
+    app.config.update(config)
+    sales.init_app(app)
+
+    @app.post("/buy/<goods_id>")
+    def buy(goods_id: str):
+        receipt = sales.sale.buy(goods_id, "alice", order_id="o-1")
+        return sales.answer(receipt, location="/orders/o-1")
+
+    @app.get("/sale/<goods_id>")
+    def look(goods_id: str):
+        return sales.fragment(goods_id)
+
+    return app, sales
+
+
+def test_flask_answers(flask_app) -> None:
+    app, sales = flask_app
+    web = app.test_client()
+    assert web.post("/buy/phone").status_code == 404  # not loaded yet
+    with app.app_context():
+        sales.sale.preload("phone", 1, opens_at=sales.sale._ledger.time() + 100)
+    early = web.post("/buy/phone")
+    assert early.status_code == 403
+    assert early.content_type == "application/problem+json"
+    assert 95 < int(early.headers["Retry-After"]) <= 100
+    with app.app_context():
+        sales.sale.gate.schedule("phone")
+        sales.sale.inventory.configure(Goods("phone", 1, version=2))
+        sales.sale.start("phone")
+    bought = web.post("/buy/phone")
+    assert (bought.status_code, bought.headers["Location"]) == (202, "/orders/o-1")
+    assert web.get("/sale/phone").json["state"] == "SOLD_OUT"
+    assert web.post("/buy/no%20phone").json["field"] == "goods_id"
+
+
+def test_flask_has_commands(flask_app) -> None:
+    app, sales = flask_app
+    runner = app.test_cli_runner()
+    shown = runner.invoke(args=["flashsale", "--help"]).output
+    assert all(command in shown for command in ("worker", "syncer", "audit", "check"))
+    with app.app_context():
+        sales.sale.preload("phone", 2)
+        sales.sale.start("phone")
+    assert runner.invoke(args=["flashsale", "audit"]).output == "clean\n"
+    with app.app_context():
+        sales.sale.store.save([Order("o-9", "phone", "bob", 1)])  # a row that Redis does not know
+    audit = runner.invoke(args=["flashsale", "audit"])
+    assert audit.exit_code == 1
+    assert "o-9" in audit.output
+    assert "bob" not in audit.output
+    for command in (["worker", "--lease", "0"], ["worker", "--batch", "0"], ["syncer", "--interval", "0"]):
+        assert runner.invoke(args=["flashsale", *command]).exit_code == 2
+    assert runner.invoke(args=["flashsale", "check"]).exit_code == 1  # this Redis keeps no append-only file
+
+
+def test_a_forked_child_of_flask_makes_its_own_sale(flask_app) -> None:
+    app, sales = flask_app
+    with app.app_context():
+        mine = sales.sale
+        assert sales.sale is mine
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writing, b"other" if sales.sale is not mine else b"same")
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as answer:
+            assert answer.read() == b"other"
+
+
+def test_two_sales_in_one_flask_app(config) -> None:
+    app = Flask("shop")
+    app.config.update(config | {f"OTHER_{name.removeprefix('FLASHSALE_')}": value for name, value in config.items()})
+    app.config["OTHER_SALE"] = "dec12"
+    one, other = FlaskSale(app), FlaskSale(app, prefix="OTHER_")
+    with app.app_context():
+        assert (one.sale.name, other.sale.name) == ("nov11", "dec12")
+
+
+def test_only_what_is_not_the_callers_fault_is_logged(caplog) -> None:
+    assert refuse(InvalidRequest("goods_id", "no")).status == 400
+    assert not caplog.records
+    assert refuse(NotExecuted("no connection to Redis: ConnectionError")).status == 503
+    assert [(each.name, each.getMessage()) for each in caplog.records] == [("flashsale", "answered 503: NotExecuted")]
+
+
+# -- FastAPI and Starlette ------------------------------------------------------------------------------------------
+
+
+async def test_starlette_answers(config) -> None:
+    sales = FastAPISale(config)
+
+    async def buy(request: Request):
+        sale = await sales(request)
+        receipt = await sale.buy(request.path_params["goods_id"], "alice", order_id="o-1")
+        return await sales.answer(receipt, location="/orders/o-1")
+
+    async def look(request: Request):
+        return response(fragment(await (await sales(request)).view("phone")))
+
+    routes = [Route("/buy/{goods_id}", buy, methods=["POST"]), Route("/sale", look)]
+    app = Starlette(routes=routes, lifespan=sales.lifespan)
+    sales.install(app)
+    with pytest.raises(RuntimeError, match="lifespan"):
+        await sales(Request({"type": "http"}))
+    async with sales.lifespan(app), AsyncClient(transport=ASGITransport(app), base_url="http://shop") as web:
+        assert (await web.post("/buy/phone")).status_code == 404
+        sale = await sales(Request({"type": "http"}))
+        await sale.preload("phone", 1, opens_at=await sale._ledger.time() + 100)
+        early = await web.post("/buy/phone")
+        assert early.status_code == 403
+        assert 95 < int(early.headers["Retry-After"]) <= 100
+        await sale.gate.schedule("phone")
+        await sale.inventory.configure(Goods("phone", 1, version=2))
+        await sale.start("phone")
+        bought = await web.post("/buy/phone")
+        assert (bought.status_code, bought.headers["Location"]) == (202, "/orders/o-1")
+        assert (await web.get("/sale")).json()["state"] == "SOLD_OUT"
+        assert (await web.post("/buy/no%20phone")).json()["field"] == "goods_id"
+
+
+async def test_the_app_closes_what_it_has_opened(config) -> None:
+    stores = []
+
+    def make(settings: Settings):
+        stores.append(sqlalchemy_store(settings))
+        return stores[-1]
+
+    sales = FastAPISale(config, store=make)
+    with pytest.raises(ZeroDivisionError):
+        async with sales.lifespan(Starlette()):
+            assert [goods.goods_id for goods in await sales.sale.store.goods()] == ["phone"]
+            assert stores[0]._engine.pool.checkedin() == 1
+            raise ZeroDivisionError
+    assert sales.sale is None
+    assert stores[0]._engine.pool.checkedin() == 0
+
+
+# -- Django ---------------------------------------------------------------------------------------------------------
+
+
+def buy(request, goods_id):
+    return django_face.answer(django_face.get_sale().buy(goods_id, "alice", order_id="o-1"), location="/orders/o-1")
+
+
+def look(request):
+    return django_face.fragment("phone")
+
+
+def fail(request) -> HttpResponse:
+    raise ZeroDivisionError
+
+
+urlpatterns = [path("buy/<str:goods_id>", buy), path("sale", look), path("fail", fail)]
+
+
+@pytest.fixture
+def django_sale(redis_url: str) -> FlashSale:
+    """The sale of a Django project; its goods are those of this test."""
+    name = f"sale-{os.urandom(4).hex()}"
+    with override_settings(
+        FLASHSALE_SALE=name,
+        FLASHSALE_REDIS_URL=redis_url,
+        FLASHSALE_CACHE_FOR=0,
+        ROOT_URLCONF="tests.core.test_contrib",
+    ):
+        django_face.set_sale(None)
+        sale = django_face.get_sale()
+        yield sale
+        sale.close()
+        django_face.set_sale(None)
+
+
+def test_django_answers(django_sale: FlashSale) -> None:
+    web = Client()
+    assert web.post("/buy/phone").status_code == 404
+    DjangoStore(django_sale.name).put_goods(Goods("phone", 1, opens_at=django_sale._ledger.time() + 100))
+    call_command("flashsale_sync", "--once", verbosity=0)
+    early = web.post("/buy/phone")
+    assert early.status_code == 403
+    assert 95 < int(early.headers["Retry-After"]) <= 100
+    DjangoStore(django_sale.name).put_goods(Goods("phone", 1))
+    call_command("flashsale_sync", "--once", verbosity=0)
+    django_sale.start("phone")
+    bought = web.post("/buy/phone")
+    assert (bought.status_code, bought.headers["Location"]) == (202, "/orders/o-1")
+    assert web.get("/sale").json()["state"] == "SOLD_OUT"
+    assert web.post("/buy/no%20phone").json()["field"] == "goods_id"
+    with pytest.raises(ZeroDivisionError):
+        web.get("/fail")  # not ours
+
+
+def test_django_audits(django_sale: FlashSale, capsys) -> None:
+    store = DjangoStore(django_sale.name)
+    store.put_goods(Goods("phone", 3))
+    call_command("flashsale_sync", "--once", verbosity=0)
+    call_command("flashsale_audit")
+    assert capsys.readouterr().out.endswith("clean\n")
+    store.save([Order("o-9", "phone", "bob", 1)])
+    with pytest.raises(CommandError):
+        call_command("flashsale_audit")
+    said = capsys.readouterr().out
+    assert "o-9" in said
+    assert "bob" not in said
+
+
+@pytest.mark.parametrize("command", [("worker", "--lease=0"), ("worker", "--batch=0"), ("sync", "--interval=nan")])
+def test_bad_options_are_errors_of_djangos_commands(django_sale: FlashSale, command) -> None:
+    name, option = command
+    with pytest.raises(CommandError, match="must be"):
+        call_command(f"flashsale_{name}", option)
+
+
+def test_django_checks_its_settings_and_the_server(django_sale: FlashSale) -> None:
+    assert check_settings() == []
+    assert {message.id for message in check_server()} == {"flashsale.W001"}  # this Redis keeps no append-only file
+    django_face.set_sale(None)
+    with override_settings(FLASHSALE_REDIS_URL="http://nowhere"):
+        assert [message.id for message in check_settings()] == ["flashsale.E001"]
+        assert check_server() == []
+    with override_settings(FLASHSALE_REDIS_URL="redis://127.0.0.1:1"):
+        assert [message.id for message in check_server()] == ["flashsale.E002"]
+        django_face.get_sale().close()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"goods_id": "a b"}, {"total": "-1"}, {"closes_at": "1"}, {"hold": "0"}, {"sale": "a b"}], ids=str
+)
+def test_the_admins_form_knows_the_rules(wrong) -> None:
+    from django.contrib.admin import site
+
+    data = {"sale": "nov11", "goods_id": "phone", "total": "5", "opens_at": "2"}
+    form = site._registry[SaleGoods].get_form(None)(data | wrong)
+    assert form.is_valid() is (not wrong)
+
+
+def test_the_admin_looks_where_the_sale_is(tmp_path) -> None:
+    from django.contrib.admin import site
+
+    admin = site._registry[SaleGoods]
+    options = {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "other.db"}
+    with django_shop.database("elsewhere", **options) as alias, override_settings(FLASHSALE_DATABASE=alias):
+        admin.save_model(None, SaleGoods(sale="moved", goods_id="phone", total=5), None, change=False)
+        assert [row.total for row in admin.get_queryset(None)] == [5]
+        assert [goods.total for goods in DjangoStore("moved", using=alias).goods()] == [5]
+    assert not SaleGoods.objects.filter(sale="moved").exists()
+
+
+def test_the_admin_edits_goods_through_the_store(django_sale: FlashSale) -> None:
+    from django.contrib.admin import site
+
+    admin = site._registry[SaleGoods]
+    row = SaleGoods(sale=django_sale.name, goods_id="phone", total=5)
+    admin.save_model(None, row, None, change=False)
+    row = SaleGoods.objects.get(sale=django_sale.name)
+    assert (row.total, row.granted, row.version) == (5, 5, 0)
+    row.total = 9
+    admin.save_model(None, row, None, change=True)
+    row = SaleGoods.objects.get(sale=django_sale.name)
+    assert (row.total, row.granted, row.version) == (9, 5, 1)
+    assert json.dumps(sorted(admin.get_readonly_fields(None, row))) == json.dumps(
+        ["booked", "goods_id", "granted", "loaded", "sale", "version"]
+    )

@@ -1,0 +1,225 @@
+"""docs/runbook.md does what it says: each entry's calamity is made, and its own commands are run in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flashsale import FlashSale, Goods, NotExecuted, Syncer, UnknownGoods, Worker
+from flashsale.model import RELEASED
+from flashsale.stores import SQLAlchemyStore
+from flashsale.testing.proxy import FaultProxy
+from tests.chaos.faults.world import append_only_file
+from tests.support import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "runbook.md"
+INTRO, *ENTRIES = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
+TOLD = ["o-1", "o-2", "o-3"]
+
+REDIS_CLI = """\
+#!{python}
+import sys, redis
+with redis.Redis(port={port}) as client:
+    print(client.execute_command(*sys.argv[1:]))
+"""
+
+
+class Night:
+    """A sale of four phones on a Redis with an append-only file; o-1 and o-2 become rows, o-3 waits in the queue.
+
+    Attributes:
+        server: the Redis that the shop is on.
+        early: bytes of the append-only file after the first order.
+        late: the same, before the third.
+    """
+
+    def __init__(self, server: servers.RedisServer, folder: Path) -> None:
+        self.server = server
+        self.folder = folder
+        self.store = SQLAlchemyStore(f"sqlite:///{folder}/shop.db", "nov11")
+        self.store.create_all()
+        self.store.put_goods(Goods("phone", 4))
+        self.sale = FlashSale(server.client(), "nov11", store=self.store, cache_for=0)
+        Syncer(self.sale).run_once()
+        self.sale.start("phone")
+        self.sale.buy("phone", "ann", order_id="o-1")
+        self.early = append_only_file(server).stat().st_size
+        self.sale.buy("phone", "ann", order_id="o-2")
+        Worker(self.sale).run_once()
+        self.late = append_only_file(server).stat().st_size
+        self.sale.buy("phone", "ann", order_id="o-3")
+
+    def follow(self, entry: str) -> None:
+        """Types what the page says, line by line."""
+        namespace: dict[str, Any] = {"told": TOLD}
+        for language, block in blocks(INTRO) + blocks(entry):
+            if language == "python":
+                exec(block.replace("redis://localhost:6379", self.server.url.removesuffix("/0")), namespace)
+                continue
+            for line in filter(None, block.splitlines()):
+                self.shell(line)
+        namespace["sale"].close()
+        namespace["store"].close()
+
+    def shell(self, line: str) -> None:
+        if line == "systemctl start redis-server":
+            self.server.start()
+            return
+        tools = self.folder / "bin"
+        tools.mkdir(exist_ok=True)
+        (tools / "redis-cli").write_text(REDIS_CLI.format(python=sys.executable, port=self.server.port))
+        (tools / "redis-cli").chmod(0o755)
+        if not (tools / "redis-check-aof").exists():
+            (tools / "redis-check-aof").symlink_to(servers.redis_executable())  # one program, by two names
+        line = line.replace("/var/lib/redis/appendonly.aof", str(append_only_file(self.server)))
+        line = line.replace("/var/lib/redis.broken", str(self.folder / "broken"))
+        line = line.replace("/var/lib/redis", str(self.server.folder))
+        path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+        subprocess.run(["bash", "-c", line], check=True, env=os.environ | {"PATH": path}, timeout=20)
+
+    def ends_well(self, *, lost: set[str]) -> None:
+        """The sale goes on, sells what is left, and all agree."""
+        with FlashSale(self.server.client(), "nov11", store=self.store, cache_for=0) as sale:
+            syncer, worker = Syncer(sale), Worker(sale)
+            for _ in range(2):  # it runs all the time; what it sees twice, such as leaked slots, it mends
+                syncer.run_once()
+            assert set(syncer.audit(TOLD).lost) == lost
+            left = [sale.buy("phone", "bob").accepted for _ in range(4)]
+            assert sum(left) == 1 + len(lost)
+            while worker.run_once():
+                pass
+            units = sum(row.order.quantity for row in self.store.orders() if row.state not in RELEASED)
+            assert units == sale.inventory.stock("phone").booked == 4
+            assert syncer.audit(set(TOLD) - lost).ok
+        self.close()
+
+    def close(self) -> None:
+        self.sale.close()
+        self.store.close()
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Returns language and text of each fenced block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
+    monkeypatch.chdir(tmp_path)
+    with servers.redis_server(aof=True) as server, contextlib.closing(Night(server, tmp_path)) as night:
+        yield night
+
+
+# -- the calamities -------------------------------------------------------------------------------------------------
+
+
+def full(night: Night, entry: str) -> None:
+    night.server.client().config_set("maxmemory", 1)
+    with pytest.raises(NotExecuted) as refused:
+        night.sale.buy("phone", "bob")
+    assert refused.value.reason == "OOM"
+    night.follow(entry)
+    night.ends_well(lost=set())
+
+
+def evicting(night: Night, entry: str) -> None:
+    client = night.server.client()
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    client.config_set("maxmemory", client.info("memory")["used_memory"] + 500_000)
+    for number in range(1000):
+        client.set(f"page-{number}", b"x" * 5000)
+        if not client.exists(night.sale.keys.stock("phone")):
+            break
+    assert "eviction" in {finding.name for finding in night.sale.check()}
+    with pytest.raises(UnknownGoods):
+        night.sale.buy("phone", "bob")
+    queued = bool(client.exists(night.sale.keys.order_list))
+    night.follow(entry)
+    if queued:  # the worker finds it on the list
+        Worker(night.sale).run_once()
+    night.ends_well(lost=set() if queued else {"o-3"})
+
+
+def emptied(night: Night, entry: str) -> None:
+    night.server.client().flushall()
+    assert Syncer(night.sale).run_once().missing == ("phone",)
+    with pytest.raises(UnknownGoods):
+        night.sale.buy("phone", "bob")
+    night.follow(entry)
+    night.ends_well(lost={"o-3"})
+
+
+def corrupt(night: Night, entry: str) -> None:
+    night.server.kill()
+    file = append_only_file(night.server)
+    written = bytearray(file.read_bytes())
+    written[written.index(b"\r\n*", night.early) + 2] ^= 0xFF
+    file.write_bytes(written)
+    with pytest.raises(ChildProcessError):
+        night.server.start()
+    assert "Bad file format reading the append only file" in night.server.log.read_text()
+    with pytest.raises(NotExecuted):
+        night.sale.buy("phone", "bob")
+    night.follow(entry)
+    night.ends_well(lost={"o-3"})
+
+
+def cut(night: Night, entry: str) -> None:
+    night.server.kill()
+    file = append_only_file(night.server)
+    file.write_bytes(file.read_bytes()[: night.early + 1])
+    night.server.start()
+    assert "short read while loading the AOF file" in night.server.log.read_text()
+    night.follow(entry)
+    night.ends_well(lost={"o-3"})
+
+
+def failed_over(night: Night, entry: str) -> None:
+    primary = night.server
+    primary.client().flushall()
+    with FaultProxy(primary.port) as link, servers.redis_server(replicaof=f"{servers.HOST} {link.port}") as replica:
+        client = replica.client()
+        servers.eventually(lambda: client.info("replication")["master_link_status"] == "up", "a replica")
+        Syncer(night.sale).rebuild()
+        night.sale.start("phone")
+        replica.catch_up(primary)
+        link.hold()
+        night.sale.buy("phone", "ann", order_id="o-3")
+        primary.kill()
+        client.replicaof("NO", "ONE")
+        with FlashSale(replica.client(), "nov11") as sale:
+            assert [sale.status(order_id) for order_id in TOLD] == ["PERSISTED", "PERSISTED", None]
+        night.server = replica
+        night.follow(entry)
+        night.ends_well(lost={"o-3"})
+
+
+CALAMITIES: dict[str, Callable[[Night, str], None]] = {
+    "Redis is full": full,
+    "Redis evicts keys": evicting,
+    "FLUSHALL, or a restart without a file": emptied,
+    "The append-only file is corrupt": corrupt,
+    "The append-only file is cut short": cut,
+    "A failover lost writes": failed_over,
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.splitlines()[0])
+def test_an_entry_of_the_runbook(night: Night, entry: str) -> None:
+    CALAMITIES[entry.splitlines()[0]](night, entry)
+
+
+def test_every_entry_has_symptom_command_and_loss() -> None:
+    assert [entry.splitlines()[0] for entry in ENTRIES] == list(CALAMITIES)
+    for entry in ENTRIES:
+        assert entry.index("**Symptom.**") < entry.index("```") < entry.index("**Lost.**")

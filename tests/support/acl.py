@@ -1,0 +1,51 @@
+"""The users that docs/operating.md tells operators to make: the tests run as them, so that the page cannot lie."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "operating.md"
+LIBRARY = {"username": "flashsale", "password": "secret"}
+SHOP = {"username": "shop", "password": "secret"}
+HOST = (  # what a host adds for the plain layout, and to name its connections
+    "~orderList",
+    *(f"~{goods}{name}" for goods in ("phone", "GOODS") for name in ("", "_count", "_start", "_access")),
+    "+client|setname",
+)
+
+
+def users(*, more: tuple[str, ...] = ()) -> list[list[str]]:
+    """Returns the page's `ACL SETUSER` commands, for every sale instead of nov11.
+
+    Args:
+        more: rules to append.
+    """
+    lines = re.findall(r"^redis-cli (ACL SETUSER .*?[^\\])$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    words = [shlex.split(line.replace("\\\n", "").replace("{nov11}", "{*}")) for line in lines]
+    return [[*each, *more] for each in words]
+
+
+def keys(username: str) -> list[str]:
+    """Returns the key patterns of a user of the page."""
+    (line,) = (words for words in users() if words[2] == username)
+    return [word for word in line if word.startswith("~")]
+
+
+def of_the_operator() -> list[list[str]]:
+    """Returns the page's other `redis-cli` commands."""
+    lines = re.findall(r"^redis-cli ((?!ACL ).*)$", PAGE.read_text(), re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def of_a_cluster() -> tuple[str, ...]:
+    """Returns the rules that the page adds for a Cluster."""
+    (rules,) = re.findall(r"On a Cluster both need `([^`]+)`", PAGE.read_text())
+    return tuple(shlex.split(rules))
+
+
+def allowed(username: str) -> set[str]:
+    """Returns the commands that a user of the page may call."""
+    (line,) = (words for words in users() if words[2] == username)
+    return {word[1:].upper() for word in line if word.startswith("+")}

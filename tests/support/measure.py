@@ -1,0 +1,144 @@
+"""What a sale costs: bytes of Redis for each order, and the time to rebuild a sale from PostgreSQL.
+
+    python -m tests.support.measure --memory 20000 --rebuild 1000000
+
+Nothing here is a test: the numbers are of the machine that runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import pstats
+import sys
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import redis
+
+from flashsale import FlashSale, Goods, Keys, Order, Syncer, Worker
+from flashsale.stores import SQLAlchemyStore
+from tests.support import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SALE = "measure"
+GOODS = "phone"
+ROWS = """
+INSERT INTO flashsale_orders (sale, order_id, goods_id, buyer_id, quantity, state, created_at)
+SELECT '{sale}', md5(n::text), '{goods}', 'buyer-' || lpad(n::text, 10, '0'), 1,
+       CASE WHEN mod(n, 20) = 0 THEN 'CANCELLED' WHEN mod(n, 2) = 0 THEN 'CONFIRMED' ELSE 'PERSISTED' END,
+       1700000000 + n / 1e4
+FROM generate_series(1, {count}) AS n
+"""
+BOOKED = """
+UPDATE flashsale_goods SET loaded = true, booked =
+    (SELECT sum(quantity) FROM flashsale_orders WHERE sale = '{sale}' AND state <> 'CANCELLED')
+"""
+
+
+def memory(count: int, server: servers.RedisServer, database_url: str, **policy: float) -> None:
+    """Prints what queued and persisted orders take, by the server's own counters."""
+    raw, keys = server.client(), Keys(SALE)
+    raw.flushall()
+    named = (keys.orders, keys.order_list, keys.claimed, keys.leases, keys.holds, keys.buyers(GOODS))
+    with SQLAlchemyStore(database_url, SALE) as store, FlashSale(raw, SALE, store=store) as sale:
+        store.create_all()
+        store.put_goods(Goods(GOODS, count, **policy))
+        Syncer(sale).run_once()
+        worker = Worker(sale, batch=500)
+        sale.inventory.reserve([_order(0)])
+        worker.run_once()  # scripts, connections and small keys are there before we look
+        before, steps = _used(raw), []
+        for start in range(1, count, 1000):
+            sale.inventory.reserve([_order(number) for number in range(start, min(count, start + 1000))])
+        steps.append(("queued", _used(raw) - before, _by_key(raw, named)))
+        while worker.run_once():
+            pass
+        steps.append(("persisted", _used(raw) - before, _by_key(raw, named)))
+    what = ", ".join(f"{name}={value:g}" for name, value in policy.items()) or "no cap, no deadline"
+    print(f"{count - 1:,} orders, one unit each, order ids of 32 and buyer ids of 16 characters; {what}")
+    for state, used, by_key in steps:
+        parts = ", ".join(f"{key.rpartition(':')[2]} {size / count:.0f}" for key, size in by_key.items() if size > 1000)
+        print(f"  {state:<10} {used / (count - 1):6.0f} bytes an order (used_memory); by MEMORY USAGE: {parts}")
+
+
+def _order(number: int) -> Order:
+    return Order(uuid.UUID(int=number * 0x9E3779B97F4A7C15).hex, GOODS, f"buyer-{number:010}", 1)
+
+
+def _used(raw: redis.Redis) -> int:
+    raw.memory_purge()
+    return int(raw.info("memory")["used_memory"])
+
+
+def _by_key(raw: redis.Redis, keys: Sequence[str]) -> dict[str, int]:
+    return {key: raw.memory_usage(key, samples=0) or 0 for key in keys}
+
+
+def rebuild(count: int, server: servers.RedisServer, database_url: str, *, profile: bool, **policy: float) -> None:
+    """Fills the tables with SQL, rebuilds an empty Redis from them, and prints how long that took."""
+    raw, keys = server.client(), Keys(SALE)
+    raw.flushall()
+    with SQLAlchemyStore(database_url, SALE) as store, FlashSale(raw, SALE, store=store) as sale:
+        store.create_all()
+        store.put_goods(Goods(GOODS, count, **policy))
+        began = time.perf_counter()
+        with store._begin() as connection:
+            connection.exec_driver_sql("TRUNCATE flashsale_orders")
+            connection.exec_driver_sql(ROWS.format(sale=SALE, goods=GOODS, count=count))
+            connection.exec_driver_sql(BOOKED.format(sale=SALE))
+            connection.exec_driver_sql("ANALYZE flashsale_orders")
+        print(f"{count:,} rows written in {time.perf_counter() - began:.1f} s")
+        profiler = cProfile.Profile()
+        began, cpu = time.perf_counter(), time.process_time()
+        if profile:
+            profiler.enable()
+        report = Syncer(sale).rebuild()
+        profiler.disable()
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        server_cpu = sum(float(raw.info("cpu")[name]) for name in ("used_cpu_user", "used_cpu_sys"))
+        booked = int(raw.hget(keys.stock(GOODS), "Booked") or 0)
+        assert (report.orders, report.goods[GOODS]) == (count, booked) == (raw.hlen(keys.orders), count - count // 20)
+    print(
+        f"rebuilt {report.orders:,} orders in {seconds:.1f} s: {report.orders / seconds:,.0f} orders/s "
+        f"({booked:,} units booked, {_used(raw) / 2**20:.0f} MiB of Redis; CPU of this process {cpu:.1f} s, "
+        f"of Redis so far {server_cpu:.1f} s)"
+    )
+    if profile:
+        pstats.Stats(profiler).sort_stats("cumulative").print_stats(35)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints."""
+    about, _, more = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.support.measure",
+        description=about,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--memory", type=int, default=20_000, metavar="N", help="orders to weigh; 0: none (20000)")
+    add("--rebuild", type=int, default=1_000_000, metavar="N", help="orders to rebuild; 0: none (1000000)")
+    add("--hold", type=float, metavar="S", help="rebuild goods with a payment deadline")
+    add("--per-buyer", type=int, metavar="N", help="rebuild goods with a buyer's limit")
+    add("--profile", action="store_true", help="show where the time of the rebuild goes; slows it")
+    options = parser.parse_args(argv)
+    given = {"hold": options.hold, "per_buyer": options.per_buyer}
+    policy = {name: value for name, value in given.items() if value is not None}
+    with servers.redis_server() as server, servers.postgres() as postgres:
+        if options.memory:
+            for each in ({}, {"per_buyer": 1, "hold": 900.0}):
+                with postgres.database() as database_url:
+                    memory(options.memory, server, database_url, **each)
+        if options.rebuild:
+            with postgres.database() as database_url:
+                rebuild(options.rebuild, server, database_url, profile=options.profile, **policy)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,902 @@
+"""A pure model of a sale: what every operation must answer, and what must stand in Redis and in the database after it.
+
+An operation of several steps is a generator: it yields wherever the process may die, that is after each change that
+Redis or the database makes at once. Driven to the end it gives the answer; traced, it gives every state that a crash
+may leave behind.
+
+Two numbers are never counted here but always derived: booked units are the direct ones and those of the active orders
+of the ledger; booked units of the database are those of its active rows. So whoever compares them compares the promise.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from flashsale import (
+    Admission,
+    AlreadyLoaded,
+    FlashSaleError,
+    GateState,
+    Goods,
+    InvalidRequest,
+    NotExecuted,
+    NotPersisted,
+    Order,
+    OrderConflict,
+    OrderState,
+    Outcome,
+    Receipt,
+    Stock,
+    StoreError,
+    SyncReport,
+    UnknownGoods,
+)
+from flashsale.model import RELEASED, TRANSITIONS
+
+NOW: Final = 1e9  # the model's clock stands still; windows lie far before it or far after it
+FAR: Final = 4e9  # a lease or a deadline that has not ended; below it lie the ended ones, by the step that ended them
+MAX_ATTEMPTS: Final = 5
+
+QUEUED, PERSISTED, CONFIRMED, CANCELLED, EXPIRED, REJECTED, DEAD = (
+    OrderState[name] for name in ("QUEUED", "PERSISTED", "CONFIRMED", "CANCELLED", "EXPIRED", "REJECTED", "DEAD")
+)
+ROW_ACTIVE: Final = frozenset({PERSISTED, CONFIRMED})
+
+Element: TypeAlias = Order | bytes  # on the list: an order without its time, or what is none
+Steps: TypeAlias = Generator[None, None, Any]
+
+
+class Refused(Exception):
+    """The operation raises an error of this type, and nothing more happens."""
+
+    def __init__(self, error: type[FlashSaleError]) -> None:
+        self.error = error
+
+
+class Policy(NamedTuple):
+    per_buyer: int | None = None
+    opens_at: float | None = None
+    closes_at: float | None = None
+    hold: float | None = None
+
+
+def policy_of(goods: Goods) -> Policy:
+    return Policy(goods.per_buyer, goods.opens_at, goods.closes_at, goods.hold)
+
+
+@dataclass
+class StockHash:
+    total: int
+    direct: int  # units taken past the ledger
+    policy: Policy
+    version: int
+    preload: tuple[Any, ...]
+
+
+@dataclass
+class GateKeys:
+    count: int
+    preload: int
+    start: bool = False
+    access: int = 0
+    opens_at: float | None = None
+    closes_at: float | None = None
+    auto: bool = False  # the clock may still set the flag
+    pause: bool = False
+
+    @property
+    def left(self) -> int:
+        return max(0, self.count - self.access)
+
+    def refusal(self) -> Outcome | None:
+        refusal = shut(self.opens_at, self.closes_at, paused=self.pause)
+        return refusal or (None if self.start or self.auto else Outcome.NOT_STARTED)
+
+    def admit(self, units: int) -> None:
+        self.access += units
+        if not self.start:
+            self.start, self.auto = True, False
+
+
+@dataclass
+class Record:
+    """An order in the ledger."""
+
+    order: Order
+    state: OrderState
+    gated: bool = False
+    counted: bool = False  # against the buyer's cap
+
+    @property
+    def active(self) -> bool:
+        return self.state not in RELEASED
+
+
+@dataclass
+class Delivery:
+    attempts: int
+    lease: int
+    element: Element
+    ends: float
+
+
+@dataclass
+class GoodsRow:
+    total: int
+    granted: int
+    version: int
+    policy: Policy
+    loaded: bool = False
+
+
+@dataclass
+class OrderRow:
+    order: Order
+    state: OrderState
+
+
+class Handle(NamedTuple):
+    """A claim as its holder knows it."""
+
+    delivery: int
+    lease: int
+    element: Element
+    attempts: int
+
+
+def shut(opens_at: float | None, closes_at: float | None, *, paused: bool) -> Outcome | None:
+    if closes_at is not None and closes_at <= NOW:
+        return Outcome.ENDED
+    if paused:
+        return Outcome.PAUSED
+    if opens_at is not None and opens_at > NOW:
+        return Outcome.NOT_STARTED
+    return None
+
+
+def way(start: OrderState, end: OrderState) -> list[OrderState]:
+    """The shortest way of allowed steps."""
+    ways = [[start]]
+    for steps in ways:
+        if steps[-1] is end:
+            return steps[1:]
+        ways += [[*steps, state] for state in sorted(TRANSITIONS[steps[-1]]) if state not in steps]
+    return []
+
+
+@dataclass
+class Model:
+    """One sale.
+
+    Args:
+        one_redis: gate and stock share a Redis: then one script decides both.
+    """
+
+    one_redis: bool = True
+    state: str | None = None  # open or paused, from the first preload on
+    stocks: dict[str, StockHash] = field(default_factory=dict)
+    gates: dict[str, GateKeys] = field(default_factory=dict)
+    ledger: dict[str, Record] = field(default_factory=dict)
+    queue: list[Element] = field(default_factory=list)  # the oldest first
+    claimed: dict[int, Delivery] = field(default_factory=dict)
+    counter: int = 0  # of deliveries and leases
+    dead: dict[str, Delivery] = field(default_factory=dict)
+    holds: dict[str, float] = field(default_factory=dict)
+    led: bool = False  # a syncer died while it led
+    rows: dict[str, GoodsRow] = field(default_factory=dict)
+    orders: dict[str, OrderRow] = field(default_factory=dict)
+    poison: frozenset[str] = frozenset()  # buyers whose rows the database refuses
+    popped: set[str] = field(default_factory=set)  # orders that another consumer took
+    step: int = 0
+    last: dict[str, tuple[int, int]] = field(default_factory=dict)  # what the syncer remembers
+    granted: dict[str, int] = field(default_factory=dict)  # likewise
+    around: bool = False  # likewise: the last pass looked at the rows, so the next one begins again
+    outage: tuple[int, bool] | None = None  # the database fails at the call of this number, before or after it
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    def copy(self) -> Model:
+        return pickle.loads(pickle.dumps(self))  # several times as fast as deepcopy
+
+    def run(self, steps: Steps) -> Any:
+        """Drives an operation of this model to its end; returns the answer, or the type of the error."""
+        return self.trace(steps, [])
+
+    def trace(self, steps: Steps, states: list[Model] | None) -> Any:
+        """Like `run`, and appends to `states` a copy of the model after each step, the first one before all."""
+        keep = states is not None and states != []
+        try:
+            while True:
+                next(steps)
+                if keep:
+                    states.append(self.copy())
+        except StopIteration as end:
+            return end.value
+        except Refused as refused:
+            return refused.error
+        finally:
+            if keep:
+                states.append(self.copy())
+
+    def restarted(self) -> None:
+        """The process died: what it only remembered is gone."""
+        self.last, self.granted, self.around = {}, {}, False
+
+    # -- derived ----------------------------------------------------------------------------------------------------
+
+    def in_ledger(self, goods_id: str) -> int:
+        return sum(r.order.quantity for r in self.ledger.values() if r.active and r.order.goods_id == goods_id)
+
+    def booked(self, goods_id: str) -> int:
+        return self.stocks[goods_id].direct + self.in_ledger(goods_id)
+
+    def free(self, goods_id: str) -> int:
+        return max(0, self.stocks[goods_id].total - self.booked(goods_id))
+
+    def held(self, goods_id: str, buyer_id: str) -> int:
+        """Units that count against the buyer's cap."""
+        mine = (r for r in self.ledger.values() if r.order.buyer_id == buyer_id and r.order.goods_id == goods_id)
+        return sum(r.order.quantity for r in mine if r.active and r.counted)
+
+    def row_booked(self, goods_id: str) -> int:
+        mine = (row for row in self.orders.values() if row.order.goods_id == goods_id)
+        return sum(row.order.quantity for row in mine if row.state in ROW_ACTIVE)
+
+    def stock(self, goods_id: str) -> Steps:
+        yield from ()
+        self._known(goods_id in self.stocks)
+        stock, booked = self.stocks[goods_id], self.booked(goods_id)
+        return Stock(stock.total, booked, max(0, stock.total - booked), stock.direct)
+
+    def gate_state(self, goods_id: str) -> Steps:
+        yield from ()
+        self._known(goods_id in self.gates)
+        gate = self.gates[goods_id]
+        return GateState(count=gate.count, started=gate.refusal() is None, access=gate.access, remaining=gate.left)
+
+    def _known(self, known: object) -> None:
+        if not known:
+            raise Refused(UnknownGoods)
+
+    # -- setting up -------------------------------------------------------------------------------------------------
+
+    def load(self, goods_id: str, total: int, booked: int, policy: Policy, version: int = 0) -> None:
+        request = (total, booked, policy)
+        if goods_id in self.stocks:
+            if self.stocks[goods_id].preload != request:
+                raise Refused(AlreadyLoaded)
+            return
+        self.stocks[goods_id] = StockHash(total, booked, policy, version, request)
+        self.state = self.state or "open"
+
+    def open_gate(self, goods_id: str, total: int, policy: Policy) -> None:
+        if goods_id not in self.gates:
+            self.gates[goods_id] = GateKeys(total, total)
+            self.schedule(goods_id, policy)
+        elif total not in {self.gates[goods_id].count, self.gates[goods_id].preload}:
+            raise Refused(AlreadyLoaded)
+
+    def preload(self, goods_id: str, total: int, policy: Policy) -> Steps:
+        self.load(goods_id, total, 0, policy)
+        yield
+        self.open_gate(goods_id, total, policy)
+
+    def schedule(self, goods_id: str, policy: Policy) -> None:
+        gate = self.gates[goods_id]
+        if (gate.opens_at, gate.closes_at) != (policy.opens_at, policy.closes_at):
+            new = gate.opens_at != policy.opens_at
+            gate.opens_at, gate.closes_at = policy.opens_at, policy.closes_at
+            gate.auto = policy.opens_at is not None and (new or gate.auto)
+
+    def flag(self, goods_id: str, *, start: bool) -> Steps:
+        yield from ()
+        self._known(goods_id in self.gates)
+        self.gates[goods_id].start, self.gates[goods_id].auto = start, False
+
+    def set_state(self, state: str) -> Steps:
+        self._known(self.state)
+        self.state = state
+        yield
+        goods = sorted(self.stocks)  # Redis names them in an order of its own: hence all states that may lie between
+        for chosen in range(1, 2 ** len(goods)):
+            before = {goods_id: self.gates[goods_id].pause for goods_id in goods if goods_id in self.gates}
+            for place, goods_id in enumerate(goods):
+                if chosen >> place & 1 and goods_id in self.gates:
+                    self.gates[goods_id].pause = state == "paused"
+            yield
+            if chosen < 2 ** len(goods) - 1:
+                for goods_id, pause in before.items():
+                    self.gates[goods_id].pause = pause
+
+    # -- the gate ---------------------------------------------------------------------------------------------------
+
+    def enter(self, goods_id: str, units: int) -> Steps:
+        yield from ()
+        return self._enter(goods_id, units)
+
+    def _enter(self, goods_id: str, units: int) -> Admission:
+        self._known(goods_id in self.gates)
+        gate = self.gates[goods_id]
+        if refusal := gate.refusal():
+            return Admission(refusal, gate.left)
+        if units > gate.left:
+            return Admission(Outcome.SOLD_OUT, gate.left)
+        gate.admit(units)
+        return Admission(Outcome.ADMITTED, gate.left)
+
+    def leave(self, goods_id: str, units: int) -> Steps:
+        yield from ()
+        return self._leave(goods_id, units)
+
+    def _leave(self, goods_id: str, units: int) -> int:
+        self._known(goods_id in self.gates)
+        back = min(self.gates[goods_id].access, units)
+        self.gates[goods_id].access -= back
+        return back
+
+    def resize(self, goods_id: str, count: int) -> Steps:
+        yield from ()
+        self._known(goods_id in self.gates)
+        gate = self.gates[goods_id]
+        gate.count = max(count, gate.access)
+        return gate.count
+
+    # -- direct units -----------------------------------------------------------------------------------------------
+
+    def deduct(self, goods_id: str, units: int) -> Steps:
+        yield from ()
+        self._known(goods_id in self.stocks)
+        if units > self.stocks[goods_id].total - self.booked(goods_id):
+            return 0
+        self.stocks[goods_id].direct += units
+        return units
+
+    def release(self, goods_id: str, units: int) -> Steps:
+        yield from ()
+        self._known(goods_id in self.stocks)
+        back = min(units, self.stocks[goods_id].direct)
+        self.stocks[goods_id].direct -= back
+        return back
+
+    # -- buying -----------------------------------------------------------------------------------------------------
+
+    def _left(self, goods_id: str, *, gate: bool) -> int:
+        if goods_id not in self.stocks or (gate and goods_id not in self.gates):
+            return 0
+        return min(self.free(goods_id), self.gates[goods_id].left) if gate else self.free(goods_id)
+
+    def _why_not(self, order: Order, *, gate: bool) -> Outcome | type[FlashSaleError] | None:
+        goods_id = order.goods_id
+        if goods_id not in self.stocks or (gate and goods_id not in self.gates):
+            return UnknownGoods
+        policy = self.stocks[goods_id].policy
+        refusal = self.gates[goods_id].refusal() if gate else None
+        refusal = refusal or shut(policy.opens_at, policy.closes_at, paused=self.state != "open")
+        if refusal:
+            return refusal
+        if policy.per_buyer is not None and self.held(goods_id, order.buyer_id) + order.quantity > policy.per_buyer:
+            return Outcome.LIMIT_REACHED
+        return Outcome.SOLD_OUT if order.quantity > self._left(goods_id, gate=gate) else None
+
+    def _answer(self, order: Order, *, gate: bool, gated: bool) -> Receipt | type[FlashSaleError]:
+        """Books one order, or says why not."""
+        goods_id, known = order.goods_id, self.ledger.get(order.order_id)
+        if known and known.order.content != order.content:
+            return OrderConflict
+        why = None if known else self._why_not(order, gate=gate)
+        if isinstance(why, type):
+            return why
+        if not known and not why:
+            capped = self.stocks[goods_id].policy.per_buyer is not None
+            self.ledger[order.order_id] = Record(order, QUEUED, gated, capped)
+            self.queue.append(order)
+            if gate:
+                self.gates[goods_id].admit(order.quantity)
+        state = self.ledger[order.order_id].state if not why else None
+        outcome = why or Outcome.ACCEPTED
+        left = self._left(goods_id, gate=gate)
+        return Receipt(outcome, order.order_id, goods_id, order.quantity, left, replayed=bool(known), state=state)
+
+    def buy(self, order: Order, *, named: bool) -> Steps:
+        if self.one_redis:
+            yield from ()
+            return self._told(self._answer(order, gate=True, gated=True))
+        if not (named and order.order_id in self.ledger):
+            admission = self._enter(order.goods_id, order.quantity)
+            if not admission.admitted:
+                return Receipt(admission.outcome, *_asked(order), admission.remaining)
+            yield
+            answer = self._answer(order, gate=False, gated=True)
+            yield
+            if not isinstance(answer, Receipt) or not answer.accepted or answer.replayed:
+                self._leave(order.goods_id, order.quantity)
+            return self._told(answer)
+        return self._told(self._answer(order, gate=False, gated=True))
+
+    def _told(self, answer: Any) -> Any:
+        if isinstance(answer, type):
+            raise Refused(answer)
+        return answer
+
+    def reserve(self, orders: Sequence[Order], *, together: bool) -> Steps:
+        """Answers with a receipt or the type of an error for each order."""
+        yield from ()
+        if together and len({order.order_id for order in orders}) < len(orders):
+            raise Refused(InvalidRequest)
+        before = self.copy()
+        answers = [self._answer(order, gate=False, gated=False) for order in orders]
+        receipts = [answer for answer in answers if isinstance(answer, Receipt) and answer.accepted]
+        replays = {receipt.replayed for receipt in receipts}
+        if not together or (len(receipts) == len(answers) and len(replays) < 2):
+            return answers
+        self.ledger, self.queue = before.ledger, before.queue
+        return self._basket(orders, answers, before)
+
+    def _basket(self, orders: Sequence[Order], answers: list[Any], before: Model) -> list[Any]:
+        """The answers of a basket that was not accepted."""
+        if any(isinstance(answer, Receipt) and answer.replayed for answer in answers):
+            return [OrderConflict] * len(answers)
+        outcomes = [answer.outcome for answer in answers if isinstance(answer, Receipt) and not answer.accepted]
+        told: list[Any] = []
+        for order, answer in zip(orders, answers, strict=True):
+            own = isinstance(answer, Receipt) and not answer.accepted
+            if isinstance(answer, type):
+                told.append(answer)
+            elif outcomes:
+                outcome = answer.outcome if own else outcomes[0]
+                told.append(Receipt(outcome, *_asked(order), before._left(order.goods_id, gate=False)))
+            else:
+                told.append(NotExecuted)
+        return told
+
+    # -- the queue --------------------------------------------------------------------------------------------------
+
+    def push(self, element: Element) -> Steps:
+        yield from ()
+        self.queue.append(element)
+        return len(self.queue)
+
+    def pop(self) -> Steps:
+        yield from ()
+        if not self.queue:
+            return None
+        element = self.queue.pop(0)
+        if isinstance(element, bytes):
+            raise Refused(InvalidRequest)
+        self.popped.add(element.order_id)
+        return element
+
+    def claim(self, limit: int, *, expired: bool = False) -> Steps:
+        ended = [(delivery.ends, str(number)) for number, delivery in self.claimed.items() if delivery.ends < FAR]
+        ends = float(self.step) if expired else FAR
+        handles = []
+        for _, number in sorted(ended)[:limit]:
+            delivery = self.claimed[int(number)]
+            self.counter += 1
+            delivery.attempts, delivery.lease, delivery.ends = delivery.attempts + 1, self.counter, ends
+            handles.append(Handle(int(number), self.counter, delivery.element, delivery.attempts))
+        while self.queue and len(handles) < limit:
+            self.counter += 1
+            element = self.queue.pop(0)
+            self.claimed[self.counter] = Delivery(1, self.counter, element, ends)
+            handles.append(Handle(self.counter, self.counter, element, 1))
+        yield
+        worn_out = [handle for handle in handles if handle.attempts > MAX_ATTEMPTS]
+        if worn_out:
+            self._bury(worn_out)
+            yield
+        return [handle for handle in handles if handle.attempts <= MAX_ATTEMPTS]
+
+    def _holds(self, handle: Handle) -> Delivery | None:
+        delivery = self.claimed.get(handle.delivery)
+        return delivery if delivery and delivery.lease == handle.lease else None
+
+    def _bury(self, handles: Iterable[Handle]) -> int:
+        buried = 0
+        for handle in handles:
+            if self._holds(handle) is None:
+                continue
+            delivery = self.claimed.pop(handle.delivery)
+            known = self.ledger.get(handle.element.order_id) if isinstance(handle.element, Order) else None
+            if known and known.state is QUEUED and known.order.content == handle.element.content:
+                known.state = DEAD
+                self.dead[known.order.order_id] = delivery
+            else:
+                self.dead[f" {handle.delivery}"] = delivery
+            buried += 1
+        return buried
+
+    def bury(self, handles: Iterable[Handle]) -> Steps:
+        yield from ()
+        return self._bury(handles)
+
+    def nack(self, handles: Iterable[Handle], *, delayed: bool, burn: bool = True) -> Steps:
+        yield from ()
+        return self._nack(handles, delayed=delayed, burn=burn)
+
+    def _nack(self, handles: Iterable[Handle], *, delayed: bool, burn: bool = True) -> int:
+        gone = 0
+        for handle in handles:
+            if delivery := self._holds(handle):
+                delivery.attempts -= 0 if burn else 1
+                delivery.lease, delivery.ends = 0, FAR if delayed else float(self.step)
+                gone += 1
+        return gone
+
+    def extend(self, handles: Iterable[Handle]) -> Steps:
+        yield from ()
+        held = 0
+        for handle in handles:
+            if delivery := self._holds(handle):
+                delivery.ends = FAR
+                held += 1
+        return held
+
+    def ack(self, handles: Iterable[Handle]) -> Steps:
+        yield from ()
+        return self._ack(handles)
+
+    def _ack(self, handles: Iterable[Handle]) -> int:
+        dropped = 0
+        for handle in handles:
+            dropped += self.claimed.pop(handle.delivery, None) is not None
+            known = self.ledger.get(handle.element.order_id) if isinstance(handle.element, Order) else None
+            if known and known.state is QUEUED:
+                self._persisted(known)
+        return dropped
+
+    def _persisted(self, known: Record) -> None:
+        """From now on the buyer has so long to pay."""
+        known.state = PERSISTED
+        stock = self.stocks.get(known.order.goods_id)
+        if stock and stock.policy.hold is not None:
+            self.holds[known.order.order_id] = FAR
+
+    def requeue_dead(self, fields: Sequence[str]) -> Steps:
+        """`fields` as Redis lists them: only it knows that order."""
+        yield from ()
+        for name in fields:
+            self.queue.append(self.dead.pop(name).element)
+            known = self.ledger.get(name)
+            if known and known.state is DEAD:
+                known.state = QUEUED
+        return len(fields)
+
+    # -- the database -----------------------------------------------------------------------------------------------
+
+    def put_goods(self, goods: Goods) -> Steps:
+        yield from ()
+        row = self.rows.get(goods.goods_id)
+        if row is None:
+            self.rows[goods.goods_id] = GoodsRow(goods.total, goods.total, goods.version, policy_of(goods))
+        else:
+            row.total, row.version, row.policy = goods.total, max(row.version + 1, goods.version), policy_of(goods)
+
+    def _fails(self, *, after: bool) -> None:
+        """Raises where the outage is."""
+        if self.outage is None:
+            return
+        left, then = self.outage
+        if left == 0 and then == after:
+            self.outage = None
+            raise Refused(StoreError)
+        if after:
+            self.outage = (left - 1, then)
+
+    def save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
+        """One transaction; returns the states that stand, without those of conflicts."""
+        self._fails(after=False)
+        new = [order for order in orders if order.order_id not in self.orders]
+        if any(order.goods_id not in self.rows for order in new):
+            raise Refused(StoreError)
+        standing = {}
+        for order in orders:
+            row = self.orders.get(order.order_id)
+            if row is None:
+                fits = self.row_booked(order.goods_id) + order.quantity <= self.rows[order.goods_id].granted
+                row = self.orders[order.order_id] = OrderRow(order, PERSISTED if fits else REJECTED)
+            if row.order.content == order.content:
+                standing[order.order_id] = row.state
+        self._fails(after=True)
+        return standing
+
+    def store_settle(self, order: Order, state: OrderState) -> OrderState:
+        self._fails(after=False)
+        row = self.orders.get(order.order_id)
+        if row is None:
+            if state is CONFIRMED:
+                raise Refused(NotPersisted)
+            row = self.orders[order.order_id] = OrderRow(order, state)
+        elif row.order.content != order.content:
+            raise Refused(OrderConflict)
+        elif state in TRANSITIONS[row.state]:
+            row.state = state
+        self._fails(after=True)
+        return row.state
+
+    # -- the life of an order ---------------------------------------------------------------------------------------
+
+    def settle(self, order_id: str, state: OrderState) -> Steps:
+        known = self.ledger.get(order_id)
+        if known is None:
+            return None
+        if state in RELEASED and known.state in RELEASED:
+            state = known.state  # released already: the database can only learn how
+        bare = Order(order_id, *known.order.content)
+        current = self.store_settle(bare, state)
+        yield
+        yield from self.follow({order_id: current})
+        return current
+
+    def follow(self, states: Mapping[str, OrderState]) -> Steps:
+        """The ledger goes where the database stands, at once; a gate at another Redis hears of it after that."""
+        slots: Counter[str] = Counter()
+        for order_id, state in states.items():
+            known = self.ledger.get(order_id)
+            for step in way(known.state, state) if known else []:
+                if known.state is DEAD:
+                    self.dead.pop(order_id, None)
+                known.state = step
+                self.holds.pop(order_id, None)
+                if step is PERSISTED:
+                    self._persisted(known)
+                if step in RELEASED and known.gated:
+                    slots[known.order.goods_id] += known.order.quantity
+        if not self.one_redis:
+            yield
+        for goods_id, units in slots.items():
+            self._leave(goods_id, units)
+            if not self.one_redis:
+                yield
+        yield
+
+    # -- the worker -------------------------------------------------------------------------------------------------
+
+    def adopt(self, order: Order) -> OrderState | type[FlashSaleError]:
+        known = self.ledger.get(order.order_id)
+        if known:
+            return known.state if known.order.content == order.content else OrderConflict
+        stock = self.stocks.get(order.goods_id)
+        if stock is None:
+            return UnknownGoods
+        state = QUEUED
+        if order.quantity <= stock.direct:
+            stock.direct -= order.quantity
+        elif order.quantity > stock.total - self.booked(order.goods_id):
+            state = REJECTED
+        counted = stock.policy.per_buyer is not None and state is QUEUED
+        self.ledger[order.order_id] = Record(order, state, gated=False, counted=counted)
+        return state
+
+    def work(self, batch: int = 500) -> Steps:
+        claims = yield from self.claim(batch)
+        unreadable = [claim for claim in claims if isinstance(claim.element, bytes)]
+        self._bury(unreadable)
+        yield
+        claims = [claim for claim in claims if isinstance(claim.element, Order)]
+        try:
+            return (yield from self._work(claims))
+        except Refused as refused:
+            if refused.error is StoreError:  # nobody is to blame: this attempt does not count
+                self._nack(claims, delayed=True, burn=False)
+            raise
+
+    def _work(self, claims: list[Handle]) -> Steps:
+        states = [(claim, self.adopt(claim.element)) for claim in claims]
+        yield
+        self._bury(claim for claim, state in states if state is OrderConflict)
+        yield
+        for claim, state in states:
+            if state is UnknownGoods:
+                self._nack([claim], delayed=True)
+                yield
+        rejected = [claim for claim, state in states if state is REJECTED]
+        for claim in rejected:
+            self.store_settle(claim.element, REJECTED)
+            yield
+        self._ack(rejected)
+        yield
+        claims = [claim for claim, state in states if isinstance(state, OrderState) and state is not REJECTED]
+        orders = {claim.element.order_id: claim.element for claim in reversed(claims)}  # of twins the first
+        wanted = list(dict.fromkeys(claim.element.order_id for claim in claims))
+        standing = yield from self._saved([orders[order_id] for order_id in wanted])
+        yield from self.follow({order_id: state for order_id, state in standing.items() if state is not PERSISTED})
+        self._ack(claim for claim in claims if claim.element.order_id in standing)
+        yield
+        for claim in claims:
+            if claim.element.order_id not in standing:
+                self._nack([claim], delayed=True)
+                yield
+        return len(standing) + len(rejected)
+
+    def _saved(self, orders: Sequence[Order]) -> Steps:
+        if not orders:
+            return {}
+        if any(order.buyer_id in self.poison for order in orders):
+            self._fails(after=False)
+            self._fails(after=True)
+            if len(orders) == 1:
+                return {}
+            middle = len(orders) // 2
+            first = yield from self._saved(orders[:middle])
+            second = yield from self._saved(orders[middle:])
+            return first | second
+        standing = self.save(orders)
+        yield
+        return standing
+
+    # -- the syncer -------------------------------------------------------------------------------------------------
+
+    def sync(self) -> Steps:
+        if self.led:
+            return SyncReport(leading=False)
+        self.led = True
+        yield
+        try:
+            return (yield from self._sync())
+        finally:
+            self.led = False
+
+    def _sync(self) -> Steps:
+        expired, returned = (yield from self._expire()), 0
+        loaded, missing, resized = [], [], []
+        for goods_id, row in sorted(self.rows.items()):
+            stock = self.stocks.get(goods_id)
+            if stock is None and row.loaded:
+                missing.append(goods_id)
+                continue
+            if stock is None:
+                loaded.append(goods_id)
+                row.granted = row.total
+                yield
+                self.load(goods_id, row.total, 0, row.policy, row.version)
+                stock = self.stocks[goods_id]
+                yield
+                row.loaded = True
+            elif not row.loaded:
+                row.granted = max(row.total, stock.total)
+                row.loaded = True
+            yield
+            before = stock.total
+            yield from self._adjust(goods_id, before)
+            if self.granted.get(goods_id) != stock.total:  # a crash may have left the guard looser than the stock
+                row.granted = self.granted[goods_id] = stock.total
+                yield
+            if stock.total != before:
+                resized.append((goods_id, stock.total))
+            returned += yield from self._mirror(goods_id, row)
+        return SyncReport(
+            leading=True,
+            loaded=tuple(loaded),
+            missing=tuple(missing),
+            resized=tuple(resized),
+            returned=returned,
+            expired=expired,
+            settled=(yield from self._reconcile_page()),
+        )
+
+    def _expire(self) -> Steps:
+        """All that is overdue, in one transaction; then the ledger follows."""
+        overdue = [order_id for order_id, ends in sorted(self.holds.items()) if ends < FAR]
+        orders = [Order(order_id, *self.ledger[order_id].order.content) for order_id in overdue]
+        states = {order.order_id: self.store_settle(order, EXPIRED) for order in orders}
+        yield
+        yield from self.follow(states)
+        return list(states.values()).count(EXPIRED)
+
+    def _adjust(self, goods_id: str, before: int) -> Steps:
+        """Raising: the guard first. Lowering: the stock first, never below what is booked."""
+        row, stock = self.rows[goods_id], self.stocks[goods_id]
+        wished = max(row.total, before)
+        if row.total != before:
+            row.granted = wished
+            yield
+        if row.version >= stock.version:
+            stock.total, stock.version = max(row.total, self.booked(goods_id)), row.version
+            stock.policy = row.policy
+            yield
+        if stock.total != wished:
+            row.granted = stock.total
+            yield
+
+    def restock(self, goods_id: str, units: int) -> Steps:
+        self._known(goods_id in self.stocks)
+        before = self.stocks[goods_id].total
+        row = self.rows.get(goods_id)
+        if row is None:
+            raise Refused(StoreError)
+        row.total, row.version = max(0, row.total + units), row.version + 1
+        yield
+        yield from self._adjust(goods_id, before)
+        yield from self.resize(goods_id, self.stocks[goods_id].total)
+        return self.stocks[goods_id].total
+
+    def _reconcile_page(self) -> Steps:
+        """The ledger follows what the database decided and a crash kept from it; every other pass: pages go round."""
+        self.around = not self.around and bool(self.orders)
+        settled = 0
+        for order_id, row in sorted(self.orders.items()) if self.around else []:
+            known = self.ledger[order_id]
+            if way(known.state, row.state):
+                yield from self.follow({order_id: row.state})
+                settled += 1
+        return settled
+
+    def _mirror(self, goods_id: str, row: GoodsRow) -> Steps:
+        total, booked = self.stocks[goods_id].total, self.booked(goods_id)
+        if goods_id not in self.gates:
+            self.gates[goods_id] = GateKeys(total, total)
+            self.schedule(goods_id, row.policy)
+        gate = self.gates[goods_id]
+        yield
+        self.schedule(goods_id, row.policy)
+        yield
+        before, access = self.last.get(goods_id), gate.access
+        if before == (booked, access):
+            access = min(access, booked)  # nobody is between gate and stock: the rest has leaked
+        access = max(access, min(booked, total))
+        returned = max(0, gate.access - access)
+        refusal = gate.refusal()
+        gate.count, gate.access, gate.pause = max(total, access), access, self.state != "open"
+        if refusal is Outcome.ENDED:
+            gate.start = False
+        elif refusal is None and not gate.start:
+            gate.start, gate.auto = True, False
+        self.last[goods_id] = (booked, access)
+        yield
+        return returned
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def time_passes(self, *, leases: bool, holds: bool) -> None:
+        """All leases end, also the syncer's, and all delays; all payment deadlines pass."""
+        if leases:
+            self.led = False
+            for delivery in self.claimed.values():
+                delivery.ends = min(delivery.ends, float(self.step))
+        if holds:
+            self.holds = {order_id: min(ends, float(self.step)) for order_id, ends in self.holds.items()}
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def view(self) -> dict[str, Any]:
+        """Everything that can be read, as `test_state_machine` reads it from Redis and from the database."""
+        goods = sorted(self.stocks)
+        buyers = sorted({record.order.buyer_id for record in self.ledger.values()})
+        return {
+            "state": self.state,
+            "goods": goods,
+            "stock": {
+                goods_id: (s.total, self.booked(goods_id), self.in_ledger(goods_id), s.version, s.policy)
+                for goods_id, s in self.stocks.items()
+            },
+            "held": {
+                (goods_id, buyer_id): held
+                for goods_id in goods
+                for buyer_id in buyers
+                if (held := self.held(goods_id, buyer_id))
+            },
+            "gate": {
+                goods_id: (g.count, g.start, g.access, g.opens_at, g.closes_at, g.auto, g.pause)
+                for goods_id, g in self.gates.items()
+            },
+            "ledger": {order_id: (r.state, r.order.content, r.gated, r.counted) for order_id, r in self.ledger.items()},
+            "list": self.queue,
+            "claimed": {number: (d.attempts, d.lease, d.element, d.ends < FAR) for number, d in self.claimed.items()},
+            "dead": {name: (d.attempts, d.lease, d.element) for name, d in self.dead.items()},
+            "holds": {order_id: ends < FAR for order_id, ends in self.holds.items()},
+            "led": self.led,
+            "rows": {
+                goods_id: (r.total, r.granted, self.row_booked(goods_id), r.version, r.policy, r.loaded)
+                for goods_id, r in self.rows.items()
+            },
+            "orders": {order_id: (row.state, row.order) for order_id, row in self.orders.items()},
+        }
+
+
+def _asked(order: Order) -> tuple[str, str, int]:
+    return order.order_id, order.goods_id, order.quantity

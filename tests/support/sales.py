@@ -1,0 +1,66 @@
+"""What the tests of a sale's life share: a database, a worker that finishes, and what stands where."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flashsale import Goods, OrderState
+from tests.support.helpers import Part, settled
+
+if TYPE_CHECKING:
+    from tests.support.helpers import Shop
+
+each_backend = pytest.mark.parametrize(
+    "backend", [("fakeredis", False), ("redis", True)], ids=["fakeredis", "redis"], indirect=True
+)
+"""The fake with bytes replies and the server with str replies: what is tested in all four mixes elsewhere."""
+
+
+async def store_at(shop: Shop, url: str, *goods: Goods) -> Part:
+    """Returns a store of sale "spring" on this database, with these goods."""
+    stores = importlib.import_module(f"{shop.face.__name__}.stores")
+    store = Part(stores.SQLAlchemyStore(url, "spring"), shop._threads)
+    shop._opened.append(store)
+    await store.create_all()
+    for each in goods:
+        await store.put_goods(each)
+    return store
+
+
+async def work(shop: Shop, sale: Part) -> None:
+    """Runs a worker until nothing is left to claim; delays and leases end at once."""
+    worker = shop.worker(sale)
+    while shop.raw.exists(shop.keys.order_list, shop.keys.claimed):
+        shop.end_leases()
+        await worker.run_once()
+
+
+async def rows(sale: Part) -> dict[str, OrderState]:
+    """Returns the states that the database has."""
+    return {row.order.order_id: row.state for row in await settled(sale.store.orders())}
+
+
+async def active_units(sale: Part, goods_id: str = "phone") -> int:
+    """Returns the units that rows of the database hold."""
+    final = {OrderState.CANCELLED, OrderState.EXPIRED, OrderState.REJECTED}
+    found = await settled(sale.store.orders())
+    return sum(row.order.quantity for row in found if row.order.goods_id == goods_id and row.state not in final)
+
+
+async def booked(sale: Part, goods_id: str = "phone") -> int:
+    """Returns the units that Redis has booked."""
+    return (await sale.inventory.stock(goods_id)).booked
+
+
+async def access(sale: Part, goods_id: str = "phone") -> int:
+    """Returns the units that passed the gate."""
+    return (await sale.gate.state(goods_id)).access
+
+
+def overdue(shop: Shop, *order_ids: str) -> None:
+    """Lets payment deadlines pass, as time would."""
+    for order_id in order_ids:
+        assert shop.raw.zadd(shop.keys.holds, {order_id: 1}, xx=True, ch=True) == 1

@@ -1,0 +1,560 @@
+"""What happens in `tests.chaos`: hosts that buy, pay and cancel, and everything around them that is killed or cut."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import redis
+import redis.asyncio
+
+from flashsale import Durability, Keys, NotExecuted, NotPersisted, Outcome, OutcomeUnknown, Receipt, StoreError, aio
+from flashsale.aio.stores import SQLAlchemyStore as AsyncStore
+from tests.support.books import Books, Purchase
+from tests.support.stages import Alone, Watched
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+SALE = "chaos"
+GOODS = ("phone", "case")
+PER_BUYER = 4  # phones
+HOLD = 3600.0  # seconds to pay for a case
+HOSTS = 8  # processes of a shop, as far as connections and batches go
+BUYERS = 4  # that each host serves at once
+WORKERS = 4
+BATCH = 10  # orders of one transaction: small, so that a worker is seldom between two
+LEASE = 1.0  # seconds
+DOWN_AFTER = 1.0  # seconds of silence until the Sentinels elect another primary
+DELAY = 0.05  # seconds after its order, at most, that Redis is killed
+IN_HAND = 0.02  # seconds after orders were seen to be claimed, at most, that a worker is killed
+
+PLANS = {  # what a buyer does with an order, and how many in a hundred do so
+    "keep": 57,
+    "pay": 26,
+    "cancel at once": 6,
+    "cancel": 6,
+    "refund": 5,
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much is to happen. About as many orders are accepted; a tenth more are asked for."""
+
+    orders: int = 20_000
+    worker_kills: int = 200
+    redis_kills: int = 50
+    elections: int = 0  # with any, Redis is three servers behind Sentinels, and orders are `replicated`
+    cut_replies: int = 500
+    seed: int = 1
+    seconds: float = 480.0  # of selling; what is still due then does not happen, and the report says so
+    appendfsync: str = "always"
+
+
+@dataclass
+class Report:
+    """What happened, and everything that is wrong about it."""
+
+    worker_kills: int = 0
+    redis_kills: int = 0
+    elections: int = 0
+    replies_cut: int = 0
+    retries: int = 0  # by the callers; the library makes one of its own before
+    orphaning: int = 0  # worker kills that left claimed orders behind
+    orphans: int = 0
+    dead: int = 0  # orders of which so many workers died that an operator had to requeue them
+    restored: int = 0  # orders refused by a Redis that had lost them, and found again
+    looks: int = 0  # at the stock, while the sale ran
+    seconds: float = 0.0
+    worker_recoveries: list[float] = field(default_factory=list)
+    disturbed_recoveries: list[float] = field(default_factory=list)  # of workers, while Redis was away as well
+    redis_recoveries: list[float] = field(default_factory=list)
+    election_recoveries: list[float] = field(default_factory=list)
+    named: list[float] = field(default_factory=list)  # seconds from such a kill until a Sentinel named another primary
+    books: Books | None = None
+    wrong: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        books = self.books or Books()
+        rows: list[tuple[str, object]] = [
+            ("orders asked for", books.asked),
+            ("orders acknowledged", books.acknowledged),
+            ("refused (sold out, buyer's limit)", books.asked - books.acknowledged),
+            ("kill -9 of workers", self.worker_kills),
+            ("  that left claims behind", f"{self.orphaning} ({self.orphans} orders)"),
+            ("  until those were in the database", _spread(self.worker_recoveries)),
+            ("  the same, Redis away meanwhile", _spread(self.disturbed_recoveries)),
+            ("kill -9 of Redis, which comes back", self.redis_kills),
+            ("  until an order was answered", _spread(self.redis_recoveries)),
+            ("elections", self.elections),
+            ("  until a Sentinel named another", _spread(self.named)),
+            ("  until an order was answered", _spread(self.election_recoveries)),
+            ("replies cut", self.replies_cut),
+            ("calls repeated by callers", self.retries),
+            ("dead letters requeued", self.dead),
+            ("rows in the database", books.rows),
+            *((f"  {state}", count) for state, count in sorted(books.states.items())),
+            ("lost", books.lost),
+            ("duplicated", books.duplicated),
+            ("never acknowledged, but stored", books.strangers),
+            ("refused after a loss, found again", self.restored),
+            ("units accepted", books.units_accepted),
+            ("units given back", books.units_returned),
+            ("units booked", books.units_booked),
+            ("looks at the stock while it sold", self.looks),
+            ("seconds", f"{self.seconds:.1f}"),
+        ]
+        return "\n".join(f"{name:<38}{value!s:>12}" for name, value in rows)
+
+    def shortfall(self, options: Options) -> list[str]:
+        """Returns what was wished for and did not happen."""
+        counts = {
+            "worker kills": (self.worker_kills, options.worker_kills),
+            "Redis kills": (self.redis_kills, options.redis_kills),
+            "elections": (self.elections, options.elections),
+            "cut replies": (self.replies_cut, options.cut_replies),
+        }
+        return [f"only {did} of {wish} {what}" for what, (did, wish) in counts.items() if did < wish]
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return "-"
+    return f"median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s"
+
+
+# -- processes ------------------------------------------------------------------------------------------------------
+
+
+class Crew:
+    """Processes of the command `flashsale`; each is ended by its own pid, at the latest when the context is left."""
+
+    def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
+        self._folder = folder
+        urls = {"FLASHSALE_REDIS_URL": redis_url, "FLASHSALE_DATABASE_URL": database_url}
+        self._environment = {**os.environ, **urls}
+        self._logs: dict[subprocess.Popen[bytes], Path] = {}
+        self._ready: set[subprocess.Popen[bytes]] = set()
+        self._killed: set[subprocess.Popen[bytes]] = set()
+
+    def start(self, name: str, *options: str) -> subprocess.Popen[bytes]:
+        path = self._folder / f"{name}-{len(self._logs)}.log"
+        command = [sys.executable, "-m", "flashsale", name, "--sale", SALE, *options]
+        with path.open("wb") as log:  # in a session of its own: Ctrl-C is for us, who end it
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,
+            )
+        self._logs[process] = path
+        return process
+
+    def is_ready(self, process: subprocess.Popen[bytes]) -> bool:
+        """True when it has begun its work."""
+        if process not in self._ready and b"goods in the database" in self._logs[process].read_bytes():
+            self._ready.add(process)
+        return process in self._ready and process not in self._killed
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        self._killed.add(process)
+        process.kill()
+        process.wait()
+
+    def close(self) -> list[str]:
+        """Asks all to finish, and returns what they did wrong."""
+        wrong = []
+        alive = [process for process in self._logs if process not in self._killed]
+        for process in alive:
+            if process.poll() is None:
+                process.terminate()
+        for process in alive:
+            try:
+                code = process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = process.wait()
+            if code != 0:
+                wrong.append(f"{self._logs[process].stem} ended with {code}: {self._logs[process].read_text()[-2000:]}")
+        for process, path in self._logs.items():
+            if process in self._killed and "Traceback" in path.read_text():
+                wrong.append(f"{path.stem} failed before it was killed: {path.read_text()[-2000:]}")
+        self._logs.clear()
+        return wrong
+
+
+# -- the sale -------------------------------------------------------------------------------------------------------
+
+
+class Chaos:
+    """One run, in one event loop.
+
+    Args:
+        options: how much is to happen.
+        stage: the Redis to be killed.
+        crew: runs workers and syncer.
+        database_url: SQLAlchemy URL, with the tables and the goods.
+        say: is told of the progress.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        purchases: Sequence[Purchase],
+        *,
+        stage: Alone,
+        crew: Crew,
+        database_url: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self.report = Report()
+        self._options = options
+        self._purchases = purchases
+        self._stage = stage
+        self._crew = crew
+        self._database_url = database_url
+        self._say = say
+        self._chance = random.Random(options.seed + 1)
+        self._keys = Keys(SALE)
+        self._hosts: list[aio.FlashSale] = []
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._redis_lock = asyncio.Lock()
+        self._outages: list[float] = []  # monotonic seconds: when Redis was whole again; the last may be infinite
+        self._deaths: list[float] = []  # of workers, monotonic seconds
+        self._served = 0
+        self._over = False
+        self._excess = dict.fromkeys(GOODS, 0)  # units that were booked beyond the total
+        self._raw: redis.asyncio.Redis
+
+    async def run(self) -> None:
+        """Sells, breaks, mends and drains."""
+        async with contextlib.AsyncExitStack() as stack:
+            self._raw = await stack.enter_async_context(self._stage.watch_client())
+            manager = getattr(self._raw.connection_pool, "sentinel_manager", None)
+            for sentinel in manager.sentinels if manager else ():  # closing a client leaves those open
+                stack.push_async_callback(sentinel.aclose)
+            durability = Durability.REPLICATED if self._options.elections else Durability.ACCEPTED
+            store = await stack.enter_async_context(AsyncStore(self._database_url, SALE))
+            for _ in range(HOSTS):
+                client = await stack.enter_async_context(self._stage.host_client())
+                # on both: with one, the Sentinels may promote the other, which has not the order
+                sale = aio.FlashSale(client, SALE, store=store, durability=durability, replicas=2)
+                self._hosts.append(await stack.enter_async_context(sale))
+            self._crew.start("syncer", "--interval", "0.2")
+            for _ in range(WORKERS):
+                self._start_worker()
+            await self._until(self._is_loaded, "the syncer has loaded the goods")
+            watch = asyncio.create_task(self._watch())
+            try:
+                await self._sell()
+                await self._drain()
+                await self._stage.whole()
+                if self._options.elections:
+                    await self._find_again(store)
+            finally:
+                self._over = True
+                await watch
+        self.report.wrong += [
+            f"{over} too many of {name} were booked" for name, over in self._excess.items() if over > 0
+        ]
+        self.report.replies_cut = self._stage.tripped
+        self.report.named = self._stage.named if isinstance(self._stage, Watched) else []
+
+    async def _is_loaded(self) -> bool:
+        return all([await self._raw.exists(self._keys.count(goods_id)) for goods_id in GOODS])
+
+    # -- buyers -----------------------------------------------------------------------------------------------------
+
+    async def _sell(self) -> None:
+        faults = self._faults()
+        orders: asyncio.Queue[Purchase | None] = asyncio.Queue(1)
+        deadline = time.monotonic() + self._options.seconds
+        async with asyncio.TaskGroup() as group:
+            for host in self._hosts:
+                for _ in range(BUYERS):
+                    group.create_task(self._serve(host, orders, group))
+            for number, purchase in enumerate(self._purchases):
+                if time.monotonic() > deadline:
+                    self._say("the time is over")
+                    break
+                for fault in faults.get(number, ()):
+                    await fault(group)
+                await orders.put(purchase)
+            for _ in range(HOSTS * BUYERS):
+                await orders.put(None)
+
+    async def _serve(
+        self, host: aio.FlashSale, orders: asyncio.Queue[Purchase | None], group: asyncio.TaskGroup
+    ) -> None:
+        """Serves buyers one after the other; each is asked for again until it is answered."""
+        while (purchase := await orders.get()) is not None:
+            order = purchase.order
+            purchase.asked = True
+            receipt = await self._answer(
+                lambda order=order: host.buy(order.goods_id, order.buyer_id, order.quantity, order_id=order.order_id)
+            )
+            purchase.outcome = receipt.outcome
+            self._served += 1
+            if receipt.accepted and purchase.plan != "keep":
+                group.create_task(self._follow(purchase))
+
+    async def _follow(self, purchase: Purchase) -> None:
+        """Does with an order what its buyer planned; every cancellation is clicked twice, at two hosts."""
+        order_id = purchase.order.order_id
+        if purchase.plan in {"pay", "refund"}:
+            purchase.told = await self._answer(lambda: self._any_host().confirm(order_id))
+        if purchase.plan == "cancel":
+            await asyncio.sleep(self._chance.uniform(0.0, 2.0))
+        if purchase.plan in {"cancel", "cancel at once", "refund"}:
+            first, second = self._chance.sample(self._hosts, 2)
+            both = await asyncio.gather(
+                self._answer(lambda: first.cancel(order_id)), self._answer(lambda: second.cancel(order_id))
+            )
+            purchase.told = both[0] if both[0] == both[1] else None
+
+    async def _find_again(self, store: AsyncStore) -> None:
+        """Who was refused asks once more, where the database has the order all the same.
+
+        A worker had saved it before its primary died, and the next primary, which refused, had never heard of it. When
+        the syncer has been there, the order id finds its order.
+        """
+        refused = {
+            purchase.order.order_id: purchase
+            for purchase in self._purchases
+            if purchase.outcome not in {None, Outcome.ACCEPTED}
+        }
+        for order_id in await store.states(list(refused)):
+            await self._ask_again(refused[order_id], self._any_host())
+
+    async def _ask_again(self, purchase: Purchase, host: aio.FlashSale) -> None:
+        order = purchase.order
+        await self._until(lambda: host.status(order.order_id), "the syncer has restored an order")
+        receipt = await self._answer(
+            lambda: host.buy(order.goods_id, order.buyer_id, order.quantity, order_id=order.order_id)
+        )
+        if not (receipt.accepted and receipt.replayed):
+            self.report.wrong.append(f"restored, but not found again: {receipt.outcome}")
+        purchase.outcome, purchase.restored = receipt.outcome, True
+        self.report.restored += 1
+        self._excess[order.goods_id] -= order.quantity  # a restored order may take Booked past Total
+        await self._follow(purchase)
+
+    def _any_host(self) -> aio.FlashSale:
+        return self._chance.choice(self._hosts)
+
+    async def _answer(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Asks again until there is an answer, as a host does."""
+        while True:
+            try:
+                answer = await ask()
+                if not (isinstance(answer, Receipt) and answer.outcome is Outcome.UNCERTAIN):
+                    return answer
+                self.report.retries += 1
+            except NotPersisted:  # paid before the worker came: no fault
+                pass
+            except (NotExecuted, OutcomeUnknown, StoreError):
+                self.report.retries += 1
+            await asyncio.sleep(self._chance.uniform(0.02, 0.1))
+
+    # -- faults -----------------------------------------------------------------------------------------------------
+
+    def _faults(self) -> dict[int, list[Callable[[asyncio.TaskGroup], Awaitable[None]]]]:
+        """Ties every fault to the number of an order; nothing is cut so late that too few requests follow."""
+        due: dict[int, list[Callable[[asyncio.TaskGroup], Awaitable[None]]]] = {}
+        last = int(self._options.orders * 0.95)
+        for count, fault in (
+            (self._options.worker_kills, self._kill_worker),
+            (self._options.redis_kills, self._kill_redis),
+            (self._options.elections, self._elect),
+        ):
+            for _ in range(count):
+                due.setdefault(self._chance.randrange(last), []).append(fault)
+        left = self._options.cut_replies
+        while left:
+            in_a_row = min(left, self._chance.choice((1, 1, 2, 3, 6)))
+            left -= in_a_row
+            half = self._chance.random() < 0.25
+            due.setdefault(self._chance.randrange(last), []).append(self._cut(in_a_row, half=half))
+        return due
+
+    def _cut(self, times: int, *, half: bool) -> Callable[[asyncio.TaskGroup], Awaitable[None]]:
+        async def cut(_: asyncio.TaskGroup) -> None:
+            self._stage.cut(b"EVALSHA", times, half=half)
+
+        return cut
+
+    async def _kill_worker(self, group: asyncio.TaskGroup) -> None:
+        """Kills one of at least two that work, a moment later; orders wait for this, or all would be sold at once."""
+        await self._until(lambda: len(self._ready()) >= 2, "two workers are at work")
+        victim = self._chance.choice(self._ready())
+        self._workers.remove(victim)
+        group.create_task(self._kill_and_replace(victim, self._chance.uniform(0.0, IN_HAND), group))
+
+    async def _kill_and_replace(self, victim: subprocess.Popen[bytes], delay: float, group: asyncio.TaskGroup) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):  # a worker that waits for orders has nothing to lose
+                while not await self._read(lambda: self._raw.zcard(self._keys.leases)):
+                    await asyncio.sleep(0.001)
+        await asyncio.sleep(delay)
+        killed_at = time.monotonic()
+        self._deaths.append(killed_at)
+        self._crew.kill(victim)
+        self.report.worker_kills += 1
+        self._start_worker()
+        group.create_task(self._time_recovery(killed_at))
+        self._progress()
+
+    def _ready(self) -> list[subprocess.Popen[bytes]]:
+        return [worker for worker in self._workers if self._crew.is_ready(worker)]
+
+    def _start_worker(self) -> None:
+        self._workers.append(self._crew.start("worker", "--batch", str(BATCH), "--lease", str(LEASE)))
+
+    async def _time_recovery(self, killed_at: float) -> None:
+        """Follows what was claimed when a worker died until it is gone; claimed once more, it was the dead one's.
+
+        If the one who claimed it dies as well, its time counts from then on.
+        """
+        claimed = await self._read(lambda: self._raw.hgetall(self._keys.claimed))
+        left = {delivery: (entry.split(b"|", 2)[1], killed_at) for delivery, entry in claimed.items()}
+        orphans: set[bytes] = set()
+        longest = 0.0
+        while left:
+            await asyncio.sleep(0.02)
+            names = list(left)
+            entries = await self._read(lambda names=names: self._raw.hmget(self._keys.claimed, names))
+            now = time.monotonic()
+            for delivery, entry in zip(names, entries, strict=True):
+                lease, since = left[delivery]
+                if entry is None:
+                    del left[delivery]
+                    if delivery in orphans:
+                        longest = max(longest, now - since)
+                elif entry.split(b"|", 2)[1] != lease:
+                    died_since = max((death for death in self._deaths if death < now), default=since)
+                    left[delivery] = entry.split(b"|", 2)[1], died_since if delivery in orphans else since
+                    orphans.add(delivery)
+        if orphans:
+            disturbed = any(end > killed_at for end in self._outages)
+            (self.report.disturbed_recoveries if disturbed else self.report.worker_recoveries).append(longest)
+            self.report.orphaning += 1
+            self.report.orphans += len(orphans)
+
+    async def _kill_redis(self, group: asyncio.TaskGroup) -> None:
+        down = self._chance.uniform(0, 0.3)
+
+        async def restart() -> None:
+            await self._stage.restart(down)
+            self.report.redis_kills += 1
+
+        await self._strike(group, restart, self.report.redis_recoveries)
+
+    async def _elect(self, group: asyncio.TaskGroup) -> None:
+        async def elect() -> None:
+            assert isinstance(self._stage, Watched)
+            await self._stage.elect()
+            self.report.elections += 1
+
+        await self._strike(group, elect, self.report.election_recoveries)
+
+    async def _strike(
+        self, group: asyncio.TaskGroup, outage: Callable[[], Awaitable[None]], seconds: list[float]
+    ) -> None:
+        """Lets Redis die in a moment, when the outage before is over; `replicated` outlives one loss, not two."""
+        await self._until(lambda: not self._redis_lock.locked(), "Redis is whole again")
+        await self._redis_lock.acquire()
+
+        async def strike(delay: float) -> None:
+            try:
+                await asyncio.sleep(delay)
+                self._outages.append(math.inf)
+                group.create_task(self._time_answer(seconds))
+                await outage()
+                self._outages[-1] = time.monotonic()
+            finally:
+                self._redis_lock.release()
+            self._progress()
+
+        group.create_task(strike(self._chance.uniform(0.0, DELAY)))
+
+    async def _time_answer(self, seconds: list[float]) -> None:
+        """Asks for the first order, from the moment of a kill until it is told ACCEPTED as before."""
+        began = time.monotonic()
+        order, host = self._purchases[0].order, self._any_host()
+        receipt = await self._answer(
+            lambda: host.buy(order.goods_id, order.buyer_id, order.quantity, order_id=order.order_id)
+        )
+        seconds.append(time.monotonic() - began)
+        if not receipt.accepted:
+            self.report.wrong.append(f"the first order, asked for again: {receipt.outcome}")
+
+    # -- watching ---------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Looks whether more was ever booked than is for sale, and is the operator who requeues dead letters.
+
+        It is told to end, not cancelled: now and then a cancellation is lost inside redis-py.
+        """
+        while not self._over:
+            with contextlib.suppress(redis.RedisError, OSError):  # it was killed
+                for goods_id in GOODS:
+                    total, booked = await self._raw.hmget(self._keys.stock(goods_id), "Total", "Booked")
+                    self.report.looks += 1
+                    self._excess[goods_id] = max(self._excess[goods_id], int(booked) - int(total))
+                await self._requeue_dead()  # who pays for such an order waits for it
+            await asyncio.sleep(0.05)
+
+    async def _read(self, read: Callable[[], Awaitable[Any]]) -> Any:
+        while True:
+            try:
+                return await read()
+            except (redis.RedisError, OSError):  # it was killed
+                await asyncio.sleep(0.02)
+
+    async def _drain(self) -> None:
+        self._say("sold; the queue drains")
+        await self._until(self._is_drained, "the queue is empty")
+
+    async def _is_drained(self) -> bool:
+        sizes = [
+            await self._read(lambda: self._raw.llen(self._keys.order_list)),
+            await self._read(lambda: self._raw.hlen(self._keys.claimed)),
+            await self._read(lambda: self._raw.hlen(self._keys.dead)),
+        ]
+        return not any(sizes)
+
+    async def _requeue_dead(self) -> None:
+        if letters := await self._raw.hlen(self._keys.dead):
+            self.report.dead += letters
+            await self._answer(self._hosts[0].queue.requeue_dead)
+
+    async def _until(self, check: Callable[[], Any], what: str) -> None:
+        try:
+            async with asyncio.timeout(60):
+                while True:
+                    answer = check()
+                    if await answer if asyncio.iscoroutine(answer) else answer:
+                        return
+                    await asyncio.sleep(0.02)
+        except TimeoutError as error:
+            raise TimeoutError(f"not within a minute: {what}") from error
+
+    def _progress(self) -> None:
+        report = self.report
+        self._say(
+            f"{self._served} of {len(self._purchases)} orders, {report.worker_kills} workers and {report.redis_kills} "
+            f"Redis killed, {report.elections} elections, {self._stage.tripped} replies cut, {report.retries} retries"
+        )
