@@ -19,7 +19,6 @@ from starlette.middleware.sessions import SessionMiddleware
 from examples.shop import GOODS_ID, describe, order_id, owns
 from flashsale import FlashSaleError, OrderState, web
 from flashsale.aio import FlashSale
-from flashsale.contrib import refuse
 from flashsale.contrib.fastapi import FastAPISale, NoSharedCookies, response
 
 HERE = Path(__file__).parent.parent
@@ -68,7 +67,7 @@ OwnOrder = Annotated[str, Depends(own_order)]
 @app.exception_handler(FlashSaleError)
 async def closed(request: Request, error: FlashSaleError) -> Response:
     """What `sales.install(app)` does, but as a page where no script asked."""
-    return _page(request, response(refuse(error)))
+    return _page(request, await sales.refuse(error))
 
 
 @app.get("/")

@@ -135,6 +135,11 @@ def refuse(error: FlashSaleError, *, problems: str = PROBLEMS) -> Reply:
     return _problem(_kind(error), problems, **members)
 
 
+def not_loaded(total: int, *, problems: str = PROBLEMS) -> Reply:
+    """Returns the answer about goods that the database has and the syncer has not brought to Redis yet: not started."""
+    return _turn_away(Outcome.NOT_STARTED, total, 5.0, problems)
+
+
 def order_status(order_id: str, state: OrderState | None, *, problems: str = PROBLEMS) -> Reply:
     """Returns the answer to `status`, `cancel` and `confirm`; 404 for an order that nobody knows."""
     if state is None:

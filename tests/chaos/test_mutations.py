@@ -370,7 +370,10 @@ SCENARIOS = {
         resold,
         ("settle", "math.min(goods.access, units)", "0"),
     ),
-    "one syncer leads": (two_syncers, ("lead", "and time < (tonumber(values[2]) or 0) then", "and false then")),
+    "one syncer leads": (
+        two_syncers,
+        ("lead", "and time < until_ and until_ - time <= LONGEST then", "and false then"),
+    ),
     "the attempt that does not count": (the_database_is_away, AlwaysBurns),
     "the bound of a deduction": (
         deducted_past_the_end,

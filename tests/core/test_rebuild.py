@@ -700,8 +700,8 @@ MECHANISMS = {
     ),
     "one leads": (
         "lead",
-        "time < (tonumber(values[2]) or 0)",
-        "false",
+        "time < until_ and",
+        "false and",
         test_of_two_syncers_one_acts_and_the_other_takes_over,
     ),
 }

@@ -380,7 +380,7 @@ MECHANISMS = {
         "if true then",
         test_a_slot_is_not_taken_back_while_the_stock_moves,
     ),
-    "lease": ("lead", "time < (tonumber(values[2]) or 0)", "false", test_of_two_syncers_one_acts),
+    "lease": ("lead", "time < until_ and", "false and", test_of_two_syncers_one_acts),
 }
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from flashsale._sync.gate import Gate
 from flashsale._sync.ledger import Ledger
 from flashsale.model import GoodsView, Outcome
+from flashsale.model.checks import check_goods_id
 
 
 class _Seen(NamedTuple):
@@ -34,7 +35,7 @@ class ViewCache:
 
     def get(self, goods_id: str) -> GoodsView:
         """Returns the view; when it has aged one caller looks again, and the others see the old one meanwhile."""
-        seen = self._seen.get(goods_id)
+        seen = self._seen.get(check_goods_id(goods_id))
         now = time.monotonic()
         if seen is not None and now < seen.fresh_until:
             return seen.view._replace(now=seen.view.now + now - seen.at)

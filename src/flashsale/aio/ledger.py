@@ -72,14 +72,14 @@ class Ledger:
             text = await self._link.command("HGET", self._keys.orders, order_id)
         return None if text is None else read(text, order_id)
 
-    async def get_to_move(self, order_id: str) -> Record | None:
-        """Returns the record of an order that is about to move, in one read, as `meet` and `get` would.
+    async def get_to_move(self, order_id: str) -> tuple[Record, float] | None:
+        """Returns the record of an order that is about to move, and the Redis clock, in one read.
 
         Raises:
             UnknownLayout: another release began the sale.
         """
-        (text,) = await self._link.run("records", [self._keys.meta, self._keys.orders], [order_id])
-        return None if text is None else read(text, order_id)
+        time, (text,) = await self._link.run("records", [self._keys.meta, self._keys.orders], [order_id])
+        return None if text is None else (read(text, order_id), float(time))
 
     async def get_many(self, order_ids: Collection[str]) -> dict[str, Record]:
         """Returns the records of those of `order_ids` that the ledger knows."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from flashsale.aio.gate import Gate
 from flashsale.aio.ledger import Ledger
 from flashsale.model import GoodsView, Outcome
+from flashsale.model.checks import check_goods_id
 
 
 class _Seen(NamedTuple):
@@ -33,7 +34,7 @@ class ViewCache:
 
     async def get(self, goods_id: str) -> GoodsView:
         """Returns the view; when it has aged one caller looks again, and the others see the old one meanwhile."""
-        seen = self._seen.get(goods_id)
+        seen = self._seen.get(check_goods_id(goods_id))
         now = time.monotonic()
         if seen is not None and now < seen.fresh_until:
             return seen.view._replace(now=seen.view.now + now - seen.at)

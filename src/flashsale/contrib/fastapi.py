@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flashsale import FlashSaleError, Observer, Outcome, Receipt, web
 from flashsale.aio import AsyncOrderStore, FlashSale
-from flashsale.contrib import refuse
+from flashsale.contrib.announced import Announced
 from flashsale.contrib.settings import PREFIX, Settings
 
 
@@ -68,6 +68,7 @@ class FastAPISale:
         self.settings = Settings.read(config, prefix)
         self._store = store
         self._observer = observer
+        self._announced = Announced()
         self.sale: FlashSale | None = None
 
     @asynccontextmanager
@@ -89,8 +90,16 @@ class FastAPISale:
 
     def install(self, app: Starlette) -> None:
         """Answers the sale's errors as problems, and adds `NoSharedCookies`: call it after other `add_middleware`."""
-        app.add_exception_handler(FlashSaleError, _refuse)
+        app.add_exception_handler(FlashSaleError, self._refuse)
         app.add_middleware(NoSharedCookies)
+
+    async def refuse(self, error: FlashSaleError) -> Response:
+        """Returns the response to a call that failed; what `install` answers with."""
+        return response(await self._announced.refuse_async(error, self.sale.store if self.sale else None))
+
+    async def _refuse(self, request: Request, error: Exception) -> Response:  # noqa: ARG002 - what Starlette passes
+        assert isinstance(error, FlashSaleError)
+        return await self.refuse(error)
 
     async def answer(self, receipt: Receipt, *, location: str) -> Response:
         """Returns the response to a purchase; one that came too early says when to come back."""
@@ -126,8 +135,3 @@ class NoSharedCookies:
 def response(reply: web.Reply) -> Response:
     """Returns Starlette's response of a reply."""
     return Response(reply.body, reply.status, reply.headers)
-
-
-async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG001 - what Starlette passes
-    assert isinstance(error, FlashSaleError)
-    return response(refuse(error))

@@ -37,10 +37,11 @@ from flashsale import (
     Outcome,
     Receipt,
     Syncer,
+    UnknownGoods,
     Worker,
     web,
 )
-from flashsale.contrib import refuse
+from flashsale.contrib.announced import Announced
 from flashsale.contrib.serving import serve
 from flashsale.contrib.settings import PREFIX, Settings
 
@@ -66,6 +67,7 @@ class _State:
     def __init__(self, settings: Settings, open_sale: Callable[[Settings], FlashSale]) -> None:
         self.settings = settings
         self._open = open_sale
+        self.announced = Announced()
         self._lock = threading.Lock()
         self._process = 0
         self._sale: FlashSale | None = None
@@ -157,7 +159,11 @@ def response(reply: web.Reply) -> Response:
 
 
 def _refuse(error: FlashSaleError) -> Response:
-    return response(refuse(error))
+    """Answers an error of any sale of the app; one about goods says which sale it is."""
+    states: list[_State] = list(current_app.extensions[NAME].values())
+    name = getattr(error, "sale", None)
+    state = next((each for each in states if each.settings.sale == name), states[0])
+    return response(state.announced.refuse(error, state.sale().store if isinstance(error, UnknownGoods) else None))
 
 
 def _no_shared_cookies(app: WSGIApplication) -> WSGIApplication:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
-from flashsale import FlashSaleError, web
-from flashsale.contrib import refuse
-from flashsale.contrib.django import response
+from flashsale import FlashSaleError, UnknownGoods, web
+from flashsale.contrib.announced import Announced
+from flashsale.contrib.django import get_sale, response
 
 
 class NoSharedCookiesMiddleware:
@@ -33,6 +33,7 @@ class FlashSaleMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
+        self._announced = Announced()
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Passes on."""
@@ -42,4 +43,5 @@ class FlashSaleMiddleware:
         """Answers what a view raised, if it came from the sale."""
         if not isinstance(error, FlashSaleError):
             return None
-        return response(refuse(error))
+        store = get_sale().store if isinstance(error, UnknownGoods) else None
+        return response(self._announced.refuse(error, store))
