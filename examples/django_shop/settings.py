@@ -11,6 +11,7 @@ ROOT_URLCONF = "examples.django_shop.urls"
 USE_TZ = True
 INSTALLED_APPS = ["flashsale.contrib.django"]
 MIDDLEWARE = [
+    "flashsale.contrib.django.middleware.NoSharedCookiesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "examples.django_shop.views.problem_pages",
     "flashsale.contrib.django.middleware.FlashSaleMiddleware",

@@ -8,7 +8,7 @@ import django
 import pytest
 from django.core.management import call_command
 from django.test import Client
-from django.test.utils import setup_test_environment, teardown_test_environment
+from django.test.utils import override_settings, setup_test_environment, teardown_test_environment
 
 from examples.shop import GOODS_ID
 from flashsale import FlashSale, Worker
@@ -49,6 +49,21 @@ def test_buy_pay_and_cancel(sale: FlashSale) -> None:
     assert web.post(f"{order}/cancel").headers["Location"] == order
     assert "on sale again" in web.get(order).text
     assert sale.inventory.stock(GOODS_ID).remaining == 1
+
+
+def test_no_cookie_where_a_shared_cache_may_keep_the_answer(sale: FlashSale) -> None:
+    web = Client()
+    with override_settings(SESSION_SAVE_EVERY_REQUEST=True):  # Django's cookie is then set anew on every answer
+        order = web.post(f"/buy/{GOODS_ID}", headers=JSON)
+        assert order.cookies  # this visitor has a session
+        page = web.get("/")
+        again = web.get("/", headers={"If-None-Match": page.headers["ETag"]})
+        assert again.status_code == 304
+        for public in (page, again, web.get(f"/sale/{GOODS_ID}"), web.get("/static/shop.css")):
+            assert public.headers["Cache-Control"].startswith("public")
+            assert not public.cookies
+            public.close()
+        assert web.get(order.headers["Location"]).cookies
 
 
 def test_an_order_is_shown_to_its_buyer_only(sale: FlashSale) -> None:

@@ -1,6 +1,7 @@
 """Where what is."""
 
 from django.urls import path
+from django.views.decorators.cache import cache_control
 from django.views.static import serve
 
 from examples.django_shop import settings, views
@@ -14,6 +15,8 @@ urlpatterns = [
     path("orders/<str:name>/pay", views.pay),
     path("orders/<str:name>/cancel", views.cancel),
     path(
-        "static/<path:path>", serve, {"document_root": settings.HERE / "static"}
+        "static/<path:path>",
+        cache_control(public=True, max_age=60)(serve),
+        {"document_root": settings.HERE / "static"},
     ),  # a real shop leaves it to its web server
 ]

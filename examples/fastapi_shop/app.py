@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
@@ -19,15 +19,27 @@ from starlette.middleware.sessions import SessionMiddleware
 from examples.shop import GOODS_ID, describe, order_id, owns
 from flashsale import FlashSaleError, OrderState, web
 from flashsale.aio import FlashSale
-from flashsale.contrib import refuse
-from flashsale.contrib.fastapi import FastAPISale, response
+from flashsale.contrib.fastapi import FastAPISale, NoSharedCookies, response
 
 HERE = Path(__file__).parent.parent
 
 sales = FastAPISale(os.environ)
 app = FastAPI(lifespan=sales.lifespan)
 app.add_middleware(SessionMiddleware, secret_key=os.environ["SHOP_SECRET"], same_site="lax")
-app.mount("/static", StaticFiles(directory=HERE / "static"))
+app.add_middleware(NoSharedCookies)  # last, so outermost: no session in the CDN's copy of a page
+
+
+class Static(StaticFiles):
+    """Styles, scripts and pictures, which are the same for everybody."""
+
+    def file_response(self, *args: Any, **named: Any) -> Response:
+        """Returns a file that browser and CDN keep for a while."""
+        answer = super().file_response(*args, **named)
+        answer.headers["Cache-Control"] = "public, max-age=60"
+        return answer
+
+
+app.mount("/static", Static(directory=HERE / "static"))
 templates = Jinja2Templates(HERE / "templates")
 
 Sale = Annotated[FlashSale, Depends(sales)]
@@ -55,7 +67,7 @@ OwnOrder = Annotated[str, Depends(own_order)]
 @app.exception_handler(FlashSaleError)
 async def closed(request: Request, error: FlashSaleError) -> Response:
     """What `sales.install(app)` does, but as a page where no script asked."""
-    return _page(request, response(refuse(error)))
+    return _page(request, await sales.refuse(error))
 
 
 @app.get("/")

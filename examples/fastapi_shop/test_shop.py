@@ -60,6 +60,20 @@ async def test_an_order_is_shown_to_its_buyer_only(shop: ModuleType, make_async_
         assert (await other.get(order)).status_code == 404
 
 
+async def test_no_cookie_where_a_shared_cache_may_keep_the_answer(shop: ModuleType, make_async_flashsale) -> None:
+    async with make_async_flashsale({GOODS_ID: 1}) as sale, browser(shop) as web:
+        shop.sales.sale = sale
+        bought = await web.post(f"/buy/{GOODS_ID}", headers=JSON)
+        assert "Set-Cookie" in bought.headers  # this visitor has a session
+        page = await web.get("/")
+        again = await web.get("/", headers={"If-None-Match": page.headers["ETag"]})
+        assert again.status_code == 304
+        for public in (page, again, await web.get(f"/sale/{GOODS_ID}"), await web.get("/static/shop.css")):
+            assert public.headers["Cache-Control"].startswith("public")
+            assert "Set-Cookie" not in public.headers
+            assert "Cookie" not in public.headers.get("Vary", "")  # else the CDN keeps a copy for each visitor
+
+
 async def test_who_is_early_hears_when_to_come_back(shop: ModuleType, make_async_flashsale) -> None:
     goods = Goods(GOODS_ID, 1, opens_at=time.time() + 100)
     async with make_async_flashsale([goods]) as sale, browser(shop) as web:

@@ -22,6 +22,7 @@ def create_app() -> Flask:
     app = Flask(__name__, template_folder="../templates", static_folder="../static", static_url_path="/static")
     app.config.update(
         SECRET_KEY=os.environ["SHOP_SECRET"],
+        SEND_FILE_MAX_AGE_DEFAULT=60,  # styles, scripts and pictures: browser and CDN keep them
         SESSION_COOKIE_SAMESITE="Lax",  # a form on somebody else's page comes without the buyer
         **{name: value for name, value in os.environ.items() if name.startswith("FLASHSALE_")},
     )

@@ -47,6 +47,21 @@ def test_an_order_is_shown_to_its_buyer_only(make_flashsale) -> None:
     assert app.test_client().get(order).status_code == 404
 
 
+def test_no_cookie_where_a_shared_cache_may_keep_the_answer(make_flashsale) -> None:
+    app = open_shop(make_flashsale({GOODS_ID: 1}))
+    web = app.test_client()
+    assert "Set-Cookie" in web.post(f"/buy/{GOODS_ID}", headers=JSON).headers  # this visitor has a session
+    with web.session_transaction() as session:
+        session.permanent = True  # whose cookie Flask sets anew on every answer
+    page = web.get("/")
+    again = web.get("/", headers={"If-None-Match": page.headers["ETag"]})
+    assert again.status_code == 304
+    for public in (page, again, web.get(f"/sale/{GOODS_ID}"), web.get("/static/shop.css", buffered=True)):
+        assert "public" in public.headers["Cache-Control"]
+        assert "Set-Cookie" not in public.headers
+    assert "Set-Cookie" in web.get("/orders/none", headers=JSON).headers  # nobody keeps this one
+
+
 def test_every_refusal_has_its_answer(make_flashsale) -> None:
     sale = make_flashsale({GOODS_ID: 1}, started=False, cache_for=0)  # looks anew at each call
     web = open_shop(sale).test_client()

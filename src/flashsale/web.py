@@ -136,6 +136,11 @@ def refuse(error: FlashSaleError, *, problems: str = PROBLEMS) -> Reply:
     return _problem(_kind(error), problems, **members)
 
 
+def not_loaded(total: int, *, problems: str = PROBLEMS) -> Reply:
+    """Returns the answer about goods that the database has and the syncer has not brought to Redis yet: not started."""
+    return _refusal(Outcome.NOT_STARTED, total, 5.0, problems)
+
+
 def order_status(order_id: str, state: OrderState | None, *, problems: str = PROBLEMS) -> Reply:
     """Returns the answer to `status`, `cancel` and `confirm`; 404 for an unknown order."""
     if state is None:
@@ -198,6 +203,21 @@ def not_modified(if_none_match: str | None, headers: Mapping[str, str]) -> bool:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return "*" in tags or headers["ETag"] in tags
+
+
+def is_shared(cache_control: str | None) -> bool:
+    """True when a shared cache may keep an answer with this `Cache-Control`: then it must carry no cookie.
+
+    A cookie in it would be given to every visitor, and a visitor with somebody else's session has their orders.
+
+    >>> is_shared("public, max-age=60"), is_shared("private, max-age=60"), is_shared(None)
+    (True, False, False)
+    """
+    parts = [part.strip().lower().partition("=") for part in (cache_control or "").split(",")]
+    directives = {name: value.strip('"') for name, _, value in parts}
+    if directives.keys() & {"private", "no-store"}:
+        return False
+    return "public" in directives or any(directives.get(name, "0") != "0" for name in ("s-maxage", "max-age"))
 
 
 def _refusal(outcome: Outcome, remaining: int, opens_in: float | None, problems: str) -> Reply:

@@ -34,7 +34,7 @@ from tests.support.small_sale import SmallSale
 ROOT = Path(__file__).parent.parent.parent
 FAKE = pytest.mark.parametrize("backend", [("fakeredis", False)], ids=["fakeredis"], indirect=True)
 QUICK = hypothesis.settings(
-    max_examples=200,
+    max_examples=400,
     stateful_step_count=40,
     phases=[Phase.generate],
     derandomize=True,

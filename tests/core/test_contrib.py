@@ -126,7 +126,7 @@ def flask_app(config) -> tuple[Flask, FlaskSale]:
 def test_flask_answers(flask_app) -> None:
     app, sales = flask_app
     web = app.test_client()
-    assert web.post("/buy/phone").status_code == 404  # not loaded yet
+    assert web.post("/buy/phone").status_code == 403  # not loaded yet
     with app.app_context():
         sales.sale.preload("phone", 1, opens_at=sales.sale._ledger.time() + 100)
     early = web.post("/buy/phone")
@@ -215,7 +215,7 @@ async def test_starlette_answers(config) -> None:
     with pytest.raises(RuntimeError, match="lifespan"):
         await sales(Request({"type": "http"}))
     async with sales.lifespan(app), AsyncClient(transport=ASGITransport(app), base_url="http://shop") as web:
-        assert (await web.post("/buy/phone")).status_code == 404
+        assert (await web.post("/buy/phone")).status_code == 403  # not loaded yet
         sale = await sales(Request({"type": "http"}))
         await sale.preload("phone", 1, opens_at=await sale._ledger.time() + 100)
         early = await web.post("/buy/phone")

@@ -306,7 +306,7 @@ async def test_unpaid_orders_expire_by_the_clock_of_redis_and_paid_ones_stay(sho
 async def test_of_two_syncers_one_acts(shop: Shop) -> None:
     sale, syncer = await synced(shop, Goods("phone", 10))
     assert (await syncer.run_once()).leading
-    shop.raw.hset(shop.keys.meta, mapping={"leader": "somebody", "leader_until": clock(shop.raw) + 600})
+    shop.raw.hset(shop.keys.meta, mapping={"leader": "somebody", "leader_until": clock(shop.raw) + 30})
     await put(sale, Goods("phone", 20))
     before = snapshot(shop.raw)
     report = await syncer.run_once()

@@ -29,6 +29,18 @@ def users(*, more: tuple[str, ...] = ()) -> list[list[str]]:
     return [[*each, *more] for each in words]
 
 
+def keys(username: str) -> list[str]:
+    """Returns the key patterns of a user of the page."""
+    (line,) = (words for words in users() if words[2] == username)
+    return [word for word in line if word.startswith("~")]
+
+
+def of_the_operator() -> list[list[str]]:
+    """Returns the page's other `redis-cli` commands."""
+    lines = re.findall(r"^redis-cli ((?!ACL ).*)$", PAGE.read_text(), re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
 def of_a_cluster() -> tuple[str, ...]:
     """Returns the rules that the page adds for a Cluster."""
     (rules,) = re.findall(r"On a Cluster both need `([^`]+)`", PAGE.read_text())

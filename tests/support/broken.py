@@ -22,7 +22,7 @@ from flashsale._sync.transport.topology import Topology
 from flashsale.lua import SCRIPTS
 from flashsale.model import RELEASED
 from flashsale.stores import SQLAlchemyStore
-from tests.support import servers
+from tests.support import acl, servers
 
 if TYPE_CHECKING:
     import re
@@ -280,3 +280,16 @@ def prefix(name: str, value: object, pattern: re.Pattern[str], rule: str) -> obj
     if type(value) is not str or pattern.match(value) is None:
         raise InvalidRequest(name, rule)
     return value
+
+
+def all_keys(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """The shop's user reaches every key of the sale."""
+    flashsale, shop = acl.users()
+    shop = [word for word in shop if not word.startswith("~")]
+    monkeypatch.setattr(acl, "users", lambda: [flashsale, [*shop, "~flashsale:{*}:*"]])
+
+
+def may_set(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """The shop's user may call SET."""
+    flashsale, shop = acl.users()
+    monkeypatch.setattr(acl, "users", lambda: [flashsale, [*shop, "+set"]])

@@ -35,6 +35,7 @@ def set_up() -> None:
             "flashsale.contrib.django",
         ],
         MIDDLEWARE=[
+            "flashsale.contrib.django.middleware.NoSharedCookiesMiddleware",
             "django.contrib.sessions.middleware.SessionMiddleware",
             "django.contrib.auth.middleware.AuthenticationMiddleware",
             "django.contrib.messages.middleware.MessageMiddleware",

@@ -191,10 +191,10 @@ _add("the allowance that comes back", "a buyer's cap", Lua("settle", "held - uni
 _add(
     "the slot that comes back",
     "L",
-    Lua("settle", "math.max(0, goods.access - units)", "goods.access"),
+    Lua("settle", "math.min(goods.access, units)", "0"),
 )
 _add("a slot is its own", "O", Lua("settle", "goods.counter and flags % 2 == 1", "goods.counter"))
-_add("the end of a letter", "L", Lua("settle", 'if state == "DEAD" then', "if false then"))
+_add("the end of a letter", "L", Lua("settle", 'state == "DEAD" and ARGV[2] == "0"', "false"))
 _add("the end of a deadline", "L", Lua("settle", 'redis.call("ZREM", KEYS[2], unpack(moved))', ""))
 _add(
     "the deadline of a row found first",
@@ -204,7 +204,7 @@ _add(
 _add("the deadline of a saved order", "L", Lua("ack", "if due then", "if false then"))
 _add("states that stand", "E L", Lua("ack", '"^QUEUED(', '"^%u+('))
 _add("a page counts an allowance on", "a buyer's cap", Lua("settle", "goods.held[buyer] == nil", "true"))
-_add("a page counts the gate on", "L", Lua("settle", "if slot and not goods.access then", "if slot then"))
+_add("a page counts the gate on", "L", Lua("settle", "(goods.back or 0) + back", "back"))
 _add("the goods of an order that moves", "O", Lua("settle", "of ~= ARGV[at + 1]", "false"))
 _add(
     "one call for a page of overdue orders",
@@ -266,7 +266,8 @@ _add(
 )
 _add("leaked slots return", "L", Lua("mirror", "if show(access) == ARGV[3] then", "if false then"))
 _add("a stock that moves keeps its slots", "O", Lua("mirror", "if show(access) == ARGV[3] then", "if true then"))
-_add("one leads", "one syncer acts", Lua("lead", "time < (tonumber(values[2]) or 0)", "false"))
+_add("one leads", "one syncer acts", Lua("lead", "time < until_ and", "false and"))
+_add("the longest lease", "L", Lua("lead", "until_ - time <= LONGEST", "true"))
 _add("who was replaced stops", "events in their order", Lua("lead", "values[1] == ARGV[2] and 2 or 1", "2"))
 
 # -- close, wipe, restore, open: the rebuild --------------------------------------------------------------------------
@@ -350,6 +351,15 @@ _add("the cap on the depth", "T", Patch("flashsale.model.checks.MAX_DEPTH", 10**
 _add("the check in Python", "O T", Patch("flashsale.model.checks.check_int", lambda _name, value, *_: value))
 _add("fullmatch", "O T", Patch("flashsale.model.checks._checked", broken.prefix))
 _add("the check of ids", "O T", Patch("flashsale.model.checks._checked", lambda _name, value, *_: value))
+_add("the check of an item", "T", Patch("flashsale._sync.view_cache.check_goods_id", lambda goods_id: goods_id))
+_add("the check of a basket", "T", Patch("flashsale._sync.purchases.check_pairs", lambda _, items: items))
+_add("the time of a tombstone", "T", Patch("flashsale._sync.transitions.replace", lambda order, **_: order))
+
+# -- web processes and shared caches ----------------------------------------------------------------------------------
+
+_add("the names of a shop's keys", "E", broken.all_keys)
+_add("no command of a shop replaces a key", "E", broken.may_set)
+_add("no cookie in a shared cache", "E", Patch("flashsale.web.is_shared", lambda _: False))
 
 
 # -- who kills them ---------------------------------------------------------------------------------------------------

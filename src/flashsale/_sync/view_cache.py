@@ -10,6 +10,7 @@ from typing import NamedTuple
 from flashsale._sync.gate import Gate
 from flashsale._sync.ledger import Ledger
 from flashsale.model import GateState, Outcome
+from flashsale.model.checks import check_goods_id
 
 
 class _Seen(NamedTuple):
@@ -35,7 +36,7 @@ class ViewCache:
 
     def get(self, goods_id: str) -> GateState:
         """Returns the state of the gate; one caller renews an aged one, and the others get the old one meanwhile."""
-        seen = self._seen.get(goods_id)
+        seen = self._seen.get(check_goods_id(goods_id))
         now = time.monotonic()
         if seen is not None and now < seen.fresh_until:
             return replace(seen.state, now=seen.state.now + now - seen.at)

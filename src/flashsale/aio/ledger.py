@@ -72,14 +72,14 @@ class Ledger:
             text = await self._link.command("HGET", self._keys.orders, order_id)
         return None if text is None else read(text, order_id)
 
-    async def get_to_move(self, order_id: str) -> Record | None:
-        """Returns the record of an order that is about to move, in one read, as `meet` and `get` would.
+    async def get_to_move(self, order_id: str) -> tuple[Record, float] | None:
+        """Returns the record of an order that is about to move, and the Redis clock, in one read.
 
         Raises:
             UnknownLayout: another release began the sale.
         """
-        (text,) = await self._link.run("records", [self._keys.meta, self._keys.orders], [order_id])
-        return None if text is None else read(text, order_id)
+        time, (text,) = await self._link.run("records", [self._keys.meta, self._keys.orders], [order_id])
+        return None if text is None else (read(text, order_id), float(time))
 
     async def get_many(self, order_ids: Collection[str]) -> dict[str, Record]:
         """Returns the records of those of `order_ids` that the ledger knows."""
@@ -107,27 +107,42 @@ class Ledger:
         """Moves orders to the states of their rows, where a way leads there; each order stands once in `rows`.
 
         A release gives its units back, exactly once however often it is called. What is corrupt stops only its own
-        order, of which nothing was changed.
+        order, of which nothing was changed. The letters of DEAD orders are removed first, by a command of its own: a
+        web process may not reach the dead letters, and needs that right for no other order.
         """
         moves: list[Move] = []
         for batch in batches(rows, MOVES):
-            reply = await self._link.run("settle", *self._settling(batch))
-            moves += (
-                Move(code, STATES.get(state), int(slots))
-                for code, state, slots in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
-            )
+            found = await self._move(batch, letters_gone=False)
+            dead = [
+                place
+                for place, (row, move) in enumerate(zip(batch, found, strict=True))
+                if move.state is OrderState.DEAD and row.state is not OrderState.DEAD
+            ]
+            if dead:
+                again = [batch[place] for place in dead]
+                await self._link.command("HDEL", self._keys.dead, *(row.order.order_id for row in again))
+                for place, move in zip(dead, await self._move(again, letters_gone=True), strict=True):
+                    found[place] = move
+            moves += found
         return moves
 
-    def _settling(self, rows: Sequence[StoredOrder]) -> tuple[list[str], list[Argument]]:
+    async def _move(self, rows: Sequence[StoredOrder], *, letters_gone: bool) -> list[Move]:
+        reply = await self._link.run("settle", *self._settling(rows, letters_gone=letters_gone))
+        return [
+            Move(code, STATES.get(state), int(slots))
+            for code, state, slots in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        ]
+
+    def _settling(self, rows: Sequence[StoredOrder], *, letters_gone: bool) -> tuple[list[str], list[Argument]]:
         """Keys and arguments of the settle script."""
         keys = self._keys
         numbers = keys._number(row.order for row in rows)
-        names = [keys.orders, keys.holds, keys.dead]
+        names = [keys.orders, keys.holds]
         for goods_id in numbers:
             names += (keys.stock(goods_id), keys.buyers(goods_id))
             if self._gate_here:
                 names.append(keys.access(goods_id))
-        arguments: list[Argument] = [int(self._gate_here)]
+        arguments: list[Argument] = [int(self._gate_here), int(letters_gone)]
         for row in rows:
             arguments += (numbers[row.order.goods_id], row.order.goods_id, row.order.order_id, row.state)
         return names, arguments
@@ -184,7 +199,10 @@ class Ledger:
     async def persisted(self, orders: Sequence[Order]) -> None:
         """Marks queued orders PERSISTED whose rows are committed; their payment deadlines start."""
         if orders:
-            await acknowledge(self._link, self._keys, [], orders)
+            goods = by_goods(orders)
+            names = [self._keys.orders, self._keys.holds, *map(self._keys.stock, goods)]
+            order_ids = [order.order_id for group in goods.values() for order in group]
+            await self._link.run("persist", names, [*map(len, goods.values()), *order_ids])
 
     async def time(self) -> float:
         """Returns the Redis clock, epoch seconds."""

@@ -27,7 +27,7 @@ from flashsale.errors import (
 )
 from flashsale.lua import Slot
 from flashsale.model import RELEASED, Admission, BasketReceipt, Order, OrderState, Outcome, Receipt
-from flashsale.model.checks import check_goods_id, check_id, check_quantity
+from flashsale.model.checks import check_goods_id, check_id, check_pairs, check_quantity
 
 MAX_GOODS: Final = 50  # items of one basket
 MAX_BASKET_ID: Final = 120  # characters; its order ids are a little longer
@@ -103,7 +103,7 @@ class Purchases:
         """Buys all or none; see `FlashSale.buy_basket`."""
         _check_basket_id(basket_id)
         units: Counter[str] = Counter()
-        for goods_id, quantity in items:
+        for goods_id, quantity in check_pairs("items", items):
             units[check_goods_id(goods_id)] += check_quantity(quantity)
         if not 1 <= len(units) <= MAX_GOODS:
             raise InvalidRequest("items", f"1..{MAX_GOODS} goods")

@@ -57,10 +57,11 @@ class Transitions:
         if self._store is None:
             raise StoreRequired("to settle an order")
         with about(check_id("order_id", order_id)):
-            record = await self._ledger.get_to_move(order_id)
-            if record is None:
+            found = await self._ledger.get_to_move(order_id)
+            if found is None:
                 return None
-            order = record.order(order_id)
+            record, now = found
+            order = replace(record.order(order_id), created_at=now)  # for the tombstone of an order without a row
             current = await self._decide(self._store, order, record.state, state)
             await self.follow(order, current)
         return current

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from flashsale.aio.gate import Gate
 from flashsale.aio.ledger import Ledger
 from flashsale.model import GateState, Outcome
+from flashsale.model.checks import check_goods_id
 
 
 class _Seen(NamedTuple):
@@ -34,7 +35,7 @@ class ViewCache:
 
     async def get(self, goods_id: str) -> GateState:
         """Returns the state of the gate; one caller renews an aged one, and the others get the old one meanwhile."""
-        seen = self._seen.get(goods_id)
+        seen = self._seen.get(check_goods_id(goods_id))
         now = time.monotonic()
         if seen is not None and now < seen.fresh_until:
             return replace(seen.state, now=seen.state.now + now - seen.at)

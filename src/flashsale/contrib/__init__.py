@@ -2,6 +2,19 @@
 
 from flashsale import FlashSaleError, web
 from flashsale._rules.observer import log
+from flashsale.model.checks import check_id
+
+
+def buyer_id(primary_key: int | str) -> str:
+    """Returns a user's primary key as a buyer id: Django's and Flask-Login's are often an int.
+
+    >>> buyer_id(42)
+    '42'
+
+    Raises:
+        InvalidRequest: it is neither, or no buyer id.
+    """
+    return check_id("buyer_id", str(primary_key) if type(primary_key) is int else primary_key)
 
 
 def refuse(error: FlashSaleError) -> web.Reply:

@@ -2,7 +2,7 @@
 
     sales = FastAPISale(os.environ)
     app = FastAPI(lifespan=sales.lifespan)
-    sales.install(app)
+    sales.install(app)  # after other middleware
     Sale = Annotated[FlashSale, Depends(sales)]
 
     @app.post("/buy/{goods_id}")
@@ -20,12 +20,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flashsale import FlashSaleError, Observer, Outcome, Receipt, web
 from flashsale.aio import AsyncOrderStore, FlashSale
-from flashsale.contrib import refuse
+from flashsale.contrib.announced import Announced
 from flashsale.contrib.settings import PREFIX, Settings
 
 
@@ -66,6 +68,7 @@ class FastAPISale:
         self.settings = Settings.read(config, prefix)
         self._store = store
         self._observer = observer
+        self._announced = Announced()
         self.sale: FlashSale | None = None
 
     @asynccontextmanager
@@ -86,8 +89,17 @@ class FastAPISale:
         return self.sale
 
     def install(self, app: Starlette) -> None:
-        """Answers the sale's errors as problems."""
-        app.add_exception_handler(FlashSaleError, _refuse)
+        """Answers the sale's errors as problems, and adds `NoSharedCookies`: call it after other `add_middleware`."""
+        app.add_exception_handler(FlashSaleError, self._refuse)
+        app.add_middleware(NoSharedCookies)
+
+    async def refuse(self, error: FlashSaleError) -> Response:
+        """Returns the response to a call that failed; what `install` answers with."""
+        return response(await self._announced.refuse_async(error, self.sale.store if self.sale else None))
+
+    async def _refuse(self, request: Request, error: Exception) -> Response:  # noqa: ARG002 - what Starlette passes
+        assert isinstance(error, FlashSaleError)
+        return await self.refuse(error)
 
     async def answer(self, receipt: Receipt, *, location: str) -> Response:
         """Returns the response to a purchase; one that came too early gets a `Retry-After`."""
@@ -97,11 +109,29 @@ class FastAPISale:
         return response(web.answer(receipt, location=location, opens_in=opens_in))
 
 
+class NoSharedCookies:
+    """Takes cookies off answers that a shared cache may keep: a middleware, the outermost one, so added last.
+
+    Starlette's `SessionMiddleware` before 1.0 sets its cookie on every answer to a visitor with a session, also on the
+    public page; the next visitor would get that session out of the cache.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on."""
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if web.is_shared(", ".join(headers.getlist("Cache-Control"))):
+                    del headers["Set-Cookie"]
+            await send(message)
+
+        await self._app(scope, receive, sent)
+
+
 def response(reply: web.Reply) -> Response:
     """Returns the reply as a response of Starlette."""
     return Response(reply.body, reply.status, reply.headers)
-
-
-async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG001 - what Starlette passes
-    assert isinstance(error, FlashSaleError)
-    return response(refuse(error))

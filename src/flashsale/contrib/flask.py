@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from flask import Flask, Response, current_app
 from flask.cli import AppGroup
+from werkzeug.datastructures import Headers
 
 from flashsale import (
     FlashSale,
@@ -35,12 +36,16 @@ from flashsale import (
     Outcome,
     Receipt,
     Syncer,
+    UnknownGoods,
     Worker,
     web,
 )
-from flashsale.contrib import refuse
+from flashsale.contrib.announced import Announced
 from flashsale.contrib.serving import serve
 from flashsale.contrib.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 NAME: Final = "flashsale"  # in app.extensions
 _SECONDS: Final = click.FloatRange(0.001, 86_400)
@@ -61,6 +66,7 @@ class _State:
     def __init__(self, settings: Settings, open_sale: Callable[[Settings], FlashSale]) -> None:
         self.settings = settings
         self._open = open_sale
+        self.announced = Announced()
         self._lock = threading.Lock()
         self._process = 0
         self._sale: FlashSale | None = None
@@ -105,11 +111,14 @@ class FlaskSale:
     def init_app(self, app: Flask) -> None:
         """Reads the settings, answers errors of the sale as problems, and adds the commands.
 
+        An answer that a shared cache may keep loses its cookies: Flask sets that of a permanent session on each one.
+
         Raises:
             InvalidRequest: a setting is missing or not valid.
         """
         app.extensions.setdefault(NAME, {})[self._prefix] = _State(Settings.read(app.config, self._prefix), self._open)
         app.register_error_handler(FlashSaleError, _refuse)
+        app.wsgi_app = _no_shared_cookies(app.wsgi_app)  # type: ignore[method-assign,assignment]  # Flask's own way
         name = self._prefix.lower().rstrip("_")
         app.cli.add_command(_commands(name, self))
 
@@ -148,7 +157,26 @@ def response(reply: web.Reply) -> Response:
 
 
 def _refuse(error: FlashSaleError) -> Response:
-    return response(refuse(error))
+    """Answers an error of any sale of the app; one about goods says which sale it is."""
+    states: list[_State] = list(current_app.extensions[NAME].values())
+    name = getattr(error, "sale", None)
+    state = next((each for each in states if each.settings.sale == name), states[0])
+    return response(state.announced.refuse(error, state.sale().store if isinstance(error, UnknownGoods) else None))
+
+
+def _no_shared_cookies(app: WSGIApplication) -> WSGIApplication:
+    """Returns the app without cookies on answers that a shared cache may keep: they would be every visitor's."""
+
+    def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def started(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
+            kept = Headers(headers)
+            if web.is_shared(", ".join(kept.getlist("Cache-Control"))):
+                kept.remove("Set-Cookie")
+            return start_response(status, kept.to_wsgi_list(), *error)
+
+        return app(environ, started)
+
+    return answered
 
 
 def _commands(name: str, extension: FlaskSale) -> AppGroup:

@@ -13,10 +13,12 @@
 -- include: number
 -- include: layout
 -- include: clock
+local LONGEST = 60 -- seconds, twice what any role asks for: a lease that ends later is of a clock that was set back
 local time = now()
 local ends = ARGV[1] .. "_until"
 local values = redis.call("HMGET", KEYS[1], ARGV[1], ends)
-if values[1] and values[1] ~= ARGV[2] and time < (tonumber(values[2]) or 0) then
+local until_ = tonumber(values[2]) or 0
+if values[1] and values[1] ~= ARGV[2] and time < until_ and until_ - time <= LONGEST then
   return 0
 end
 redis.call("HSET", KEYS[1], ARGV[1], ARGV[2], ends, string.format("%.6f", time + tonumber(ARGV[3])))

@@ -17,5 +17,7 @@ if not access then
   return -2
 end
 local back = math.min(access, integer(ARGV[1]))
-redis.call("SET", KEYS[1], show(access - back))
+if back > 0 then
+  redis.call("DECRBY", KEYS[1], show(back))
+end
 return back

@@ -4,8 +4,9 @@
 -- KEYS[2]  orders  hash     the ledger
 -- ARGV[1..]        strings  order ids
 --
--- Returns the record of each order, or nil
+-- Returns {Redis TIME in seconds, the record of each order, or nil}
 
 -- include: number
 -- include: layout
-return redis.call("HMGET", KEYS[2], unpack(ARGV))
+-- include: clock
+return { string.format("%.6f", now()), redis.call("HMGET", KEYS[2], unpack(ARGV)) }

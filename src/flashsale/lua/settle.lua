@@ -5,10 +5,10 @@
 --
 -- KEYS[1]  orders  hash        the ledger
 -- KEYS[2]  holds   sorted set  order id -> payment deadline
--- KEYS[3]  dead    hash        order id -> dead letter
--- KEYS[4..]        groups      per item: stock, buyers; with ARGV[1] = 1 also access
+-- KEYS[3..]        groups      per item: stock, buyers; with ARGV[1] = 1 also access
 -- ARGV[1]  here    0/1         1: gate and stock share this Redis, and slots return in this script
--- ARGV[2..]        groups      per order, each once: number of the item's group, item id, order id, state to move to
+-- ARGV[2]  gone    0/1         1: the dead letters of these orders were removed; 0: an order that is DEAD stays so
+-- ARGV[3..]        groups      per order, each once: number of the item's group, item id, order id, state to move to
 --
 -- Returns code, current state, and units whose slot another Redis must give back, of each order, one after the other
 --    1  moved
@@ -24,7 +24,7 @@
 local FIELDS, here = 4, ARGV[1] == "1"
 local width = here and 3 or 2
 local ids, all = {}, {}
-for at = 2, #ARGV, FIELDS do
+for at = 3, #ARGV, FIELDS do
   ids[#ids + 1] = ARGV[at + 2]
 end
 local known = redis.call("HMGET", KEYS[1], unpack(ids))
@@ -33,7 +33,7 @@ redis.call("ZCARD", KEYS[2]) -- a wrong type fails here, before the first write
 -- group(number): the item of a group of keys, read when they are first asked for.
 local function group(number)
   if not all[number] then
-    local first = 4 + (number - 1) * width
+    local first = 3 + (number - 1) * width
     all[number] = read(KEYS[first], KEYS[first + 1])
     all[number].counter = here and KEYS[first + 2]
   end
@@ -63,14 +63,15 @@ local function free(goods, units, flags, buyer)
     goods.held[buyer], goods.touched[#goods.touched + 1] = math.max(0, held - units), buyer
   end
   if slot then
-    goods.access, goods.left = math.max(0, goods.access - units), true
+    local back = math.min(goods.access, units)
+    goods.access, goods.back = goods.access - back, (goods.back or 0) + back
   end
   return true
 end
 
-local answers, records, moved, letters, deadlines = {}, {}, {}, {}, {}
+local answers, records, moved, deadlines = {}, {}, {}, {}
 for i, id in ipairs(ids) do
-  local at = 2 + (i - 1) * FIELDS
+  local at = 3 + (i - 1) * FIELDS
   local number, to, slots = tonumber(ARGV[at]), ARGV[at + 3], "0"
   local state, quantity, gated, of, seq, buyer = parse(known[i] or "")
   local code, flags = 1, tonumber(gated)
@@ -78,18 +79,16 @@ for i, id in ipairs(ids) do
     code, state = -1, ""
   elseif not state then
     code, state = -2, ""
+  elseif state == "DEAD" and ARGV[2] == "0" then
+    code = 0
   elseif not string.find(AHEAD[state], " " .. to .. " ", 1, true) then
     code = 0
   elseif RELEASED[to] and not free(group(number), integer(quantity), flags, buyer) then
     code = -2
   else
-    local hold = to == "PERSISTED" and redis.pcall("HGET", KEYS[4 + (number - 1) * width], "hold")
+    local hold = to == "PERSISTED" and redis.pcall("HGET", KEYS[3 + (number - 1) * width], "hold")
     if seconds(hold) then
       deadlines[#deadlines + 1], deadlines[#deadlines + 2] = string.format("%.6f", now() + seconds(hold)), id
-    end
-    if state == "DEAD" then
-      redis.call("HLEN", KEYS[3]) -- as above
-      letters[#letters + 1] = id
     end
     if RELEASED[to] and not here and flags % 2 == 1 then
       slots = quantity
@@ -106,14 +105,11 @@ if #moved > 0 then
     if goods.changed then
       book(goods)
     end
-    if goods.left then
-      redis.call("SET", goods.counter, show(goods.access))
+    if (goods.back or 0) > 0 then
+      redis.call("DECRBY", goods.counter, show(goods.back))
     end
   end
   redis.call("HSET", KEYS[1], unpack(records))
-end
-if #letters > 0 then
-  redis.call("HDEL", KEYS[3], unpack(letters))
 end
 if #deadlines > 0 then
   redis.call("ZADD", KEYS[2], unpack(deadlines))

@@ -30,7 +30,7 @@ def check_sale(sale: object) -> str:
 
 def check_goods_id(goods_id: object) -> str:
     """Returns `goods_id` if it is 1-64 of `A-Z a-z 0-9 _ . -`, else raises InvalidRequest."""
-    return _checked("goods_id", goods_id, _NAME, "1-64 of A-Z a-z 0-9 _ . -")
+    return _checked("goods_id", goods_id, _NAME, "1-64 of A-Z a-z 0-9 _ . -; map a SKU with other characters to one")
 
 
 def check_id(name: str, value: object) -> str:
@@ -59,6 +59,14 @@ def _checked(name: str, value: object, pattern: re.Pattern[str], rule: str) -> s
     if type(value) is not str or pattern.fullmatch(value) is None:
         raise InvalidRequest(name, f"must be a string of {rule}")
     return value
+
+
+def check_pairs(name: str, value: Any) -> list[tuple[Any, Any]]:
+    """Returns `value` as a list if it can be iterated and holds pairs; what is in them is not checked."""
+    try:
+        return [(first, second) for first, second in value]
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(name, "must be pairs of goods id and quantity") from error
 
 
 def check_quantity(quantity: object) -> int:
@@ -125,16 +133,16 @@ def check_body(text: str) -> None:
         raise InvalidRequest("data", f"the order is longer than {MAX_BODY} bytes")
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
-    depth = deepest = 0
-    for token in _STRUCTURE.finditer(text):
-        if token[0] in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif token[0] in "]}":
-            depth -= 1
-    if deepest > MAX_DEPTH:
-        raise InvalidRequest("data", f"the order is nested deeper than {MAX_DEPTH}")
+    brackets = _STRING.sub("", text).translate(_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace("[]", "")  # the innermost ones: a level less
+        if not brackets:
+            return
+        if "[" * (MAX_DEPTH + 1) in brackets:
+            break
+    raise InvalidRequest("data", f"the order is nested deeper than {MAX_DEPTH}, or its brackets do not match")
 
 
 # The closing quote is optional: a string without end would be searched anew from each of its characters.
-_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_BRACKETS: Final = dict.fromkeys(range(128)) | {ord(each): "[]"[at % 2] for at, each in enumerate("[]{}")}

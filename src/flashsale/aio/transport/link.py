@@ -22,6 +22,7 @@ from flashsale.lua import SCRIPTS, Script
 Argument: TypeAlias = str | bytes | int | float
 Barrier: TypeAlias = Callable[[Any], Sequence[Sequence[Argument]]]
 
+_NUMBERS: Final = frozenset({int, float})
 REDIRECTS: Final = 5  # of one request, on a Cluster
 
 
@@ -166,5 +167,11 @@ class Link:
 
 
 def _pack(*command: Argument) -> bytes:
+    """Returns the bytes of a command. hiredis gets no numbers: it crashes the process when the repr of one fails.
+
+    That happens a step before the recursion limit, where we raise RecursionError.
+    """
+    if not _NUMBERS.isdisjoint(map(type, command)):
+        command = tuple([str(each) if type(each) in _NUMBERS else each for each in command])
     packed: bytes = pack_command(command)  # type: ignore[arg-type]  # its stub says a tuple of one
     return packed

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's name
 
 from flashsale import FlashSaleError, InvalidRequest
 from flashsale.contrib.django import get_sale, read_settings
+
+NO_SHARED_COOKIES: Final = "flashsale.contrib.django.middleware.NoSharedCookiesMiddleware"
 
 
 @register("flashsale")
@@ -20,6 +23,14 @@ def check_settings(**_: Any) -> Sequence[CheckMessage]:
     except (InvalidRequest, ValueError) as error:
         return [Error(str(error), id="flashsale.E001")]
     return []
+
+
+@register("flashsale")
+def check_middleware(**_: Any) -> Sequence[CheckMessage]:
+    """Wants `NoSharedCookiesMiddleware` outside of whatever sets cookies."""
+    if list(settings.MIDDLEWARE[:1]) == [NO_SHARED_COOKIES]:
+        return []
+    return [Warning(f"{NO_SHARED_COOKIES} is not the first in MIDDLEWARE", id="flashsale.W002")]
 
 
 @register("flashsale", deploy=True)

@@ -1,4 +1,4 @@
-"""The middleware: answers the sale's errors as problem bodies (RFC 9457)."""
+"""The middleware: answers the sale's errors as problem bodies (RFC 9457), and keeps cookies out of shared caches."""
 
 from __future__ import annotations
 
@@ -6,9 +6,26 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
-from flashsale import FlashSaleError
-from flashsale.contrib import refuse
-from flashsale.contrib.django import response
+from flashsale import FlashSaleError, UnknownGoods, web
+from flashsale.contrib.announced import Announced
+from flashsale.contrib.django import get_sale, response
+
+
+class NoSharedCookiesMiddleware:
+    """Takes cookies off answers that a shared cache may keep. Put it first in MIDDLEWARE: outside all that set cookies.
+
+    With SESSION_SAVE_EVERY_REQUEST, or a token in a form, the public page would carry one visitor's cookie to the next.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Passes on."""
+        response = self._get_response(request)
+        if web.is_shared(response.headers.get("Cache-Control")):
+            response.cookies.clear()
+        return response
 
 
 class FlashSaleMiddleware:
@@ -16,6 +33,7 @@ class FlashSaleMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
+        self._announced = Announced()
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Calls the view."""
@@ -25,4 +43,5 @@ class FlashSaleMiddleware:
         """Returns the answer to an error of the sale that a view raised; None for other errors."""
         if not isinstance(error, FlashSaleError):
             return None
-        return response(refuse(error))
+        store = get_sale().store if isinstance(error, UnknownGoods) else None
+        return response(self._announced.refuse(error, store))

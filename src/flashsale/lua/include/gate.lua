@@ -26,18 +26,19 @@ local function look(time, first)
   return gate
 end
 
--- start(gate): write the start flag, if it is due.
+-- start(gate): write the start flag, if it is due. No command here or in admit replaces a key of another type, as SET
+-- does: the web processes' user may call them.
 local function start(gate)
   if gate.due then
-    redis.call("SET", KEYS[gate.first + 1], "1")
-    redis.call("HDEL", KEYS[gate.first + 3], "auto")
+    redis.call("GETSET", KEYS[gate.first + 1], "1")
+    redis.call("HSET", KEYS[gate.first + 3], "auto", "0")
   end
 end
 
 -- admit(gate, units): write that so many more units have passed; without any, nothing.
 local function admit(gate, units)
   if units > 0 then
-    redis.call("SET", KEYS[gate.first + 2], show(gate.access + units))
+    redis.call("INCRBY", KEYS[gate.first + 2], show(units))
     start(gate)
   end
 end
