@@ -1,4 +1,4 @@
-"""Small faults at the edges: odd arguments, odd bodies, a clock set back, goods that are announced and not loaded."""
+"""Small faults at the edges: odd arguments, odd bodies, a clock set back, items that are announced and not loaded."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ LOOK_EVERY: Final = 1.0  # seconds
 
 
 class Announced:
-    """Answers errors as `refuse` does, but for goods that were never loaded; looks at the database once a second."""
+    """Answers errors as `refuse` does, but for items that were never loaded; looks at the database once a second."""
 
     def __init__(self) -> None:
         self._totals: dict[str, int] = {}

@@ -157,7 +157,7 @@ def response(reply: web.Reply) -> Response:
 
 
 def _refuse(error: FlashSaleError) -> Response:
-    """Answers an error of any sale of the app; one about goods says which sale it is."""
+    """Answers an error of any sale of the app; one about an item says which sale it is."""
     states: list[_State] = list(current_app.extensions[NAME].values())
     name = getattr(error, "sale", None)
     state = next((each for each in states if each.settings.sale == name), states[0])

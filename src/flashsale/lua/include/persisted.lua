@@ -2,7 +2,7 @@
 --   orders, holds   keys of the ledger and of the payment deadlines
 --   first           KEYS[first], KEYS[first + 1], ...: the stock of each item
 --   sizes           ARGV[sizes], ...: how many orders of each item
---   ids             ARGV[ids], ...: the order ids, goods by item
+--   ids             ARGV[ids], ...: the order ids, by item
 -- Only after persist has read everything does it call free(), which may write.
 local QUEUED = "^QUEUED(|[1-9]%d*|[0-3]|[%w_.-]+|%d+|[!-~]+)$" -- a record, and all of it but its state
 local function persist(orders, holds, first, sizes, ids, free)
