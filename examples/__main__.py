@@ -114,7 +114,7 @@ def _forget(redis_url: str, sale: str) -> None:
     """Removes the sale from a Redis that is not ours."""
     try:
         with redis.Redis.from_url(redis_url) as client, FlashSale(client, sale) as over:
-            over.forget()
+            over._forget()
     except FlashSaleError as error:
         print(f"the keys of the sale {sale} stay in Redis: {error}", file=sys.stderr)
 

@@ -29,7 +29,7 @@ class FlashSaleError(Exception):
         """Lets an error go whole to another process; what its class is called with is not kept."""
         return _anew, (type(self), self.args), self.__dict__
 
-    def copy(self) -> Self:
+    def _copy(self) -> Self:
         """Returns the same error anew, for one more caller of a shared request; this one becomes its cause."""
         twin = _anew(type(self), self.args)
         twin.__dict__.update(self.__dict__)

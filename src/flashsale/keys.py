@@ -34,7 +34,7 @@ class Keys:
     def _sale(self, name: str) -> str:
         return f"flashsale:{{{self.sale}}}:{name}"
 
-    def of_sale(self) -> tuple[str, ...]:
+    def _of_sale(self) -> tuple[str, ...]:
         """Every key of the stock that belongs to no one goods."""
         return (
             self.meta,
@@ -49,7 +49,7 @@ class Keys:
         )
 
     @staticmethod
-    def number(orders: Iterable[Order]) -> dict[str, int]:
+    def _number(orders: Iterable[Order]) -> dict[str, int]:
         """Numbers the goods of a batch from 1, as the scripts refer to them."""
         goods = dict.fromkeys(order.goods_id for order in orders)
         return {goods_id: place for place, goods_id in enumerate(goods, start=1)}

@@ -26,7 +26,7 @@ from flashsale.errors import (
     StoreError,
     UnknownGoods,
 )
-from flashsale.model import Entry, GoodsView, OrderState, Outcome, Receipt
+from flashsale.model import Admission, GateState, OrderState, Outcome, Receipt
 
 PROBLEMS: Final = "/problems/"  # where the problem types live, unless the host says otherwise
 
@@ -108,17 +108,18 @@ def answer(receipt: Receipt, *, location: str, opens_in: float | None = None, pr
     return _json(202, body, "no-store", {"Location": location})
 
 
-def admit(entry: Entry, *, opens_in: float | None = None, problems: str = PROBLEMS) -> Reply:
+def admit(admission: Admission, *, opens_in: float | None = None, problems: str = PROBLEMS) -> Reply:
     """Returns the answer to a buyer who wants in: 200 with a ticket and its order id, or the problem that a refusal is.
 
     Args:
-        entry: what `enter` returned.
-        opens_in: seconds until the opening, for an entry that says NOT_STARTED.
+        admission: what `FlashSale.enter` returned.
+        opens_in: seconds until the opening, for an admission that says NOT_STARTED.
         problems: where the host documents the problem types.
     """
-    if not entry.admitted:
-        return _turn_away(entry.outcome, entry.remaining, opens_in, problems)
-    return _json(200, {"outcome": entry.outcome, "order_id": entry.order_id, "ticket": entry.ticket}, "no-store")
+    if not admission.admitted:
+        return _turn_away(admission.outcome, admission.remaining, opens_in, problems)
+    body = {"outcome": admission.outcome, "order_id": admission.order_id, "ticket": admission.ticket}
+    return _json(200, body, "no-store")
 
 
 def refuse(error: FlashSaleError, *, problems: str = PROBLEMS) -> Reply:
@@ -142,15 +143,15 @@ def order_status(order_id: str, state: OrderState | None, *, problems: str = PRO
     return _json(200, {"order_id": order_id, "state": state}, "no-store")
 
 
-def fragment(view: GoodsView) -> Reply:
+def fragment(state: GateState) -> Reply:
     """Returns the status fragment of one goods: tiny, the same for everybody, kept by the CDN for a second."""
     body = {
-        "state": view.outcome,
-        "remaining": view.remaining,
-        "may_return": view.may_return,
-        "now": round(view.now, 3),
-        "opens_at": view.opens_at,
-        "closes_at": view.closes_at,
+        "state": state.outcome,
+        "remaining": state.remaining,
+        "may_return": state.may_return,
+        "now": round(state.now, 3),
+        "opens_at": state.opens_at,
+        "closes_at": state.closes_at,
     }
     return _json(200, body, "public, max-age=0, s-maxage=1")
 

@@ -132,7 +132,7 @@ def a_late_syncer(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
     with Scene(backend, mutant, total=5) as scene:
         (late,) = scene.store.goods()
         scene.sale.restock("a", -3)
-        scene.sale.inventory.configure(late)
+        scene.sale.inventory._configure(late)
         assert scene.sale.inventory.stock("a").total == 2, "an old row brought the old total back"
 
 
@@ -224,7 +224,7 @@ def a_zombie_gives_up(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
         scene.sale.buy("a", "ann", order_id="o1")
         zombies = _claimed_and_lost(scene)
         scene.sale.queue.claim(1, timeout=0)
-        scene.sale.queue.bury(zombies)
+        scene.sale.queue._bury(zombies)
         assert scene.sale.status("o1") is OrderState.QUEUED, "an order died in another worker's hands"
 
 
@@ -305,7 +305,7 @@ def another_order_of_that_id(backend: Any, mutant: Any = SQLAlchemyStore) -> Non
         scene.sale.queue.push(Order("o1", "a", "bob", 2))
         assert scene.sale.buy("a", "ann", order_id="o1").accepted
         claims = scene.sale.queue.claim(1, timeout=0)
-        scene.sale.queue.bury(claims)
+        scene.sale.queue._bury(claims)
         assert scene.sale.status("o1") is OrderState.QUEUED, "somebody else's element took the order with it"
 
 
@@ -313,7 +313,7 @@ def requeued(backend: Any, mutant: Any = SQLAlchemyStore) -> None:
     """An operator gives a dead order another chance."""
     with Scene(backend, mutant) as scene:
         assert scene.sale.buy("a", "ann", order_id="o1").accepted
-        scene.sale.queue.bury(scene.sale.queue.claim(1, timeout=0))
+        scene.sale.queue._bury(scene.sale.queue.claim(1, timeout=0))
         scene.sale.queue.requeue_dead()
         scene.worker.run_once()
         assert scene.sale.status("o1") is OrderState.PERSISTED, "it is in the database, and dead in the ledger"

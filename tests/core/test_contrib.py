@@ -135,7 +135,7 @@ def test_flask_answers(flask_app) -> None:
     assert 95 < int(early.headers["Retry-After"]) <= 100
     with app.app_context():
         sales.sale.gate.schedule("phone")
-        sales.sale.inventory.configure(Goods("phone", 1, version=2))
+        sales.sale.inventory._configure(Goods("phone", 1, version=2))
         sales.sale.start("phone")
     bought = web.post("/buy/phone")
     assert (bought.status_code, bought.headers["Location"]) == (202, "/orders/o-1")
@@ -222,7 +222,7 @@ async def test_starlette_answers(config) -> None:
         assert early.status_code == 403
         assert 95 < int(early.headers["Retry-After"]) <= 100
         await sale.gate.schedule("phone")
-        await sale.inventory.configure(Goods("phone", 1, version=2))
+        await sale.inventory._configure(Goods("phone", 1, version=2))
         await sale.start("phone")
         bought = await web.post("/buy/phone")
         assert (bought.status_code, bought.headers["Location"]) == (202, "/orders/o-1")

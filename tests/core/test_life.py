@@ -194,7 +194,7 @@ async def test_an_id_that_nobody_knows_plants_nothing(shop: Shop) -> None:
 async def test_a_dead_order_that_is_cancelled_gives_its_units_back_and_its_letter_is_gone(shop: Shop) -> None:
     sale = await shop.open(store=True)
     await sale.buy("phone", "ann", 2, order_id="o-1")
-    await sale.queue.bury(await sale.queue.claim())
+    await sale.queue._bury(await sale.queue.claim())
     assert await sale.status("o-1") is DEAD
     assert await booked(sale) == 2
     assert await sale.cancel("o-1") is CANCELLED
@@ -208,7 +208,7 @@ async def test_a_dead_order_that_is_cancelled_gives_its_units_back_and_its_lette
 async def test_a_requeued_order_is_written_after_all(shop: Shop) -> None:
     sale = await shop.open(store=True)
     await sale.buy("phone", "ann", order_id="o-1")
-    await sale.queue.bury(await sale.queue.claim())
+    await sale.queue._bury(await sale.queue.claim())
     with pytest.raises(NotPersisted):
         await sale.confirm("o-1")
     assert await sale.status("o-1") is DEAD

@@ -212,7 +212,7 @@ async def test_an_attempt_that_was_nobodys_fault_does_not_count(shop: Shop) -> N
     for _ in range(10):
         (claim,) = await sale.queue.claim()
         assert claim.attempts == 1
-        assert await sale.queue.nack([claim], burn=False) == 1
+        assert await sale.queue.nack([claim], count_attempt=False) == 1
 
 
 async def test_a_zombie_can_neither_let_go_nor_hold_on(shop: Shop) -> None:
@@ -224,7 +224,7 @@ async def test_a_zombie_can_neither_let_go_nor_hold_on(shop: Shop) -> None:
     before = snapshot(shop.raw)
     assert await sale.queue.nack(zombies) == 0
     assert await sale.queue.extend(zombies, lease=600) == 0
-    assert await sale.queue.bury(zombies) == 0
+    assert await sale.queue._bury(zombies) == 0
     assert snapshot(shop.raw) == before
     assert await sale.queue.nack([ours]) == 1
 
@@ -327,7 +327,7 @@ async def test_an_unreadable_element_is_claimed_without_an_order(shop: Shop, bod
     shop.raw.lpush(shop.keys.order_list, body)
     (claim,) = await queue.claim()
     assert (claim.order, claim.body) == (None, body)
-    assert await queue.bury([claim]) == 1
+    assert await queue._bury([claim]) == 1
     assert [dead.body for dead in await queue.dead()] == [body]
     assert await queue.requeue_dead() == 1
     assert shop.raw.lrange(shop.keys.order_list, 0, -1) == [body]
@@ -451,7 +451,7 @@ MECHANISMS = {
     "token of nack": ("nack", "if lease == ARGV[at + 1] then", "if lease then", "zombie"),
     "token of extend": ("extend", '"^%d+|(%d+)|") == ARGV[at + 1]', '"^%d+|(%d+)|")', "zombie"),
     "attempts": ("claim", "math.min(tonumber(attempts), 1000) + 1", "1", "five_attempts"),
-    "burn": ("nack", 'if ARGV[2] == "0" then', "if false then", "nobodys_fault"),
+    "an attempt that does not count": ("nack", 'if ARGV[2] == "0" then', "if false then", "nobodys_fault"),
     "delay": ("nack", "now() + tonumber(ARGV[1])", "now()", "after_its_delay"),
     "dead keep their record": ("bury", 'record("DEAD"', 'record("QUEUED"', "five_attempts"),
 }

@@ -156,7 +156,7 @@ async def test_orders_that_had_not_reached_the_database_are_lost_and_named(shop:
     await syncer.rebuild()
     audit = await syncer.audit(["written", "queued"])
     assert (audit.lost, audit.orders) == (("queued",), ())
-    assert audit.free == 4  # its unit is for sale again
+    assert audit.units.free == 4  # its unit is for sale again
 
 
 @each_backend

@@ -144,7 +144,7 @@ async def test_wherever_it_dies_nobody_accepted_is_rejected_and_the_syncer_goes_
 
     place, name, instead = {
         "the guard": (store, "grant", failing(shop, StoreError("down"))),
-        "the stock": (real.inventory, "configure", failing(shop, NotExecuted("down"))),
+        "the stock": (real.inventory, "_configure", failing(shop, NotExecuted("down"))),
         "the guard at last": (store, "grant", asecond if shop.is_async else second),
         "the gate": (real.gate, "resize", failing(shop, NotExecuted("down"))),
     }[lost]

@@ -73,7 +73,7 @@ async def test_a_sale_that_is_over_is_settled(shop: Shop) -> None:
 async def test_a_sale_in_which_nobody_bought_is_settled(shop: Shop) -> None:
     _, syncer = await opened(shop)
     settlement = await syncer.settlement()
-    assert (settlement.ok, settlement.orders, settlement.audit.free) == (True, {}, 4)
+    assert (settlement.ok, settlement.orders, settlement.audit.units.free) == (True, {}, 4)
 
 
 @each_backend
@@ -98,7 +98,7 @@ async def held(shop: Shop, sale: Part) -> None:
 
 async def dead(shop: Shop, sale: Part) -> None:
     await sale.buy("phone", "ann", order_id="open")
-    await sale.queue.bury(await sale.queue.claim())
+    await sale.queue._bury(await sale.queue.claim())
 
 
 async def pushed(shop: Shop, sale: Part) -> None:
@@ -212,7 +212,7 @@ async def test_the_articles_keys_are_purged_as_well(shop: Shop) -> None:
 async def test_a_purge_that_died_half_way_is_finished_by_the_next(shop: Shop) -> None:
     sale, syncer = await opened(shop)
     await finished(shop, sale)
-    await settled(sale.real.gate.forget(["phone"]))
+    await settled(sale.real.gate._forget(["phone"]))
     assert (await syncer.purge()).ok
     assert shop.raw.keys("*") == []
 
@@ -221,7 +221,7 @@ async def test_a_purge_that_died_half_way_is_finished_by_the_next(shop: Shop) ->
 async def test_nobody_buys_between_the_proof_and_the_removal(shop: Shop) -> None:
     sale, syncer = await opened(shop)
     outcomes: list[Outcome] = []
-    settlement, forget = syncer.real.settlement, sale.real.forget
+    settlement, forget = syncer.real.settlement, sale.real._forget
     buyers = iter(["first"])
 
     async def aproof() -> Any:
@@ -254,7 +254,7 @@ async def test_nobody_buys_between_the_proof_and_the_removal(shop: Shop) -> None
     await work(shop, sale)
     for name in ("first", "goes-on"):
         await sale.confirm(name)
-    sale.real.forget = aremoval if shop.is_async else removal
+    sale.real._forget = aremoval if shop.is_async else removal
     await syncer.purge()
     assert outcomes == [Outcome.ACCEPTED, Outcome.PAUSED]
     assert shop.raw.keys("*") == []
@@ -295,9 +295,9 @@ async def test_a_sale_that_was_paused_is_purged_or_stays_paused(shop: Shop) -> N
 async def test_forgetting_asks_nobody(shop: Shop) -> None:
     sale, _ = await opened(shop)
     await sale.buy("phone", "ann")
-    await sale.forget()
+    await sale._forget()
     assert shop.raw.keys("*") == []
-    await sale.forget()
+    await sale._forget()
 
 
 # -- two sales ------------------------------------------------------------------------------------------------------

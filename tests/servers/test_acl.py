@@ -177,7 +177,7 @@ def life(sale: Any, worker: Any, syncer: Any) -> None:
     sale.start("phone")
     sale.pause()
     sale.resume()
-    sale.queue.bury(sale.queue.claim(1))
+    sale.queue._bury(sale.queue.claim(1))
     sale.queue.requeue_dead()
     worker.run_once()
     sale.extend_hold("o-1", 600)
@@ -188,7 +188,7 @@ def life(sale: Any, worker: Any, syncer: Any) -> None:
     sale.queue.pop(0)
     sale.queue.pop(0.01)
     syncer.rebuild()
-    sale.forget()
+    sale._forget()
 
 
 NEEDED = acl.allowed("flashsale") - {"PING", "SELECT", "EVAL"}  # these three only now and then

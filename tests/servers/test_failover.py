@@ -148,7 +148,7 @@ class Till:
             await worker.run_once()
             report = await syncer.run_once()
             audit = await syncer.audit()
-            return not (audit.waiting or audit.orders or report.settled)
+            return not (audit.pending or audit.orders or report.settled)
 
         await until(is_done, "the end of the sale")
 

@@ -207,7 +207,7 @@ def test_when_replies_are_lost(witness: Witness, said: Callable[[Witness], str],
     is_clean(said(witness))
 
 
-@pytest.mark.parametrize("key", [*KEYS.of_sale(), KEYS.stock("phone"), KEYS.buyers("phone"), *KEYS.gate("phone")])
+@pytest.mark.parametrize("key", [*KEYS._of_sale(), KEYS.stock("phone"), KEYS.buyers("phone"), *KEYS.gate("phone")])
 def test_when_a_key_has_the_wrong_type(witness: Witness, said: Callable[[Witness], str], key: str) -> None:
     witness.listen()
     string = witness.raw.type(key) == b"string"

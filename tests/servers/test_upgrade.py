@@ -186,7 +186,7 @@ def test_two_releases_buy_work_and_sync_on_one_sale(
         with FlashSale(raw, "spring", store=store) as sale:
             audit = Syncer(sale).audit(expected=accepted)
             assert audit.ok, audit
-            assert not audit.waiting
+            assert not audit.pending
             active = sum(state not in {OrderState.CANCELLED, OrderState.EXPIRED} for state in states.values())
             assert sale.inventory.stock("phone").booked == active
 

@@ -113,7 +113,7 @@ def prove(purchases: Sequence[Purchase], raw: redis.Redis, store: SQLAlchemyStor
     _compare_events(books, accepted, store, sale)
     with FlashSale(raw, sale, store=store) as face:
         audit = Syncer(face).audit(expected=accepted)
-    if not audit.ok or audit.waiting or audit.queued or audit.dead:
+    if not audit.ok or audit.pending or audit.units.queued or audit.units.dead:
         books.wrong.append(f"the audit says {_short(audit)}")
     return books
 

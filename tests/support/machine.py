@@ -358,7 +358,7 @@ junk = st.sampled_from(
 boundaries = st.tuples(st.sampled_from([0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 9, 12]), st.booleans())
 crashes = st.one_of(st.none(), boundaries)
 outages = st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 2), st.booleans()))
-CLAIM_VERBS: Final = ("save", "save", "save", "ack", "ack", "nack", "nack later", "nack unburned", "extend", "bury")
+CLAIM_VERBS: Final = ("save", "save", "save", "ack", "ack", "nack", "nack later", "nack uncounted", "extend", "bury")
 picks = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 
 
@@ -715,7 +715,7 @@ class SaleMachine(RuleBasedStateMachine):
         verb, _, how = what.partition(" ")
         real, ideal = {
             "later": ({"delay": LONG}, {"delayed": True}),
-            "unburned": ({"burn": False}, {"delayed": False, "burn": False}),
+            "uncounted": ({"count_attempt": False}, {"delayed": False, "count_attempt": False}),
             "": ({}, {"delayed": False} if verb == "nack" else {}),
         }[how]
         self.step(

@@ -513,15 +513,15 @@ class Model:
         yield from ()
         return self._bury(handles)
 
-    def nack(self, handles: Iterable[Handle], *, delayed: bool, burn: bool = True) -> Steps:
+    def nack(self, handles: Iterable[Handle], *, delayed: bool, count_attempt: bool = True) -> Steps:
         yield from ()
-        return self._nack(handles, delayed=delayed, burn=burn)
+        return self._nack(handles, delayed=delayed, count_attempt=count_attempt)
 
-    def _nack(self, handles: Iterable[Handle], *, delayed: bool, burn: bool = True) -> int:
+    def _nack(self, handles: Iterable[Handle], *, delayed: bool, count_attempt: bool = True) -> int:
         gone = 0
         for handle in handles:
             if delivery := self._holds(handle):
-                delivery.attempts -= 0 if burn else 1
+                delivery.attempts -= 0 if count_attempt else 1
                 delivery.lease, delivery.ends = 0, FAR if delayed else float(self.step)
                 gone += 1
         return gone
@@ -677,7 +677,7 @@ class Model:
             return (yield from self._work(claims))
         except Refused as refused:
             if refused.error is StoreError:  # nobody is to blame: this attempt does not count
-                self._nack(claims, delayed=True, burn=False)
+                self._nack(claims, delayed=True, count_attempt=False)
             raise
 
     def _work(self, claims: list[Handle]) -> Steps:

@@ -109,5 +109,5 @@ class AlwaysBurns:
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         nack = OrderQueue.nack
         monkeypatch.setattr(
-            OrderQueue, "nack", lambda queue, claims, *, delay=0.0, burn=True: nack(queue, claims, delay=delay)
+            OrderQueue, "nack", lambda queue, claims, *, delay=0.0, count_attempt=True: nack(queue, claims, delay=delay)
         )

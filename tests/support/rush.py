@@ -98,4 +98,4 @@ class Rush:
 
     async def _is_settled(self) -> bool:
         audit = await self._host.syncer(self.sale).audit()
-        return not (audit.waiting or audit.orders or audit.moving)
+        return not (audit.pending or audit.orders or audit.moving)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import flashsale
 from flashsale import (
-    Entry,
+    Admission,
     FlashSaleError,
-    GoodsView,
+    GateState,
     InvalidRequest,
     NotExecuted,
     OrderState,
@@ -108,14 +108,14 @@ def test_a_refusal_is_a_problem_that_nobody_keeps(outcome: Outcome) -> None:
 
 
 def test_who_is_admitted_gets_the_ticket_that_nobody_keeps() -> None:
-    reply = admit(Entry(Outcome.ADMITTED, 7, "o-1", "1.key.words.signature"))
+    reply = admit(Admission(Outcome.ADMITTED, 7, "o-1", "1.key.words.signature"))
     assert (reply.status, reply.headers["Cache-Control"]) == (200, "no-store")
     assert body(reply) == {"outcome": "ADMITTED", "order_id": "o-1", "ticket": "1.key.words.signature"}
 
 
 @pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.ACCEPTED, Outcome.UNCERTAIN, Outcome.ADMITTED}))
 def test_who_is_not_admitted_is_told_as_a_buyer_is(outcome: Outcome) -> None:
-    assert admit(Entry(outcome, 7), opens_in=9) == answer(receipt(outcome), location="", opens_in=9)
+    assert admit(Admission(outcome, 7), opens_in=9) == answer(receipt(outcome), location="", opens_in=9)
 
 
 @pytest.mark.parametrize(("opens_in", "seconds"), [(0.2, "1"), (59.01, "60"), (-3.0, "1")])
@@ -147,7 +147,8 @@ def test_an_order_that_nobody_knows_is_404() -> None:
 
 
 def test_the_fragment_is_small_and_shared() -> None:
-    reply = fragment(GoodsView(Outcome.SOLD_OUT, 0, 1000.25, None, 2000.0, may_return=True))
+    state = GateState(5, True, 5, 0, outcome=Outcome.SOLD_OUT, now=1000.25, closes_at=2000.0, may_return=True)
+    reply = fragment(state)
     assert reply.headers["Cache-Control"] == "public, max-age=0, s-maxage=1"
     assert body(reply) == {
         "state": "SOLD_OUT",

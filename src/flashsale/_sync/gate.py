@@ -22,7 +22,7 @@ from flashsale._sync.transport.link import Argument, Link
 from flashsale.errors import AlreadyLoaded, FlashSaleError
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
-from flashsale.model import Admission, GateState, GoodsView, Outcome
+from flashsale.model import Admission, GateState, Outcome
 from flashsale.model.checks import check_goods_id, check_int, check_policy, check_quantity, check_seconds
 
 ONE: Final = 1  # unit: what a caller who says nothing asks for
@@ -85,7 +85,7 @@ class Gate(Component):
         if self._create(goods_id, count, opens_at, closes_at) == Code.DIFFERENT:
             raise AlreadyLoaded("the gate exists with another count", sale=self.sale, goods_id=goods_id)
 
-    def ensure(
+    def _ensure(
         self, goods_id: str, count: int, *, opens_at: float | None = None, closes_at: float | None = None
     ) -> None:
         """Creates the gate if it is not there, whatever count it has, and sets its window if that differs.
@@ -93,8 +93,8 @@ class Gate(Component):
         Setting the same window again would let the clock start goods that somebody has stopped.
         """
         self._create(goods_id, count, opens_at, closes_at)
-        reply = self._look(self._link, goods_id)
-        if [str(at, "ascii") for at in reply[4:6]] != [seconds(opens_at), seconds(closes_at)]:
+        state = self._read(self._link, goods_id)
+        if (seconds(state.opens_at), seconds(state.closes_at)) != (seconds(opens_at), seconds(closes_at)):
             self.schedule(goods_id, opens_at=opens_at, closes_at=closes_at)
 
     def start(self, goods_id: str) -> None:
@@ -141,18 +141,18 @@ class Gate(Component):
         keys = [self.keys.count(goods_id), self.keys.window(goods_id)]
         self._done(goods_id, self._link.run("schedule", keys, [seconds(opens_at), seconds(closes_at)]))
 
-    def hold(self, goods_id: str, *, paused: bool) -> None:
+    def _mirror_pause(self, goods_id: str, *, paused: bool) -> None:
         """Mirrors the sale's pause, to refuse early; the stock decides."""
         self._link.command("HSET", self.keys.window(goods_id), "pause", int(paused))
         self._refusals.forget(goods_id)
 
-    def forget(self, goods_ids: Iterable[str]) -> None:
+    def _forget(self, goods_ids: Iterable[str]) -> None:
         """Removes the gates of these goods."""
         for goods_id in goods_ids:
             self._link.command("UNLINK", *self.keys.gate(goods_id))
             self._refusals.forget(goods_id)
 
-    def mirror(
+    def _mirror(
         self,
         goods_id: str,
         count: int,
@@ -242,39 +242,12 @@ class Gate(Component):
         return returned
 
     def state(self, goods_id: str) -> GateState:
-        """Returns count, started, access and remaining; from the replica where there is one.
+        """Returns the gate's counters, and what it would tell a buyer; from the replica where there is one.
 
         Raises:
             UnknownGoods: never preloaded.
         """
-        reply = self._look(self._replica or self._link, goods_id)
-        return GateState(
-            count=int(reply[1]),
-            started=reply[0] == Code.DONE,
-            access=int(reply[2]),
-            remaining=int(reply[3]),
-        )
-
-    def view(self, goods_id: str) -> GoodsView:
-        """Returns what a shop window shows; from the replica where there is one.
-
-        Raises:
-            UnknownGoods: never preloaded.
-        """
-        reply = self._look(self._replica or self._link, goods_id)
-        remaining = int(reply[3])
-        outcome = REFUSALS.get(reply[0], Outcome.ADMITTED if remaining else Outcome.SOLD_OUT)
-        opens_at, closes_at = (float(at) if at else None for at in reply[4:6])
-        return GoodsView(outcome, remaining, float(reply[7]), opens_at, closes_at)
-
-    def window(self, goods_id: str) -> tuple[float | None, float | None]:
-        """Returns opens_at and closes_at as the primary has them, in epoch seconds.
-
-        Raises:
-            UnknownGoods: never preloaded.
-        """
-        reply = self._look(self._link, goods_id)
-        return (float(reply[4]) if reply[4] else None, float(reply[5]) if reply[5] else None)
+        return self._read(self._replica or self._link, goods_id)
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -328,24 +301,35 @@ class Gate(Component):
     def _ask_replica(self, goods_id: str) -> Admission | None:
         assert self._replica is not None
         try:
-            reply: Any = self._replica.run("gate_state", self.keys.gate(goods_id))
+            state = self._read(self._replica, goods_id)
         except FlashSaleError:
             return None  # the primary answers this caller
-        if reply[0] not in REFUSALS and not (reply[0] == Code.DONE and int(reply[3]) == 0):
+        if state.outcome is Outcome.ADMITTED:
             return None
         self._refusals.renew(goods_id)
-        return Admission(REFUSALS.get(reply[0], Outcome.SOLD_OUT), int(reply[3]))
+        return Admission(state.outcome, state.remaining)
 
     def _create(self, goods_id: str, count: int, opens_at: float | None, closes_at: float | None) -> int:
         check_policy(None, opens_at, closes_at)
         arguments: list[Argument] = [check_int("count", count, 0), seconds(opens_at), seconds(closes_at)]
         return int(self._link.run("open_gate", self.keys.gate(goods_id), arguments))
 
-    def _look(self, link: Link, goods_id: str) -> list[Any]:
-        reply: list[Any] = link.run("gate_state", self.keys.gate(goods_id))
+    def _read(self, link: Link, goods_id: str) -> GateState:
+        reply: Any = link.run("gate_state", self.keys.gate(goods_id))
         if reply[0] in {Code.UNKNOWN, Code.CORRUPT}:
             fail(reply[0], self.sale, goods_id)
-        return reply
+        remaining = int(reply[3])
+        opens_at, closes_at = (float(at) if at else None for at in reply[4:6])
+        return GateState(
+            count=int(reply[1]),
+            started=reply[0] == Code.DONE,
+            access=int(reply[2]),
+            remaining=remaining,
+            outcome=REFUSALS.get(reply[0], Outcome.ADMITTED if remaining else Outcome.SOLD_OUT),
+            now=float(reply[7]),
+            opens_at=opens_at,
+            closes_at=closes_at,
+        )
 
     def _flag(self, goods_id: str, flag: int) -> None:
         keys = [self.keys.count(goods_id), self.keys.start(goods_id), self.keys.window(goods_id)]

@@ -109,9 +109,9 @@ class OrderQueue(Component):
         Returns:
             How many were still there.
         """
-        return (self.drop(claims))[0]
+        return (self._drop(claims))[0]
 
-    def drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
+    def _drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
         """Acks; returns how many were still there, and the Redis clock: epoch seconds, 0.0 without claims."""
         dropped, time = 0, 0.0
         for batch in batches(claims, MAX_BATCH):
@@ -121,19 +121,19 @@ class OrderQueue(Component):
             dropped += gone
         return dropped, time
 
-    def nack(self, claims: Iterable[Claim], *, delay: float = 0.0, burn: bool = True) -> int:
+    def nack(self, claims: Iterable[Claim], *, delay: float = 0.0, count_attempt: bool = True) -> int:
         """Lets go of claims, to be claimed again after `delay` seconds.
 
         Args:
             claims: whose lease the caller still holds; others are left alone.
             delay: seconds of Redis TIME.
-            burn: False: this attempt does not count, the element is not to blame.
+            count_attempt: False: this attempt does not count, the element is not to blame.
 
         Returns:
             How many were let go.
         """
         check_seconds("delay", delay)
-        return self._leased("nack", claims, [delay, int(burn)])
+        return self._leased("nack", claims, [delay, int(count_attempt)])
 
     def extend(self, claims: Iterable[Claim], *, lease: float = 30.0) -> int:
         """Holds on to claims for `lease` more seconds from now.
@@ -148,7 +148,7 @@ class OrderQueue(Component):
         """Returns the length of the list; claims are not on it."""
         return int(self._link.command("LLEN", self.keys.order_list))
 
-    def waiting(self) -> Iterator[list[bytes]]:
+    def _pending(self) -> Iterator[list[bytes]]:
         """Yields, in pages, what is on the list and then what is claimed; an element moving along is not missed."""
         at = 0
         while page := self._link.command("LRANGE", self.keys.order_list, at, at + MAX_BATCH - 1):
@@ -159,7 +159,7 @@ class OrderQueue(Component):
 
     # -- dead letters -----------------------------------------------------------------------------------------------
 
-    def bury(self, claims: Iterable[Claim]) -> int:
+    def _bury(self, claims: Iterable[Claim]) -> int:
         """Puts claims among the dead: their orders keep their units until they are requeued or cancelled.
 
         Returns:
@@ -211,7 +211,7 @@ class OrderQueue(Component):
         worn_out = [claim for claim in claims[: len(deliveries)] if claim.attempts > MAX_ATTEMPTS]
         if not worn_out:
             return claims
-        self.bury(worn_out)
+        self._bury(worn_out)
         return [claim for claim in claims if claim.attempts <= MAX_ATTEMPTS]
 
     def _orders(self, bodies: Iterable[bytes]) -> list[Order | None]:

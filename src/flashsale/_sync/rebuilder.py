@@ -73,12 +73,12 @@ class Rebuilder:
     def _reopen(self, goods: Goods) -> None:
         """Puts goods up for sale again, in the stock and then at the gate."""
         goods_id, gate = goods.goods_id, self._sale.gate
-        total = self._sale.inventory.configure(goods)
+        total = self._sale.inventory._configure(goods)
         if total != goods.total:  # more is booked than the host wishes to sell
             self._store.grant(goods_id, total, version=goods.version)
         stock = self._sale.inventory.stock(goods_id)
-        gate.ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
-        gate.mirror(goods_id, total, stock.booked)
+        gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
+        gate._mirror(goods_id, total, stock.booked)
 
     def _restore(self, epoch: int) -> tuple[int, Counter[str]]:
         """Brings every row into the ledger; also the released ones, whose ids never buy again."""

@@ -25,7 +25,7 @@ from flashsale._sync.transport.link import Link
 from flashsale._sync.view_cache import ViewCache
 from flashsale.errors import StoreRequired, UnsafeServer
 from flashsale.keys import Keys
-from flashsale.model import BasketReceipt, Entry, GoodsView, Order, OrderState, Receipt, receipt_of
+from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
 from flashsale.model.checks import (
     MAX_UNITS,
     check_id,
@@ -184,7 +184,7 @@ class FlashSale:
 
     # -- during the sale --------------------------------------------------------------------------------------------
 
-    def enter(self, goods_id: str, buyer_id: str, quantity: int = 1, *, order_id: str | None = None) -> Entry:
+    def enter(self, goods_id: str, buyer_id: str, quantity: int = 1, *, order_id: str | None = None) -> Admission:
         """Lets a buyer pass the gate and gives them a ticket: a right to try for a while, not a reservation.
 
         A slot whose ticket is not used in time returns with the Syncer. `stop` gives out no more tickets; `pause` stops
@@ -245,7 +245,7 @@ class FlashSale:
             if quantity is not ONE:
                 check_quantity(quantity)
             refusal.given += 1
-            outcome, remaining = refusal.admission
+            outcome, remaining, _, _ = refusal.admission
             if self._notifier.observed:
                 self._notifier.outcome(goods_id, outcome)
             return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
@@ -275,10 +275,10 @@ class FlashSale:
         """
         return self._purchases.buy_basket(new_order_id() if basket_id is None else basket_id, buyer_id, items, data)
 
-    def view(self, goods_id: str) -> GoodsView:
-        """Returns what a shop window shows: why not, or how many units are left, and the times.
+    def view(self, goods_id: str) -> GateState:
+        """Returns what a product page shows: whether a buyer may pass, how many units are left, and the times.
 
-        One look serves the callers of this process for `cache_for` seconds.
+        One reading of the gate serves the callers of this process for `cache_for` seconds.
 
         Raises:
             UnknownGoods: never preloaded.
@@ -394,12 +394,12 @@ class FlashSale:
             raise UnsafeServer(findings)
         return findings
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first."""
         goods = self._meta.goods()
-        self.gate.forget(goods)
+        self.gate._forget(goods)
         stocks = [key for goods_id in goods for key in (self.keys.stock(goods_id), self.keys.buyers(goods_id))]
-        self._link.command("UNLINK", *stocks, *self.keys.of_sale())
+        self._link.command("UNLINK", *stocks, *self.keys._of_sale())
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -423,5 +423,5 @@ class FlashSale:
         goods = self._meta.goods()  # first: who may not list them is refused before anything is written
         self._meta.pause(paused=paused)
         for goods_id in goods:
-            self.gate.hold(goods_id, paused=paused)
+            self.gate._mirror_pause(goods_id, paused=paused)
         self.gate._refusals.forget()

@@ -9,7 +9,7 @@ from flashsale._rules.tickets import Tickets
 from flashsale._sync.gate import Gate
 from flashsale._sync.sale_state import SaleMeta
 from flashsale.errors import InvalidRequest, InvalidTicket
-from flashsale.model import Entry
+from flashsale.model import Admission
 from flashsale.model.checks import check_id, check_quantity, new_order_id
 
 EPOCH_EVERY = 1.0  # seconds; a rebuild, which ends an epoch, takes longer
@@ -31,7 +31,7 @@ class Ticketing:
         self._epoch = 0
         self._epoch_at = float("-inf")  # monotonic seconds
 
-    def enter(self, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> Entry:
+    def enter(self, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> Admission:
         """See `FlashSale.enter`."""
         tickets = self._tickets
         check_id("buyer_id", buyer_id)
@@ -39,9 +39,9 @@ class Ticketing:
         epoch = self._current_epoch()
         admission = self._gate.enter(goods_id, quantity)
         if not admission.admitted:
-            return Entry(admission.outcome, admission.remaining)
+            return admission
         ticket = tickets.issue(self._gate.sale, epoch, goods_id, buyer_id, name, quantity)
-        return Entry(admission.outcome, admission.remaining, name, ticket)
+        return admission._replace(order_id=name, ticket=ticket)
 
     def check(self, shown: str, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> str:
         """Returns the order id that the ticket names.

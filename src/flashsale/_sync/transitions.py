@@ -96,7 +96,7 @@ class Transitions:
         if not orders:
             return {}
         now = self._ledger.time()
-        standing = (self._store.save([replace(order, created_at=now) for order in orders])).standing
+        standing = (self._store.save([replace(order, created_at=now) for order in orders])).states
         self._ledger.persisted(
             [order for order in orders if standing.get(order.order_id) not in RELEASED and order.order_id in standing]
         )
@@ -124,7 +124,7 @@ class Transitions:
         goods_id, granted = goods.goods_id, max(goods.total, stock.total)
         if goods.total != stock.total and not self._store.grant(goods_id, granted, version=goods.version):
             return stock.total
-        total = self._inventory.configure(goods)
+        total = self._inventory._configure(goods)
         if total != granted:
             self._store.grant(goods_id, total, version=goods.version)
         return total

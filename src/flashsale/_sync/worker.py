@@ -106,13 +106,13 @@ class Worker:
 
     def _let_go(self, claims: Sequence[Claim]) -> None:
         """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
-        self._queue.nack(claims, burn=False)
+        self._queue.nack(claims, count_attempt=False)
 
     def _settle(self, claims: Sequence[Claim]) -> int:
         unreadable = [claim for claim in claims if claim.order is None]
         if unreadable:
             log.error("%d elements of the queue are not orders; they are among the dead", len(unreadable))
-            self._queue.bury(unreadable)
+            self._queue._bury(unreadable)
         readable = [claim for claim in claims if claim.order is not None]
         try:
             claims, rejected = self._adopted(readable)
@@ -121,11 +121,11 @@ class Worker:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
             standing = self._save([_order(same[0]) for same in by_id.values()])
         except StoreError:
-            self._queue.nack(readable, delay=1.0, burn=False)
+            self._queue.nack(readable, delay=1.0, count_attempt=False)
             raise
         settled = {order_id for order_id, state in standing.items() if self._follow(order_id, state)}
         done = [claim for order_id in settled for claim in by_id[order_id]]
-        _, now = self._queue.drop(done)
+        _, now = self._queue._drop(done)
         self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         self._tell_lag(done, now)
         return len(settled) + rejected
@@ -151,7 +151,7 @@ class Worker:
         self._give_up_or_wait([claim for claim, adoption in pairs if adoption.code in {Code.UNKNOWN, Code.CORRUPT}])
         early = [claim for claim, adoption in pairs if adoption.code == Code.PAUSED]
         if early:  # a rebuild is under way
-            self._queue.nack(early, delay=1.0, burn=False)
+            self._queue.nack(early, delay=1.0, count_attempt=False)
         sold_out = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
         rejected = [claim for claim in sold_out if self._reject(claim)]
         self._queue.ack(rejected)
@@ -173,7 +173,7 @@ class Worker:
         """Buries elements, but not the orders that the ledger has under their ids: those are other ones."""
         if claims:
             log.error("%d elements of the queue reuse an order id; they are among the dead", len(claims))
-            self._queue.bury([replace(claim, order=None) for claim in claims])
+            self._queue._bury([replace(claim, order=None) for claim in claims])
 
     def _save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
         """Saves a batch; a row that the database refuses is found by splitting.
@@ -190,7 +190,7 @@ class Worker:
                 return {}
             middle = len(orders) // 2
             return self._save(orders[:middle]) | self._save(orders[middle:])
-        return saved.standing
+        return saved.states
 
     def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
         """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""

@@ -49,15 +49,15 @@ class Auditor:
         """Compares everything; see `Syncer.audit`."""
         await self._sale._ledger.meet()
         goods, suspects, moving = await self._first_look()
-        waiting, unreadable = await self._waiting()
+        pending, unreadable = await self._pending()
         strangers = await self._strangers()
-        disagreements = await self._look_again(suspects | strangers.keys(), strangers, waiting)
-        lost = await self._lost(list(expected), waiting)
+        disagreements = await self._look_again(suspects | strangers.keys(), strangers, pending)
+        lost = await self._lost(list(expected), pending)
         return Audit(
             goods=goods,
             orders=disagreements,
             lost=lost,
-            waiting=len(waiting),
+            pending=len(pending),
             unreadable=unreadable,
             moving=moving,
         )
@@ -132,7 +132,7 @@ class Auditor:
     async def _differing(self, records: dict[str, Record]) -> set[str]:
         states = await self._store.states(list(records)) if records else {}
         deadlines = await self._sale._ledger.deadlines(list(records))
-        holds = await self._sale.inventory.holds({record.goods_id for record in records.values()})
+        holds = await self._sale.inventory._holds({record.goods_id for record in records.values()})
         return {
             order_id
             for order_id, record in records.items()
@@ -151,11 +151,11 @@ class Auditor:
             strangers |= {order_id: order for order_id, order in orders.items() if order_id not in records}
         return strangers
 
-    async def _waiting(self) -> tuple[set[str], int]:
+    async def _pending(self) -> tuple[set[str], int]:
         """Order ids on the list and under a lease, and how many elements are no orders."""
         ids: set[str] = set()
         unreadable = 0
-        async for bodies in self._sale.queue.waiting():
+        async for bodies in self._sale.queue._pending():
             for body in bodies:
                 try:
                     ids.add(Order.from_json(body).order_id)
@@ -164,7 +164,7 @@ class Auditor:
         return ids, unreadable
 
     async def _look_again(
-        self, suspects: set[str], strangers: dict[str, Order], waiting: set[str]
+        self, suspects: set[str], strangers: dict[str, Order], pending: set[str]
     ) -> tuple[Disagreement, ...]:
         """Keeps the suspects that disagree each time they are looked at."""
         found: dict[str, Disagreement] = {}
@@ -175,37 +175,37 @@ class Auditor:
                 await sleep(BETWEEN)
             records = await self._sale._ledger.get_many(sorted(suspects))
             if look:
-                waiting, _ = await self._waiting()
+                pending, _ = await self._pending()
             orders = strangers | {order_id: record.order(order_id) for order_id, record in records.items()}
             there = sorted(suspects & orders.keys())  # a rebuild or a loss may have taken the others
-            found = await self._judge(orders, {name: records.get(name) for name in there}, waiting)
+            found = await self._judge(orders, {name: records.get(name) for name in there}, pending)
             suspects = set(found)
         return tuple(found[order_id] for order_id in sorted(found))
 
     async def _judge(
-        self, orders: dict[str, Order], suspects: dict[str, Record | None], waiting: set[str]
+        self, orders: dict[str, Order], suspects: dict[str, Record | None], pending: set[str]
     ) -> dict[str, Disagreement]:
         deadlines = await self._sale._ledger.deadlines(list(suspects))
-        holds = await self._sale.inventory.holds({orders[order_id].goods_id for order_id in suspects})
+        holds = await self._sale.inventory._holds({orders[order_id].goods_id for order_id in suspects})
         states = await self._store.states(list(suspects))
         found = {}
         for order_id, record in suspects.items():
             order, ledger, row = orders[order_id], record.state if record else None, states.get(order_id)
             endless = holds[order.goods_id] is not None and order_id not in deadlines
-            problem = _problem(ledger, row, waits=order_id in waiting, endless=endless)
+            problem = _problem(ledger, row, waits=order_id in pending, endless=endless)
             if problem:
                 found[order_id] = Disagreement(order, problem, ledger, row)
         return found
 
-    async def _lost(self, expected: list[str], waiting: set[str]) -> tuple[str, ...]:
+    async def _lost(self, expected: list[str], pending: set[str]) -> tuple[str, ...]:
         lost: list[str] = []
         if expected:
             letters = await self._sale.queue.dead(MAX_UNITS)
-            waiting = waiting | {claim.order.order_id for claim in letters if claim.order}
+            pending = pending | {claim.order.order_id for claim in letters if claim.order}
         for batch in batches(expected, PAGE):
             records = await self._sale._ledger.get_many(batch)
             states = await self._store.states(batch)
-            lost += [name for name in batch if name not in records and name not in states and name not in waiting]
+            lost += [name for name in batch if name not in records and name not in states and name not in pending]
         return tuple(lost)
 
     # -- mending ----------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ MAX_TOGETHER: Final = 1000  # orders of one script call: Lua's unpack ends near 
 
 _NEW: Final = int(Code.DONE)  # of every order accepted: looking a member up in its enum costs as much as the receipt
 _QUEUED: Final = OrderState.QUEUED
-_WISH: Final = attrgetter("goods_id", "quantity", "body")
+_WISH: Final = attrgetter("goods_id", "quantity", "_body")
 
 
 class _Deduction(NamedTuple):
@@ -109,7 +109,7 @@ class Inventory(Component):
         if await self._link.run("load", keys, arguments) == Code.DIFFERENT:
             raise AlreadyLoaded("the stock exists with other values", sale=self.sale, goods_id=goods_id)
 
-    async def configure(self, goods: Goods) -> int:
+    async def _configure(self, goods: Goods) -> int:
         """Sets total and policy, unless Redis has the row in a newer version; `Booked` is never touched.
 
         `Total` stops at `Booked`.
@@ -172,7 +172,7 @@ class Inventory(Component):
             fail(Code.CORRUPT, self.sale, goods_id)
         return Stock(total=total, booked=booked, remaining=max(0, total - booked), direct=max(0, booked - ledger))
 
-    async def holds(self, goods_ids: Iterable[str]) -> dict[str, float | None]:
+    async def _holds(self, goods_ids: Iterable[str]) -> dict[str, float | None]:
         """Returns the seconds to pay, of each of these goods; None where there is no deadline."""
         holds = {}
         for goods_id in goods_ids:

@@ -169,7 +169,7 @@ class Ledger:
 
     def _batch(self, keys: list[str], orders: Sequence[Order]) -> tuple[list[str], list[Argument]]:
         """Numbers the goods of a batch, as the scripts refer to them; gives keys and the five fields of each order."""
-        numbers = self._keys.number(orders)
+        numbers = self._keys._number(orders)
         for goods_id in numbers:
             keys += (self._keys.stock(goods_id), self._keys.buyers(goods_id))
         arguments: list[Argument] = []

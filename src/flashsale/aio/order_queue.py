@@ -108,9 +108,9 @@ class OrderQueue(Component):
         Returns:
             How many were still there.
         """
-        return (await self.drop(claims))[0]
+        return (await self._drop(claims))[0]
 
-    async def drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
+    async def _drop(self, claims: Iterable[Claim]) -> tuple[int, float]:
         """Acks; returns how many were still there, and the Redis clock: epoch seconds, 0.0 without claims."""
         dropped, time = 0, 0.0
         for batch in batches(claims, MAX_BATCH):
@@ -120,19 +120,19 @@ class OrderQueue(Component):
             dropped += gone
         return dropped, time
 
-    async def nack(self, claims: Iterable[Claim], *, delay: float = 0.0, burn: bool = True) -> int:
+    async def nack(self, claims: Iterable[Claim], *, delay: float = 0.0, count_attempt: bool = True) -> int:
         """Lets go of claims, to be claimed again after `delay` seconds.
 
         Args:
             claims: whose lease the caller still holds; others are left alone.
             delay: seconds of Redis TIME.
-            burn: False: this attempt does not count, the element is not to blame.
+            count_attempt: False: this attempt does not count, the element is not to blame.
 
         Returns:
             How many were let go.
         """
         check_seconds("delay", delay)
-        return await self._leased("nack", claims, [delay, int(burn)])
+        return await self._leased("nack", claims, [delay, int(count_attempt)])
 
     async def extend(self, claims: Iterable[Claim], *, lease: float = 30.0) -> int:
         """Holds on to claims for `lease` more seconds from now.
@@ -147,7 +147,7 @@ class OrderQueue(Component):
         """Returns the length of the list; claims are not on it."""
         return int(await self._link.command("LLEN", self.keys.order_list))
 
-    async def waiting(self) -> AsyncIterator[list[bytes]]:
+    async def _pending(self) -> AsyncIterator[list[bytes]]:
         """Yields, in pages, what is on the list and then what is claimed; an element moving along is not missed."""
         at = 0
         while page := await self._link.command("LRANGE", self.keys.order_list, at, at + MAX_BATCH - 1):
@@ -158,7 +158,7 @@ class OrderQueue(Component):
 
     # -- dead letters -----------------------------------------------------------------------------------------------
 
-    async def bury(self, claims: Iterable[Claim]) -> int:
+    async def _bury(self, claims: Iterable[Claim]) -> int:
         """Puts claims among the dead: their orders keep their units until they are requeued or cancelled.
 
         Returns:
@@ -210,7 +210,7 @@ class OrderQueue(Component):
         worn_out = [claim for claim in claims[: len(deliveries)] if claim.attempts > MAX_ATTEMPTS]
         if not worn_out:
             return claims
-        await self.bury(worn_out)
+        await self._bury(worn_out)
         return [claim for claim in claims if claim.attempts <= MAX_ATTEMPTS]
 
     def _orders(self, bodies: Iterable[bytes]) -> list[Order | None]:

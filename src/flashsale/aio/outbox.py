@@ -28,7 +28,7 @@ class Outbox:
     At least once: an event is forgotten only after the handler returned, so one that was handled just before a crash
     comes again; `event_id` tells. Of one order the next event comes only after the one before it was handled, or is
     dead. An event on which the handler raises comes again later, and is dead after `max_attempts`; other orders' events
-    go on meanwhile. Run several for safety: one acts at a time, as long as the handler takes less than `LEASE` seconds
+    go on meanwhile. Run several for safety: one acts at a time, as long as the handler takes less than 30 seconds
     for one event.
 
     Args:
@@ -38,7 +38,7 @@ class Outbox:
         max_attempts: how often the handler may fail on an event.
     """
 
-    LEASE = 30.0  # seconds for which one outbox acts, at most; renewed before each event
+    _LEASE = 30.0  # seconds for which one outbox acts, at most; renewed before each event
 
     def __init__(
         self,
@@ -101,12 +101,12 @@ class Outbox:
 
     async def _pass(self, stop: StopEvent | None) -> int:
         delivered = 0
-        if not await self._lead(self.LEASE):
+        if not await self._lead(self._LEASE):
             return delivered
         try:
             for event in await self._store.events(now=await self._sale._ledger.time(), limit=PAGE):
                 # What was read is true only as long as nobody else has acted since.
-                if (stop and stop.is_set()) or await self._lead(self.LEASE) != Code.REPLAYED:
+                if (stop and stop.is_set()) or await self._lead(self._LEASE) != Code.REPLAYED:
                     break
                 delivered += await self._deliver(event)
         finally:

@@ -73,12 +73,12 @@ class Rebuilder:
     async def _reopen(self, goods: Goods) -> None:
         """Puts goods up for sale again, in the stock and then at the gate."""
         goods_id, gate = goods.goods_id, self._sale.gate
-        total = await self._sale.inventory.configure(goods)
+        total = await self._sale.inventory._configure(goods)
         if total != goods.total:  # more is booked than the host wishes to sell
             await self._store.grant(goods_id, total, version=goods.version)
         stock = await self._sale.inventory.stock(goods_id)
-        await gate.ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
-        await gate.mirror(goods_id, total, stock.booked)
+        await gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
+        await gate._mirror(goods_id, total, stock.booked)
 
     async def _restore(self, epoch: int) -> tuple[int, Counter[str]]:
         """Brings every row into the ledger; also the released ones, whose ids never buy again."""

@@ -24,7 +24,7 @@ from flashsale.aio.transport.link import Link
 from flashsale.aio.view_cache import ViewCache
 from flashsale.errors import StoreRequired, UnsafeServer
 from flashsale.keys import Keys
-from flashsale.model import BasketReceipt, Entry, GoodsView, Order, OrderState, Receipt, receipt_of
+from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
 from flashsale.model.checks import (
     MAX_UNITS,
     check_id,
@@ -185,7 +185,7 @@ class FlashSale:
 
     # -- during the sale --------------------------------------------------------------------------------------------
 
-    async def enter(self, goods_id: str, buyer_id: str, quantity: int = 1, *, order_id: str | None = None) -> Entry:
+    async def enter(self, goods_id: str, buyer_id: str, quantity: int = 1, *, order_id: str | None = None) -> Admission:
         """Lets a buyer pass the gate and gives them a ticket: a right to try for a while, not a reservation.
 
         A slot whose ticket is not used in time returns with the Syncer. `stop` gives out no more tickets; `pause` stops
@@ -246,7 +246,7 @@ class FlashSale:
             if quantity is not ONE:
                 check_quantity(quantity)
             refusal.given += 1
-            outcome, remaining = refusal.admission
+            outcome, remaining, _, _ = refusal.admission
             if self._notifier.observed:
                 self._notifier.outcome(goods_id, outcome)
             return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
@@ -278,10 +278,10 @@ class FlashSale:
             new_order_id() if basket_id is None else basket_id, buyer_id, items, data
         )
 
-    async def view(self, goods_id: str) -> GoodsView:
-        """Returns what a shop window shows: why not, or how many units are left, and the times.
+    async def view(self, goods_id: str) -> GateState:
+        """Returns what a product page shows: whether a buyer may pass, how many units are left, and the times.
 
-        One look serves the callers of this process for `cache_for` seconds.
+        One reading of the gate serves the callers of this process for `cache_for` seconds.
 
         Raises:
             UnknownGoods: never preloaded.
@@ -397,12 +397,12 @@ class FlashSale:
             raise UnsafeServer(findings)
         return findings
 
-    async def forget(self) -> None:
+    async def _forget(self) -> None:
         """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first."""
         goods = await self._meta.goods()
-        await self.gate.forget(goods)
+        await self.gate._forget(goods)
         stocks = [key for goods_id in goods for key in (self.keys.stock(goods_id), self.keys.buyers(goods_id))]
-        await self._link.command("UNLINK", *stocks, *self.keys.of_sale())
+        await self._link.command("UNLINK", *stocks, *self.keys._of_sale())
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -426,5 +426,5 @@ class FlashSale:
         goods = await self._meta.goods()  # first: who may not list them is refused before anything is written
         await self._meta.pause(paused=paused)
         for goods_id in goods:
-            await self.gate.hold(goods_id, paused=paused)
+            await self.gate._mirror_pause(goods_id, paused=paused)
         self.gate._refusals.forget()

@@ -86,7 +86,7 @@ class SaleMeta:
     async def wipe(self, goods: Iterable[Goods], epoch: int) -> None:
         """Empties ledger, deadlines and stocks for a rebuild, at once; what is on the list or claimed stays.
 
-        Total is 0 from then until `Inventory.configure`.
+        Total is 0 from then until `Inventory._configure`.
         """
         keys = [self._keys.meta, self._keys.orders, self._keys.holds, self._keys.goods]
         arguments: list[Argument] = [epoch]

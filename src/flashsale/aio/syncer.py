@@ -39,7 +39,7 @@ class Syncer:
         interval: seconds between passes.
     """
 
-    LEASE = 30.0  # seconds for which one syncer leads, at most
+    _LEASE = 30.0  # seconds for which one syncer leads, at most
 
     def __init__(self, sale: FlashSale, *, interval: float = 1.0) -> None:
         if sale.store is None:
@@ -77,7 +77,7 @@ class Syncer:
             StoreError: the database does not answer.
             NotExecuted, OutcomeUnknown: Redis does not answer.
         """
-        if not await self._sale._meta.lead(self._token, self.LEASE):
+        if not await self._sale._meta.lead(self._token, self._LEASE):
             return SyncReport(leading=False)
         try:
             if (await self._sale._meta.state()).state == "closed":
@@ -157,7 +157,7 @@ class Syncer:
             except FlashSaleError:
                 await self._sale.resume()
                 raise
-        await self._sale.forget()
+        await self._sale._forget()
         return settlement
 
     async def _sync(self, goods: Goods, report: SyncReport) -> SyncReport:
@@ -209,11 +209,11 @@ class Syncer:
         """Makes the gate follow; slots that nobody uses any more let more traffic in."""
         sale, goods_id = self._sale, goods.goods_id
         booked = (await sale.inventory.stock(goods_id)).booked
-        await sale.gate.ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
+        await sale.gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
         paused = (await sale._meta.state()).state != "open"
-        access, returned = await sale.gate.mirror(
+        access, returned = await sale.gate._mirror(
             goods_id, total, booked, access=unmoved, paused=paused, stock_here=sale._one_redis
         )
         self._last[goods_id] = (booked, access)

@@ -8,7 +8,7 @@ from flashsale._rules.tickets import Tickets
 from flashsale.aio.gate import Gate
 from flashsale.aio.sale_state import SaleMeta
 from flashsale.errors import InvalidRequest, InvalidTicket
-from flashsale.model import Entry
+from flashsale.model import Admission
 from flashsale.model.checks import check_id, check_quantity, new_order_id
 
 EPOCH_EVERY = 1.0  # seconds; a rebuild, which ends an epoch, takes longer
@@ -30,7 +30,7 @@ class Ticketing:
         self._epoch = 0
         self._epoch_at = float("-inf")  # monotonic seconds
 
-    async def enter(self, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> Entry:
+    async def enter(self, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> Admission:
         """See `FlashSale.enter`."""
         tickets = self._tickets
         check_id("buyer_id", buyer_id)
@@ -38,9 +38,9 @@ class Ticketing:
         epoch = await self._current_epoch()
         admission = await self._gate.enter(goods_id, quantity)
         if not admission.admitted:
-            return Entry(admission.outcome, admission.remaining)
+            return admission
         ticket = tickets.issue(self._gate.sale, epoch, goods_id, buyer_id, name, quantity)
-        return Entry(admission.outcome, admission.remaining, name, ticket)
+        return admission._replace(order_id=name, ticket=ticket)
 
     async def check(self, shown: str, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> str:
         """Returns the order id that the ticket names.

@@ -95,7 +95,7 @@ class Transitions:
         if not orders:
             return {}
         now = await self._ledger.time()
-        standing = (await self._store.save([replace(order, created_at=now) for order in orders])).standing
+        standing = (await self._store.save([replace(order, created_at=now) for order in orders])).states
         await self._ledger.persisted(
             [order for order in orders if standing.get(order.order_id) not in RELEASED and order.order_id in standing]
         )
@@ -123,7 +123,7 @@ class Transitions:
         goods_id, granted = goods.goods_id, max(goods.total, stock.total)
         if goods.total != stock.total and not await self._store.grant(goods_id, granted, version=goods.version):
             return stock.total
-        total = await self._inventory.configure(goods)
+        total = await self._inventory._configure(goods)
         if total != granted:
             await self._store.grant(goods_id, total, version=goods.version)
         return total

@@ -105,13 +105,13 @@ class Worker:
 
     async def _let_go(self, claims: Sequence[Claim]) -> None:
         """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
-        await self._queue.nack(claims, burn=False)
+        await self._queue.nack(claims, count_attempt=False)
 
     async def _settle(self, claims: Sequence[Claim]) -> int:
         unreadable = [claim for claim in claims if claim.order is None]
         if unreadable:
             log.error("%d elements of the queue are not orders; they are among the dead", len(unreadable))
-            await self._queue.bury(unreadable)
+            await self._queue._bury(unreadable)
         readable = [claim for claim in claims if claim.order is not None]
         try:
             claims, rejected = await self._adopted(readable)
@@ -120,11 +120,11 @@ class Worker:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
             standing = await self._save([_order(same[0]) for same in by_id.values()])
         except StoreError:
-            await self._queue.nack(readable, delay=1.0, burn=False)
+            await self._queue.nack(readable, delay=1.0, count_attempt=False)
             raise
         settled = {order_id for order_id, state in standing.items() if await self._follow(order_id, state)}
         done = [claim for order_id in settled for claim in by_id[order_id]]
-        _, now = await self._queue.drop(done)
+        _, now = await self._queue._drop(done)
         await self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         self._tell_lag(done, now)
         return len(settled) + rejected
@@ -152,7 +152,7 @@ class Worker:
         )
         early = [claim for claim, adoption in pairs if adoption.code == Code.PAUSED]
         if early:  # a rebuild is under way
-            await self._queue.nack(early, delay=1.0, burn=False)
+            await self._queue.nack(early, delay=1.0, count_attempt=False)
         sold_out = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
         rejected = [claim for claim in sold_out if await self._reject(claim)]
         await self._queue.ack(rejected)
@@ -174,7 +174,7 @@ class Worker:
         """Buries elements, but not the orders that the ledger has under their ids: those are other ones."""
         if claims:
             log.error("%d elements of the queue reuse an order id; they are among the dead", len(claims))
-            await self._queue.bury([replace(claim, order=None) for claim in claims])
+            await self._queue._bury([replace(claim, order=None) for claim in claims])
 
     async def _save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
         """Saves a batch; a row that the database refuses is found by splitting.
@@ -191,7 +191,7 @@ class Worker:
                 return {}
             middle = len(orders) // 2
             return await self._save(orders[:middle]) | await self._save(orders[middle:])
-        return saved.standing
+        return saved.states
 
     async def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
         """Lets go of orders that cannot be settled, with growing delay; the queue buries them after a few attempts."""

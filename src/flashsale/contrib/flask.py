@@ -30,7 +30,7 @@ from flask.cli import AppGroup
 from flashsale import (
     FlashSale,
     FlashSaleError,
-    GoodsView,
+    GateState,
     Observer,
     OrderStore,
     Outcome,
@@ -137,7 +137,7 @@ class FlaskSale:
 
     def fragment(self, goods_id: str) -> Response:
         """Returns the status fragment of one goods."""
-        view: GoodsView = self.sale.view(goods_id)
+        view: GateState = self.sale.view(goods_id)
         return response(web.fragment(view))
 
     def _open(self, settings: Settings) -> FlashSale:

@@ -82,4 +82,4 @@ async def read_database(store: AsyncOrderStore, rush: Mark) -> DatabaseSide:
 
 async def forget(client: Redis, keys: Keys) -> None:
     """Deletes every key of the sale, and no other."""
-    await client.delete(*keys.gate(GOODS_ID), keys.stock(GOODS_ID), keys.buyers(GOODS_ID), *keys.of_sale())
+    await client.delete(*keys.gate(GOODS_ID), keys.stock(GOODS_ID), keys.buyers(GOODS_ID), *keys._of_sale())

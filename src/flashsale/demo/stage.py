@@ -235,7 +235,7 @@ class Stage:
     async def _is_loaded(self) -> bool:
         try:
             await self._sale.inventory.stock(GOODS_ID)
-            return (await self._sale.gate.window(GOODS_ID))[0] is not None
+            return (await self._sale.gate.state(GOODS_ID)).opens_at is not None
         except LookupError:
             return False
 

@@ -3,7 +3,7 @@
 -- KEYS[1]   leases   sorted set  delivery -> lease end
 -- KEYS[2]   claimed  hash        delivery -> attempts|lease|body
 -- ARGV[1]   delay    number      seconds
--- ARGV[2]   burn     0/1         0: this attempt does not count
+-- ARGV[2]   count    0/1         0: this attempt does not count
 -- ARGV[3..]          groups      per element: delivery, lease
 --
 -- Returns how many were let go

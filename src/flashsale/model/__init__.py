@@ -1,7 +1,7 @@
 """What goes in and comes out: orders, goods, answers and reports. Pure: nothing here talks to Redis or a database."""
 
-from flashsale.model.answers import Admission, BasketReceipt, Entry, Receipt, receipt_of
-from flashsale.model.goods import GateState, Goods, GoodsView, Stock
+from flashsale.model.answers import Admission, BasketReceipt, Receipt, receipt_of
+from flashsale.model.goods import GateState, Goods, Stock
 from flashsale.model.orders import (
     RELEASED,
     TRANSITIONS,
@@ -22,11 +22,9 @@ __all__ = [
     "Admission",
     "BasketReceipt",
     "Claim",
-    "Entry",
     "Event",
     "GateState",
     "Goods",
-    "GoodsView",
     "Order",
     "OrderState",
     "Outcome",

@@ -14,25 +14,8 @@ class Admission(NamedTuple):
     Args:
         outcome: ADMITTED, NOT_STARTED, ENDED, PAUSED or SOLD_OUT.
         remaining: units that may still pass, after this call.
-    """
-
-    outcome: Outcome
-    remaining: int
-
-    @property
-    def admitted(self) -> bool:
-        """True when the caller may go on to the stock."""
-        return self.outcome is Outcome.ADMITTED
-
-
-class Entry(NamedTuple):
-    """The answer to a buyer who wants in.
-
-    Args:
-        outcome: ADMITTED, or why not.
-        remaining: units that may still pass.
-        order_id: what the ticket's order will be called; None unless admitted.
-        ticket: to be shown when buying; None unless admitted.
+        order_id: from `FlashSale.enter`: the id of the order that the ticket is for; None unless admitted.
+        ticket: from `FlashSale.enter`: `buy` takes it; None unless admitted.
     """
 
     outcome: Outcome
@@ -42,8 +25,8 @@ class Entry(NamedTuple):
 
     @property
     def admitted(self) -> bool:
-        """True when the buyer holds a ticket."""
-        return self.ticket is not None
+        """True when the buyer may go on to the stock."""
+        return self.outcome is Outcome.ADMITTED
 
 
 class Receipt(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from flashsale.model.checks import check_goods_id, check_int, check_policy
@@ -42,32 +42,31 @@ class Goods:
 
 @dataclass(frozen=True, slots=True)
 class GateState:
-    """What the gate knows of one goods, in units; `started` also weighs the window by the Redis clock."""
+    """What the gate holds of one item, and what it would tell a buyer; the same for everybody.
+
+    Two states are equal when their first four fields are: the others follow from the window and the clock.
+
+    Args:
+        count: units that may pass.
+        started: True while buyers may pass, as long as units are left; the window counts, by the Redis clock.
+        access: units that have passed.
+        remaining: units that may still pass.
+        outcome: ADMITTED while a buyer may pass, else why not: NOT_STARTED, SOLD_OUT, PAUSED or ENDED.
+        now: epoch seconds of the Redis clock, for a countdown that no visitor's clock disturbs.
+        opens_at: epoch seconds, or None.
+        closes_at: epoch seconds, or None.
+        may_return: only from `FlashSale.view`: sold out, but orders of the sale await payment, so units may come back.
+    """
 
     count: int
     started: bool
     access: int
     remaining: int
-
-
-class GoodsView(NamedTuple):
-    """What a shop window shows of one goods; the same for everybody.
-
-    Args:
-        outcome: ADMITTED while a buyer may pass, else why not: NOT_STARTED, SOLD_OUT, PAUSED or ENDED.
-        remaining: units that may still pass.
-        now: epoch seconds of the Redis clock, for a countdown that no visitor's clock disturbs.
-        opens_at: epoch seconds, or None.
-        closes_at: epoch seconds, or None.
-        may_return: sold out, but orders of the sale await payment: units may come back.
-    """
-
-    outcome: Outcome
-    remaining: int
-    now: float
-    opens_at: float | None = None
-    closes_at: float | None = None
-    may_return: bool = False
+    outcome: Outcome = field(default=Outcome.NOT_STARTED, compare=False)
+    now: float = field(default=0.0, compare=False)
+    opens_at: float | None = field(default=None, compare=False)
+    closes_at: float | None = field(default=None, compare=False)
+    may_return: bool = field(default=False, compare=False)
 
     @property
     def opens_in(self) -> float | None:

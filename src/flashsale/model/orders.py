@@ -91,7 +91,7 @@ class Order:
     quantity: int
     created_at: float | None = None
     data: Any = field(default=None, hash=False, repr=False)
-    body: str = field(init=False, compare=False, repr=False)
+    _body: str = field(init=False, compare=False, repr=False)
     """The JSON, where it holds more than plain ids and a quantity; else empty."""
 
     def __init__(
@@ -134,7 +134,7 @@ class Order:
 
     def to_json(self) -> str:
         """Returns the order as it lies on the list: compact ASCII JSON; `created_at` leads when it is known."""
-        return self.body or (
+        return self._body or (
             f'{{"order_id":"{self.order_id}","goods_id":"{self.goods_id}",'
             f'"buyer_id":"{self.buyer_id}","quantity":{self.quantity}}}'
         )
@@ -205,7 +205,7 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # made once: json.load
 
 def weigh(order: Order) -> int:
     """Returns the bytes of an order on the list; roughly, when it is plain."""
-    return len(order.body) or 200
+    return len(order._body) or 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +245,8 @@ class Saved:
     conflicts: frozenset[str] = frozenset()
 
     @property
-    def standing(self) -> dict[str, OrderState]:
-        """The state that stands, of each order that the database has with this content."""
+    def states(self) -> dict[str, OrderState]:
+        """The current state of each order that the database has with this content."""
         inserted = dict.fromkeys(self.inserted, OrderState.PERSISTED)
         return inserted | dict.fromkeys(self.refused, OrderState.REJECTED) | dict(self.existing)
 

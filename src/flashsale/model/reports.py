@@ -109,7 +109,7 @@ class Audit:
         goods: the units of each goods.
         orders: every order that disagrees, and still did when asked again.
         lost: of the expected order ids, those that no system holds.
-        waiting: orders on the list or under a lease, those that a foreign program pushed too.
+        pending: orders on the list or under a lease, also those that an external program pushed.
         unreadable: elements of the queue that are not orders.
         moving: True when the sale moved so fast that the units could not be summed at one moment; orders are exact.
     """
@@ -117,7 +117,7 @@ class Audit:
     goods: Mapping[str, Units]
     orders: tuple[Disagreement, ...] = ()
     lost: tuple[str, ...] = ()
-    waiting: int = 0
+    pending: int = 0
     unreadable: int = 0
     moving: bool = False
 
@@ -125,41 +125,6 @@ class Audit:
     def units(self) -> Units:
         """The units of all goods together."""
         return sum(self.goods.values(), Units())
-
-    @property
-    def total(self) -> int:
-        """Units for sale."""
-        return self.units.total
-
-    @property
-    def free(self) -> int:
-        """Units not booked."""
-        return self.units.free
-
-    @property
-    def queued(self) -> int:
-        """Units on the way to the database."""
-        return self.units.queued
-
-    @property
-    def held(self) -> int:
-        """Units in the database, not paid."""
-        return self.units.held
-
-    @property
-    def sold(self) -> int:
-        """Units paid."""
-        return self.units.sold
-
-    @property
-    def dead(self) -> int:
-        """Units of dead letters."""
-        return self.units.dead
-
-    @property
-    def direct(self) -> int:
-        """Units taken past the ledger."""
-        return self.units.direct
 
     @property
     def ok(self) -> bool:
@@ -187,8 +152,8 @@ class Settlement:
     @property
     def ok(self) -> bool:
         """True when every unit and every order is accounted for, and nothing is under way."""
-        audit = self.audit
-        under_way = audit.waiting or audit.queued or audit.held or audit.dead or audit.moving
+        audit, units = self.audit, self.audit.units
+        under_way = audit.pending or units.queued or units.held or units.dead or audit.moving
         return audit.ok and not under_way
 
 

@@ -39,7 +39,7 @@ def temporary_sale(
         made: Any = None if store is None else store(name)
         stack.callback(getattr(made, "close", _nothing))
         sale = stack.enter_context(FlashSale(client, name, store=made, **settings))
-        stack.callback(sale.forget)
+        stack.callback(sale._forget)
         for each in goods:
             if made is None:
                 sale.preload(each.goods_id, each.total, **_policy(each))
@@ -68,7 +68,7 @@ async def temporary_async_sale(
         made: Any = None if store is None else await store(name)
         stack.push_async_callback(getattr(made, "aclose", _async_nothing))
         sale = await stack.enter_async_context(aio.FlashSale(client, name, store=made, **settings))
-        stack.push_async_callback(sale.forget)
+        stack.push_async_callback(sale._forget)
         for each in goods:
             if made is None:
                 await sale.preload(each.goods_id, each.total, **_policy(each))

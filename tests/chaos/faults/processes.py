@@ -75,7 +75,7 @@ async def before_commit(host: Host, sale: Part, told: Told) -> None:
 
 async def before_ack(host: Host, sale: Part, told: Told) -> None:
     """A worker that commits, and never acknowledges."""
-    sale.real.queue.drop = stuck(told, "ack", sale.real.queue.drop)
+    sale.real.queue._drop = stuck(told, "ack", sale.real.queue._drop)
     await host.worker(sale, lease=told.lease).run_once()
 
 
@@ -118,13 +118,13 @@ def _lease_by_own_clock() -> None:
 async def syncer(host: Host, sale: Part, told: Told) -> dict[str, Any]:
     """A syncer that sleeps between reading and writing."""
     inventory = sale.real.inventory
-    configure = inventory.configure
+    configure = inventory._configure
 
     def sleepy(goods: Any) -> Any:
         told.waits_at("configure")
         return configure(goods)
 
-    inventory.configure = sleepy
+    inventory._configure = sleepy
     report = await host.syncer(sale).run_once()
     return {"leading": report.leading}
 

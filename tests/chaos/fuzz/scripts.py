@@ -73,7 +73,7 @@ PLACES: list[Callable[[Any, bytes], object]] = [
     lambda raw, value: raw.sadd(KEYS.goods, value),
     *(
         lambda raw, value, key=key: of_another_type(raw, key, value)
-        for key in (*KEYS.of_sale(), KEYS.stock("phone"), KEYS.buyers("phone"), *KEYS.gate("phone"))
+        for key in (*KEYS._of_sale(), KEYS.stock("phone"), KEYS.buyers("phone"), *KEYS.gate("phone"))
     ),
 ]
 
@@ -107,7 +107,7 @@ class Scene:
         for number in (3, 4, 5, 6):
             self.sale.buy("phone", "bob", order_id=f"o-{number}")
         sale = self.sale
-        sale.queue.bury(sale.queue.claim(1))
+        sale.queue._bury(sale.queue.claim(1))
         self._claims = sale.queue.claim(2)
         self._kept = {key: raw.dump(key) for key in raw.keys("*")}
 
@@ -137,16 +137,15 @@ class Scene:
             lambda: inventory.deduct("phone"),
             lambda: inventory.release("phone"),
             lambda: inventory.stock("phone"),
-            lambda: inventory.holds(["phone"]),
+            lambda: inventory._holds(["phone"]),
             lambda: inventory.preload("phone", 20),
             lambda: gate.enter("phone"),
             lambda: gate.leave("phone"),
             lambda: gate.state("phone"),
-            lambda: gate.window("phone"),
             lambda: gate.start("phone"),
             lambda: gate.resize("phone", 20),
             lambda: gate.schedule("phone", opens_at=1.0),
-            lambda: gate.mirror("phone", 20, 3),
+            lambda: gate._mirror("phone", 20, 3),
             lambda: sale.status("o-1"),
             lambda: sale.extend_hold("o-1", 60),
             sale._ledger.overdue,
@@ -156,18 +155,18 @@ class Scene:
             sale._meta.goods,
             lambda: queue.push(Order("o-8", "phone", "eve", 1)),
             queue.dead,
-            lambda: list(queue.waiting()),
+            lambda: list(queue._pending()),
             lambda: list(sale._ledger.pages()),
             lambda: queue.claim(1, timeout=0),
             queue.requeue_dead,
-            lambda: inventory.configure(Goods("phone", 20, version=1, opens_at=1.0, per_buyer=9, hold=600.0)),
+            lambda: inventory._configure(Goods("phone", 20, version=1, opens_at=1.0, per_buyer=9, hold=600.0)),
             lambda: trusted(ledger.adopt([foreign])[0].code),
             lambda: ledger.move("o-2", Record(OrderState.PERSISTED, 1, True, "phone", 2, "ann"), OrderState.CANCELLED),
             lambda: ledger.start_hold(row.order),
             lambda: queue.extend(claims),
             lambda: queue.nack(claims),
             lambda: queue.ack(claims[:1]),
-            lambda: queue.bury(claims[1:]),
+            lambda: queue._bury(claims[1:]),
             lambda: control.lead("token", 1.0),
             lambda: control.close(2),
             lambda: trusted(*ledger.restore([row], 2)),

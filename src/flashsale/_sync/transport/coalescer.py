@@ -140,7 +140,7 @@ class Coalescer(Generic[Item, Answer]):
         try:
             answers = self._send([call.item for call in batch])
         except FlashSaleError as error:
-            answers = [error.copy() for _ in batch]
+            answers = [error._copy() for _ in batch]
         except Exception as error:  # noqa: BLE001 - raised again in every caller of the batch
             answers = [error] * len(batch)
         finally:

@@ -95,7 +95,7 @@ class Coalescer(Generic[Item, Answer]):
                 try:
                     answers = await self._send([item for item, _ in batch])
                 except FlashSaleError as error:
-                    answers = [error.copy() for _ in batch]
+                    answers = [error._copy() for _ in batch]
                 except Exception as error:  # noqa: BLE001 - raised again in every caller of the batch
                     answers = [error] * len(batch)
                 except BaseException as error:
