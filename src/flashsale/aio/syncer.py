@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import Counter
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from flashsale._rules.observer import log
+from flashsale._rules.reports import Reports, named
 from flashsale.aio.auditor import Auditor
 from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.sale import FlashSale
@@ -48,6 +50,7 @@ class Syncer:
         self._store: AsyncOrderStore = sale.store
         self._interval = check_seconds("interval", interval, low=0.001)
         self._token = secrets.token_hex(8)
+        self._reports = Reports()
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
         self._last: dict[str, tuple[int, int]] = {}  # goods -> booked and access at the last look
@@ -60,11 +63,12 @@ class Syncer:
                 try:
                     report = await self.run_once()
                     if report.closed:
-                        log.error("the sale is closed; only a rebuild opens it")
+                        self._reports.tell("closed", "the sale is closed; only a rebuild opens it", level=logging.ERROR)
                     if report.missing:
-                        log.error("goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing))
+                        message, names = "goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing)
+                        self._reports.tell(report.missing, message, names, level=logging.ERROR)
                 except FlashSaleError as error:
-                    log.warning("the syncer's pass failed: %s", type(error).__name__)
+                    self._reports.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
                 await pause(event, self._interval)
 
     async def run_once(self) -> SyncReport:
@@ -87,8 +91,9 @@ class Syncer:
             for goods in all_goods:
                 try:
                     report = await self._sync(goods, report)
-                except CorruptState:  # it stops these goods, not the others
-                    log.exception("goods %s cannot be synced", goods.goods_id)
+                except CorruptState as error:  # it stops these goods, not the others
+                    message = "goods %s cannot be synced, the next pass tries again: %s"
+                    self._reports.tell((message, goods.goods_id), message, goods.goods_id, named(error))
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             return replace(report, settled=await self._settle_page())
         finally:
@@ -225,8 +230,9 @@ class Syncer:
         for order_id in await self._sale._ledger.overdue():
             try:
                 state = await self._sale._transitions.settle(order_id, OrderState.EXPIRED)
-            except (CorruptState, OrderConflict, StoreError):  # it stops this order, not the others
-                log.exception("an order past its deadline cannot be expired")
+            except (CorruptState, OrderConflict, StoreError) as error:  # it stops this order, not the others
+                message = "order %s cannot be expired, the next pass tries again: %s"
+                self._reports.tell((message, named(error)), message, order_id, named(error))
             else:
                 expired += state is OrderState.EXPIRED
         return expired
