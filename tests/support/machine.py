@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import operator
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -713,13 +714,14 @@ class SaleMachine(RuleBasedStateMachine):
             pairs = [pair for pair in zip(claims, handles, strict=True) if self._committed(pair[1])]
             claims, handles = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         verb, _, how = what.partition(" ")
+        method = operator.attrgetter("_bury" if verb == "bury" else verb)
         real, ideal = {
             "later": ({"delay": LONG}, {"delayed": True}),
             "uncounted": ({"count_attempt": False}, {"delayed": False, "count_attempt": False}),
             "": ({}, {"delayed": False} if verb == "nack" else {}),
         }[how]
         self.step(
-            lambda p: getattr(p.sale.queue, verb)(claims, **(real | ({"lease": LONG} if verb == "extend" else {}))),
+            lambda p: method(p.sale.queue)(claims, **(real | ({"lease": LONG} if verb == "extend" else {}))),
             lambda m: getattr(m, verb)(handles, **ideal),
         )
 
@@ -852,7 +854,7 @@ class SaleMachine(RuleBasedStateMachine):
         self.agree()
 
     def _run_empty(self) -> None:
-        for _ in range(20):
+        for _ in range(60):
             self.time_passes(True, False)
             if not self.model.queue and not self.model.claimed:
                 return

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from flashsale._rules.observer import log
-from flashsale._rules.reports import Reports, named
+from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale._sync.auditor import Auditor
 from flashsale._sync.rebuilder import Rebuilder
 from flashsale._sync.sale import FlashSale
@@ -51,7 +51,7 @@ class Syncer:
         self._store: OrderStore = sale.store
         self._interval = check_seconds("interval", interval, low=0.001)
         self._token = secrets.token_hex(8)
-        self._reports = Reports()
+        self._log = RateLimitedLog()
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
         self._last: dict[str, tuple[int, int]] = {}  # goods -> booked and access at the last look
@@ -64,12 +64,12 @@ class Syncer:
                 try:
                     report = self.run_once()
                     if report.closed:
-                        self._reports.tell("closed", "the sale is closed; only a rebuild opens it", level=logging.ERROR)
+                        self._log.tell("closed", "the sale is closed; only a rebuild opens it", level=logging.ERROR)
                     if report.missing:
                         message, names = "goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing)
-                        self._reports.tell(report.missing, message, names, level=logging.ERROR)
+                        self._log.tell(report.missing, message, names, level=logging.ERROR)
                 except FlashSaleError as error:
-                    self._reports.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
+                    self._log.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
                 pause(event, self._interval)
 
     def run_once(self) -> SyncReport:
@@ -94,7 +94,7 @@ class Syncer:
                     report = self._sync(goods, report)
                 except CorruptState as error:  # it stops these goods, not the others
                     message = "goods %s cannot be synced, the next pass tries again: %s"
-                    self._reports.tell((message, goods.goods_id), message, goods.goods_id, named(error))
+                    self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             return replace(report, settled=self._settle_page())
         finally:
@@ -233,7 +233,7 @@ class Syncer:
                 state = self._sale._transitions.settle(order_id, OrderState.EXPIRED)
             except (CorruptState, OrderConflict, StoreError) as error:  # it stops this order, not the others
                 message = "order %s cannot be expired, the next pass tries again: %s"
-                self._reports.tell((message, named(error)), message, order_id, named(error))
+                self._log.tell((message, named(error)), message, order_id, named(error))
             else:
                 expired += state is OrderState.EXPIRED
         return expired

@@ -9,7 +9,7 @@ from typing import Final
 
 from flashsale._rules.backoff import Backoff
 from flashsale._rules.observer import log
-from flashsale._rules.reports import Reports, named
+from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale.aio.ledger import Adoption
 from flashsale.aio.order_queue import MAX_ATTEMPTS
 from flashsale.aio.sale import FlashSale
@@ -46,7 +46,7 @@ class Worker:
         self._store: AsyncOrderStore = sale.store
         self._batch = check_int("batch", batch, 1, 1000)
         self._lease = check_seconds("lease", lease, low=0.001)
-        self._reports = Reports()
+        self._log = RateLimitedLog()
 
     async def run(self, stop: StopEvent | None = None) -> None:
         """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch begun is finished.
@@ -65,7 +65,7 @@ class Worker:
                 except FlashSaleError as error:
                     claims = ()
                     if not isinstance(error, StoreError):  # else it was told, with an order's id
-                        self._reports.tell(type(error), "the worker waits and tries again: %s", named(error))
+                        self._log.tell(type(error), "the worker waits and tries again: %s", named(error))
                     await pause(event, backoff.next())
                 else:
                     backoff.reset()
@@ -122,9 +122,9 @@ class Worker:
             await self._queue.extend(claims, lease=self._lease)
         except FlashSaleError as error:
             after = f"their leases are not extended, so another worker may save them, too: {named(error)}"
-            self._reports.tell((message, type(error)), message, len(claims), first, after)
+            self._log.tell((message, type(error)), message, len(claims), first, after)
         else:
-            self._reports.tell(message, message, len(claims), first, "their leases are extended")
+            self._log.tell(message, message, len(claims), first, "their leases are extended")
 
     async def _let_go(self, claims: Sequence[Claim]) -> None:
         """Lets go of claims that were not begun: the next worker has them at once, and no attempt counts."""
@@ -155,7 +155,7 @@ class Worker:
 
     def _tell_failure(self, claims: Sequence[Claim], error: StoreError) -> None:
         message = "the database failed with %d orders, order %s first: %s; they are tried again, no attempt counts"
-        self._reports.tell((message, named(error)), message, len(claims), _order(claims[0]).order_id, named(error))
+        self._log.tell((message, named(error)), message, len(claims), _order(claims[0]).order_id, named(error))
 
     async def _follow(self, order_id: str, state: OrderState) -> bool:
         """Makes the ledger follow a release; False when the goods cannot be trusted: that stops only this order."""
@@ -228,7 +228,7 @@ class Worker:
             delay = 0.25 * 2**claim.attempts
             await self._queue.nack([claim], delay=delay)
             message = "order %s cannot be settled, attempt %d of %d; it is tried again in %.1f s"
-            self._reports.tell(message, message, _order(claim).order_id, claim.attempts, MAX_ATTEMPTS, delay)
+            self._log.tell(message, message, _order(claim).order_id, claim.attempts, MAX_ATTEMPTS, delay)
 
     def _tell_lag(self, claims: Sequence[Claim], now: float) -> None:
         accepted = [order.created_at for claim in claims if (order := claim.order) and order.created_at is not None]

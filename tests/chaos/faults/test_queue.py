@@ -151,7 +151,7 @@ def _listening() -> Any:
     holds="T",
     mechanism="one line a minute for each cause, with an order id, and a count of what came meanwhile",
     without=(
-        patch("the count of repeats", "flashsale._rules.reports.EVERY", 0.0),
+        patch("the count of repeats", "flashsale._rules.rate_limited_log.EVERY", 0.0),
         patch("the line about a dead letter", "flashsale.OrderQueue._say_dead", _nothing),
         patch("the line about the database", "flashsale.Worker._tell_failure", _nothing),
     ),

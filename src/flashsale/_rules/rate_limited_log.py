@@ -11,7 +11,7 @@ from flashsale._rules.observer import log
 EVERY: Final = 60.0  # seconds between two lines about one cause
 
 
-class Reports:
+class RateLimitedLog:
     """Writes a line about each cause at most once a minute; what happens meanwhile is counted, and told by the next.
 
     A line names orders, never buyers. Causes are few: a sentence and a type of error.
