@@ -137,7 +137,7 @@ def refuse(error: FlashSaleError, *, problems: str = PROBLEMS) -> Reply:
 
 
 def not_loaded(total: int, *, problems: str = PROBLEMS) -> Reply:
-    """Returns the answer about an item that the database has and Redis not yet, which the syncer brings: not started."""
+    """Returns the answer about an item that the database has and Redis does not have yet: not started."""
     return _refusal(Outcome.NOT_STARTED, total, 5.0, problems)
 
 

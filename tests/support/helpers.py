@@ -216,8 +216,9 @@ class Shop:
 
     def end_leases(self) -> None:
         """Lets all leases and delays of claims end at once, as time would."""
-        for delivery in self.raw.zrange(self.keys.leases, 0, -1):
-            self.raw.zadd(self.keys.leases, {delivery: 0})
+        ends = self.raw.zrange(self.keys.leases, 0, -1, withscores=True)
+        if ends:  # what was claimed together ends together
+            self.raw.zadd(self.keys.leases, {delivery: end - 1e9 for delivery, end in ends}, xx=True)
 
     async def comes(self, moment: str, *goods: str) -> None:
         """Brings the opening or the end of this item near, and waits for it; from there the clock of Redis goes on.

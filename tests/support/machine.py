@@ -855,7 +855,7 @@ class SaleMachine(RuleBasedStateMachine):
         self.agree()
 
     def _run_empty(self) -> None:
-        for _ in range(20):
+        for _ in range(60):
             self.time_passes(True, False)
             if not self.model.queue and not self.model.claimed:
                 return

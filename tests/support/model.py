@@ -40,6 +40,7 @@ from flashsale.model import RELEASED, TRANSITIONS
 NOW: Final = 1e9  # the model's clock stands still; windows lie far before it or far after it
 FAR: Final = 4e9  # a lease or a deadline that has not ended; below it lie the ended ones, by the step that ended them
 MAX_ATTEMPTS: Final = 5
+ALONE: Final = 10**14  # in a lease: how often its element was claimed alone
 
 QUEUED, PERSISTED, CONFIRMED, CANCELLED, EXPIRED, REJECTED, DEAD = (
     OrderState[name] for name in ("QUEUED", "PERSISTED", "CONFIRMED", "CANCELLED", "EXPIRED", "REJECTED", "DEAD")
@@ -183,6 +184,7 @@ class Model:
     ledger: dict[str, Record] = field(default_factory=dict)
     queue: list[Element] = field(default_factory=list)  # the oldest first
     claimed: dict[int, Delivery] = field(default_factory=dict)
+    turn: int | None = None
     counter: int = 0  # of deliveries and leases
     dead: dict[str, Delivery] = field(default_factory=dict)
     holds: dict[str, float] = field(default_factory=dict)
@@ -471,25 +473,37 @@ class Model:
         return element
 
     def claim(self, limit: int, *, expired: bool = False) -> Steps:
-        ended = [(delivery.ends, str(number)) for number, delivery in self.claimed.items() if delivery.ends < FAR]
-        ends = float(self.step) if expired else FAR
-        handles = []
-        for _, number in sorted(ended)[:limit]:
-            delivery = self.claimed[int(number)]
+        due = sorted((d.ends, str(number)) for number, d in self.claimed.items() if d.ends < FAR)[:limit]
+        lost = [(ends, int(number)) for ends, number in due if self.claimed[int(number)].lease]
+        own = [int(number) for _, number in due if not self.claimed[int(number)].lease]
+        fresh = limit - len(own)
+        if lost and (not (own or self.queue) or (self.turn is not None and self.counter >= self.turn)):
+            together = sum(ends == lost[0][0] for ends, _ in lost)
+            own, fresh = [number for _, number in lost[: max(1, together // 2)]], 0
+        elements, self.queue = self.queue[:fresh], self.queue[fresh:]
+        alone = len(own) + len(elements) == 1
+        for number in own:
+            delivery = self.claimed[number]
             self.counter += 1
-            delivery.attempts, delivery.lease, delivery.ends = delivery.attempts + 1, self.counter, ends
-            handles.append(Handle(int(number), self.counter, delivery.element, delivery.attempts))
-        while self.queue and len(handles) < limit:
+            delivery.attempts += not delivery.lease
+            delivery.lease = min(9, delivery.lease // ALONE + alone) * ALONE + self.counter
+        for element in elements:
             self.counter += 1
-            element = self.queue.pop(0)
-            self.claimed[self.counter] = Delivery(1, self.counter, element, ends)
-            handles.append(Handle(self.counter, self.counter, element, 1))
+            own.append(self.counter)
+            self.claimed[self.counter] = Delivery(1, self.counter + ALONE * alone, element, FAR)
+        for number in own:
+            self.claimed[number].ends = float(self.step) if expired else FAR
+        if not lost:
+            self.turn = None
+        elif own and self.turn is None:
+            self.turn = self.counter + len(self.queue)
+        handles = [Handle(number, d.lease, d.element, d.attempts) for number in own for d in (self.claimed[number],)]
         yield
-        worn_out = [handle for handle in handles if handle.attempts > MAX_ATTEMPTS]
+        worn_out = [each for each in handles if each.attempts > MAX_ATTEMPTS or each.lease // ALONE > MAX_ATTEMPTS]
         if worn_out:
             self._bury(worn_out)
             yield
-        return [handle for handle in handles if handle.attempts <= MAX_ATTEMPTS]
+        return [each for each in handles if each not in worn_out]
 
     def _holds(self, handle: Handle) -> Delivery | None:
         delivery = self.claimed.get(handle.delivery)

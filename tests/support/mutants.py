@@ -221,7 +221,18 @@ DUE = 'KEYS[4], "-inf", string.format("%.6f", time)'
 _add("the lease of a claim", "E", Lua("claim", DUE, 'KEYS[4], "-inf", "+inf"'))
 _add("the end of a lease", "E", Lua("claim", DUE, 'KEYS[4], "-inf", "0"'))
 _add("leases are looked at", "E", Lua("claim", DUE, 'KEYS[4], "-inf", "-inf"'))
-_add("the count of attempts", "E", Lua("claim", "math.min(tonumber(attempts), 1000) + 1", "1"))
+_add("the count of attempts", "E", Lua("claim", "attempts + (group == own and 1 or 0)", "1"))
+_add("the count of refusals alone", "E", Lua("claim", "(group == own and 1 or 0)", "1"))
+_add("the count of claims alone", "E", Lua("claim", "(alone and 1 or 0)) * ALONE", "1) * ALONE"))
+_add("the count of lost leases", "E", Lua("claim", "math.floor(tonumber(lease) / ALONE)", "0"))
+_add("a lease of the release before", "E", Lua("claim", "math.floor(tonumber(lease) / ALONE)", "tonumber(lease) % 10"))
+_add("the half of lost claims", "E", Lua("claim", "math.max(1, math.floor(together / 2))", "together"))
+_add("the back of the queue", "E", Lua("claim", "#own + waiting == 0 or", "true or"))
+_add("the turn of lost claims", "E", Lua("claim", "last >= (integer(turn) or last + 1)", "false"))
+_add("refused ones are not lost", "E", Lua("claim", "tonumber(lease) == 0 and own or lost", "false or lost"))
+_add("the new leases", "E", Lua("claim", "if leaseless then", "if false then"))
+_add("every page of new leases", "E", Lua("claim", 'until page[1] == "0"', "until true"))
+_add("the longer lease", "E", Patch("flashsale.Worker._extend", lambda *_: None))
 _add("the lease of nack", "E", Lua("nack", "if lease == ARGV[at + 1] then", "if lease then"))
 _add("the lease of extend", "E", Lua("extend", '"^%d+|(%d+)|") == ARGV[at + 1]', '"^%d+|(%d+)|")'))
 _add("the lease of bury", "E", Lua("bury", 'string.match(entry, "^%d+|(%d+)|") == ARGV[at + 1]', 'entry ~= ""'))
@@ -246,8 +257,8 @@ _add(
     "E",
     Lua(
         "claim",
-        'redis.call("LLEN", KEYS[2])\nlocal wakeups',
-        'redis.call("HSET", KEYS[1], "deliveries", show(last))\nlocal wakeups',
+        "local leaseless =",
+        'redis.call("HSET", KEYS[1], "deliveries", show(last))\nlocal leaseless =',
     ),
 )
 _add(
@@ -343,6 +354,12 @@ _add("the check of the server", "O", Patch("flashsale._sync.sale.judge", lambda 
 _add("the clock of Redis", "E L", Tell("own_clock"))
 _add("connections of a process' own", "O T", Tell("inherits"))
 _add("the end of a connection in the midst of a reply", "T", broken.kept_in_midst, api=AIO)
+
+# -- the log ----------------------------------------------------------------------------------------------------------
+
+_add("the count of repeats", "T", Patch("flashsale._rules.rate_limited_log.EVERY", 0.0))
+_add("the line about a dead letter", "T", Patch("flashsale.OrderQueue._say_dead", lambda *_: None))
+_add("the line about the database", "T", Patch("flashsale.Worker._tell_failure", lambda *_: None))
 
 # -- what comes from outside ------------------------------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ ALLOWED = [  # names, keys and log lines that programs and operators depend on
     r"`unknown-goods`|state\\?\|quantity\\?\|gated\\?\|goods",  # the type of a problem body; a record of the ledger
     r"\d+ goods in the database",
     r"goods lost from Redis, closed until rebuild",
-    r"`goods \w+ cannot be synced`",
+    r"`goods \w+ cannot be synced\b",
     r"`bell`|:bell\b|:goods`|-- include: goods",
     r"\w+\([^()]*\bgoods\b[^()]*\)|(?m:^-- (KEYS|ARGV)\[\d+\.*\]\s+goods\b)",  # names in Lua
     r"(?m:^\s+goods: .*$)|UPDATE goods SET|\bput_goods|write_goods|, goods\)|\(goods\)",  # parameters, fields, SQL

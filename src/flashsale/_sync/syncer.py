@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import Counter
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from typing import Final
 
 from flashsale._rules.batches import batches
 from flashsale._rules.observer import log
+from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale._sync.auditor import Auditor
 from flashsale._sync.rebuilder import Rebuilder
 from flashsale._sync.sale import FlashSale
@@ -51,6 +53,7 @@ class Syncer:
         self._store: OrderStore = sale.store
         self._interval = check_seconds("interval", interval, low=0.001)
         self._token = secrets.token_hex(8)
+        self._log = RateLimitedLog()
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
         self._last: dict[str, tuple[int, int]] = {}  # item -> booked and access at the last look
@@ -63,11 +66,12 @@ class Syncer:
                 try:
                     report = self.run_once()
                     if report.closed:
-                        log.error("the sale is closed; only a rebuild opens it")
+                        self._log.tell("closed", "the sale is closed; only a rebuild opens it", level=logging.ERROR)
                     if report.missing:
-                        log.error("goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing))
+                        message, names = "goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing)
+                        self._log.tell(report.missing, message, names, level=logging.ERROR)
                 except FlashSaleError as error:
-                    log.warning("the syncer's pass failed: %s", type(error).__name__)
+                    self._log.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
                 pause(event, self._interval)
 
     def run_once(self) -> SyncReport:
@@ -90,8 +94,9 @@ class Syncer:
             for goods in all_goods:
                 try:
                     report = self._sync(goods, report)
-                except CorruptState:  # it stops this item, not the others
-                    log.exception("goods %s cannot be synced", goods.goods_id)
+                except CorruptState as error:  # it stops this item, not the others
+                    message = "goods %s cannot be synced, the next pass tries again: %s"
+                    self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             return replace(report, settled=self._reconcile_page())
         finally:

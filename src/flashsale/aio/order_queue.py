@@ -8,6 +8,7 @@ from typing import Final
 
 from flashsale._rules.batches import batches
 from flashsale._rules.codes import number
+from flashsale._rules.observer import log
 from flashsale.aio.clients import Client
 from flashsale.aio.ledger import acknowledge
 from flashsale.aio.transport.component import Component
@@ -17,7 +18,8 @@ from flashsale.keys import Keys
 from flashsale.model import Claim, Order
 from flashsale.model.checks import check_int, check_seconds
 
-MAX_ATTEMPTS: Final = 5  # claims of one element; then it is dead until an operator decides
+MAX_ATTEMPTS: Final = 5  # refusals of one element, or leases that ended while it was alone; then it is dead
+_ALONE: Final = 10**14  # a lease is a number, and this for each time that the element was claimed alone (claim.lua)
 MAX_BATCH: Final = 1000  # elements of one script call: Lua's unpack ends near 8,000 values
 _SLICE: Final = 1.0  # seconds of one blocking read, if the socket timeout allows
 
@@ -77,9 +79,11 @@ class OrderQueue(Component):
     # -- at least once ----------------------------------------------------------------------------------------------
 
     async def claim(self, limit: int = 100, *, lease: float = 30.0, timeout: float = 1.0) -> list[Claim]:
-        """Leases elements to the caller: first those whose lease has ended, then the oldest on the list.
+        """Leases elements to the caller: refused ones whose delay is over, then the oldest on the list.
 
-        An element that was claimed five times already goes to the dead letters instead.
+        What lost its lease comes after all that waits, without others, and half of what was claimed together: it may
+        have killed its worker. An element that was refused five times, or whose lease ended five times while it was
+        claimed alone, goes to the dead letters instead.
 
         Args:
             limit: most elements, 1..1,000.
@@ -126,7 +130,7 @@ class OrderQueue(Component):
         Args:
             claims: those whose lease the caller still holds; others are left alone.
             delay: seconds by the Redis clock.
-            count_attempt: False when the element is not to blame: then this attempt does not count.
+            count_attempt: False when the element is not to blame: then this is no refusal.
 
         Returns:
             How many were returned.
@@ -181,7 +185,7 @@ class OrderQueue(Component):
         check_int("limit", limit, 1)
         letters = await self._letters()
         claims = [self._letter(entry) for entry in letters.values()]
-        return sorted(claims, key=lambda claim: int(claim.token.split("-")[1]))[:limit]
+        return sorted(claims, key=lambda claim: _lease(claim) % _ALONE)[:limit]
 
     async def requeue_dead(self) -> int:
         """Puts all dead letters back on the list, their orders QUEUED again.
@@ -207,11 +211,19 @@ class OrderQueue(Component):
         counts = [*map(int, attempts), *repeat(1, len(bodies))]
         bodies = again[3::4] + bodies
         claims = list(map(Claim, self._orders(bodies), bodies, counts, tokens))
-        worn_out = [claim for claim in claims[: len(deliveries)] if claim.attempts > MAX_ATTEMPTS]
+        worn_out = [claim for claim in claims[: len(deliveries)] if _is_worn_out(claim)]
         if not worn_out:
             return claims
         await self._bury(worn_out)
-        return [claim for claim in claims if claim.attempts <= MAX_ATTEMPTS]
+        for claim in worn_out:
+            self._say_dead(claim)
+        return [claim for claim in claims if not _is_worn_out(claim)]
+
+    def _say_dead(self, claim: Claim) -> None:
+        refused = claim.attempts > MAX_ATTEMPTS
+        why = "it was refused" if refused else "its worker died or was too slow"
+        name = f"order {claim.order.order_id}" if claim.order else "an element that is no order"
+        log.error("%s is a dead letter: %s %d times; requeue or cancel it", name, why, MAX_ATTEMPTS)
 
     def _orders(self, bodies: Iterable[bytes]) -> list[Order | None]:
         """Returns the orders; None for what is not an order, or is of an item that this layout has no keys for."""
@@ -256,6 +268,14 @@ def _order(body: bytes) -> Order | None:
         return Order.from_json(body)
     except InvalidRequest:
         return None
+
+
+def _lease(claim: Claim) -> int:
+    return int(claim.token.partition("-")[2])
+
+
+def _is_worn_out(claim: Claim) -> bool:
+    return claim.attempts > MAX_ATTEMPTS or _lease(claim) // _ALONE > MAX_ATTEMPTS
 
 
 def _parts(entry: bytes) -> tuple[int, int, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import Counter
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import Final
 
 from flashsale._rules.batches import batches
 from flashsale._rules.observer import log
+from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale.aio.auditor import Auditor
 from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.sale import FlashSale
@@ -50,6 +52,7 @@ class Syncer:
         self._store: AsyncOrderStore = sale.store
         self._interval = check_seconds("interval", interval, low=0.001)
         self._token = secrets.token_hex(8)
+        self._log = RateLimitedLog()
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
         self._last: dict[str, tuple[int, int]] = {}  # item -> booked and access at the last look
@@ -62,11 +65,12 @@ class Syncer:
                 try:
                     report = await self.run_once()
                     if report.closed:
-                        log.error("the sale is closed; only a rebuild opens it")
+                        self._log.tell("closed", "the sale is closed; only a rebuild opens it", level=logging.ERROR)
                     if report.missing:
-                        log.error("goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing))
+                        message, names = "goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing)
+                        self._log.tell(report.missing, message, names, level=logging.ERROR)
                 except FlashSaleError as error:
-                    log.warning("the syncer's pass failed: %s", type(error).__name__)
+                    self._log.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
                 await pause(event, self._interval)
 
     async def run_once(self) -> SyncReport:
@@ -89,8 +93,9 @@ class Syncer:
             for goods in all_goods:
                 try:
                     report = await self._sync(goods, report)
-                except CorruptState:  # it stops this item, not the others
-                    log.exception("goods %s cannot be synced", goods.goods_id)
+                except CorruptState as error:  # it stops this item, not the others
+                    message = "goods %s cannot be synced, the next pass tries again: %s"
+                    self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             return replace(report, settled=await self._reconcile_page())
         finally:

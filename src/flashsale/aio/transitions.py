@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from dataclasses import replace
 from flashsale._rules.codes import about, fail
 from flashsale._rules.ledger_record import Record
 from flashsale._rules.observer import log
+from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger, Move
@@ -42,6 +44,7 @@ class Transitions:
         self._inventory = inventory
         self._ledger = ledger
         self._store = store
+        self._log = RateLimitedLog()
 
     async def settle(self, order_id: str, state: OrderState) -> OrderState | None:
         """Lets the database decide on a new state, then makes the ledger follow.
@@ -86,8 +89,9 @@ class Transitions:
         for order_id in [order_id for order_id in records if order_id not in states]:
             try:
                 states[order_id] = await self.settle(order_id, OrderState.EXPIRED)
-            except (CorruptState, OrderConflict, StoreError):  # it stops this order, not the others
-                log.exception("an order past its deadline cannot be expired")
+            except (CorruptState, OrderConflict, StoreError) as error:  # it stops this order, not the others
+                message = "order %s cannot be expired, the next pass tries again: %s"
+                self._log.tell((message, named(error)), message, order_id, named(error))
         return list(states.values()).count(OrderState.EXPIRED)
 
     async def follow(self, order: Order, state: OrderState) -> bool:
@@ -174,7 +178,8 @@ class Transitions:
             rows = [StoredOrder(order, states[order.order_id]) for order in orders if order.order_id in states]
             pairs = zip(rows, await self.follow_all(rows), strict=True)
         except (CorruptState, OrderConflict, StoreError) as error:
-            log.info("%d orders are settled one by one: %s", len(orders), type(error).__name__)
+            message = "%d orders are settled one by one: %s"
+            self._log.tell((message, named(error)), message, len(orders), named(error), level=logging.INFO)
             return {}
         return {row.order.order_id: row.state for row, move in pairs if move.code != Code.CORRUPT}
 

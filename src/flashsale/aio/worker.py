@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from flashsale._rules.backoff import Backoff
 from flashsale._rules.observer import log
+from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale.aio.ledger import Adoption
+from flashsale.aio.order_queue import MAX_ATTEMPTS
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.aio.transport.runtime import BackgroundTask, StopEvent, pause, stop_on_signals
+from flashsale.aio.transport.runtime import BackgroundTask, StopEvent, pause, repeating, stop_on_signals
 from flashsale.errors import FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
 from flashsale.lua import Code
 from flashsale.model import Claim, Order, OrderState, StoredOrder
 from flashsale.model.checks import check_int, check_seconds
+
+_EXTENSIONS: Final = 30  # of a lease, each by a third: what takes ten leases is left to another worker
 
 
 class Worker:
@@ -25,7 +29,8 @@ class Worker:
     `run` claims the next batch while a full one is saved.
 
     Wherever it is killed, another worker takes over when the lease ends: the row's primary key makes the second save
-    harmless, and the ack comes only after the commit. Run as many as you like.
+    harmless, and the ack comes only after the commit. While a save takes long, its leases are extended, to ten times
+    `lease` at most. Run as many workers as you like.
 
     Args:
         sale: a FlashSale with a store.
@@ -41,6 +46,7 @@ class Worker:
         self._store: AsyncOrderStore = sale.store
         self._batch = check_int("batch", batch, 1, 1000)
         self._lease = check_seconds("lease", lease, low=0.001)
+        self._log = RateLimitedLog()
 
     async def run(self, stop: StopEvent | None = None) -> None:
         """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch that was begun is finished.
@@ -58,10 +64,9 @@ class Worker:
                     claims = await self._turn(claims or await self._claim(0.5), background)
                 except FlashSaleError as error:
                     claims = ()
-                    delay = backoff.next()
-                    if backoff.is_news:
-                        log.warning("the worker waits: %s", type(error).__name__)
-                    await pause(event, delay)
+                    if not isinstance(error, StoreError):  # that one is logged already, with an order id
+                        self._log.tell(type(error), "the worker waits and tries again: %s", named(error))
+                    await pause(event, backoff.next())
                 else:
                     backoff.reset()
 
@@ -77,7 +82,10 @@ class Worker:
             NotExecuted, OutcomeUnknown: Redis does not answer; the leases end by themselves.
         """
         claims = await self._claim(0.5)
-        return await self._process(claims) if claims else 0
+        if not claims:
+            return 0
+        async with repeating(partial(self._extend, claims), self._lease / 3, _EXTENSIONS):
+            return await self._process(claims)
 
     async def _claim(self, timeout: float) -> Sequence[Claim]:
         return await self._queue.claim(self._batch, lease=self._lease, timeout=timeout)
@@ -88,20 +96,35 @@ class Worker:
         Returns:
             The next batch, its lease still fresh.
         """
-        if len(claims) < self._batch:
-            await self._process(claims)
-            return ()
-        begun = time.monotonic()
-        next_claims = background.begin(partial(self._claim, 0))
+        held = [*claims]
+        async with repeating(partial(self._extend, held), self._lease / 3, _EXTENSIONS):
+            if len(claims) < self._batch:
+                await self._process(claims)
+                return ()
+            next_claims = background.begin(partial(self._claim_ahead, held))
+            try:
+                await self._process(claims)
+            except FlashSaleError:
+                await self._requeue(await next_claims())
+                raise
+            return await next_claims()
+
+    async def _claim_ahead(self, held: list[Claim]) -> Sequence[Claim]:
+        claims = await self._claim(0)
+        held += claims
+        return claims
+
+    async def _extend(self, claims: Sequence[Claim]) -> None:
+        """Extends the leases of a batch that is being saved; claims that are settled already are left out."""
+        first = next((claim.order.order_id for claim in claims if claim.order), "unreadable")
+        message = "saving %d orders takes long, order %s first; %s"
         try:
-            await self._process(claims)
-        except FlashSaleError:
-            await self._requeue(await next_claims())
-            raise
-        ahead = await next_claims()
-        if time.monotonic() - begun > self._lease / 4:
-            await self._queue.extend(ahead, lease=self._lease)
-        return ahead
+            await self._queue.extend(claims, lease=self._lease)
+        except FlashSaleError as error:
+            after = f"their leases are not extended, so another worker may save them, too: {named(error)}"
+            self._log.tell((message, type(error)), message, len(claims), first, after)
+        else:
+            self._log.tell(message, message, len(claims), first, "their leases are extended")
 
     async def _requeue(self, claims: Sequence[Claim]) -> None:
         """Returns claims that were not begun: another worker gets them at once, and no attempt is counted."""
@@ -119,8 +142,9 @@ class Worker:
             for claim in claims:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
             states = await self._save([_order(same[0]) for same in by_id.values()])
-        except StoreError:
+        except StoreError as error:
             await self._queue.nack(readable, delay=1.0, count_attempt=False)
+            self._tell_failure(readable, error)
             raise
         settled = states.keys() - await self._follow(
             [StoredOrder(_order(by_id[order_id][0]), state) for order_id, state in states.items()]
@@ -130,6 +154,10 @@ class Worker:
         await self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         self._tell_lag(done, now)
         return len(settled) + rejected
+
+    def _tell_failure(self, claims: Sequence[Claim], error: StoreError) -> None:
+        message = "the database failed with %d orders, order %s first: %s; they are tried again, no attempt counts"
+        self._log.tell((message, named(error)), message, len(claims), _order(claims[0]).order_id, named(error))
 
     async def _follow(self, rows: Sequence[StoredOrder]) -> set[str]:
         """Makes the ledger follow what the database released; the ack does the rest.
@@ -176,7 +204,8 @@ class Worker:
     async def _bury_conflicts(self, claims: Sequence[Claim]) -> None:
         """Buries elements, but not the orders that the ledger has under their ids: those are other ones."""
         if claims:
-            log.error("%d elements of the queue reuse an order id; they are among the dead", len(claims))
+            for claim in claims:
+                log.error("an element is a dead letter: it reuses the id of order %s", _order(claim).order_id)
             await self._queue._bury([replace(claim, order=None) for claim in claims])
 
     async def _save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
@@ -199,7 +228,10 @@ class Worker:
     async def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
         """Requeues orders that cannot be saved with exponential backoff; after five attempts they are dead letters."""
         for claim in claims:
-            await self._queue.nack([claim], delay=0.25 * 2**claim.attempts)
+            delay = 0.25 * 2**claim.attempts
+            await self._queue.nack([claim], delay=delay)
+            message = "order %s cannot be settled, attempt %d of %d; it is tried again in %.1f s"
+            self._log.tell(message, message, _order(claim).order_id, claim.attempts, MAX_ATTEMPTS, delay)
 
     def _tell_lag(self, claims: Sequence[Claim], now: float) -> None:
         accepted = [order.created_at for claim in claims if (order := claim.order) and order.created_at is not None]

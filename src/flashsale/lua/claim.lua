@@ -1,6 +1,10 @@
--- claim: lease elements to one worker: those whose lease has ended first, then from the right of the list.
+-- claim: lease elements to one worker: refused ones whose delay is over, then from the right of the list.
 --
--- KEYS[1]  meta        hash        layout; deliveries: a counter
+-- What lost its lease may have killed its worker. So it goes to the back: it comes when nothing else waits, or when all
+-- has been claimed that waited when it was first passed over (`turn`); without others, and half of what was claimed
+-- together, so that the one to blame is soon alone.
+--
+-- KEYS[1]  meta        hash        layout; deliveries: a counter; turn: its value from which lost elements come first
 -- KEYS[2]  order_list  list        JSON orders
 -- KEYS[3]  wakeup      list        wakes a waiting worker
 -- KEYS[4]  leases      sorted set  delivery -> lease end
@@ -8,49 +12,80 @@
 -- ARGV[1]  limit       integer     most elements
 -- ARGV[2]  lease       number      seconds
 --
--- Returns {again, before, bodies}: delivery, lease, attempts and body of each element claimed before, one after the
--- other; the bodies of the new ones, whose delivery and lease are before + 1, before + 2, ...
+-- Returns {again, before, bodies}: delivery, lease, attempts and body of each element claimed before, or claimed alone,
+-- one after the other; the bodies of the others, whose delivery and lease are before + 1, before + 2, ...
 
 -- include: number
 -- include: layout
 -- include: clock
 -- include: queue
+
+local ALONE = 100000000000000 -- a lease is a number of the counter, and this for each time that it was claimed alone
 local limit, time = tonumber(ARGV[1]), now()
 local until_ = string.format("%.6f", time + tonumber(ARGV[2]))
-local last = integer(redis.call("HGET", KEYS[1], "deliveries") or "0")
-if not last then
+local last, turn = integer(redis.call("HGET", KEYS[1], "deliveries") or "0"), redis.call("HGET", KEYS[1], "turn")
+if not last or last >= ALONE then
   return redis.error_reply("WRONGTYPE meta deliveries is not an integer")
 end
-redis.call("LLEN", KEYS[2])
-local wakeups = redis.call("LLEN", KEYS[3])
-local expired = redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", string.format("%.6f", time), "LIMIT", 0, limit)
-local kept = #expired > 0 and redis.call("HMGET", KEYS[5], unpack(expired)) or { redis.call("HLEN", KEYS[5]) }
+local waiting, wakeups = redis.call("LLEN", KEYS[2]), redis.call("LLEN", KEYS[3])
+local leaseless = redis.call("HLEN", KEYS[5]) > redis.call("ZCARD", KEYS[4])
+local ended = redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", string.format("%.6f", time), "LIMIT", 0, limit, "WITHSCORES")
 
-local again, n, fields, deliveries = {}, 0, {}, {}
-local function keep(delivery, entry)
-  n = n + 1
-  deliveries[n], fields[2 * n - 1], fields[2 * n] = delivery, delivery, entry
-end
-
-if #expired > 0 then
-  redis.call("ZREM", KEYS[4], unpack(expired)) -- the first write frees memory, so that a full Redis still drains
-  for i, delivery in ipairs(expired) do
-    local attempts, body = string.match(kept[i] or "", "^(%d+)|%d+|(.*)$")
-    if attempts and string.find(delivery, "^%d+$") then
-      last, attempts = last + 1, show(math.min(tonumber(attempts), 1000) + 1)
-      local at, lease = #again, show(last)
-      again[at + 1], again[at + 2], again[at + 3], again[at + 4] = delivery, lease, attempts, body
-      keep(delivery, attempts .. "|" .. lease .. "|" .. body)
+local freed, own, lost = {}, {}, {}
+if #ended > 0 then
+  local deliveries = {}
+  for i = 1, #ended, 2 do
+    deliveries[#deliveries + 1] = ended[i]
+  end
+  for i, entry in ipairs(redis.call("HMGET", KEYS[5], unpack(deliveries))) do
+    local attempts, lease, body = string.match(entry or "", "^(%d+)|(%d+)|(.*)$")
+    if attempts and string.find(deliveries[i], "^%d+$") then
+      local group = tonumber(lease) == 0 and own or lost
+      attempts, lease = math.min(tonumber(attempts), 1000), math.floor(tonumber(lease) / ALONE)
+      group[#group + 1] = { deliveries[i], attempts + (group == own and 1 or 0), lease, body, ended[2 * i] }
+    else
+      freed[#freed + 1] = deliveries[i]
     end
   end
 end
-local before = show(last)
-local bodies = #expired < limit and redis.call("RPOP", KEYS[2], limit - #expired) or {}
-local digits = counter(last)
+local fresh = limit - #own
+if #lost > 0 and (#own + waiting == 0 or last >= (integer(turn) or last + 1)) then
+  local together = 1 -- claimed in one call, so their leases end at the same moment
+  while together < #lost and lost[together + 1][5] == lost[1][5] do
+    together = together + 1
+  end
+  own, fresh = { unpack(lost, 1, math.max(1, math.floor(together / 2))) }, 0
+end
+for _, element in ipairs(own) do
+  freed[#freed + 1] = element[1]
+end
+
+if #freed > 0 then
+  redis.call("ZREM", KEYS[4], unpack(freed)) -- the first write frees memory, so that a full Redis still drains
+end
+local bodies = fresh > 0 and redis.call("RPOP", KEYS[2], fresh) or {}
+local alone = #own + #bodies == 1
+if alone and #bodies == 1 then
+  own, bodies = { { show(last + 1), 1, 0, bodies[1] } }, {}
+end
+local again, fields, deliveries = {}, {}, {}
+local function keep(delivery, attempts, lease, body)
+  deliveries[#deliveries + 1] = delivery
+  fields[#fields + 1], fields[#fields + 2] = delivery, attempts .. "|" .. lease .. "|" .. body
+end
+for _, element in ipairs(own) do
+  last = last + 1
+  local attempts, lease = show(element[2]), show(math.min(9, element[3] + (alone and 1 or 0)) * ALONE + last)
+  local at = #again
+  again[at + 1], again[at + 2], again[at + 3], again[at + 4] = element[1], lease, attempts, element[4]
+  keep(element[1], attempts, lease, element[4])
+end
+local before, digits = show(last), counter(last)
 for _, body in ipairs(bodies) do
   local delivery = digits()
-  keep(delivery, "1|" .. delivery .. "|" .. body)
+  keep(delivery, "1", delivery, body)
 end
+local n = #deliveries
 if n > 0 then
   local scores = {}
   for i = 1, n do -- the last first: a short sorted set is searched from its low end for each
@@ -59,8 +94,24 @@ if n > 0 then
   redis.call("HSET", KEYS[5], unpack(fields))
   redis.call("ZADD", KEYS[4], unpack(scores))
   redis.call("HSET", KEYS[1], "deliveries", show(last + #bodies))
+  if #lost > 0 and not integer(turn) then
+    redis.call("HSET", KEYS[1], "turn", show(last + #bodies + redis.call("LLEN", KEYS[2])))
+  end
   if redis.call("LLEN", KEYS[2]) > 0 then
     wake(KEYS[3], wakeups)
   end
+end
+if turn and #lost == 0 then
+  redis.call("HDEL", KEYS[1], "turn")
+end
+if leaseless then -- the key of the leases was lost: whoever still works on these has one more lease
+  redis.call("ZREM", KEYS[4], "") -- frees memory first, as above
+  local page = { "0" }
+  repeat
+    page = redis.call("HSCAN", KEYS[5], page[1], "COUNT", 500)
+    for i = 1, #page[2], 2 do
+      redis.call("ZADD", KEYS[4], "NX", until_, page[2][i])
+    end
+  until page[1] == "0"
 end
 return { again, before, bodies }

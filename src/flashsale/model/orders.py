@@ -210,7 +210,7 @@ class Claim:
     Args:
         order: the order, or None when `body` is unreadable.
         body: the element as it was pushed.
-        attempts: how often it has been claimed, this time included.
+        attempts: 1, and one more for each time that it was refused; a lease that ended counts nothing.
         token: names delivery and lease; ack, nack and extend take it.
     """
 

@@ -1,4 +1,4 @@
-"""What loops need in threads: pauses, stopping on a signal, a background task."""
+"""What loops need in threads: pauses, stopping on a signal, background tasks."""
 
 from __future__ import annotations
 
@@ -91,3 +91,23 @@ class BackgroundTask:
     def begin(self, work: Callable[[], Answer]) -> Callable[[], Answer]:
         """Begins `work`; what is returned waits for its end, and gives its value or raises its error."""
         return self._threads.submit(work).result
+
+
+@contextmanager
+def repeating(work: Callable[[], object], every: float, times: int) -> Iterator[None]:
+    """Does `work` again every so many seconds while the block runs, so many times at most: in a thread."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        for _ in range(times):
+            if stop.wait(every):
+                return
+            work()
+
+    thread = threading.Thread(target=repeat, name="flashsale-repeating", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

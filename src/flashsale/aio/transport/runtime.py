@@ -1,4 +1,4 @@
-"""What loops need of asyncio: pauses, stopping on a signal, a background task."""
+"""What loops need of asyncio: pauses, stopping on a signal, background tasks."""
 
 from __future__ import annotations
 
@@ -82,3 +82,23 @@ class BackgroundTask:
             return await task
 
         return end
+
+
+@asynccontextmanager
+async def repeating(work: Callable[[], Awaitable[object]], every: float, times: int) -> AsyncIterator[None]:
+    """Does `work` again every so many seconds while the block runs, so many times at most."""
+    stop = asyncio.Event()
+
+    async def repeat() -> None:
+        for _ in range(times):
+            await pause(stop, every)
+            if stop.is_set():
+                return
+            await work()
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
