@@ -279,7 +279,9 @@ class FlashSale:
         Raises:
             As `buy`; `OrderConflict` when the basket id is taken by another basket.
         """
-        return self._purchases.buy_basket(new_order_id() if basket_id is None else basket_id, buyer_id, items, data)
+        return self._purchases.buy_basket(
+            new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
+        )
 
     def view(self, goods_id: str) -> GateState:
         """Returns what a product page shows: whether a buyer may pass, how many units are left, and the times.
@@ -303,6 +305,9 @@ class FlashSale:
 
     def cancel(self, order_id: str) -> OrderState | None:
         """Cancels an order, paid or not: the database decides, then its units, allowance and slot return, once.
+
+        When the database has decided, its state is returned, also while Redis does not answer: the syncer brings it
+        there.
 
         Returns:
             The current state: CANCELLED, or another if it was final before; None for an unknown id.
@@ -332,7 +337,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return {name: self.cancel(name) for name in self._purchases.basket(basket_id)}
+        return self._transitions.settle_each(self._purchases.basket(basket_id), OrderState.CANCELLED)
 
     def confirm_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Confirms that every order of a basket is paid.
@@ -340,7 +345,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return {name: self.confirm(name) for name in self._purchases.basket(basket_id)}
+        return self._transitions.settle_each(self._purchases.basket(basket_id), OrderState.CONFIRMED)
 
     def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Gives a buyer who is paying more time: the deadline is at least `seconds` from now, by the Redis clock.

@@ -9,6 +9,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
 
 States: TypeAlias = Mapping[str, OrderState]
+Rows: TypeAlias = Iterable[StoredOrder]
+Find: TypeAlias = Callable[[Collection[str]], Rows]
 SettleMany: TypeAlias = Callable[[Sequence[Order], OrderState], States]
 
 
@@ -23,7 +25,7 @@ class OrderStore(Protocol):
     Whoever was told "accepted" must hear how it ended: each order that `save` refuses and each move that `settle` makes
     (a tombstone too) writes one event in the same transaction. PERSISTED makes none. The `Outbox` delivers them.
 
-    A store may have `settle_many` beside these methods; `bulk_settle` says what it does.
+    A store may have `settle_many` and `find` beside these methods; `bulk_settle` and `stored` say what they do.
     """
 
     def goods(self) -> Iterable[Goods]:
@@ -157,3 +159,13 @@ def bulk_settle(store: OrderStore | None) -> SettleMany | None:
             return None
     settle_many: SettleMany | None = getattr(store, "settle_many", None)
     return settle_many
+
+
+def stored(store: OrderStore, order_ids: Collection[str]) -> Sequence[StoredOrder]:
+    """Returns the rows of those orders by the store's `find`, which it may have beside the protocol; else none.
+
+    `find(order_ids)` returns the orders that have a row, each with its state. Without it an order that Redis lost is
+    unknown until the syncer has brought it back.
+    """
+    find: Find | None = getattr(store, "find", None)
+    return [] if find is None else list(find(order_ids))

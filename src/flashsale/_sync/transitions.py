@@ -7,18 +7,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flashsale._rules.codes import about, fail
+from flashsale._rules.codes import about, fail, unknown
 from flashsale._rules.ledger_record import Record
 from flashsale._rules.observer import log
 from flashsale._sync.gate import Gate
 from flashsale._sync.inventory import Inventory
 from flashsale._sync.ledger import Ledger, Move
-from flashsale._sync.store import OrderStore, bulk_settle
+from flashsale._sync.store import OrderStore, bulk_settle, stored
 from flashsale.errors import (
     CorruptState,
     FlashSaleError,
+    NotExecuted,
     NotPersisted,
     OrderConflict,
+    OutcomeUnknown,
     RowRefused,
     StoreError,
     StoreRequired,
@@ -47,24 +49,46 @@ class Transitions:
     def settle(self, order_id: str, state: OrderState) -> OrderState | None:
         """Lets the database decide on a new state, then makes the ledger follow.
 
-        Two trips to Redis, and one to the database between them.
+        Two trips to Redis, and one to the database between them. What the database has decided is returned, also where
+        Redis cannot follow now: the syncer does it later.
 
         Returns:
-            The current state; None when the ledger does not know the order.
+            The current state; None when neither the ledger nor the database knows the order.
 
         Raises:
             StoreRequired: the sale has no store.
         """
-        if self._store is None:
-            raise StoreRequired("to settle an order")
-        with about(check_id("order_id", order_id)):
-            record = self._ledger.get_to_move(order_id)
-            if record is None:
-                return None
-            order = record.order(order_id)
-            current = self._decide(self._store, order, record.state, state)
-            self.follow(order, current)
-        return current
+        decided = self._decided(order_id, state)
+        if decided is None:
+            return None
+        try:
+            self.follow(*decided)
+        except (CorruptState, OutcomeUnknown) as error:
+            log.warning(
+                "order %s is %s in the database, the ledger waits for the syncer: %s",
+                order_id,
+                decided[1],
+                _name(error),
+            )
+        return decided[1]
+
+    def settle_each(self, order_ids: Sequence[str], state: OrderState) -> dict[str, OrderState | None]:
+        """Settles the orders of one basket, in their turn.
+
+        Raises:
+            OutcomeUnknown: one of them failed when others had moved; the same call finishes the rest.
+        """
+        states: dict[str, OrderState | None] = {}
+        for order_id in order_ids:
+            try:
+                states[order_id] = self.settle(order_id, state)
+            except RowRefused:  # asking again does not help: its own word says more
+                raise
+            except (NotExecuted, StoreError) as error:
+                if not states:
+                    raise
+                raise unknown("orders of the basket have moved, and not all of them", error, order_id) from error
+        return states
 
     def expire(self, records: Mapping[str, Record | None]) -> int:
         """Expires overdue orders in one transaction and one script.
@@ -85,7 +109,10 @@ class Transitions:
         states: dict[str, OrderState | None] = {**self._settle_together(together, OrderState.EXPIRED)}
         for order_id in [order_id for order_id in records if order_id not in states]:
             try:
-                states[order_id] = self.settle(order_id, OrderState.EXPIRED)
+                decided = self._decided(order_id, OrderState.EXPIRED)
+                if decided is not None:
+                    self.follow(*decided)
+                    states[order_id] = decided[1]
             except (CorruptState, OrderConflict, StoreError):  # it stops this order, not the others
                 log.exception("an order past its deadline cannot be expired")
         return list(states.values()).count(OrderState.EXPIRED)
@@ -97,7 +124,8 @@ class Transitions:
             True when the ledger is now at `state`.
 
         Raises:
-            CorruptState: what Redis holds of the order or its goods cannot be trusted; nothing was changed.
+            CorruptState: what Redis holds of the order or its goods cannot be trusted; Redis was not changed.
+            OutcomeUnknown: Redis does not answer; the row stands as it is.
         """
         (move,) = self.follow_all([StoredOrder(order, state)])
         if move.code == Code.CORRUPT:
@@ -105,8 +133,15 @@ class Transitions:
         return move.state is state
 
     def follow_all(self, rows: Sequence[StoredOrder]) -> list[Move]:
-        """Moves the ledger to the states of many rows, each order once; what is corrupt stops only its own order."""
-        moves = self._ledger.move(rows)
+        """Moves the ledger to the states of many rows, each order once; what is corrupt stops only its own order.
+
+        Raises:
+            OutcomeUnknown: Redis does not answer; the rows stand as they are.
+        """
+        try:
+            moves = self._ledger.move(rows)
+        except NotExecuted as error:  # the rows have moved: nobody may be told that nothing happened
+            raise unknown("the rows stand in the database, and the ledger has not followed", error) from error
         slots: Counter[str] = Counter()
         for row, move in zip(rows, moves, strict=True):
             slots[row.order.goods_id] += move.slots
@@ -130,11 +165,17 @@ class Transitions:
         now = self._ledger.time()
         states = (self._store.save([replace(order, created_at=now) for order in orders])).states
         saved = [order for order in orders if order.order_id in states]
-        self._ledger.persisted([order for order in saved if states[order.order_id] not in RELEASED])
-        for order in saved:
-            if states[order.order_id] is not OrderState.PERSISTED:
-                self.follow(order, states[order.order_id])
+        try:
+            self._ledger.persisted([order for order in saved if states[order.order_id] not in RELEASED])
+            moved = [order for order in saved if states[order.order_id] is not OrderState.PERSISTED]
+            self.follow_all([StoredOrder(order, states[order.order_id]) for order in moved])
+        except (NotExecuted, OutcomeUnknown, CorruptState) as error:  # the worker finds the rows, and ends this
+            log.warning("%d rows are saved, the ledger waits for the worker: %s", len(saved), _name(error))
         return states
+
+    def stored(self, order_ids: Sequence[str]) -> list[str]:
+        """Returns those of `order_ids` that have a row, as far as the store can be asked."""
+        return [] if self._store is None else [row.order.order_id for row in stored(self._store, order_ids)]
 
     def leave(self, goods_id: str, quantity: int) -> None:
         """Gives a slot back at the gate; when the gate does not answer, the syncer does it later."""
@@ -142,6 +183,19 @@ class Transitions:
             self._gate.leave(goods_id, quantity)
         except FlashSaleError as error:
             log.warning("a gate slot of %s waits for the syncer: %s", goods_id, type(error).__name__)
+
+    def _decided(self, order_id: str, state: OrderState) -> tuple[Order, OrderState] | None:
+        """Returns an order and the state that the database decided on; None when no server knows it."""
+        if self._store is None:
+            raise StoreRequired("to settle an order")
+        with about(check_id("order_id", order_id)):
+            record = self._ledger.get_to_move(order_id)
+            if record is not None:
+                order = record.order(order_id)
+                return order, self._decide(self._store, order, record.state, state)
+            for row in stored(self._store, [order_id]):  # Redis lost it
+                return row.order, self._store.settle(row.order, state)
+        return None
 
     def _decide(self, store: OrderStore, order: Order, known: OrderState, state: OrderState) -> OrderState:
         """Returns the state that the database decides on, for an order that the ledger knows as `known`."""
@@ -194,3 +248,8 @@ class Transitions:
         if total != granted:
             self._store.grant(goods_id, total, version=goods.version)
         return total
+
+
+def _name(error: FlashSaleError) -> str:
+    """Returns what may stand in a log: never a message, which may quote a row."""
+    return type(error).__name__

@@ -281,7 +281,7 @@ class FlashSale:
             As `buy`; `OrderConflict` when the basket id is taken by another basket.
         """
         return await self._purchases.buy_basket(
-            new_order_id() if basket_id is None else basket_id, buyer_id, items, data
+            new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
         )
 
     async def view(self, goods_id: str) -> GateState:
@@ -306,6 +306,9 @@ class FlashSale:
 
     async def cancel(self, order_id: str) -> OrderState | None:
         """Cancels an order, paid or not: the database decides, then its units, allowance and slot return, once.
+
+        When the database has decided, its state is returned, also while Redis does not answer: the syncer brings it
+        there.
 
         Returns:
             The current state: CANCELLED, or another if it was final before; None for an unknown id.
@@ -335,7 +338,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return {name: await self.cancel(name) for name in await self._purchases.basket(basket_id)}
+        return await self._transitions.settle_each(await self._purchases.basket(basket_id), OrderState.CANCELLED)
 
     async def confirm_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Confirms that every order of a basket is paid.
@@ -343,7 +346,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return {name: await self.confirm(name) for name in await self._purchases.basket(basket_id)}
+        return await self._transitions.settle_each(await self._purchases.basket(basket_id), OrderState.CONFIRMED)
 
     async def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Gives a buyer who is paying more time: the deadline is at least `seconds` from now, by the Redis clock.

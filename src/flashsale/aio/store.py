@@ -8,6 +8,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
 
 States: TypeAlias = Mapping[str, OrderState]
+Rows: TypeAlias = Iterable[StoredOrder]
+Find: TypeAlias = Callable[[Collection[str]], Awaitable[Rows]]
 SettleMany: TypeAlias = Callable[[Sequence[Order], OrderState], Awaitable[States]]
 
 
@@ -22,7 +24,7 @@ class AsyncOrderStore(Protocol):
     Whoever was told "accepted" must hear how it ended: each order that `save` refuses and each move that `settle` makes
     (a tombstone too) writes one event in the same transaction. PERSISTED makes none. The `Outbox` delivers them.
 
-    A store may have `settle_many` beside these methods; `bulk_settle` says what it does.
+    A store may have `settle_many` and `find` beside these methods; `bulk_settle` and `stored` say what they do.
     """
 
     async def goods(self) -> Iterable[Goods]:
@@ -156,3 +158,13 @@ def bulk_settle(store: AsyncOrderStore | None) -> SettleMany | None:
             return None
     settle_many: SettleMany | None = getattr(store, "settle_many", None)
     return settle_many
+
+
+async def stored(store: AsyncOrderStore, order_ids: Collection[str]) -> Sequence[StoredOrder]:
+    """Returns the rows of those orders by the store's `find`, which it may have beside the protocol; else none.
+
+    `find(order_ids)` returns the orders that have a row, each with its state. Without it an order that Redis lost is
+    unknown until the syncer has brought it back.
+    """
+    find: Find | None = getattr(store, "find", None)
+    return [] if find is None else list(await find(order_ids))

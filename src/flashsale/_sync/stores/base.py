@@ -20,6 +20,7 @@ from flashsale._rules.rows import (
     CURRENT_COLUMNS,
     GOODS_COLUMNS,
     KEYS,
+    ORDER_COLUMNS,
     Row,
     Settling,
     TableName,
@@ -255,6 +256,15 @@ class RowStore(ABC, Generic[Connection]):
         with self.transaction() as connection:
             rows = self._current(connection, order_ids)
         return {order_id: read_state(row["state"]) for order_id, row in rows.items()}
+
+    def find(self, order_ids: Collection[str]) -> Sequence[StoredOrder]:
+        """Returns those of `order_ids` that have a row, by order id."""
+        found: list[StoredOrder] = []
+        with self.transaction() as connection:
+            for ids in batches(sorted(set(order_ids)), CHUNK):
+                these = {"sale": self.sale, "order_id": ids}
+                found += map(read_order, self.select(connection, "orders", ORDER_COLUMNS, these))
+        return sorted(found, key=lambda row: row.order.order_id)
 
     def settle(self, order: Order, state: OrderState) -> OrderState:
         """Moves an order to a later state, if it may go there, and returns its current state.
