@@ -39,6 +39,7 @@ def _accepted(receipt: Any, _: str) -> bool:
 
 
 CALLS = {
+    "restock": Call(lambda sale, name: sale.restock("phone", 1, f"r-{name}"), lambda total, _: total > 500, None),
     "cancel": Call(
         lambda sale, name: sale.cancel(name), lambda state, _: state is OrderState.CANCELLED, OrderState.CANCELLED
     ),
@@ -120,6 +121,13 @@ async def prepare(sale: Part, name: str) -> None:
     assert (await sale.buy_basket("ann", [("phone", 1), ("case", 1)], basket_id=name)).accepted
 
 
+async def restocked_once(shop: Shop, sale: Part) -> None:
+    """Each request counts once in the total, in the database and in Redis."""
+    ((requests,),) = shop.sql("SELECT count(*) FROM flashsale_requests")
+    goods = {goods.goods_id: goods.total for goods in await settled(sale.store.goods())}
+    assert goods["phone"] == (await sale.inventory.stock("phone")).total == 500 + requests
+
+
 async def finished(shop: Shop, sale: Part) -> None:
     """Ledger and rows agree, and the units are those of the rows."""
     await work(shop, sale)
@@ -156,6 +164,7 @@ async def test_an_error_at_each_point_says_what_is_true(shop: Shop, call: Call) 
         elif call.state is not None:
             assert (await rows(sale))[name] is call.state, dying.died
         await finished(shop, sale)
+        await restocked_once(shop, sale)
         if dying.died is None:
             assert half > 2
             return
@@ -177,6 +186,7 @@ async def test_who_dies_at_any_point_asks_again(shop: Shop, call: Call) -> None:
                 await call.make(sale.real, name)
             assert call.answer(await call.make(sale, name), name), point
             await finished(shop, sale)
+            await restocked_once(shop, sale)
     else:
         for point in crash_points(sale.real):
             name = f"o-{next(number)}"
@@ -185,6 +195,7 @@ async def test_who_dies_at_any_point_asks_again(shop: Shop, call: Call) -> None:
                 call.make(sale.real, name)
             assert call.answer(await call.make(sale, name), name), point
             await finished(shop, sale)
+            await restocked_once(shop, sale)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

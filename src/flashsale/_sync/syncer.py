@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,7 +16,7 @@ from flashsale._rules.observer import log
 from flashsale._sync.auditor import Auditor
 from flashsale._sync.rebuilder import Rebuilder
 from flashsale._sync.sale import FlashSale
-from flashsale._sync.store import OrderStore
+from flashsale._sync.store import OrderStore, settled_since
 from flashsale._sync.transport.runtime import StopEvent, pause, stop_on_signals
 from flashsale.errors import (
     AlreadyLoaded,
@@ -30,6 +31,9 @@ from flashsale.model.checks import check_seconds
 from flashsale.model.reports import Audit, Rebuild, Repair, Settlement, SyncReport
 
 PAGE: Final = 100  # overdue orders of one transaction
+PAGES: Final = 50  # of orders that have moved, in one pass
+OVERLAP: Final = 10.0  # seconds that are read again: a commit may come late, and clocks differ
+LOOK_BACK: Final = 600.0  # seconds of moves that a new syncer reads; older ones it meets on its way through the table
 
 
 class Syncer:
@@ -53,6 +57,7 @@ class Syncer:
         self._token = secrets.token_hex(8)
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
+        self._moved = time.time() - LOOK_BACK, ""  # the last move that this syncer has read, and its order id
         self._last: dict[str, tuple[int, int]] = {}  # goods -> booked and access at the last look
         self._granted: dict[str, int] = {}  # goods -> units that this process last granted
 
@@ -93,7 +98,7 @@ class Syncer:
                 except CorruptState:  # it stops these goods, not the others
                     log.exception("goods %s cannot be synced", goods.goods_id)
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
-            return replace(report, settled=self._reconcile_page())
+            return replace(report, settled=self._follow_moves() + self._reconcile_page())
         finally:
             self._sale._meta.lead(self._token, 0.0)
 
@@ -227,6 +232,21 @@ class Syncer:
         overdue = self._sale._ledger.overdue()
         pages = [dict(page) for page in batches(overdue.items(), PAGE)]
         return sum([self._sale._transitions.expire(page) for page in pages])
+
+    def _follow_moves(self) -> int:
+        """Makes the ledger follow the orders that have moved of late, at any size of the table."""
+        settled = settled_since(self._store)
+        if settled is None:
+            return 0
+        began, moved = time.time(), 0
+        for _ in range(PAGES):
+            page = settled(*self._moved)
+            if not page:
+                self._moved = began - OVERLAP, ""
+                break
+            moved += self._auditor.reconcile([row for row, _ in page])
+            self._moved = page[-1][1], page[-1][0].order.order_id
+        return moved
 
     def _reconcile_page(self) -> int:
         """Makes the ledger follow the next page of rows; pass by pass this goes round and round."""

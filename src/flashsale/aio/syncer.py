@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from flashsale._rules.observer import log
 from flashsale.aio.auditor import Auditor
 from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.sale import FlashSale
-from flashsale.aio.store import AsyncOrderStore
+from flashsale.aio.store import AsyncOrderStore, settled_since
 from flashsale.aio.transport.runtime import StopEvent, pause, stop_on_signals
 from flashsale.errors import (
     AlreadyLoaded,
@@ -29,6 +30,9 @@ from flashsale.model.checks import check_seconds
 from flashsale.model.reports import Audit, Rebuild, Repair, Settlement, SyncReport
 
 PAGE: Final = 100  # overdue orders of one transaction
+PAGES: Final = 50  # of orders that have moved, in one pass
+OVERLAP: Final = 10.0  # seconds that are read again: a commit may come late, and clocks differ
+LOOK_BACK: Final = 600.0  # seconds of moves that a new syncer reads; older ones it meets on its way through the table
 
 
 class Syncer:
@@ -52,6 +56,7 @@ class Syncer:
         self._token = secrets.token_hex(8)
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
+        self._moved = time.time() - LOOK_BACK, ""  # the last move that this syncer has read, and its order id
         self._last: dict[str, tuple[int, int]] = {}  # goods -> booked and access at the last look
         self._granted: dict[str, int] = {}  # goods -> units that this process last granted
 
@@ -92,7 +97,7 @@ class Syncer:
                 except CorruptState:  # it stops these goods, not the others
                     log.exception("goods %s cannot be synced", goods.goods_id)
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
-            return replace(report, settled=await self._reconcile_page())
+            return replace(report, settled=await self._follow_moves() + await self._reconcile_page())
         finally:
             await self._sale._meta.lead(self._token, 0.0)
 
@@ -226,6 +231,21 @@ class Syncer:
         overdue = await self._sale._ledger.overdue()
         pages = [dict(page) for page in batches(overdue.items(), PAGE)]
         return sum([await self._sale._transitions.expire(page) for page in pages])
+
+    async def _follow_moves(self) -> int:
+        """Makes the ledger follow the orders that have moved of late, at any size of the table."""
+        settled = settled_since(self._store)
+        if settled is None:
+            return 0
+        began, moved = time.time(), 0
+        for _ in range(PAGES):
+            page = await settled(*self._moved)
+            if not page:
+                self._moved = began - OVERLAP, ""
+                break
+            moved += await self._auditor.reconcile([row for row, _ in page])
+            self._moved = page[-1][1], page[-1][0].order.order_id
+        return moved
 
     async def _reconcile_page(self) -> int:
         """Makes the ledger follow the next page of rows; pass by pass this goes round and round."""

@@ -12,7 +12,7 @@ from flashsale._rules.observer import log
 from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger, Move
-from flashsale.aio.store import AsyncOrderStore, bulk_settle, stored
+from flashsale.aio.store import AsyncOrderStore, bulk_settle, restock_once, stored
 from flashsale.errors import (
     CorruptState,
     FlashSaleError,
@@ -230,6 +230,30 @@ class Transitions:
             log.info("%d orders are settled one by one: %s", len(orders), type(error).__name__)
             return {}
         return {row.order.order_id: row.state for row, move in pairs if move.code != Code.CORRUPT}
+
+    async def restock(self, goods_id: str, units: int, request_id: str | None) -> int:
+        """Restocks in the database, then in Redis; see `FlashSale.restock`."""
+        assert self._store is not None
+        if request_id is None:
+            goods, result = await self._store.restock(goods_id, units), None
+        else:
+            goods, result = await restock_once(self._store, goods_id, units, request_id)
+        try:
+            total = await self._bring(goods)
+        except FlashSaleError as error:  # the database has it: who was told that nothing happened would add it twice
+            log.warning("item %s has a new total, Redis waits for the syncer: %s", goods_id, _name(error))
+            total = goods.total
+        return total if result is None else result
+
+    async def _bring(self, goods: Goods) -> int:
+        """Brings the total of an item to stock and gate, and returns what the stock now has."""
+        goods_id, inventory = goods.goods_id, self._inventory
+        await self.adjust(goods, await inventory.stock(goods_id))
+        while True:  # whoever restocks at the same moment sets the gate as well: the last one to do so looks again
+            total = (await inventory.stock(goods_id)).total
+            await self._gate.resize(goods_id, total)
+            if (await inventory.stock(goods_id)).total == total:
+                return total
 
     async def adjust(self, goods: Goods, stock: Stock) -> int:
         """Makes the inventory follow the database's row: raising goes database first, lowering inventory first.

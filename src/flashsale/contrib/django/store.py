@@ -16,23 +16,24 @@ from django.db import (
     transaction,
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Exists, F, Model, OuterRef, QuerySet
+from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
 
 from flashsale._rules.batches import batches
 from flashsale._rules.rows import CHUNK, KEYS, ORDER_COLUMNS, Row, TableName
-from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder
+from flashsale._sync.stores.moved import MovedRowStore
+from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder, SaleRequest
 from flashsale.errors import RowRefused, StoreError
-from flashsale.stores import RowStore
 
 _MODELS: Final[Mapping[TableName, type[Model]]] = {
     "sales": Sale,
     "goods": SaleGoods,
     "orders": SaleOrder,
     "events": SaleEvent,
+    "requests": SaleRequest,
 }
 
 
-class DjangoStore(RowStore[BaseDatabaseWrapper]):
+class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
     """The `OrderStore` of one sale, in Django's database.
 
     Args:
@@ -106,6 +107,14 @@ class DjangoStore(RowStore[BaseDatabaseWrapper]):
             orders = self._matching("orders", {"sale": self.sale, "order_id": ids}).values(*ORDER_COLUMNS)
             its_order.update({order["order_id"]: order for order in orders})
         return [its_order[event["order_id"]] | event for event in found if event["order_id"] in its_order]
+
+    def select_settled(
+        self, connection: BaseDatabaseWrapper, moment: float, order_id: str, limit: int
+    ) -> Iterable[Row]:
+        """Reads orders that have moved; see `MovedRowStore.select_settled`."""
+        rows = self._matching("orders", {"sale": self.sale}).filter(settled_at__gte=moment)
+        rows = rows.filter(Q(settled_at__gt=moment) | Q(order_id__gt=order_id)).order_by("settled_at", "order_id")
+        return list(rows.values(*ORDER_COLUMNS, "settled_at")[:limit])
 
     def insert_new(
         self,
