@@ -14,6 +14,8 @@ Rows: TypeAlias = Iterable[StoredOrder]
 Find: TypeAlias = Callable[[Collection[str]], Rows]
 Restocked: TypeAlias = tuple[Goods, int]
 RestockOnce: TypeAlias = Callable[[str, int, str], Restocked]
+AfterCommit: TypeAlias = Callable[[], object]
+OnCommit: TypeAlias = Callable[[AfterCommit], bool]
 SettledPage: TypeAlias = Sequence[tuple[StoredOrder, float]]
 Settled: TypeAlias = Callable[[float, str], SettledPage]
 SettleMany: TypeAlias = Callable[[Sequence[Order], OrderState], States]
@@ -31,7 +33,8 @@ class OrderStore(Protocol):
     (a tombstone too) writes one event in the same transaction. PERSISTED makes none. The `Outbox` delivers them.
 
     A store may have `settle_many`, `find`, `restock_once` and `settled` beside these methods; `bulk_settle`, `stored`,
-    the function `restock_once` and `settled_since` say what they do.
+    the function `restock_once` and `settled_since` say what they do. One that joins the host's transactions has
+    `on_commit` and `in_transaction`; `after_commit` and the function `in_transaction` say why.
     """
 
     def goods(self) -> Iterable[Goods]:
@@ -187,6 +190,21 @@ def settled_since(store: OrderStore) -> Settled | None:
     """
     settled: Settled | None = getattr(store, "settled", None)
     return settled
+
+
+def after_commit(store: OrderStore | None, call: AfterCommit) -> bool:
+    """Lets `call` be made after the commit of the host's open transaction; False: none is open, `call` is not kept.
+
+    By `on_commit(call)` of the store, which it may have beside the protocol: one that joins the host's transactions.
+    """
+    on_commit: OnCommit | None = getattr(store, "on_commit", None)
+    return on_commit is not None and on_commit(call)
+
+
+def in_transaction(store: OrderStore | None) -> bool:
+    """Returns whether what the store writes now is committed later, with the host's transaction."""
+    is_open: Callable[[], bool] | None = getattr(store, "in_transaction", None)
+    return is_open is not None and is_open()
 
 
 def stored(store: OrderStore, order_ids: Collection[str]) -> Sequence[StoredOrder]:

@@ -113,13 +113,16 @@ class Syncer:
         """
         return self._auditor.audit(expected)
 
-    def repair(self, *, dry_run: bool = True) -> Repair:
+    def repair(self, *, dry_run: bool = True, trust_ledger: bool = False) -> Repair:
         """Mends exactly what an audit finds, order by order; never sets `Booked`.
+
+        An order that is paid in Redis and not in the database is listed, and left: the ledger is no proof of a payment.
 
         Args:
             dry_run: True: only say what would be mended.
+            trust_ledger: True: confirms these orders too. Ask your payment provider first.
         """
-        return self._auditor.repair(dry_run=dry_run)
+        return self._auditor.repair(dry_run=dry_run, trust_ledger=trust_ledger)
 
     def rebuild(self) -> Rebuild:
         """Restores Redis from the database after a loss, under a new epoch; closed until the sums are verified.

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from flashsale._rules.codes import about, fail, unknown
 from flashsale._rules.ledger_record import Record
@@ -13,7 +14,7 @@ from flashsale._rules.observer import log
 from flashsale._sync.gate import Gate
 from flashsale._sync.inventory import Inventory
 from flashsale._sync.ledger import Ledger, Move
-from flashsale._sync.store import OrderStore, bulk_settle, restock_once, stored
+from flashsale._sync.store import OrderStore, after_commit, bulk_settle, in_transaction, restock_once, stored
 from flashsale.errors import (
     CorruptState,
     FlashSaleError,
@@ -50,7 +51,8 @@ class Transitions:
         """Lets the database decide on a new state, then makes the ledger follow.
 
         Two trips to Redis, and one to the database between them. What the database has decided is returned, also where
-        Redis cannot follow now: the syncer does it later.
+        Redis cannot follow now: the syncer does it later. Inside a transaction of the host's the ledger follows after
+        its commit; rolled back, nothing has moved.
 
         Returns:
             The current state; None when neither the ledger nor the database knows the order.
@@ -61,16 +63,16 @@ class Transitions:
         decided = self._decided(order_id, state)
         if decided is None:
             return None
-        try:
-            self.follow(*decided)
-        except (CorruptState, OutcomeUnknown) as error:
-            log.warning(
-                "order %s is %s in the database, the ledger waits for the syncer: %s",
-                order_id,
-                decided[1],
-                _name(error),
-            )
+        if not after_commit(self._store, partial(self._follow_or_log, *decided)):
+            self._follow_or_log(*decided)
         return decided[1]
+
+    def _follow_or_log(self, order: Order, state: OrderState) -> None:
+        try:
+            self.follow(order, state)
+        except (CorruptState, OutcomeUnknown) as error:
+            text = "order %s is %s in the database, the ledger waits for the syncer: %s"
+            log.warning(text, order.order_id, state, _name(error))
 
     def settle_each(self, order_ids: Sequence[str], state: OrderState) -> dict[str, OrderState | None]:
         """Settles the orders of one basket, in their turn.
@@ -151,6 +153,18 @@ class Transitions:
             for part in range(0, units, MAX_QUANTITY):
                 self.leave(goods_id, min(units - part, MAX_QUANTITY))
         return moves
+
+    def require_commit(self) -> None:
+        """Refuses what promises a row that is committed, inside a transaction that the host may still roll back.
+
+        Raises:
+            NotExecuted: `reason` is TRANSACTION.
+        """
+        if in_transaction(self._store):
+            what = "PERSISTED cannot be promised inside an open transaction: buy before it, or after its commit"
+            error = NotExecuted(what, reason="TRANSACTION")
+            error.retry_safe = False
+            raise error
 
     def persist(self, orders: Sequence[Order]) -> dict[str, OrderState]:
         """Saves queued orders here and now, and makes the ledger follow; each id stands once in `orders`.
@@ -239,12 +253,18 @@ class Transitions:
             goods, result = self._store.restock(goods_id, units), None
         else:
             goods, result = restock_once(self._store, goods_id, units, request_id)
-        try:
-            total = self._bring(goods)
-        except FlashSaleError as error:  # the database has it: who was told that nothing happened would add it twice
-            log.warning("item %s has a new total, Redis waits for the syncer: %s", goods_id, _name(error))
+        if after_commit(self._store, partial(self._bring_or_log, goods)):
             total = goods.total
+        else:
+            total = self._bring_or_log(goods)
         return total if result is None else result
+
+    def _bring_or_log(self, goods: Goods) -> int:
+        try:
+            return self._bring(goods)
+        except FlashSaleError as error:  # the database has it: who was told that nothing happened would add it twice
+            log.warning("item %s has a new total, Redis waits for the syncer: %s", goods.goods_id, _name(error))
+            return goods.total
 
     def _bring(self, goods: Goods) -> int:
         """Brings the total of an item to stock and gate, and returns what the stock now has."""

@@ -82,6 +82,8 @@ class Purchases:
             named: the caller brought the order id, so that the ledger may know it.
             refusal: what this process remembers of the goods, where that may answer.
         """
+        if self._persists:
+            self._transitions.require_commit()
         mode = self._modes[slot]
         admission = None if refusal is OPEN else await self._gate._refused(order.goods_id, refusal)
         if admission is not None:
@@ -103,6 +105,8 @@ class Purchases:
     ) -> BasketReceipt:
         """Buys all or none; see `FlashSale.buy_basket`."""
         _check_basket_id(basket_id)
+        if self._persists:
+            self._transitions.require_commit()
         units: Counter[str] = Counter()
         for goods_id, quantity in items:
             units[check_goods_id(goods_id)] += check_quantity(quantity)

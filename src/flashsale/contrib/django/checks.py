@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's name
+from django.core.checks import CheckMessage, Error, Info, Warning, register  # noqa: A004 - Django's name
+from django.db import connections
 
-from flashsale import FlashSaleError, InvalidRequest
-from flashsale.contrib.django import get_sale, read_settings
+from flashsale import Durability, FlashSaleError, InvalidRequest
+from flashsale.contrib.django import database, get_sale, read_settings
 
 
 @register("flashsale")
@@ -20,6 +21,18 @@ def check_settings(**_: Any) -> Sequence[CheckMessage]:
     except (InvalidRequest, ValueError) as error:
         return [Error(str(error), id="flashsale.E001")]
     return []
+
+
+@register("flashsale")
+def check_transactions(**_: Any) -> Sequence[CheckMessage]:
+    """Says what `ATOMIC_REQUESTS` changes: a request's rows are committed after its view has answered."""
+    if check_settings() or not connections[database()].settings_dict["ATOMIC_REQUESTS"]:
+        return []
+    if get_sale()._guarantee.durability is Durability.PERSISTED:
+        what = "with ATOMIC_REQUESTS a purchase that must be PERSISTED is refused"
+        return [Warning(what, hint="Decorate the view with non_atomic_requests.", id="flashsale.W002")]
+    what = "with ATOMIC_REQUESTS what cancel, confirm and restock decide reaches Redis after the request's commit"
+    return [Info(what, id="flashsale.I001")]
 
 
 @register("flashsale", deploy=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -47,6 +47,17 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
     def __init__(self, sale: str, *, using: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(sale)
         self._using = using
+
+    def in_transaction(self) -> bool:
+        """Returns whether the host's transaction is open: what this store writes is committed with it, or never."""
+        return bool(connections[self._using].in_atomic_block)
+
+    def on_commit(self, call: Callable[[], object]) -> bool:
+        """Lets `call` be made after the commit of the host's transaction; False: none is open."""
+        if not self.in_transaction():
+            return False
+        transaction.on_commit(call, using=self._using)
+        return True
 
     # -- the primitives of `RowStore` -----------------------------------------------------------------------------
 
