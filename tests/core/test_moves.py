@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import pytest
 from flashsale import Goods, InvalidRequest, NotExecuted, OrderState, OutcomeUnknown, StoreError
 from tests.core.test_decided import bought, lose
 from tests.core.test_restock import opened, totals
-from tests.support.helpers import Part, settled
+from tests.support.helpers import Awaited, settled
 from tests.support.sales import booked, each_backend, rows, store_at, work
 
 if TYPE_CHECKING:
@@ -103,32 +102,12 @@ async def test_row_37_a_store_without_requests_says_so(shop: Shop, monkeypatch: 
     assert await sale.restock("phone", 50) == 150
 
 
-@each_backend
-async def test_row_37_is_red_without_its_mechanism(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the row of the request, a repetition adds its units again."""
-    for face in ("flashsale.aio", "flashsale._sync"):
-        store = importlib.import_module(f"{face}.stores.moved").MovedRowStore
-        real = store._lock_or_insert
-        if "aio" in face:
-
-            async def alone(self: Any, connection: Any, table: Any, *more: Any, real: Any = real) -> Any:
-                return None if table == "requests" else await real(self, connection, table, *more)
-        else:
-
-            def alone(self: Any, connection: Any, table: Any, *more: Any, real: Any = real) -> Any:
-                return None if table == "requests" else real(self, connection, table, *more)
-
-        monkeypatch.setattr(store, "_lock_or_insert", alone)
-    with pytest.raises(AssertionError):
-        await test_row_37_the_same_request_restocks_once(shop)
-
-
 # -- moves are followed ---------------------------------------------------------------------------------------------
 
 MANY = 200_000
 
 
-async def with_many_rows(shop: Shop) -> Part:
+async def with_many_rows(shop: Shop) -> Awaited:
     """A sale whose table has 200,000 old rows, and two orders at its end."""
     sale = await bought(shop, "z-1", "z-2")
     values = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})".format(MANY)  # noqa: UP032
@@ -139,7 +118,7 @@ async def with_many_rows(shop: Shop) -> Part:
     return sale
 
 
-async def passes_until_followed(shop: Shop, sale: Part) -> float:
+async def passes_until_followed(shop: Shop, sale: Awaited) -> float:
     """Seconds of the syncer's passes until Redis has the cancellation and the payment."""
     mend = lose(shop, sale.real._ledger, "move", NotExecuted("down"))
     assert (await sale.cancel("z-1"), await sale.confirm("z-2")) == (CANCELLED, CONFIRMED)

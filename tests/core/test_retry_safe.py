@@ -17,7 +17,7 @@ from tests.support.sales import active_units, booked, each_backend, overdue, row
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.helpers import Part, Shop
+    from tests.support.helpers import Awaited, Shop
 
 
 class Call(NamedTuple):
@@ -106,7 +106,7 @@ class Dying:
         raise self._refusal(name)
 
 
-async def persisted_sale(shop: Shop) -> Part:
+async def persisted_sale(shop: Shop) -> Awaited:
     store = await shop.store(Goods("phone", 500, hold=900))
     sale = shop.sale(store=store, durability="persisted", cache_for=0)
     sale = await shop.open(500, sale=sale, hold=900)
@@ -115,20 +115,20 @@ async def persisted_sale(shop: Shop) -> Part:
     return sale
 
 
-async def prepare(sale: Part, name: str) -> None:
+async def prepare(sale: Awaited, name: str) -> None:
     """An order and a basket of this name."""
     assert (await sale.buy("phone", "ann", order_id=name)).accepted
     assert (await sale.buy_basket("ann", [("phone", 1), ("case", 1)], basket_id=name)).accepted
 
 
-async def restocked_once(shop: Shop, sale: Part) -> None:
+async def restocked_once(shop: Shop, sale: Awaited) -> None:
     """Each request counts once in the total, in the database and in Redis."""
     ((requests,),) = shop.sql("SELECT count(*) FROM flashsale_requests")
     goods = {goods.goods_id: goods.total for goods in await settled(sale.store.goods())}
     assert goods["phone"] == (await sale.inventory.stock("phone")).total == 500 + requests
 
 
-async def finished(shop: Shop, sale: Part) -> None:
+async def finished(shop: Shop, sale: Awaited) -> None:
     """Ledger and rows agree, and the units are those of the rows."""
     await work(shop, sale)
     await shop.syncer(sale).run_once()

@@ -1,4 +1,4 @@
-"""Cancel, confirm, expire, reject, restock: the database decides, then the ledger follows."""
+"""`cancel`, `confirm`, `restock` and expiry: the database decides, then the ledger follows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from flashsale.model.checks import MAX_QUANTITY, check_id
 
 
 class Transitions:
-    """Moves orders of one sale, and the totals of its goods, in the order that keeps the guard right.
+    """Moves orders of one sale, and the totals of its items, in the order that keeps the guard right.
 
     Args:
         gate: of the sale.
@@ -74,7 +74,7 @@ class Transitions:
             log.warning(text, order.order_id, state, _name(error))
 
     async def settle_each(self, order_ids: Sequence[str], state: OrderState) -> dict[str, OrderState | None]:
-        """Settles the orders of one basket, in their turn.
+        """Moves the orders of one basket, in their turn.
 
         Raises:
             OutcomeUnknown: one of them failed when others had moved; the same call finishes the rest.
@@ -125,7 +125,7 @@ class Transitions:
             True when the ledger is now at `state`.
 
         Raises:
-            CorruptState: what Redis holds of the order or its goods cannot be trusted; Redis was not changed.
+            CorruptState: what Redis holds of the order or its item cannot be trusted; Redis was not changed.
             OutcomeUnknown: Redis does not answer; the row stands as it is.
         """
         (move,) = await self.follow_all([StoredOrder(order, state)])
