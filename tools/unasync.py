@@ -33,6 +33,7 @@ RULES = [
     (r"\bpush_async_callback\b", "callback"),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\bAbstractAsyncContextManager\b", "AbstractContextManager"),
+    (r"\bconnection\.run_sync\((\w+)\)", r"\1(connection)"),
     (r"\bcreate_async_engine\b", "create_engine"),
     (r"\bredis\.asyncio\b", "redis"),
     (r"\bredis-py asyncio client\b", "redis-py client"),

@@ -21,9 +21,12 @@ class FlashSaleError(Exception):
 
     Attributes:
         answers: from `Inventory.reserve` of several orders: the `Receipt` or error of each, in their order.
+        retry_safe: True: the same call, with the same arguments, may be made again: it does nothing twice. Each kind
+            has its default; an error that knows better has its own.
     """
 
     answers: list[Any]
+    retry_safe: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Lets an error be pickled with all its attributes, whatever its constructor takes."""
@@ -118,6 +121,8 @@ class OrderError(FlashSaleError):
 class NotPersisted(OrderError):
     """The order's row is not in the database yet: confirm again in a moment."""
 
+    retry_safe = True
+
 
 class NotExecuted(OrderError):
     """Nothing happened: there was no connection, or the server refused before the first write. Safe to try again.
@@ -126,6 +131,8 @@ class NotExecuted(OrderError):
         order_id: set by `buy` and `reserve`, also when flashsale made the id.
         reason: the server's error code, such as `READONLY` or `OOM`, or None.
     """
+
+    retry_safe = True
 
     def __init__(self, message: str, *, order_id: str | None = None, reason: str | None = None) -> None:
         super().__init__(message, order_id=order_id)
@@ -137,6 +144,7 @@ class OutcomeUnknown(OrderError):
 
     Attributes:
         order_id: try again with this id; set also when flashsale made it.
+        retry_safe: True when the call named what it is about by an id: an order, a basket, a request.
     """
 
 
@@ -160,6 +168,8 @@ class UnknownLayout(NotExecuted):
         oldest: the oldest layout that this release reads.
         newest: the newest.
     """
+
+    retry_safe = False
 
     def __init__(self, layout: int, oldest: int, newest: int) -> None:
         advice = "use a newer release" if layout > newest else "finish the sale with the release that began it"
@@ -207,6 +217,10 @@ class StoreRequired(FlashSaleError):
 class StoreError(FlashSaleError):
     """The database did not answer, or it has no row for the item."""
 
+    retry_safe = True
+
 
 class RowRefused(StoreError):
     """The database refused a row, and nothing of the batch was written. Splitting the batch finds the row."""
+
+    retry_safe = False

@@ -15,6 +15,7 @@ import flashsale.aio.transport.topology
 from flashsale import InvalidRequest, OrderQueue, OrderState, StoreError, Worker
 from flashsale._rules.durability import Guarantee
 from flashsale._sql.tables import GOODS, ORDERS
+from flashsale._sync.auditor import Auditor
 from flashsale._sync.ledger import Ledger
 from flashsale._sync.rebuilder import Rebuilder
 from flashsale._sync.transport.link import Link
@@ -293,3 +294,17 @@ def may_set(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
     """The shop's user may call SET."""
     flashsale, shop = acl.users()
     monkeypatch.setattr(acl, "users", lambda: [flashsale, [*shop, "+set"]])
+
+
+_REPAIR = Auditor.repair
+
+
+def trusting_repair(auditor, *, dry_run, **_):
+    """What the ledger says is paid is paid."""
+    return _REPAIR(auditor, dry_run=dry_run, trust_ledger=True)
+
+
+def restock_again(store, goods_id, units, _request_id):
+    """A request is made as often as it is asked."""
+    goods = store.restock(goods_id, units)
+    return goods, goods.total

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from flashsale._rules.redis_errors import unsent
+from flashsale._sync.transitions import Transitions
 from flashsale.lua import SCRIPTS, Script
 from tests.support import broken
 
@@ -377,6 +378,20 @@ _add("the time of a tombstone", "T", Patch("flashsale._sync.transitions.replace"
 _add("the names of a shop's keys", "E", broken.all_keys)
 _add("no command of a shop replaces a key", "E", broken.may_set)
 _add("no cookie in a shared cache", "E", Patch("flashsale.web.is_shared", lambda _: False))
+
+
+# -- what the database has decided ------------------------------------------------------------------------------------
+
+_add(
+    "the state that stands",
+    "T",
+    Patch("flashsale._sync.transitions.Transitions._follow_or_log", Transitions.follow),
+    Patch("flashsale._sync.transitions.Transitions._bring_or_log", Transitions._bring),
+)
+_add("the syncer's look at the rows", "L", Patch("flashsale._sync.auditor.Auditor.reconcile", lambda *_: 0))
+_add("the row of a request", "O", Patch("flashsale.stores.SQLAlchemyStore.restock_once", broken.restock_again))
+_add("the look at the database", "T", Patch("flashsale._sync.stores.base.RowStore.find", None))
+_add("the distrust of the ledger", "E", Patch("flashsale._sync.auditor.Auditor.repair", broken.trusting_repair))
 
 
 # -- who kills them ---------------------------------------------------------------------------------------------------

@@ -46,8 +46,22 @@ def about(order_id: str) -> Iterator[None]:
     try:
         yield
     except (NotExecuted, OutcomeUnknown) as error:
-        error.order_id = order_id
+        set_order_id(error, order_id)
         raise
+
+
+def set_order_id(error: NotExecuted | OutcomeUnknown, order_id: str, *, by_caller: bool = True) -> None:
+    """Puts the order's id on an error; the same call may be made again where the caller has named the order."""
+    error.order_id = order_id
+    if by_caller and isinstance(error, OutcomeUnknown):
+        error.retry_safe = True
+
+
+def unknown(what: str, error: FlashSaleError, order_id: str | None = None) -> OutcomeUnknown:
+    """Returns the error for a call that failed when a part of it was done already; asking again finishes it."""
+    found = OutcomeUnknown(f"{what}: {type(error).__name__}", order_id=order_id)
+    found.retry_safe = True
+    return found
 
 
 def fail(code: int, sale: str, goods_id: str) -> NoReturn:

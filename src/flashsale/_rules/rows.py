@@ -12,7 +12,7 @@ from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreE
 from flashsale.model import RELEASED, TRANSITIONS, Event, Goods, Order, OrderState, Saved, StoredOrder
 from flashsale.model.checks import dump_json
 
-TableName: TypeAlias = Literal["sales", "goods", "orders", "events"]
+TableName: TypeAlias = Literal["sales", "goods", "orders", "events", "requests"]
 
 
 class Row(Protocol):
@@ -25,7 +25,13 @@ class Row(Protocol):
     def __getitem__(self, column: str, /) -> Any: ...
 
 
-KEYS: Final[Mapping[str, str]] = {"sales": "sale", "goods": "goods_id", "orders": "order_id", "events": "event_id"}
+KEYS: Final[Mapping[str, str]] = {
+    "sales": "sale",
+    "goods": "goods_id",
+    "orders": "order_id",
+    "events": "event_id",
+    "requests": "request_id",
+}
 """The column that names a row of each table within its sale."""
 
 GOODS_COLUMNS: Final = (

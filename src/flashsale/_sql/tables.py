@@ -12,8 +12,10 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Connection,
     Double,
     Executable,
+    Index,
     Integer,
     MetaData,
     Select,
@@ -26,10 +28,14 @@ from sqlalchemy import (
     bindparam,
     exists,
     func,
+    inspect,
+    or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.schema import CreateIndex
 from sqlalchemy.types import TypeEngine
 
 from flashsale._rules.rows import TableName
@@ -80,7 +86,10 @@ ORDERS: Final = Table(
     Column("state", String(16), nullable=False),
     Column("created_at", Double),
     Column("data", Text),
+    Column("settled_at", Double),  # of its last move; NULL: it has not moved since it was saved
 )
+
+SETTLED: Final = Index("flashsale_orders_settled", ORDERS.c.sale, ORDERS.c.settled_at)
 
 EVENTS: Final = Table(
     "flashsale_events",
@@ -97,7 +106,42 @@ EVENTS: Final = Table(
 )
 """What the host's handler has not heard yet. A row's order is in `ORDERS`."""
 
-TABLES: Final[Mapping[TableName, Table]] = {"sales": SALES, "goods": GOODS, "orders": ORDERS, "events": EVENTS}
+REQUESTS: Final = Table(
+    "flashsale_requests",
+    METADATA,
+    Column("sale", _id(64), primary_key=True),
+    Column("request_id", _id(128), primary_key=True),
+    Column("goods_id", _id(64), nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("result", BigInteger, nullable=False),
+)
+"""Restocks that were done, by the ids that their callers gave them."""
+
+TABLES: Final[Mapping[TableName, Table]] = {
+    "sales": SALES,
+    "goods": GOODS,
+    "orders": ORDERS,
+    "events": EVENTS,
+    "requests": REQUESTS,
+}
+
+
+def missing_parts(connection: Connection) -> list[Executable]:
+    """Returns the statements that bring tables of the release before up to date; that release still works on them."""
+    seen, missing = inspect(connection), list[Executable]()
+    if SETTLED.columns[1].name not in {column["name"] for column in seen.get_columns(ORDERS.name)}:
+        kind = Double().compile(connection.dialect)
+        missing.append(text(f"ALTER TABLE {ORDERS.name} ADD COLUMN settled_at {kind}"))
+    if SETTLED.name not in {index["name"] for index in seen.get_indexes(ORDERS.name)}:
+        missing.append(CreateIndex(SETTLED))
+    return missing
+
+
+def settled_query(sale: str, moment: float, order_id: str, limit: int) -> Select[Any]:
+    """Returns the query of `MovedRowStore.select_settled`."""
+    later = or_(ORDERS.c.settled_at > moment, ORDERS.c.order_id > order_id)
+    query = select(ORDERS).where(ORDERS.c.sale == sale, ORDERS.c.settled_at >= moment, later)
+    return query.order_by(ORDERS.c.settled_at, ORDERS.c.order_id).limit(limit)
 
 
 # -- statements, each made once for the columns that it names -------------------------------------------------------

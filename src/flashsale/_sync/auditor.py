@@ -63,10 +63,11 @@ class Auditor:
             moving=moving,
         )
 
-    def repair(self, *, dry_run: bool) -> Repair:
+    def repair(self, *, dry_run: bool, trust_ledger: bool) -> Repair:
         """Mends what an audit finds; see `Syncer.repair`."""
         audit = self.audit()
-        mended = [disagreement for disagreement in audit.orders if dry_run or self._mend(disagreement)]
+        mendable = [found for found in audit.orders if trust_ledger or found.problem is not Problem.AHEAD]
+        mended = [found for found in mendable if dry_run or self._mend(found)]
         return Repair(audit=audit, mended=tuple(mended), dry_run=dry_run)
 
     def reconcile(self, rows: Collection[StoredOrder]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from flashsale._rules.batches import batches
-from flashsale._rules.codes import about, fail, goods_error, hold_seconds, number, policy
+from flashsale._rules.codes import about, fail, goods_error, hold_seconds, number, policy, set_order_id
 from flashsale._sync.clients import Client
 from flashsale._sync.reservations import Answers, Mode, Reservations
 from flashsale._sync.transport.coalescer import BATCH, Coalescer
@@ -208,7 +208,7 @@ class Inventory(Component):
             return self._reservations.singles.submit((order, _EACH))
         except FlashSaleError as error:
             if isinstance(error, (NotExecuted, OutcomeUnknown)):
-                error.order_id = order.order_id
+                set_order_id(error, order.order_id)
             error.answers = [error]
             raise
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from flashsale._rules.codes import about, set_order_id
 from flashsale._rules.durability import Durability, Guarantee
 from flashsale._rules.observer import Notifier, log
 from flashsale._rules.refusal_cache import OPEN, Refusal
@@ -82,6 +83,8 @@ class Purchases:
             named: the caller brought the order id, so that the ledger may know it.
             refusal: what this process remembers of the item, where that may answer.
         """
+        if self._persists:
+            self._transitions.require_commit()
         mode = self._modes[slot]
         admission = None if refusal is OPEN else self._gate._refused(order.goods_id, refusal)
         if admission is not None:
@@ -93,14 +96,18 @@ class Purchases:
                 again = (
                     partial(self._submit, (order, mode)) if mode else partial(self._take_and_hold, order, known=True)
                 )
-                receipt = _once_more(error, again, order.order_id)
+                receipt = _once_more(error, again, order.order_id, named=named)
         if self._notifier.observed:
             self._notifier.outcome(order.goods_id, receipt.outcome)
         return receipt
 
-    def buy_basket(self, basket_id: str, buyer_id: str, items: Iterable[tuple[str, int]], data: Any) -> BasketReceipt:
+    def buy_basket(
+        self, basket_id: str, buyer_id: str, items: Iterable[tuple[str, int]], data: Any, *, named: bool
+    ) -> BasketReceipt:
         """Buys all or none; see `FlashSale.buy_basket`."""
         _check_basket_id(basket_id)
+        if self._persists:
+            self._transitions.require_commit()
         units: Counter[str] = Counter()
         for goods_id, quantity in check_pairs("items", items):
             units[check_goods_id(goods_id)] += check_quantity(quantity)
@@ -113,7 +120,7 @@ class Purchases:
         try:
             receipts = self._buy_all(orders)
         except (NotExecuted, OutcomeUnknown) as error:
-            receipts = _once_more(error, lambda: self._buy_all(orders), basket_id)
+            receipts = _once_more(error, lambda: self._buy_all(orders), basket_id, named=named)
         if receipts[0].replayed and self._ledger.get(f"{basket_id}#{len(orders) + 1}"):
             raise OrderConflict(sale=self._gate.sale, goods_id=orders[0].goods_id, order_id=basket_id)
         for receipt in receipts:
@@ -122,10 +129,11 @@ class Purchases:
         return BasketReceipt(outcome, basket_id, tuple(receipts))
 
     def basket(self, basket_id: str) -> list[str]:
-        """Returns the order ids of a basket, in one read."""
+        """Returns the order ids of a basket, in one read; those of the database where Redis lost it."""
         _check_basket_id(basket_id)
         names = [f"{basket_id}#{place}" for place in range(1, MAX_GOODS + 1)]
-        return list(self._ledger.get_many(names))
+        with about(basket_id):
+            return list(self._ledger.get_many(names)) or self._transitions.stored(names)
 
     def _take_and_hold(self, order: Order, *, known: bool) -> Receipt:
         """Takes a slot at the gate on its own Redis, then reserves with it; refused by the stock, the slot returns."""
@@ -233,15 +241,15 @@ class Purchases:
         ]
 
 
-def _once_more(first: NotExecuted | OutcomeUnknown, ask: Callable[[], Answer], order_id: str) -> Answer:
+def _once_more(first: NotExecuted | OutcomeUnknown, ask: Callable[[], Answer], order_id: str, *, named: bool) -> Answer:
     """Asks again with the same order id after an error: the ledger then answers what was answered."""
-    first.order_id = order_id
+    set_order_id(first, order_id, by_caller=named)
     if isinstance(first, Overloaded):
         raise first
     try:
         return ask()
     except (NotExecuted, OutcomeUnknown) as error:
-        error.order_id = order_id
+        set_order_id(error, order_id, by_caller=named)
         if isinstance(first, OutcomeUnknown):
             raise first from error  # it may still have happened
         raise

@@ -25,7 +25,7 @@ from flashsale._sync.ticketing import Ticketing
 from flashsale._sync.transitions import Transitions
 from flashsale._sync.transport.link import Link
 from flashsale._sync.view_cache import ViewCache
-from flashsale.errors import StoreRequired, UnsafeServer
+from flashsale.errors import OutcomeUnknown, StoreRequired, UnsafeServer
 from flashsale.keys import Keys
 from flashsale.lua import Slot
 from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
@@ -279,7 +279,9 @@ class FlashSale:
         Raises:
             As `buy`; `OrderConflict` when the basket id is taken by another basket.
         """
-        return self._purchases.buy_basket(new_order_id() if basket_id is None else basket_id, buyer_id, items, data)
+        return self._purchases.buy_basket(
+            new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
+        )
 
     def view(self, goods_id: str) -> GateState:
         """Returns what a product page shows: whether a buyer may pass, how many units are left, and the times.
@@ -303,6 +305,9 @@ class FlashSale:
 
     def cancel(self, order_id: str) -> OrderState | None:
         """Cancels an order, paid or not: the database decides, then its units, allowance and slot return, once.
+
+        When the database has decided, its state is returned, also while Redis does not answer: the syncer brings it
+        there.
 
         Returns:
             The current state: CANCELLED, or another if it was final before; None for an unknown id.
@@ -332,7 +337,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return {name: self.cancel(name) for name in self._purchases.basket(basket_id)}
+        return self._transitions.settle_each(self._purchases.basket(basket_id), OrderState.CANCELLED)
 
     def confirm_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Confirms that every order of a basket is paid.
@@ -340,7 +345,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return {name: self.confirm(name) for name in self._purchases.basket(basket_id)}
+        return self._transitions.settle_each(self._purchases.basket(basket_id), OrderState.CONFIRMED)
 
     def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Gives a buyer who is paying more time: the deadline is at least `seconds` from now, by the Redis clock.
@@ -350,7 +355,7 @@ class FlashSale:
         """
         return self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
 
-    def restock(self, goods_id: str, units: int) -> int:
+    def restock(self, goods_id: str, units: int, request_id: str | None = None) -> int:
         """Adds units to an item on sale, or takes some away, never below what is booked.
 
         Raising goes database, inventory, gate; lowering inventory, database, gate, so that the guard never refuses an
@@ -359,11 +364,16 @@ class FlashSale:
         Args:
             goods_id: which item.
             units: to add; negative: to take away.
+            request_id: names the request; asking twice with one id is asking once. Without it a restock whose answer
+                was lost cannot be made again.
 
         Returns:
-            The current total, in units.
+            The current total, in units; with a request id the total that this request set in the database. When the
+            database has it and Redis does not answer, the database's total: the syncer brings it to Redis.
 
         Raises:
+            InvalidRequest: the request id belongs to another restock, or the store keeps no request ids.
+            OutcomeUnknown: no reply; `retry_safe` where the request has an id.
             StoreRequired: the sale has no store.
             StoreError: the database did not answer, or has no row of this item.
             UnknownGoods: never preloaded.
@@ -371,15 +381,15 @@ class FlashSale:
         if self.store is None:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
-        self.inventory.stock(goods_id)  # an unknown item fails before the row is touched
-        self._ledger.meet()
-        goods = self.store.restock(goods_id, units)
-        self._transitions.adjust(goods, self.inventory.stock(goods_id))
-        while True:  # whoever restocks at the same moment sets the gate as well: the last one to do so looks again
-            total = (self.inventory.stock(goods_id)).total
-            self.gate.resize(goods_id, total)
-            if (self.inventory.stock(goods_id)).total == total:
-                return total
+        if request_id is not None:
+            check_id("request_id", request_id)
+        try:
+            self.inventory.stock(goods_id)  # an unknown item fails before the row is touched
+            self._ledger.meet()
+            return self._transitions.restock(goods_id, units, request_id)
+        except OutcomeUnknown as error:
+            error.retry_safe = request_id is not None
+            raise
 
     def check(self, *, replicas: int = 0, strict: bool = False) -> tuple[Finding, ...]:
         """Looks at the Redis servers' settings before a sale: eviction, persistence, replicas, version.

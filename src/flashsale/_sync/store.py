@@ -6,9 +6,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from flashsale.errors import InvalidRequest
 from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
 
 States: TypeAlias = Mapping[str, OrderState]
+Rows: TypeAlias = Iterable[StoredOrder]
+Find: TypeAlias = Callable[[Collection[str]], Rows]
+Restocked: TypeAlias = tuple[Goods, int]
+RestockOnce: TypeAlias = Callable[[str, int, str], Restocked]
+AfterCommit: TypeAlias = Callable[[], object]
+OnCommit: TypeAlias = Callable[[AfterCommit], bool]
+SettledPage: TypeAlias = Sequence[tuple[StoredOrder, float]]
+Settled: TypeAlias = Callable[[float, str], SettledPage]
 SettleMany: TypeAlias = Callable[[Sequence[Order], OrderState], States]
 
 
@@ -23,7 +32,9 @@ class OrderStore(Protocol):
     Whoever was told "accepted" must hear how it ended: each order that `save` refuses and each move that `settle` makes
     (a tombstone too) writes one event in the same transaction. PERSISTED makes none. The `Outbox` delivers them.
 
-    A store may have `settle_many` beside these methods; `bulk_settle` says what it does.
+    A store may have `settle_many`, `find`, `restock_once` and `settled` beside these methods; `bulk_settle`, `stored`,
+    the function `restock_once` and `settled_since` say what they do. One that joins the host's transactions has
+    `on_commit` and `in_transaction`; `after_commit` and the function `in_transaction` say why.
     """
 
     def goods(self) -> Iterable[Goods]:
@@ -157,3 +168,50 @@ def bulk_settle(store: OrderStore | None) -> SettleMany | None:
             return None
     settle_many: SettleMany | None = getattr(store, "settle_many", None)
     return settle_many
+
+
+def restock_once(store: OrderStore, goods_id: str, units: int, request_id: str) -> Restocked:
+    """Restocks by the store's `restock_once`, which it may have beside the protocol; see `MovedRowStore`.
+
+    Raises:
+        InvalidRequest: the store has none: it cannot tell a request from its repetition.
+    """
+    once: RestockOnce | None = getattr(store, "restock_once", None)
+    if once is None:
+        raise InvalidRequest("request_id", f"{type(store).__name__} has no restock_once")
+    return once(goods_id, units, request_id)
+
+
+def settled_since(store: OrderStore) -> Settled | None:
+    """Returns the store's `settled`, which it may have beside the protocol; None when it has none.
+
+    `settled(moment, order_id)` returns a page of the orders that have moved since, as `MovedRowStore` does. Without it
+    a move that Redis has not followed is found when the syncer comes to its row, page by page.
+    """
+    settled: Settled | None = getattr(store, "settled", None)
+    return settled
+
+
+def after_commit(store: OrderStore | None, call: AfterCommit) -> bool:
+    """Lets `call` be made after the commit of the host's open transaction; False: none is open, `call` is not kept.
+
+    By `on_commit(call)` of the store, which it may have beside the protocol: one that joins the host's transactions.
+    """
+    on_commit: OnCommit | None = getattr(store, "on_commit", None)
+    return on_commit is not None and on_commit(call)
+
+
+def in_transaction(store: OrderStore | None) -> bool:
+    """Returns whether what the store writes now is committed later, with the host's transaction."""
+    is_open: Callable[[], bool] | None = getattr(store, "in_transaction", None)
+    return is_open is not None and is_open()
+
+
+def stored(store: OrderStore, order_ids: Collection[str]) -> Sequence[StoredOrder]:
+    """Returns the rows of those orders by the store's `find`, which it may have beside the protocol; else none.
+
+    `find(order_ids)` returns the orders that have a row, each with its state. Without it an order that Redis lost is
+    unknown until the syncer has brought it back.
+    """
+    find: Find | None = getattr(store, "find", None)
+    return [] if find is None else list(find(order_ids))

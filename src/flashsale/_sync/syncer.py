@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,7 +18,7 @@ from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale._sync.auditor import Auditor
 from flashsale._sync.rebuilder import Rebuilder
 from flashsale._sync.sale import FlashSale
-from flashsale._sync.store import OrderStore
+from flashsale._sync.store import OrderStore, settled_since
 from flashsale._sync.transport.runtime import StopEvent, pause, stop_on_signals
 from flashsale.errors import (
     AlreadyLoaded,
@@ -32,6 +33,9 @@ from flashsale.model.checks import check_seconds
 from flashsale.model.reports import Audit, Rebuild, Repair, Settlement, SyncReport
 
 PAGE: Final = 100  # overdue orders of one transaction
+PAGES: Final = 50  # of orders that have moved, in one pass
+OVERLAP: Final = 10.0  # seconds that are read again: a commit may come late, and clocks differ
+LOOK_BACK: Final = 600.0  # seconds of moves that a new syncer reads; older ones it meets on its way through the table
 
 
 class Syncer:
@@ -56,6 +60,7 @@ class Syncer:
         self._log = RateLimitedLog()
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
+        self._moved = time.time() - LOOK_BACK, ""  # the last move that this syncer has read, and its order id
         self._last: dict[str, tuple[int, int]] = {}  # item -> booked and access at the last look
         self._granted: dict[str, int] = {}  # item -> units that this process last granted
 
@@ -98,7 +103,7 @@ class Syncer:
                     message = "goods %s cannot be synced, the next pass tries again: %s"
                     self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
-            return replace(report, settled=self._reconcile_page())
+            return replace(report, settled=self._follow_moves() + self._reconcile_page())
         finally:
             self._sale._meta.lead(self._token, 0.0)
 
@@ -113,13 +118,16 @@ class Syncer:
         """
         return self._auditor.audit(expected)
 
-    def repair(self, *, dry_run: bool = True) -> Repair:
+    def repair(self, *, dry_run: bool = True, trust_ledger: bool = False) -> Repair:
         """Mends exactly what an audit finds, order by order; never sets `Booked`.
+
+        An order that is paid in Redis and not in the database is listed, and left: the ledger is no proof of a payment.
 
         Args:
             dry_run: True: only say what would be mended.
+            trust_ledger: True: confirms these orders too. Ask your payment provider first.
         """
-        return self._auditor.repair(dry_run=dry_run)
+        return self._auditor.repair(dry_run=dry_run, trust_ledger=trust_ledger)
 
     def rebuild(self) -> Rebuild:
         """Restores Redis from the database after a loss, under a new epoch; closed until the sums are verified.
@@ -232,6 +240,21 @@ class Syncer:
         overdue = self._sale._ledger.overdue()
         pages = [dict(page) for page in batches(overdue.items(), PAGE)]
         return sum([self._sale._transitions.expire(page) for page in pages])
+
+    def _follow_moves(self) -> int:
+        """Makes the ledger follow the orders that have moved of late, at any size of the table."""
+        settled = settled_since(self._store)
+        if settled is None:
+            return 0
+        began, moved = time.time(), 0
+        for _ in range(PAGES):
+            page = settled(*self._moved)
+            if not page:
+                self._moved = began - OVERLAP, ""
+                break
+            moved += self._auditor.reconcile([row for row, _ in page])
+            self._moved = page[-1][1], page[-1][0].order.order_id
+        return moved
 
     def _reconcile_page(self) -> int:
         """Makes the ledger follow the next page of rows; pass by pass this goes round and round."""

@@ -7,20 +7,23 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-from flashsale._rules.codes import about, fail
+from flashsale._rules.codes import about, fail, unknown
 from flashsale._rules.ledger_record import Record
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale._sync.gate import Gate
 from flashsale._sync.inventory import Inventory
 from flashsale._sync.ledger import Ledger, Move
-from flashsale._sync.store import OrderStore, bulk_settle
+from flashsale._sync.store import OrderStore, after_commit, bulk_settle, in_transaction, restock_once, stored
 from flashsale.errors import (
     CorruptState,
     FlashSaleError,
+    NotExecuted,
     NotPersisted,
     OrderConflict,
+    OutcomeUnknown,
     RowRefused,
     StoreError,
     StoreRequired,
@@ -50,25 +53,47 @@ class Transitions:
     def settle(self, order_id: str, state: OrderState) -> OrderState | None:
         """Lets the database decide on a new state, then makes the ledger follow.
 
-        Two trips to Redis, and one to the database between them.
+        Two trips to Redis, and one to the database between them. What the database has decided is returned, also where
+        Redis cannot follow now: the syncer does it later. Inside a transaction of the host's the ledger follows after
+        its commit; rolled back, nothing has moved.
 
         Returns:
-            The current state; None when the ledger does not know the order.
+            The current state; None when neither the ledger nor the database knows the order.
 
         Raises:
             StoreRequired: the sale has no store.
         """
-        if self._store is None:
-            raise StoreRequired("to settle an order")
-        with about(check_id("order_id", order_id)):
-            found = self._ledger.get_to_move(order_id)
-            if found is None:
-                return None
-            record, now = found
-            order = replace(record.order(order_id), created_at=now)  # for the tombstone of an order without a row
-            current = self._decide(self._store, order, record.state, state)
-            self.follow(order, current)
-        return current
+        decided = self._decided(order_id, state)
+        if decided is None:
+            return None
+        if not after_commit(self._store, partial(self._follow_or_log, *decided)):
+            self._follow_or_log(*decided)
+        return decided[1]
+
+    def _follow_or_log(self, order: Order, state: OrderState) -> None:
+        try:
+            self.follow(order, state)
+        except (CorruptState, OutcomeUnknown) as error:
+            text = "order %s is %s in the database, the ledger waits for the syncer: %s"
+            log.warning(text, order.order_id, state, _name(error))
+
+    def settle_each(self, order_ids: Sequence[str], state: OrderState) -> dict[str, OrderState | None]:
+        """Moves the orders of one basket, in their turn.
+
+        Raises:
+            OutcomeUnknown: one of them failed when others had moved; the same call finishes the rest.
+        """
+        states: dict[str, OrderState | None] = {}
+        for order_id in order_ids:
+            try:
+                states[order_id] = self.settle(order_id, state)
+            except RowRefused:  # asking again does not help: its own word says more
+                raise
+            except (NotExecuted, StoreError) as error:
+                if not states:
+                    raise
+                raise unknown("orders of the basket have moved, and not all of them", error, order_id) from error
+        return states
 
     def expire(self, records: Mapping[str, Record | None]) -> int:
         """Expires overdue orders in one transaction and one script.
@@ -89,7 +114,10 @@ class Transitions:
         states: dict[str, OrderState | None] = {**self._settle_together(together, OrderState.EXPIRED)}
         for order_id in [order_id for order_id in records if order_id not in states]:
             try:
-                states[order_id] = self.settle(order_id, OrderState.EXPIRED)
+                decided = self._decided(order_id, OrderState.EXPIRED)
+                if decided is not None:
+                    self.follow(*decided)
+                    states[order_id] = decided[1]
             except (CorruptState, OrderConflict, StoreError) as error:  # it stops this order, not the others
                 message = "order %s cannot be expired, the next pass tries again: %s"
                 self._log.tell((message, named(error)), message, order_id, named(error))
@@ -102,7 +130,8 @@ class Transitions:
             True when the ledger is now at `state`.
 
         Raises:
-            CorruptState: what Redis holds of the order or its items cannot be trusted; nothing was changed.
+            CorruptState: what Redis holds of the order or its item cannot be trusted; Redis was not changed.
+            OutcomeUnknown: Redis does not answer; the row stands as it is.
         """
         (move,) = self.follow_all([StoredOrder(order, state)])
         if move.code == Code.CORRUPT:
@@ -110,8 +139,15 @@ class Transitions:
         return move.state is state
 
     def follow_all(self, rows: Sequence[StoredOrder]) -> list[Move]:
-        """Moves the ledger to the states of many rows, each order once; what is corrupt stops only its own order."""
-        moves = self._ledger.move(rows)
+        """Moves the ledger to the states of many rows, each order once; what is corrupt stops only its own order.
+
+        Raises:
+            OutcomeUnknown: Redis does not answer; the rows stand as they are.
+        """
+        try:
+            moves = self._ledger.move(rows)
+        except NotExecuted as error:  # the rows have moved: nobody may be told that nothing happened
+            raise unknown("the rows stand in the database, and the ledger has not followed", error) from error
         slots: Counter[str] = Counter()
         for row, move in zip(rows, moves, strict=True):
             slots[row.order.goods_id] += move.slots
@@ -121,6 +157,18 @@ class Transitions:
             for part in range(0, units, MAX_QUANTITY):
                 self.leave(goods_id, min(units - part, MAX_QUANTITY))
         return moves
+
+    def require_commit(self) -> None:
+        """Refuses what promises a row that is committed, inside a transaction that the host may still roll back.
+
+        Raises:
+            NotExecuted: `reason` is TRANSACTION.
+        """
+        if in_transaction(self._store):
+            what = "PERSISTED cannot be promised inside an open transaction: buy before it, or after its commit"
+            error = NotExecuted(what, reason="TRANSACTION")
+            error.retry_safe = False
+            raise error
 
     def persist(self, orders: Sequence[Order]) -> dict[str, OrderState]:
         """Saves queued orders here and now, and makes the ledger follow; each id stands once in `orders`.
@@ -135,11 +183,17 @@ class Transitions:
         now = self._ledger.time()
         states = (self._store.save([replace(order, created_at=now) for order in orders])).states
         saved = [order for order in orders if order.order_id in states]
-        self._ledger.persisted([order for order in saved if states[order.order_id] not in RELEASED])
-        for order in saved:
-            if states[order.order_id] is not OrderState.PERSISTED:
-                self.follow(order, states[order.order_id])
+        try:
+            self._ledger.persisted([order for order in saved if states[order.order_id] not in RELEASED])
+            moved = [order for order in saved if states[order.order_id] is not OrderState.PERSISTED]
+            self.follow_all([StoredOrder(order, states[order.order_id]) for order in moved])
+        except (NotExecuted, OutcomeUnknown, CorruptState) as error:  # the worker finds the rows, and ends this
+            log.warning("%d rows are saved, the ledger waits for the worker: %s", len(saved), _name(error))
         return states
+
+    def stored(self, order_ids: Sequence[str]) -> list[str]:
+        """Returns those of `order_ids` that have a row, as far as the store can be asked."""
+        return [] if self._store is None else [row.order.order_id for row in stored(self._store, order_ids)]
 
     def leave(self, goods_id: str, quantity: int) -> None:
         """Gives a slot back at the gate; when the gate does not answer, the syncer does it later."""
@@ -147,6 +201,20 @@ class Transitions:
             self._gate.leave(goods_id, quantity)
         except FlashSaleError as error:
             log.warning("a gate slot of %s waits for the syncer: %s", goods_id, type(error).__name__)
+
+    def _decided(self, order_id: str, state: OrderState) -> tuple[Order, OrderState] | None:
+        """Returns an order and the state that the database decided on; None when no server knows it."""
+        if self._store is None:
+            raise StoreRequired("to settle an order")
+        with about(check_id("order_id", order_id)):
+            found = self._ledger.get_to_move(order_id)
+            if found is not None:
+                record, now = found
+                order = replace(record.order(order_id), created_at=now)  # for the tombstone of an order without a row
+                return order, self._decide(self._store, order, record.state, state)
+            for row in stored(self._store, [order_id]):  # Redis lost it
+                return row.order, self._store.settle(row.order, state)
+        return None
 
     def _decide(self, store: OrderStore, order: Order, known: OrderState, state: OrderState) -> OrderState:
         """Returns the state that the database decides on, for an order that the ledger knows as `known`."""
@@ -184,6 +252,36 @@ class Transitions:
             return {}
         return {row.order.order_id: row.state for row, move in pairs if move.code != Code.CORRUPT}
 
+    def restock(self, goods_id: str, units: int, request_id: str | None) -> int:
+        """Restocks in the database, then in Redis; see `FlashSale.restock`."""
+        assert self._store is not None
+        if request_id is None:
+            goods, result = self._store.restock(goods_id, units), None
+        else:
+            goods, result = restock_once(self._store, goods_id, units, request_id)
+        if after_commit(self._store, partial(self._bring_or_log, goods)):
+            total = goods.total
+        else:
+            total = self._bring_or_log(goods)
+        return total if result is None else result
+
+    def _bring_or_log(self, goods: Goods) -> int:
+        try:
+            return self._bring(goods)
+        except FlashSaleError as error:  # the database has it: who was told that nothing happened would add it twice
+            log.warning("item %s has a new total, Redis waits for the syncer: %s", goods.goods_id, _name(error))
+            return goods.total
+
+    def _bring(self, goods: Goods) -> int:
+        """Brings the total of an item to stock and gate, and returns what the stock now has."""
+        goods_id, inventory = goods.goods_id, self._inventory
+        self.adjust(goods, inventory.stock(goods_id))
+        while True:  # whoever restocks at the same moment sets the gate as well: the last one to do so looks again
+            total = (inventory.stock(goods_id)).total
+            self._gate.resize(goods_id, total)
+            if (inventory.stock(goods_id)).total == total:
+                return total
+
     def adjust(self, goods: Goods, stock: Stock) -> int:
         """Makes the inventory follow the database's row: raising goes database first, lowering inventory first.
 
@@ -200,3 +298,8 @@ class Transitions:
         if total != granted:
             self._store.grant(goods_id, total, version=goods.version)
         return total
+
+
+def _name(error: FlashSaleError) -> str:
+    """Returns what may stand in a log: never a message, which may quote a row."""
+    return type(error).__name__

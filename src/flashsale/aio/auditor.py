@@ -62,10 +62,11 @@ class Auditor:
             moving=moving,
         )
 
-    async def repair(self, *, dry_run: bool) -> Repair:
+    async def repair(self, *, dry_run: bool, trust_ledger: bool) -> Repair:
         """Mends what an audit finds; see `Syncer.repair`."""
         audit = await self.audit()
-        mended = [disagreement for disagreement in audit.orders if dry_run or await self._mend(disagreement)]
+        mendable = [found for found in audit.orders if trust_ledger or found.problem is not Problem.AHEAD]
+        mended = [found for found in mendable if dry_run or await self._mend(found)]
         return Repair(audit=audit, mended=tuple(mended), dry_run=dry_run)
 
     async def reconcile(self, rows: Collection[StoredOrder]) -> int:

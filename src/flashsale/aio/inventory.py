@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from flashsale._rules.batches import batches
-from flashsale._rules.codes import about, fail, goods_error, hold_seconds, number, policy
+from flashsale._rules.codes import about, fail, goods_error, hold_seconds, number, policy, set_order_id
 from flashsale.aio.clients import Client
 from flashsale.aio.reservations import Answers, Mode, Reservations
 from flashsale.aio.transport.coalescer import BATCH, Coalescer
@@ -207,7 +207,7 @@ class Inventory(Component):
             return await self._reservations.singles.submit((order, _EACH))
         except FlashSaleError as error:
             if isinstance(error, (NotExecuted, OutcomeUnknown)):
-                error.order_id = order.order_id
+                set_order_id(error, order.order_id)
             error.answers = [error]
             raise
 

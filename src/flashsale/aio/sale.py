@@ -24,7 +24,7 @@ from flashsale.aio.ticketing import Ticketing
 from flashsale.aio.transitions import Transitions
 from flashsale.aio.transport.link import Link
 from flashsale.aio.view_cache import ViewCache
-from flashsale.errors import StoreRequired, UnsafeServer
+from flashsale.errors import OutcomeUnknown, StoreRequired, UnsafeServer
 from flashsale.keys import Keys
 from flashsale.lua import Slot
 from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
@@ -281,7 +281,7 @@ class FlashSale:
             As `buy`; `OrderConflict` when the basket id is taken by another basket.
         """
         return await self._purchases.buy_basket(
-            new_order_id() if basket_id is None else basket_id, buyer_id, items, data
+            new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
         )
 
     async def view(self, goods_id: str) -> GateState:
@@ -306,6 +306,9 @@ class FlashSale:
 
     async def cancel(self, order_id: str) -> OrderState | None:
         """Cancels an order, paid or not: the database decides, then its units, allowance and slot return, once.
+
+        When the database has decided, its state is returned, also while Redis does not answer: the syncer brings it
+        there.
 
         Returns:
             The current state: CANCELLED, or another if it was final before; None for an unknown id.
@@ -335,7 +338,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return {name: await self.cancel(name) for name in await self._purchases.basket(basket_id)}
+        return await self._transitions.settle_each(await self._purchases.basket(basket_id), OrderState.CANCELLED)
 
     async def confirm_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Confirms that every order of a basket is paid.
@@ -343,7 +346,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return {name: await self.confirm(name) for name in await self._purchases.basket(basket_id)}
+        return await self._transitions.settle_each(await self._purchases.basket(basket_id), OrderState.CONFIRMED)
 
     async def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Gives a buyer who is paying more time: the deadline is at least `seconds` from now, by the Redis clock.
@@ -353,7 +356,7 @@ class FlashSale:
         """
         return await self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
 
-    async def restock(self, goods_id: str, units: int) -> int:
+    async def restock(self, goods_id: str, units: int, request_id: str | None = None) -> int:
         """Adds units to an item on sale, or takes some away, never below what is booked.
 
         Raising goes database, inventory, gate; lowering inventory, database, gate, so that the guard never refuses an
@@ -362,11 +365,16 @@ class FlashSale:
         Args:
             goods_id: which item.
             units: to add; negative: to take away.
+            request_id: names the request; asking twice with one id is asking once. Without it a restock whose answer
+                was lost cannot be made again.
 
         Returns:
-            The current total, in units.
+            The current total, in units; with a request id the total that this request set in the database. When the
+            database has it and Redis does not answer, the database's total: the syncer brings it to Redis.
 
         Raises:
+            InvalidRequest: the request id belongs to another restock, or the store keeps no request ids.
+            OutcomeUnknown: no reply; `retry_safe` where the request has an id.
             StoreRequired: the sale has no store.
             StoreError: the database did not answer, or has no row of this item.
             UnknownGoods: never preloaded.
@@ -374,15 +382,15 @@ class FlashSale:
         if self.store is None:
             raise StoreRequired("to restock")
         check_int("units", units, -MAX_UNITS)
-        await self.inventory.stock(goods_id)  # an unknown item fails before the row is touched
-        await self._ledger.meet()
-        goods = await self.store.restock(goods_id, units)
-        await self._transitions.adjust(goods, await self.inventory.stock(goods_id))
-        while True:  # whoever restocks at the same moment sets the gate as well: the last one to do so looks again
-            total = (await self.inventory.stock(goods_id)).total
-            await self.gate.resize(goods_id, total)
-            if (await self.inventory.stock(goods_id)).total == total:
-                return total
+        if request_id is not None:
+            check_id("request_id", request_id)
+        try:
+            await self.inventory.stock(goods_id)  # an unknown item fails before the row is touched
+            await self._ledger.meet()
+            return await self._transitions.restock(goods_id, units, request_id)
+        except OutcomeUnknown as error:
+            error.retry_safe = request_id is not None
+            raise
 
     async def check(self, *, replicas: int = 0, strict: bool = False) -> tuple[Finding, ...]:
         """Looks at the Redis servers' settings before a sale: eviction, persistence, replicas, version.

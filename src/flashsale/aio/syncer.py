@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,7 +17,7 @@ from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale.aio.auditor import Auditor
 from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.sale import FlashSale
-from flashsale.aio.store import AsyncOrderStore
+from flashsale.aio.store import AsyncOrderStore, settled_since
 from flashsale.aio.transport.runtime import StopEvent, pause, stop_on_signals
 from flashsale.errors import (
     AlreadyLoaded,
@@ -31,6 +32,9 @@ from flashsale.model.checks import check_seconds
 from flashsale.model.reports import Audit, Rebuild, Repair, Settlement, SyncReport
 
 PAGE: Final = 100  # overdue orders of one transaction
+PAGES: Final = 50  # of orders that have moved, in one pass
+OVERLAP: Final = 10.0  # seconds that are read again: a commit may come late, and clocks differ
+LOOK_BACK: Final = 600.0  # seconds of moves that a new syncer reads; older ones it meets on its way through the table
 
 
 class Syncer:
@@ -55,6 +59,7 @@ class Syncer:
         self._log = RateLimitedLog()
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
+        self._moved = time.time() - LOOK_BACK, ""  # the last move that this syncer has read, and its order id
         self._last: dict[str, tuple[int, int]] = {}  # item -> booked and access at the last look
         self._granted: dict[str, int] = {}  # item -> units that this process last granted
 
@@ -97,7 +102,7 @@ class Syncer:
                     message = "goods %s cannot be synced, the next pass tries again: %s"
                     self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
-            return replace(report, settled=await self._reconcile_page())
+            return replace(report, settled=await self._follow_moves() + await self._reconcile_page())
         finally:
             await self._sale._meta.lead(self._token, 0.0)
 
@@ -112,13 +117,16 @@ class Syncer:
         """
         return await self._auditor.audit(expected)
 
-    async def repair(self, *, dry_run: bool = True) -> Repair:
+    async def repair(self, *, dry_run: bool = True, trust_ledger: bool = False) -> Repair:
         """Mends exactly what an audit finds, order by order; never sets `Booked`.
+
+        An order that is paid in Redis and not in the database is listed, and left: the ledger is no proof of a payment.
 
         Args:
             dry_run: True: only say what would be mended.
+            trust_ledger: True: confirms these orders too. Ask your payment provider first.
         """
-        return await self._auditor.repair(dry_run=dry_run)
+        return await self._auditor.repair(dry_run=dry_run, trust_ledger=trust_ledger)
 
     async def rebuild(self) -> Rebuild:
         """Restores Redis from the database after a loss, under a new epoch; closed until the sums are verified.
@@ -231,6 +239,21 @@ class Syncer:
         overdue = await self._sale._ledger.overdue()
         pages = [dict(page) for page in batches(overdue.items(), PAGE)]
         return sum([await self._sale._transitions.expire(page) for page in pages])
+
+    async def _follow_moves(self) -> int:
+        """Makes the ledger follow the orders that have moved of late, at any size of the table."""
+        settled = settled_since(self._store)
+        if settled is None:
+            return 0
+        began, moved = time.time(), 0
+        for _ in range(PAGES):
+            page = await settled(*self._moved)
+            if not page:
+                self._moved = began - OVERLAP, ""
+                break
+            moved += await self._auditor.reconcile([row for row, _ in page])
+            self._moved = page[-1][1], page[-1][0].order.order_id
+        return moved
 
     async def _reconcile_page(self) -> int:
         """Makes the ledger follow the next page of rows; pass by pass this goes round and round."""

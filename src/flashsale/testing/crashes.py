@@ -29,6 +29,7 @@ Reach: TypeAlias = Callable[[str, Callable[[], Any]], Any]
 
 _SCRIPT_NAMES: Final = {script.sha: name for name, script in SCRIPTS.items()}
 _STORE_CALLS: Final = [name for name in vars(OrderStore) if not name.startswith("_")]
+_BESIDE: Final = ("find", "restock_once", "settled")  # what a store may have beside the protocol
 
 
 class Crash(BaseException):
@@ -219,7 +220,8 @@ def _store_calls(store: OrderStore | aio.AsyncOrderStore | None) -> list[str]:
     if store is None:
         return []
     bulk: Any = bulk_settle  # of either kind
-    return [*_STORE_CALLS, "settle_many"] if bulk(store) else _STORE_CALLS
+    beside = ["settle_many"] if bulk(store) else []
+    return [*_STORE_CALLS, *beside, *(name for name in _BESIDE if getattr(store, name, None))]
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from flashsale._rules.rows import (
     CURRENT_COLUMNS,
     GOODS_COLUMNS,
     KEYS,
+    ORDER_COLUMNS,
     Row,
     Settling,
     TableName,
@@ -206,10 +207,7 @@ class RowStore(ABC, Generic[Connection]):
         """
         check_int("units", units, -MAX_UNITS)
         with self.transaction() as connection:
-            row = self._lock_goods(connection, goods_id)
-            values = {"total": max(0, row["total"] + units), "version": row["version"] + 1}
-            self.update(connection, "goods", self._goods_key(goods_id), values)
-            return read_goods({**row, **values})
+            return self._add_units(connection, goods_id, units)
 
     def epoch(self) -> int:
         """Returns the epoch of the sale: 1 until the first rebuild."""
@@ -255,6 +253,15 @@ class RowStore(ABC, Generic[Connection]):
         with self.transaction() as connection:
             rows = self._current(connection, order_ids)
         return {order_id: read_state(row["state"]) for order_id, row in rows.items()}
+
+    def find(self, order_ids: Collection[str]) -> Sequence[StoredOrder]:
+        """Returns those of `order_ids` that have a row, by order id."""
+        found: list[StoredOrder] = []
+        with self.transaction() as connection:
+            for ids in batches(sorted(set(order_ids)), CHUNK):
+                these = {"sale": self.sale, "order_id": ids}
+                found += map(read_order, self.select(connection, "orders", ORDER_COLUMNS, these))
+        return sorted(found, key=lambda row: row.order.order_id)
 
     def settle(self, order: Order, state: OrderState) -> OrderState:
         """Moves an order to a later state, if it may go there, and returns its current state.
@@ -356,6 +363,12 @@ class RowStore(ABC, Generic[Connection]):
             return row
         raise self._no_row(goods_id)
 
+    def _add_units(self, connection: Connection, goods_id: str, units: int) -> Goods:
+        row = self._lock_goods(connection, goods_id)
+        values = {"total": max(0, row["total"] + units), "version": row["version"] + 1}
+        self.update(connection, "goods", self._goods_key(goods_id), values)
+        return read_goods({**row, **values})
+
     def _lock_or_insert(
         self, connection: Connection, table: TableName, columns: Sequence[str], values: Mapping[str, Any]
     ) -> Row | None:
@@ -369,8 +382,12 @@ class RowStore(ABC, Generic[Connection]):
                 return None
         raise StoreError(f"a row of {table} comes and goes")
 
+    def _state_values(self, state: OrderState) -> dict[str, Any]:
+        """Returns what each write of a state writes into the row of an order."""
+        return state_values(state)
+
     def _insert_orders(self, connection: Connection, orders: Iterable[Order], state: OrderState) -> set[str]:
-        common = {"sale": self.sale, **state_values(state)}
+        common = {"sale": self.sale, **self._state_values(state)}
         by_id = sorted(orders, key=lambda order: order.order_id)
         return self.insert_new(connection, "orders", common, [order_values(order) for order in by_id])
 
@@ -398,7 +415,7 @@ class RowStore(ABC, Generic[Connection]):
 
     def _write_state(self, connection: Connection, orders: Iterable[Order], state: OrderState) -> None:
         for ids in batches(sorted(order.order_id for order in orders), CHUNK):
-            self.update(connection, "orders", {"sale": self.sale, "order_id": ids}, state_values(state))
+            self.update(connection, "orders", {"sale": self.sale, "order_id": ids}, self._state_values(state))
 
     def _move(self, connection: Connection, order: Order, state: OrderState) -> bool:
         """Moves the row of an order from where it may come from, and gives back the units that it held."""
@@ -406,7 +423,7 @@ class RowStore(ABC, Generic[Connection]):
         content = {"goods_id": goods_id, "buyer_id": buyer_id, "quantity": quantity}
         this = {"sale": self.sale, "order_id": order.order_id, **content}
         for previous in COMES_FROM[state]:
-            if self.update(connection, "orders", this | {"state": previous.value}, state_values(state)):
+            if self.update(connection, "orders", this | {"state": previous.value}, self._state_values(state)):
                 self._moved(connection, [order], state, previous)
                 if state in RELEASED and not self.book(connection, order.goods_id, -order.quantity):
                     raise self._no_row(order.goods_id)

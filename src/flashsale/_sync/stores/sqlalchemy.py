@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
-from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, insert, select, update
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
@@ -18,21 +18,24 @@ from flashsale._sql.tables import (
     GOODS,
     METADATA,
     ORDERS,
+    REQUESTS,
     TABLES,
     condition,
     events_query,
     insert_new,
     key_of,
+    missing_parts,
     select_where,
+    settled_query,
     update_where,
     whole,
 )
-from flashsale._sync.stores.base import RowStore
+from flashsale._sync.stores.moved import MovedRowStore
 from flashsale.errors import StoreError
 
 
-class SQLAlchemyStore(RowStore[Connection]):
-    """The `OrderStore` of one sale, in four tables of the host's database.
+class SQLAlchemyStore(MovedRowStore[Connection]):
+    """The `OrderStore` of one sale, in five tables of the host's database.
 
     Transactions run at READ COMMITTED, whatever the engine is set to (on SQLite: as the engine does).
 
@@ -72,15 +75,35 @@ class SQLAlchemyStore(RowStore[Connection]):
             self._own.dispose()
 
     def create_all(self) -> None:
-        """Creates the tables that do not exist yet."""
+        """Creates the tables that do not exist yet, and upgrades those that do."""
         for table in METADATA.sorted_tables:
-            create = CreateTable(table, if_not_exists=True)
-            try:
-                with self.transaction() as connection:
-                    connection.execute(create)
-            except StoreError:  # PostgreSQL says so to one of two processes that create it at the same moment
-                with self.transaction() as connection:
-                    connection.execute(create)
+            self._create(table)
+        self.upgrade()
+
+    def upgrade(self) -> None:
+        """Adds to tables of the release before what this release needs; that release still works on them.
+
+        It adds a column and an index to the orders: do it before the sale, a long table is locked meanwhile.
+        """
+        self._create(REQUESTS)
+        for _ in range(2):  # a column, an index: another process may add each of them at the same moment
+            with suppress(StoreError):
+                self._add_missing()
+        self._add_missing()
+
+    def _create(self, table: Table) -> None:
+        create = CreateTable(table, if_not_exists=True)
+        try:
+            with self.transaction() as connection:
+                connection.execute(create)
+        except StoreError:  # PostgreSQL says so to one of two processes that create it at the same moment
+            with self.transaction() as connection:
+                connection.execute(create)
+
+    def _add_missing(self) -> None:
+        with self.transaction() as connection:
+            for statement in missing_parts(connection):
+                connection.execute(statement)
 
     # -- the primitives of `RowStore` -----------------------------------------------------------------------------
 
@@ -122,6 +145,12 @@ class SQLAlchemyStore(RowStore[Connection]):
     def select_events(self, connection: Connection, due: float | None, limit: int) -> Iterable[Row]:
         """Reads events and their orders; see `RowStore.select_events`."""
         query = events_query(self.sale, due).limit(limit)
+        rows: Iterable[Row] = (connection.execute(query)).mappings().all()
+        return rows
+
+    def select_settled(self, connection: Connection, moment: float, order_id: str, limit: int) -> Iterable[Row]:
+        """Reads orders that have moved; see `MovedRowStore.select_settled`."""
+        query = settled_query(self.sale, moment, order_id, limit)
         rows: Iterable[Row] = (connection.execute(query)).mappings().all()
         return rows
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
-from sqlalchemy import URL, delete, event, insert, select, update
+from sqlalchemy import URL, Table, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateTable
@@ -18,21 +18,24 @@ from flashsale._sql.tables import (
     GOODS,
     METADATA,
     ORDERS,
+    REQUESTS,
     TABLES,
     condition,
     events_query,
     insert_new,
     key_of,
+    missing_parts,
     select_where,
+    settled_query,
     update_where,
     whole,
 )
-from flashsale.aio.stores.base import RowStore
+from flashsale.aio.stores.moved import MovedRowStore
 from flashsale.errors import StoreError
 
 
-class SQLAlchemyStore(RowStore[AsyncConnection]):
-    """The `AsyncOrderStore` of one sale, in four tables of the host's database.
+class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
+    """The `AsyncOrderStore` of one sale, in five tables of the host's database.
 
     Transactions run at READ COMMITTED, whatever the engine is set to (on SQLite: as the engine does).
 
@@ -72,15 +75,35 @@ class SQLAlchemyStore(RowStore[AsyncConnection]):
             await self._own.dispose()
 
     async def create_all(self) -> None:
-        """Creates the tables that do not exist yet."""
+        """Creates the tables that do not exist yet, and upgrades those that do."""
         for table in METADATA.sorted_tables:
-            create = CreateTable(table, if_not_exists=True)
-            try:
-                async with self.transaction() as connection:
-                    await connection.execute(create)
-            except StoreError:  # PostgreSQL says so to one of two processes that create it at the same moment
-                async with self.transaction() as connection:
-                    await connection.execute(create)
+            await self._create(table)
+        await self.upgrade()
+
+    async def upgrade(self) -> None:
+        """Adds to tables of the release before what this release needs; that release still works on them.
+
+        It adds a column and an index to the orders: do it before the sale, a long table is locked meanwhile.
+        """
+        await self._create(REQUESTS)
+        for _ in range(2):  # a column, an index: another process may add each of them at the same moment
+            with suppress(StoreError):
+                await self._add_missing()
+        await self._add_missing()
+
+    async def _create(self, table: Table) -> None:
+        create = CreateTable(table, if_not_exists=True)
+        try:
+            async with self.transaction() as connection:
+                await connection.execute(create)
+        except StoreError:  # PostgreSQL says so to one of two processes that create it at the same moment
+            async with self.transaction() as connection:
+                await connection.execute(create)
+
+    async def _add_missing(self) -> None:
+        async with self.transaction() as connection:
+            for statement in await connection.run_sync(missing_parts):
+                await connection.execute(statement)
 
     # -- the primitives of `RowStore` -----------------------------------------------------------------------------
 
@@ -122,6 +145,14 @@ class SQLAlchemyStore(RowStore[AsyncConnection]):
     async def select_events(self, connection: AsyncConnection, due: float | None, limit: int) -> Iterable[Row]:
         """Reads events and their orders; see `RowStore.select_events`."""
         query = events_query(self.sale, due).limit(limit)
+        rows: Iterable[Row] = (await connection.execute(query)).mappings().all()
+        return rows
+
+    async def select_settled(
+        self, connection: AsyncConnection, moment: float, order_id: str, limit: int
+    ) -> Iterable[Row]:
+        """Reads orders that have moved; see `MovedRowStore.select_settled`."""
+        query = settled_query(self.sale, moment, order_id, limit)
         rows: Iterable[Row] = (await connection.execute(query)).mappings().all()
         return rows
 

@@ -94,14 +94,33 @@ class SaleOrder(models.Model):
     state = models.CharField(max_length=16)
     created_at = models.FloatField(null=True)
     data = models.TextField(null=True)
+    settled_at = models.FloatField(null=True, editable=False)
 
     class Meta:
         db_table = "flashsale_orders"
         verbose_name = "order"
+        indexes = (models.Index(fields=["sale", "settled_at"], name="flashsale_orders_settled"),)
         constraints = (models.UniqueConstraint(fields=["sale", "order_id"], name="flashsale_orders_key"),)
 
     def __str__(self) -> str:
         return str(self.order_id)
+
+
+class SaleRequest(models.Model):
+    """A restock that was done, by the id that its caller gave it."""
+
+    sale = IdField(max_length=64)
+    request_id = IdField(max_length=128)
+    goods_id = IdField(max_length=64)
+    units = models.BigIntegerField()
+    result = models.BigIntegerField()
+
+    class Meta:
+        db_table = "flashsale_requests"
+        constraints = (models.UniqueConstraint(fields=["sale", "request_id"], name="flashsale_requests_key"),)
+
+    def __str__(self) -> str:
+        return str(self.request_id)
 
 
 class SaleEvent(models.Model):

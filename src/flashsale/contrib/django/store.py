@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -16,23 +16,24 @@ from django.db import (
     transaction,
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Exists, F, Model, OuterRef, QuerySet
+from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
 
 from flashsale._rules.batches import batches
 from flashsale._rules.rows import CHUNK, KEYS, ORDER_COLUMNS, Row, TableName
-from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder
+from flashsale._sync.stores.moved import MovedRowStore
+from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder, SaleRequest
 from flashsale.errors import RowRefused, StoreError
-from flashsale.stores import RowStore
 
 _MODELS: Final[Mapping[TableName, type[Model]]] = {
     "sales": Sale,
     "goods": SaleGoods,
     "orders": SaleOrder,
     "events": SaleEvent,
+    "requests": SaleRequest,
 }
 
 
-class DjangoStore(RowStore[BaseDatabaseWrapper]):
+class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
     """The `OrderStore` of one sale, in Django's database.
 
     Args:
@@ -46,6 +47,17 @@ class DjangoStore(RowStore[BaseDatabaseWrapper]):
     def __init__(self, sale: str, *, using: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(sale)
         self._using = using
+
+    def in_transaction(self) -> bool:
+        """Returns whether the host's transaction is open: what this store writes is committed with it, or never."""
+        return bool(connections[self._using].in_atomic_block)
+
+    def on_commit(self, call: Callable[[], object]) -> bool:
+        """Lets `call` be made after the commit of the host's transaction; False: none is open."""
+        if not self.in_transaction():
+            return False
+        transaction.on_commit(call, using=self._using)
+        return True
 
     # -- the primitives of `RowStore` -----------------------------------------------------------------------------
 
@@ -106,6 +118,14 @@ class DjangoStore(RowStore[BaseDatabaseWrapper]):
             orders = self._matching("orders", {"sale": self.sale, "order_id": ids}).values(*ORDER_COLUMNS)
             its_order.update({order["order_id"]: order for order in orders})
         return [its_order[event["order_id"]] | event for event in found if event["order_id"] in its_order]
+
+    def select_settled(
+        self, connection: BaseDatabaseWrapper, moment: float, order_id: str, limit: int
+    ) -> Iterable[Row]:
+        """Reads orders that have moved; see `MovedRowStore.select_settled`."""
+        rows = self._matching("orders", {"sale": self.sale}).filter(settled_at__gte=moment)
+        rows = rows.filter(Q(settled_at__gt=moment) | Q(order_id__gt=order_id)).order_by("settled_at", "order_id")
+        return list(rows.values(*ORDER_COLUMNS, "settled_at")[:limit])
 
     def insert_new(
         self,

@@ -1,0 +1,233 @@
+"""Restocks that are asked twice, and moves that Redis has not followed: what the tables of this release add."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flashsale import Goods, InvalidRequest, NotExecuted, OrderState, OutcomeUnknown, StoreError
+from tests.core.test_decided import bought, lose
+from tests.core.test_restock import opened, totals
+from tests.support.helpers import Awaited, settled
+from tests.support.sales import booked, each_backend, rows, store_at, work
+
+if TYPE_CHECKING:
+    from tests.support.helpers import Shop
+
+CANCELLED, CONFIRMED, PERSISTED = OrderState.CANCELLED, OrderState.CONFIRMED, OrderState.PERSISTED
+DATABASES = ["sqlite", "postgres", "mysql"]
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest, real_shop: Shop) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{real_shop.database}"
+    url: str = request.getfixturevalue(f"fresh_{request.param}_url")
+    return url
+
+
+# -- row 37 ---------------------------------------------------------------------------------------------------------
+
+
+@each_backend
+async def test_row_37_the_same_request_restocks_once(shop: Shop) -> None:
+    sale = await opened(shop, 100)
+    assert [await sale.restock("phone", 50, "r-1") for _ in range(3)] == [150] * 3
+    assert await sale.restock("phone", 5, request_id="r-2") == 155
+    assert await sale.restock("phone", 50, "r-1") == 150  # the same answer, whatever came after it
+    assert await totals(shop, sale) == (155, 155, 155, 155)
+    for other in (("phone", 51), ("case", 50)):
+        await settled(sale.store.put_goods(Goods("case", 5)))
+        await shop.syncer(sale).run_once()
+        with pytest.raises(InvalidRequest, match="request_id"):
+            await sale.restock(*other, "r-1")
+    for wrong in ("", "two words", 7):
+        with pytest.raises(InvalidRequest):
+            await sale.restock("phone", 1, wrong)
+    assert (await sale.inventory.stock("phone")).total == 155
+
+
+async def test_row_37_requests_side_by_side_restock_once(real_shop: Shop, database_url: str) -> None:
+    shop = real_shop
+    sale = shop.sale(store=await store_at(shop, database_url, Goods("phone", 100)), cache_for=0)
+    await shop.syncer(sale).run_once()
+    await sale.start("phone")
+    assert await asyncio.gather(*(sale.restock("phone", 50, "r-1") for _ in range(8))) == [150] * 8
+    (goods,) = await settled(sale.store.goods())
+    assert goods.total == (await sale.inventory.stock("phone")).total == 150
+
+
+@pytest.mark.parametrize("request_id", [None, "r-1"])
+@pytest.mark.parametrize("error", [NotExecuted("down"), OutcomeUnknown("no reply")], ids=["unsent", "unknown"])
+@each_backend
+async def test_row_37_redis_dies_when_the_database_has_the_total(
+    shop: Shop, error: Exception, request_id: str | None
+) -> None:
+    sale = await opened(shop, 100)
+    mends = [
+        lose(shop, sale.real.inventory, "_configure", error),
+        lose(shop, sale.real.gate, "resize", error),
+    ]
+    assert await sale.restock("phone", 50, request_id) == 150
+    for mend in mends:
+        mend()
+    assert (await sale.inventory.stock("phone")).total == 100
+    await shop.syncer(sale).run_once()
+    if request_id:
+        assert await sale.restock("phone", 50, request_id) == 150
+    assert await totals(shop, sale) == (150, 150, 150, 150)
+
+
+@pytest.mark.parametrize("request_id", [None, "r-1"])
+@each_backend
+async def test_row_37_a_reply_that_the_database_lost(shop: Shop, request_id: str | None) -> None:
+    sale = await opened(shop, 100)
+    method = "restock_once" if request_id else "restock"
+    mend = lose(shop, sale.store, method, OutcomeUnknown("the reply of COMMIT was lost"))
+    with pytest.raises(OutcomeUnknown) as caught:
+        await sale.restock("phone", 50, request_id)
+    mend()
+    assert caught.value.retry_safe is (request_id is not None)
+
+
+@each_backend
+async def test_row_37_a_store_without_requests_says_so(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    sale = await opened(shop, 100)
+    monkeypatch.setattr(type(sale.store), "restock_once", None)
+    with pytest.raises(InvalidRequest, match="request_id"):
+        await sale.restock("phone", 50, "r-1")
+    assert await sale.restock("phone", 50) == 150
+
+
+# -- moves are followed ---------------------------------------------------------------------------------------------
+
+MANY = 200_000
+
+
+async def with_many_rows(shop: Shop) -> Awaited:
+    """A sale whose table has 200,000 old rows, and two orders at its end."""
+    sale = await bought(shop, "z-1", "z-2")
+    values = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})".format(MANY)  # noqa: UP032
+    shop.sql(
+        "INSERT INTO flashsale_orders (sale, order_id, goods_id, buyer_id, quantity, state, settled_at) "
+        f"{values} SELECT 'spring', 'a-' || i, 'phone', 'ann', 1, 'CANCELLED', 1.0 FROM n"
+    )
+    return sale
+
+
+async def passes_until_followed(shop: Shop, sale: Awaited) -> float:
+    """Seconds of the syncer's passes until Redis has the cancellation and the payment."""
+    mend = lose(shop, sale.real._ledger, "move", NotExecuted("down"))
+    assert (await sale.cancel("z-1"), await sale.confirm("z-2")) == (CANCELLED, CONFIRMED)
+    mend()
+    syncer, began = shop.syncer(sale), time.monotonic()
+    for _ in range(3):
+        await syncer.run_once()
+    assert [await sale.status(name) for name in ("z-1", "z-2")] == [CANCELLED, CONFIRMED]
+    return time.monotonic() - began
+
+
+async def test_a_move_is_followed_within_seconds_in_a_large_table(real_shop: Shop) -> None:
+    sale = await with_many_rows(real_shop)
+    assert await passes_until_followed(real_shop, sale) < 5
+    assert await booked(sale) == 1
+
+
+async def test_without_settled_at_a_move_waits_for_the_walk(real_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of a host's may lack it: the walk finds the move, later."""
+    sale = await with_many_rows(real_shop)
+    monkeypatch.setattr(type(sale.store), "settled", None)
+    with pytest.raises(AssertionError):
+        await passes_until_followed(real_shop, sale)
+
+
+@each_backend
+async def test_moves_are_read_page_by_page_and_again_for_late_commits(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sale = await bought(shop, *(f"o-{n}" for n in range(7)))
+    real = sale.store.settled
+    pages: list[tuple[float, str]] = []
+
+    async def athree(moment: float, order_id: str) -> Any:
+        pages.append((moment, order_id))
+        return await real(moment, order_id, limit=3)
+
+    def three(moment: float, order_id: str) -> Any:
+        pages.append((moment, order_id))
+        return real(moment, order_id, limit=3)
+
+    monkeypatch.setattr(sale.store, "settled", athree if shop.is_async else three)
+    syncer = shop.syncer(sale)
+    mend = lose(shop, sale.real._ledger, "move", NotExecuted("down"))
+    orders = [row.order for row in await settled(sale.store.orders())]
+    await settled(sale.store.settle_many(orders, CANCELLED))  # one moment for all
+    mend()
+    await syncer.run_once()
+    assert [await sale.status(order.order_id) for order in orders] == [CANCELLED] * 7
+    assert len(pages) == 4
+    await syncer.run_once()
+    assert len(pages) == 8  # those of the last seconds again
+    assert await booked(sale) == 0
+
+
+async def test_a_write_tells_when_an_order_moved(real_shop: Shop, database_url: str) -> None:
+    shop = real_shop
+    sale = shop.sale(store=await store_at(shop, database_url, Goods("phone", 2)), cache_for=0)
+    sale = await shop.open(9, sale=sale)
+    before = time.time()
+    for name in ("kept", "paid", "refused"):
+        assert (await sale.buy("phone", "ann", order_id=name)).accepted
+    await work(shop, sale)
+    await sale.confirm("paid")
+    assert (await sale.buy("phone", "ann", order_id="early")).accepted
+    await sale.cancel("early")
+    moved = {row.order.order_id: at for row, at in await settled(sale.store.settled(before - 1))}
+    assert moved.keys() == (await rows(sale)).keys() - {"kept"}
+    assert all(before - 1 <= at <= time.time() + 1 for at in moved.values())
+    assert await settled(sale.store.settled(time.time() + 60)) == []
+
+
+# -- tables of the release before -----------------------------------------------------------------------------------
+
+
+async def test_tables_of_the_release_before_are_upgraded_and_still_serve_it(real_shop: Shop, database_url: str) -> None:
+    shop = real_shop
+    store = await store_at(shop, database_url, Goods("phone", 9))
+    engine = getattr(store.real._engine, "sync_engine", store.real._engine)
+
+    async def run(*statements: str) -> None:
+        def in_one(connection: Any) -> None:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+        if shop.is_async:
+            async with store.real._engine.begin() as connection:
+                await connection.run_sync(in_one)
+        else:
+            with engine.begin() as connection:
+                in_one(connection)
+
+    on = " ON flashsale_orders" if engine.dialect.name not in {"sqlite", "postgresql"} else ""
+    await run(
+        f"DROP INDEX flashsale_orders_settled{on}",
+        "ALTER TABLE flashsale_orders DROP COLUMN settled_at",
+        "DROP TABLE flashsale_requests",
+    )
+    with pytest.raises(StoreError):
+        await store.settled(0.0)
+    await asyncio.gather(store.upgrade(), store.upgrade())
+    await store.upgrade()
+    await run(  # as the release before writes
+        "INSERT INTO flashsale_orders (sale, order_id, goods_id, buyer_id, quantity, state, created_at, data) "
+        "VALUES ('spring', 'old', 'phone', 'ann', 1, 'PERSISTED', NULL, NULL)",
+        "UPDATE flashsale_goods SET booked = 1",
+    )
+    assert await store.settled(0.0) == []
+    (row,) = await store.find(["old"])
+    assert await store.settle(row.order, CANCELLED) is CANCELLED
+    assert [moved.order.order_id for moved, _ in await store.settled(0.0)] == ["old"]
+    assert (await store.restock_once("phone", 1, "r-1"))[1] == 10
