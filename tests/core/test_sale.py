@@ -367,7 +367,7 @@ class Broken:
 
 async def test_the_observer_hears_of_every_purchase(shop: Shop) -> None:
     metrics = Metrics()
-    sale = await shop.open(1, sale=shop.sale(store=await shop.store(Goods("phone", 1)), observer=metrics))
+    sale = await shop.open(1, sale=shop.sale(store=await shop.store(Goods("phone", 1)), observer=metrics, cache_for=60))
     await sale.buy("phone", "ann", order_id="o-1")
     await sale.buy("phone", "ann", order_id="o-1")
     await sale.buy("phone", "bob")
