@@ -175,7 +175,7 @@ async def test_a_full_pool_is_waited_for(host: Host, server: servers.RedisServer
 
 
 async def test_but_not_for_ever(host: Host, server: servers.RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside(host.api, "transport.topology"), "TIMEOUT", 0.1)
+    monkeypatch.setattr(inside(host.api, "transport.topology"), "TIMEOUT", 0.5)
     pool = host.redis.BlockingConnectionPool(port=server.port, max_connections=1, socket_timeout=5, timeout=None)
     sale = await host.opened(host.keep(host.redis.Redis.from_pool(pool)))
     popping = asyncio.create_task(sale.queue.pop(2))
