@@ -6,17 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    InterfaceError,
-    OperationalError,
-    ProgrammingError,
-    SQLAlchemyError,
-    StatementError,
-)
+from sqlalchemy.exc import ArgumentError, DBAPIError, StatementError
 
-from flashsale.errors import InvalidRequest, RowRefused, StoreError
+from flashsale._rules.sqlstates import blames_row, is_rolled_back
+from flashsale.errors import InvalidRequest, OutcomeUnknown, RowRefused, StoreError
 
 DRIVERS: Final = {
     "postgres": "postgresql+psycopg",
@@ -34,8 +27,8 @@ ASYNC_DRIVERS: Final = {
     "mariadb": "mariadb+aiomysql",
 }
 
+ISOLATION: Final = "READ COMMITTED"
 SQLITE_WAIT: Final = 10.0  # seconds that a writer waits for another before it gives up
-_CONFLICTS: Final = frozenset({"40001", "40P01"})  # SQLSTATE of a serialization failure and of a deadlock
 
 
 def database_url(url: object, drivers: Mapping[str, str]) -> URL:
@@ -54,6 +47,8 @@ def database_url(url: object, drivers: Mapping[str, str]) -> URL:
 def engine_options(url: URL) -> dict[str, Any]:
     """Returns how we make an engine: without buyers' data in messages, and a database in memory shared by all."""
     options: dict[str, Any] = {"hide_parameters": True}
+    if url.get_backend_name() != "sqlite":
+        options["isolation_level"] = ISOLATION  # once a connection, where a host's engine needs it in each transaction
     if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
         # Each connection would have a database of its own: one connection, and whoever comes second waits for it.
         pool = url.get_dialect().get_pool_class(url.set(database="file"))  # type: ignore[attr-defined]
@@ -70,27 +65,30 @@ def prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def store_error(error: SQLAlchemyError | OSError) -> StoreError:
+def store_error(error: Exception, *, committing: bool = False) -> StoreError | OutcomeUnknown:
     """Returns our error for what the database or its driver raised, without buyers' data in the message.
 
     The chained error is shown with it, and is cleaned too: a host's engine may show parameters, and a server quotes
     the row it refuses. The driver's own error, unchanged, is its `orig`.
+
+    Args:
+        error: what was raised.
+        committing: it came instead of the answer to COMMIT.
     """
-    name = type(getattr(error, "orig", None) or error).__name__
-    if not isinstance(error, StatementError):
-        return StoreError(f"the database failed: {name}")
-    error.hide_parameters = True
-    if not _blames_row(error):
-        return StoreError(f"the database failed: {name}")
-    error.args = (name,)
-    error.__cause__ = None
-    return RowRefused(f"the database refused a row: {name}")
+    driver = getattr(error, "orig", None) or error
+    name = type(driver).__name__
+    if isinstance(error, StatementError):
+        error.hide_parameters = True
+        if _blames_row(error):
+            error.args = (name,)
+            error.__cause__ = None
+            return RowRefused(f"the database refused a row: {name}")
+    if committing and not is_rolled_back(driver):
+        return OutcomeUnknown(f"the database did not answer COMMIT: {name}")
+    return StoreError(f"the database failed: {name}")
 
 
 def _blames_row(error: StatementError) -> bool:
-    """True when the rows are to blame, not the connection, the schema or another transaction."""
-    if isinstance(error, OperationalError | InterfaceError | ProgrammingError):
-        return False
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return False
-    return getattr(error.orig, "sqlstate", None) not in _CONFLICTS
+    if isinstance(error, DBAPIError):
+        return not error.connection_invalidated and blames_row(error.orig)
+    return True  # a value that no column takes

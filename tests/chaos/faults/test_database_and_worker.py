@@ -168,7 +168,7 @@ async def test_row_23_database_down_or_locked(world: World, monkeypatch: pytest.
 
 
 def _no_split(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
-    def all_or_nothing(self: Worker, orders: Any) -> Any:
+    def all_or_nothing(self: Worker, orders: Any, *_: object) -> Any:
         try:
             return self._store.save(orders).states if orders else {}
         except StoreError:

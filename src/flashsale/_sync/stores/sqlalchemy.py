@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
 from flashsale._rules.rows import Row, TableName
-from flashsale._sql.engines import DRIVERS, database_url, engine_options, prepare_sqlite, store_error
+from flashsale._sql.engines import DRIVERS, ISOLATION, database_url, engine_options, prepare_sqlite, store_error
 from flashsale._sql.tables import (
     EVENTS,
     GOODS,
@@ -56,9 +56,10 @@ class SQLAlchemyStore(RowStore[Connection]):
             if engine.dialect.name == "sqlite":
                 event.listen(engine.pool, "connect", prepare_sqlite)
         self._dialect = engine.dialect.name
-        if self._dialect != "sqlite":
-            engine = engine.execution_options(isolation_level="READ COMMITTED")
         self._engine = engine
+        self._isolates = self._own is None and self._dialect != "sqlite"
+        # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
+        self._errors = (SQLAlchemyError, OSError, engine.dialect.loaded_dbapi.Error)
 
     def __enter__(self) -> Self:
         return self
@@ -87,11 +88,16 @@ class SQLAlchemyStore(RowStore[Connection]):
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Gives a connection with a transaction; see `RowStore.transaction`."""
+        committing = False
         try:
-            with self._engine.begin() as connection:
-                yield connection
-        except (SQLAlchemyError, OSError) as error:
-            raise store_error(error) from error
+            with self._engine.connect() as connection:
+                if self._isolates:
+                    connection.execution_options(isolation_level=ISOLATION)
+                with connection.begin():
+                    yield connection
+                    committing = True
+        except self._errors as error:
+            raise store_error(error, committing=committing) from error
 
     def select(
         self,

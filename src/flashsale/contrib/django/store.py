@@ -9,7 +9,6 @@ from typing import Any, Final
 from django.db import (
     DEFAULT_DB_ALIAS,
     DatabaseError,
-    DataError,
     IntegrityError,
     InterfaceError,
     connections,
@@ -20,8 +19,9 @@ from django.db.models import Exists, F, Model, OuterRef, QuerySet
 
 from flashsale._rules.batches import batches
 from flashsale._rules.rows import CHUNK, KEYS, ORDER_COLUMNS, Row, TableName
+from flashsale._rules.sqlstates import blames_row, is_rolled_back
 from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder
-from flashsale.errors import RowRefused, StoreError
+from flashsale.errors import OutcomeUnknown, RowRefused, StoreError
 from flashsale.stores import RowStore
 
 _MODELS: Final[Mapping[TableName, type[Model]]] = {
@@ -55,15 +55,13 @@ class DjangoStore(RowStore[BaseDatabaseWrapper]):
         connection = connections[self._using]
         if not connection.in_atomic_block:  # as Django does between requests: a worker has none
             connection.close_if_unusable_or_obsolete()
+        outermost, committing = not connection.in_atomic_block, False
         try:
             with transaction.atomic(using=self._using):
                 yield connection
-        except (IntegrityError, DataError) as error:
-            name = type(error).__name__
-            error.args, error.__cause__ = (name,), None  # a server quotes the row that it refuses
-            raise RowRefused(f"the database refused a row: {name}") from error
+                committing = outermost
         except (DatabaseError, InterfaceError) as error:
-            raise StoreError(f"the database failed: {type(error).__name__}") from error
+            raise _store_error(error, committing=committing) from error
 
     def select(
         self,
@@ -155,3 +153,14 @@ class DjangoStore(RowStore[BaseDatabaseWrapper]):
         names = {f"{name}__in" if isinstance(value, list) else name: value for name, value in where.items()}
         rows: QuerySet[Any] = _MODELS[table].objects.using(self._using).filter(**names)
         return rows
+
+
+def _store_error(error: DatabaseError | InterfaceError, *, committing: bool) -> StoreError | OutcomeUnknown:
+    """Returns our error for Django's; `committing`: it came instead of the answer to COMMIT."""
+    driver, name = error.__cause__ or error, type(error).__name__
+    if blames_row(driver):
+        error.args, error.__cause__ = (name,), None  # a server quotes the row that it refuses
+        return RowRefused(f"the database refused a row: {name}")
+    if committing and not is_rolled_back(driver):
+        return OutcomeUnknown(f"the database did not answer COMMIT: {name}")
+    return StoreError(f"the database failed: {name}")
