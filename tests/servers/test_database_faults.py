@@ -35,6 +35,7 @@ ONE = {
     "fresh_postgres_url": "NEW.order_id = $$poison$$",
     "fresh_mysql_url": "NEW.order_id = 'poison'",
 }
+RAISED = {"sqlite": "IntegrityError", "fresh_postgres_url": "RaiseException", "fresh_mysql_url": "OperationalError"}
 databases = pytest.mark.parametrize("database", list(TRIGGERS))
 
 
@@ -71,9 +72,9 @@ async def work(shop: Shop, worker: Any, rounds: int = 8) -> list[FlashSaleError]
     return raised
 
 
-async def the_row_is_dead_and_the_others_are_saved(shop: Shop, sale: Any, good: list[str]) -> None:
+async def the_row_is_dead_and_the_others_are_saved(shop: Shop, sale: Any, good: list[str], reason: str) -> None:
     await work(shop, shop.worker(sale))
-    assert [claim.order.order_id for claim in await sale.queue.dead()] == ["poison"]
+    assert [(claim.order.order_id, claim.reason) for claim in await sale.queue.dead()] == [("poison", reason)]
     assert await settled(sale.store.states(["poison", *good])) == dict.fromkeys(good, OrderState.PERSISTED)
 
 
@@ -84,7 +85,7 @@ async def a_row_that_a_trigger_refuses(shop: Shop, request: pytest.FixtureReques
     url, good = url_of(shop, request, database), [f"o-{n}" for n in range(9)]
     sale = await sold(shop, url, *good[:5], "poison", *good[5:])
     run(url, *(statement.format(when=ONE[database]) for statement in TRIGGERS[database]))
-    await the_row_is_dead_and_the_others_are_saved(shop, sale, good)
+    await the_row_is_dead_and_the_others_are_saved(shop, sale, good, f"the database refused a row: {RAISED[database]}")
 
 
 @databases
@@ -137,7 +138,7 @@ async def test_whatever_a_hosts_save_raises_stops_only_its_own_order(
     good = [f"o-{n}" for n in range(9)]
     sale = await sold(real_shop, f"sqlite:///{real_shop.database}", *good, "poison")
     let_save_raise(real_shop, sale, Surprise("ann"), "poison")
-    await the_row_is_dead_and_the_others_are_saved(real_shop, sale, good)
+    await the_row_is_dead_and_the_others_are_saved(real_shop, sale, good, "Surprise")
     assert "order poison was refused by the database: Surprise" in caplog.messages
     assert "ann" not in caplog.text
 
@@ -150,6 +151,17 @@ async def test_what_ends_a_process_passes_through(real_shop: Shop, error: type[B
     assert not issubclass(error, Exception)  # the worker catches nothing else
     assert not worker._blames_row(StoreError("away"))
     assert not worker._blames_row(NotExecuted("away"))
+
+
+async def test_a_reason_is_forgotten_when_the_order_is_saved(real_shop: Shop) -> None:
+    sale = await sold(real_shop, f"sqlite:///{real_shop.database}", "o-1", "poison")
+    run(f"sqlite:///{real_shop.database}", TRIGGERS["sqlite"][0].format(when=ONE["sqlite"]))
+    await work(real_shop, real_shop.worker(sale), 2)
+    assert real_shop.raw.hexists(real_shop.keys.meta, "reason:poison")
+    run(f"sqlite:///{real_shop.database}", "DROP TRIGGER poison")
+    await work(real_shop, real_shop.worker(sale), 1)
+    assert not real_shop.raw.hexists(real_shop.keys.meta, "reason:poison")
+    assert await sale.queue.dead() == []
 
 
 # -- every row --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 
@@ -180,7 +181,7 @@ class Worker:
         except Exception as error:
             if not _blames_row(error):
                 raise
-            log.error("order %s was refused by the database: %s", _order(claim).order_id, _reason(error))
+            await self._tell_refusal(_order(claim).order_id, error)
             await self._give_up_or_wait([claim])
             return False
         return True
@@ -191,7 +192,7 @@ class Worker:
             log.error("%d elements of the queue reuse an order id; they are among the dead", len(claims))
             await self._queue._bury([replace(claim, order=None) for claim in claims])
 
-    async def _save(self, orders: Sequence[Order], known: Collection[str]) -> dict[str, OrderState]:
+    async def _save(self, orders: Sequence[Order], known: AbstractSet[str]) -> dict[str, OrderState]:
         """Saves a batch; a row that the database refuses is found by splitting.
 
         A batch of which every order is refused alike is the database's fault, unless each of them is `known`: was
@@ -206,11 +207,16 @@ class Worker:
         refusals: dict[str, Exception] = {}
         states = await self._split(orders, refusals)
         causes = {_reason(error) for error in refusals.values()}
-        if 1 < len(refusals) == len(orders) and len(causes) == 1 and not refusals.keys() <= set(known):
+        if 1 < len(refusals) == len(orders) and len(causes) == 1 and not refusals.keys() <= known:
             raise StoreError(f"each order of a batch was refused: {causes.pop()}")
         for order_id, error in refusals.items():
-            log.error("order %s was refused by the database: %s", order_id, _reason(error))
+            await self._tell_refusal(order_id, error)
+        await self._queue._forget_reasons(states.keys() & known)
         return states
+
+    async def _tell_refusal(self, order_id: str, error: Exception) -> None:
+        log.error("order %s was refused by the database: %s", order_id, _reason(error))
+        await self._queue._explain(order_id, _reason(error))
 
     async def _split(self, orders: Sequence[Order], refusals: dict[str, Exception]) -> dict[str, OrderState]:
         """Saves orders, half by half where it must; what is refused alone goes to `refusals`."""
