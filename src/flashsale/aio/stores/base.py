@@ -24,6 +24,7 @@ from flashsale._rules.rows import (
     TableName,
     check_ids,
     check_target,
+    completed,
     event_values,
     goods_values,
     in_turn,
@@ -162,16 +163,24 @@ class RowStore(ABC, Generic[Connection]):
 
     # -- goods and sale -------------------------------------------------------------------------------------------
 
-    async def put_goods(self, goods: Goods) -> None:
+    async def put_goods(self, goods: Goods, *, replace: bool = False) -> None:
         """Writes the policy of one item, as the host decides it: total, cap, window and hold.
 
         The first time all of `total` is granted. Later the version grows by one, or to `goods.version` if that is
         more, and what was booked, granted or loaded stays.
+
+        Args:
+            goods: the item. Where it has a row, None leaves cap, window and hold as they are.
+            replace: None removes them.
+
+        Raises:
+            InvalidRequest: what it changes and what it leaves do not go together.
         """
         async with self.transaction() as connection:
-            row = await self._lock_or_insert(connection, "goods", ("version",), goods_values(goods))
+            row = await self._lock_or_insert(connection, "goods", GOODS_COLUMNS, goods_values(goods))
             if row is not None:
-                values = {"version": max(row["version"] + 1, goods.version), **policy_values(goods)}
+                policy = policy_values(goods if replace else completed(goods, row))
+                values = {"version": max(row["version"] + 1, goods.version), **policy}
                 await self.update(connection, "goods", self._goods_key(goods.goods_id), values)
 
     async def goods(self) -> Iterable[Goods]:
