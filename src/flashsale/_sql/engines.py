@@ -49,12 +49,17 @@ def engine_options(url: URL) -> dict[str, Any]:
     options: dict[str, Any] = {"hide_parameters": True}
     if url.get_backend_name() != "sqlite":
         options["isolation_level"] = ISOLATION  # once a connection, where a host's engine needs it in each transaction
-    if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+    if is_in_memory(url):
         # Each connection would have a database of its own: one connection, and whoever comes second waits for it.
         pool = url.get_dialect().get_pool_class(url.set(database="file"))  # type: ignore[attr-defined]
         options |= {"poolclass": pool, "pool_size": 1, "max_overflow": 0}
         options["connect_args"] = {"check_same_thread": False}
     return options
+
+
+def is_in_memory(url: URL) -> bool:
+    """True for a database that lives in one process only."""
+    return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
 
 
 def prepare_sqlite(connection: Any, _record: object) -> None:

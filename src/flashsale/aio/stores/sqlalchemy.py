@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -12,7 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.schema import CreateTable
 
 from flashsale._rules.rows import Row, TableName
-from flashsale._sql.engines import ASYNC_DRIVERS, ISOLATION, database_url, engine_options, prepare_sqlite, store_error
+from flashsale._sql.engines import (
+    ASYNC_DRIVERS,
+    ISOLATION,
+    database_url,
+    engine_options,
+    is_in_memory,
+    prepare_sqlite,
+    store_error,
+)
 from flashsale._sql.tables import (
     EVENTS,
     GOODS,
@@ -34,6 +43,7 @@ from flashsale.errors import StoreError
 class SQLAlchemyStore(RowStore[AsyncConnection]):
     """The `AsyncOrderStore` of one sale, in four tables of the host's database.
 
+    It may be made before the process forks: a child makes connections of its own, as soon as it needs one.
     Transactions run at READ COMMITTED, whatever the engine is set to (on SQLite: as the engine does).
 
     Args:
@@ -57,6 +67,8 @@ class SQLAlchemyStore(RowStore[AsyncConnection]):
                 event.listen(engine.pool, "connect", prepare_sqlite)
         self._dialect = engine.dialect.name
         self._engine = engine
+        self._process = os.getpid()
+        self._inherited: list[object] = []
         self._isolates = self._own is None and self._dialect != "sqlite"
         # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
         self._errors = (SQLAlchemyError, OSError, engine.dialect.loaded_dbapi.Error)
@@ -71,6 +83,14 @@ class SQLAlchemyStore(RowStore[AsyncConnection]):
         """Closes the connections of an engine that was made from a URL; never the host's."""
         if self._own is not None:
             await self._own.dispose()
+
+    async def _leave_parent(self) -> None:
+        """Makes connections of this process's own: two processes must not speak on one."""
+        if is_in_memory(self._engine.url):
+            raise StoreError("a database in memory belongs to the process that opened it: this one was forked")
+        self._inherited.append(self._engine.pool)  # collected as garbage, it might end the parent's connections
+        self._process = os.getpid()
+        await self._engine.dispose(close=False)
 
     async def create_all(self) -> None:
         """Creates the tables that do not exist yet."""
@@ -89,6 +109,8 @@ class SQLAlchemyStore(RowStore[AsyncConnection]):
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Gives a connection with a transaction; see `RowStore.transaction`."""
         committing = False
+        if os.getpid() != self._process:
+            await self._leave_parent()
         try:
             async with self._engine.connect() as connection:
                 if self._isolates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -32,6 +33,24 @@ _MODELS: Final[Mapping[TableName, type[Model]]] = {
 }
 
 
+_aliases: Final[set[str]] = set()  # of the databases of our stores
+_inherited: Final[list[object]] = []
+
+
+def _leave_parent() -> None:
+    """Lets a child that was forked connect for itself: two processes must not speak on one connection.
+
+    The parent's are kept here: collected as garbage, a driver might end them for the parent, too.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.alias in _aliases and connection.connection is not None and not connection.in_atomic_block:
+            _inherited.append(connection.connection)
+            connection.connection = None
+
+
+os.register_at_fork(after_in_child=_leave_parent)
+
+
 class DjangoStore(RowStore[BaseDatabaseWrapper]):
     """The `OrderStore` of one sale, in Django's database.
 
@@ -46,6 +65,7 @@ class DjangoStore(RowStore[BaseDatabaseWrapper]):
     def __init__(self, sale: str, *, using: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(sale)
         self._using = using
+        _aliases.add(using)
 
     # -- the primitives of `RowStore` -----------------------------------------------------------------------------
 
