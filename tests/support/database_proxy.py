@@ -36,6 +36,7 @@ class DatabaseProxy:
         self._sockets: list[socket.socket] = []
         self._commits = 0
         self._silent = threading.Event()
+        self._silent_at_commit = False
         self.lost = 0
 
     @property
@@ -67,6 +68,10 @@ class DatabaseProxy:
     def fall_silent(self) -> None:
         """Nothing that the server says arrives any more, and no connection ends."""
         self._silent.set()
+
+    def fall_silent_at_commit(self) -> None:
+        """The next COMMIT reaches the server, and from then on nothing that it says arrives."""
+        self._silent_at_commit = True
 
     def speak(self) -> None:
         """Lets new connections work again."""
@@ -101,6 +106,9 @@ class DatabaseProxy:
         if self._commits and _COMMIT.search(data):
             self._commits -= 1
             losing.set()
+        if self._silent_at_commit and _COMMIT.search(data):
+            self._silent_at_commit = False
+            self._silent.set()
         return True
 
     def _answered(self, _: bytes, losing: threading.Event) -> bool:

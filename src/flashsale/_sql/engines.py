@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 from sqlalchemy import URL, make_url
@@ -28,6 +31,7 @@ ASYNC_DRIVERS: Final = {
 }
 
 ISOLATION: Final = "READ COMMITTED"
+TIMEOUT: Final = 7.0  # seconds: waiting for a free connection and a transaction on it stay within 15
 SQLITE_WAIT: Final = 10.0  # seconds that a writer waits for another before it gives up
 
 
@@ -44,11 +48,16 @@ def database_url(url: object, drivers: Mapping[str, str]) -> URL:
     return parsed.set(drivername=drivers.get(parsed.drivername, parsed.drivername))
 
 
-def engine_options(url: URL) -> dict[str, Any]:
-    """Returns how we make an engine: without buyers' data in messages, and a database in memory shared by all."""
+def engine_options(url: URL, timeout: float) -> dict[str, Any]:
+    """Returns how we make an engine: without buyers' data in messages, and a database in memory shared by all.
+
+    It waits `timeout` seconds for a connection of the pool, and as long to make one.
+    """
     options: dict[str, Any] = {"hide_parameters": True}
     if url.get_backend_name() != "sqlite":
         options["isolation_level"] = ISOLATION  # once a connection, where a host's engine needs it in each transaction
+        options["pool_timeout"] = timeout
+        options["connect_args"] = _connect_args(url.get_driver_name(), timeout)
     if is_in_memory(url):
         # Each connection would have a database of its own: one connection, and whoever comes second waits for it.
         pool = url.get_dialect().get_pool_class(url.set(database="file"))  # type: ignore[attr-defined]
@@ -57,15 +66,51 @@ def engine_options(url: URL) -> dict[str, Any]:
     return options
 
 
+def _connect_args(driver: str, timeout: float) -> dict[str, Any]:
+    whole = max(2, round(timeout))  # libpq takes 1 for 2
+    if driver in {"psycopg", "psycopg2", "mysqldb"}:
+        return {"connect_timeout": whole}
+    if driver == "pymysql":
+        return {"connect_timeout": whole, "read_timeout": whole, "write_timeout": whole}
+    if driver == "aiomysql":
+        return {"async_creator_fn": partial(_connect_aiomysql, timeout)}
+    return {"timeout": timeout} if driver == "asyncpg" else {}
+
+
+async def _connect_aiomysql(timeout: float, **settings: Any) -> Any:
+    """Connects within `timeout` seconds: its own `connect_timeout` does not cover the handshake."""
+    aiomysql = import_module("aiomysql")
+    async with asyncio.timeout(timeout):
+        return await aiomysql.connect(**settings)
+
+
+def limit_waiting(dialect: str, timeout: float, connection: Any, _record: object) -> None:
+    """Sets up a new connection: the server gives up as well, so that what we left holds no lock for long."""
+    lock = max(1, round(timeout / 2))
+    cursor = connection.cursor()
+    if dialect in {"mysql", "mariadb"}:
+        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}")
+    elif dialect == "postgresql":
+        cursor.execute(f"SET statement_timeout = {timeout * 1000:.0f}")
+        cursor.execute(f"SET lock_timeout = {lock * 1000}")
+        connection.commit()
+    cursor.close()
+
+
+def driver_connection(connection: Any) -> Any:
+    """Returns the driver's own connection under one of SQLAlchemy."""
+    return getattr(connection, "sync_connection", connection).connection.driver_connection
+
+
 def is_in_memory(url: URL) -> bool:
     """True for a database that lives in one process only."""
     return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
 
 
-def prepare_sqlite(connection: Any, _record: object) -> None:
+def prepare_sqlite(timeout: float, connection: Any, _record: object) -> None:
     """Sets up a new SQLite connection: writers wait for each other, and readers for nobody."""
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {SQLITE_WAIT * 1000:.0f}")
+    cursor.execute(f"PRAGMA busy_timeout = {min(SQLITE_WAIT, timeout) * 1000:.0f}")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.close()
 
