@@ -172,8 +172,8 @@ def run(bench):
             measure = partial(_crowd, bed, way, 512, seconds, total=0)
             cases.append(Case("refused", f"by Redis: {peer}", "512 callers", measure))
         for call in (LOOP, "enter", "buy"):
-            for face, measure in {"asyncio": _in_process_asyncio, "sync": _in_process}.items():
-                case = Case("refused", f"in process: {call}, {face}", "1 caller", partial(measure, bed, call, seconds))
+            for api, measure in {"asyncio": _in_process_asyncio, "sync": _in_process}.items():
+                case = Case("refused", f"in process: {call}, {api}", "1 caller", partial(measure, bed, call, seconds))
                 cases.append(case)
         size = 0.1 if bench.quick else 1
         for peer, way, requests in (

@@ -82,8 +82,8 @@ async def asyncio_hops(port: int) -> Hops:
 def main() -> None:
     with redis_server() as bed:
         bed.fresh()
-        for face, hops in {"asyncio": asyncio.run(asyncio_hops(bed.port)), "sync": sync_hops(bed.port)}.items():
-            print(f"{face}: {hops.calls} calls, {hops.depth} deep")
+        for api, hops in {"asyncio": asyncio.run(asyncio_hops(bed.port)), "sync": sync_hops(bed.port)}.items():
+            print(f"{api}: {hops.calls} calls, {hops.depth} deep")
             if "--path" in sys.argv:
                 print("\n".join("  " * depth + name for depth, name in hops.path))
 

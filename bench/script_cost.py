@@ -12,7 +12,7 @@ from bench.wire import BATCH
 from flashsale import FlashSale, Order
 
 CALLS = 10  # of one window
-KINDS = {  # of a batch: whether there is a cap, whether orders carry data, how many goods
+KINDS = {  # of a batch: whether there is a cap, whether orders carry data, how many items
     "plain": (None, None, 1),
     "with a cap": (1000, None, 1),
     "with data": (None, {"colour": "green"}, 1),

@@ -1,4 +1,4 @@
-"""The three example shops in a rush: each is opened by its one command, and visited by wrk on the same machine.
+"""The three example shops under load: each is opened by its one command, and visited by wrk on the same machine.
 
 A visitor without a cookie is a new buyer. At the end every order that was answered "accepted" must be in the database.
 """
@@ -34,7 +34,7 @@ SHOPS = {
 }
 UNITS = 1_000_000  # more than any run sells
 CONNECTIONS = 64
-RUSH = {
+LOAD = {
     "product page": ("GET", "/", 200),
     "status": ("GET", f"/sale/{GOODS}", 200),
     "buy": ("POST", f"/buy/{GOODS}", 202),
@@ -129,7 +129,7 @@ def _open_shop(name, folder):
             shop = Shop(name, port, sale, folder)
             while not _on_sale(sale):
                 time.sleep(0.1)
-            shop.visit(*RUSH["status"], 1)  # each process opens its sale
+            shop.visit(*LOAD["status"], 1)  # each process opens its sale
             yield shop
     finally:
         stop(process)
@@ -138,7 +138,7 @@ def _open_shop(name, folder):
 def _on_sale(sale):
     try:
         return sale.view(GOODS).remaining == UNITS
-    except LookupError:  # the shop's syncer has not brought the goods yet
+    except LookupError:  # the shop's syncer has not brought the item yet
         return False
 
 
@@ -157,7 +157,7 @@ def run(bench):
                 for shop in shops
             ]
 
-        records = bench.run("shops", cases(RUSH))
+        records = bench.run("shops", cases(LOAD))
         for shop in shops:
             shop.sell_out()
         records += bench.run("shops", cases(AFTER))

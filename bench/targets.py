@@ -98,14 +98,14 @@ def _gate(get: Median) -> Iterator[Target]:
     ratio = _ratio(ours, three["512"])
     yield Target("Gate: at least 60x three round trips", ratio, 60, "x", f"(512 callers{beside})")
     yield Target("Gate: at least 300,000 admissions a second from one process", ours, 300_000, "/s", "(512 callers)")
-    for call, face, wanted in (
+    for call, api, wanted in (
         ("enter", "asyncio", 3_000_000),
         ("enter", "sync", 8_000_000),
         ("buy", "asyncio", 500_000),
         ("buy", "sync", 500_000),
     ):
-        figure = get("gate", "refused", f"in process: {call}, {face}")
-        yield Target(f"Refused in process by `{call}`, {face}: at least {wanted:,} a second", figure, wanted, "/s")
+        figure = get("gate", "refused", f"in process: {call}, {api}")
+        yield Target(f"Refused in process by `{call}`, {api}: at least {wanted:,} a second", figure, wanted, "/s")
     for suffix, call in (("", "enter"), (", buy", "buy")):
         ratio = _ratio(get("gate", "storm", "flashsale" + suffix), get("gate", "storm", "one script" + suffix))
         yield Target(f"Sold-out storm on `{call}`: at least 100x the one-EVALSHA code", ratio, 100, "x")

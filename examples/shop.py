@@ -1,4 +1,4 @@
-"""What the three shops share: the goods, the words for the buyer, and who owns an order."""
+"""What the three shops share: the item, the words for the buyer, and who owns an order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAID = {
 
 
 def order_id(buyer_id: str, key: str) -> str:
-    """Returns the order id of a buyer's wish: it begins with the buyer. A page without JavaScript sends no key."""
+    """Returns the order id of a buyer's request: it begins with the buyer. A page without JavaScript sends no key."""
     if key and _KEY.fullmatch(key) is None:
         raise InvalidRequest("key", "must be 32 hexadecimal digits")
     return f"{buyer_id}.{key or secrets.token_hex(16)}"

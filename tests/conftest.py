@@ -1,6 +1,7 @@
 """Fixtures: one real Redis and one PostgreSQL for the whole run, and a backend that is fake or real, bytes or str.
 
-With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead.
+With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead, with `--quick` on two
+of the four backends and without servers of databases.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import pytest
 import redis
 import redis.asyncio
 
-from tests.support import acl, servers
+from tests.support import acl, mutants, servers
 from tests.support.helpers import Shop
 from tests.support.hosts import Host
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
     from pathlib import Path
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25, stateful_step_count=30)
@@ -38,18 +39,24 @@ BACKENDS = {
     "redis-bytes": ("redis", False),
     "redis-str": ("redis", True),
 }
+QUICK = ("fakeredis-bytes", "redis-str")
+"""The backends of `make check`: both kinds of server, and both kinds of reply."""
+
 ON_A_CLUSTER_TOO = {"test_gate", "test_sale", "test_worker"}
 """Modules that the ordinary run plays on a Cluster as well, with str replies."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """A run that is told to end, ends its servers too."""
+    config.addinivalue_line("markers", "kills(mutant, by=()): must fail without this mechanism; tests.support.mutants")
+    config.addinivalue_line("markers", "without(mutant): says itself what goes wrong without this mechanism")
     if threading.current_thread() is threading.main_thread():
         servers.end_on_signals()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="on a Redis Cluster whatever asks for a backend")
+    parser.addoption("--quick", action="store_true", help=f"on {' and '.join(QUICK)} only, without databases' servers")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -59,17 +66,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         backends = dict(BACKENDS)
         in_the_subset = metafunc.module.__name__.rpartition(".")[2] in ON_A_CLUSTER_TOO
         one_server = metafunc.definition.get_closest_marker("one_server")
-        if in_the_subset and not one_server and not metafunc.config.option.cluster:
+        if in_the_subset and not (one_server or metafunc.config.option.cluster):
             backends["cluster-str"] = ("cluster", True)
         metafunc.parametrize("backend", backends.values(), ids=backends, indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--cluster` only what can run there is left: what asks for a real backend, and for no server of its own."""
-    if config.option.cluster:
-        kept = [item for item in items if _may_run_on_a_cluster(item)]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    """With `--cluster` only what asks for a real backend and no server of its own is left, with `--quick` the quick."""
+    wanted = _may_run_on_a_cluster if config.option.cluster else _is_quick if config.option.quick else None
+    if wanted:
+        kept, left = [], []
+        for item in items:
+            (kept if wanted(item) else left).append(item)
+        config.hook.pytest_deselected(items=left)
         items[:] = kept
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    databases = {"postgres", "mysql"} & set(getattr(item, "fixturenames", ())) or "postgresql" in params.values()
+    return not databases and params.get("backend", BACKENDS[QUICK[0]]) in [BACKENDS[name] for name in QUICK]
 
 
 def _may_run_on_a_cluster(item: pytest.Item) -> bool:
@@ -78,6 +94,25 @@ def _may_run_on_a_cluster(item: pytest.Item) -> bool:
         return False
     kind, _ = item.callspec.params.get("backend", ("", False)) if hasattr(item, "callspec") else ("", False)
     return kind == "redis" or "real_shop" in fixtures
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Takes the mechanism of `kills` or `without` out; a test that `kills` and succeeds has not shown a need for it."""
+    kills, without = (pyfuncitem.get_closest_marker(name) for name in ("kills", "without"))
+    mark = kills or without
+    if mark is None:
+        return (yield)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        mutants.MUTANTS[mark.args[0]].take_out(monkeypatch, pyfuncitem.funcargs.get("world"))
+        if without:
+            return (yield)
+        try:
+            yield
+        except (*mutants.BROKEN, *mark.kwargs["by"]) as broken:
+            print(broken)
+            return True
+    pytest.fail(f"nothing misses {mark.args[0]}")
 
 
 class Backend:
@@ -261,7 +296,7 @@ def fresh_mysql_url(mysql: servers.MySQL) -> Iterator[str]:
 
 @pytest.fixture(params=["flashsale", "flashsale.aio"], ids=["sync", "aio"])
 async def shop(request: pytest.FixtureRequest, backend: Backend, tmp_path: Path) -> AsyncIterator[Shop]:
-    """Makes sales and their parts, of both faces on every backend."""
+    """Makes sales and their parts, of both APIs on every backend."""
     shop = Shop(request.param, backend, tmp_path)
     yield shop
     await shop.close()
@@ -276,9 +311,18 @@ async def real_shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
         await shop.close()
 
 
+@pytest.fixture
+async def sync_shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
+    """Like `real_shop`, of the sync API only: for mutants of the scripts, which are the same for both."""
+    with empty_backend(request, "redis", decode=False) as backend:
+        shop = Shop("flashsale", backend, tmp_path)
+        yield shop
+        await shop.close()
+
+
 @pytest.fixture(params=["flashsale", "flashsale.aio"], ids=["sync", "aio"])
 async def host(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Host]:
-    """Makes clients of any kind, and sales on them, of both faces."""
+    """Makes clients of any kind, and sales on them, of both APIs."""
     host = Host(request.param, tmp_path)
     yield host
     await host.close()

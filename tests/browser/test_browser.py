@@ -146,7 +146,7 @@ def test_two_visitors_race_for_the_last_unit(shop: OpenShop, visit: Visit) -> No
 
 
 def active(shop: OpenShop) -> list[str]:
-    """Returns the states of the orders that hold units."""
+    """Returns the states of the orders that book units."""
     return sorted(state for state in shop.orders().values() if state in {"QUEUED", "PERSISTED", "CONFIRMED"})
 
 
@@ -225,7 +225,7 @@ def test_one_per_person(shop: OpenShop, visit: Visit) -> None:
     shop.offer(2)
     page = visit()
     place_order(page)
-    page.evaluate("localStorage.clear()")  # the same person on another device: another wish
+    page.evaluate("localStorage.clear()")  # the same person on another device: another request
     page.get_by_role("link", name="Back to the phone").click()
     is_on_sale(page, "1 left")
     buy(page)

@@ -84,7 +84,7 @@ class Newcomer:
             time.sleep(0.2)
 
     def let_it_open(self) -> None:
-        """Puts the goods anew, with an opening that is now: no test waits for a minute, or loses a race against it."""
+        """Puts the item anew, with an opening that is now: no test waits for a minute, or loses a race against it."""
         goods = self._folder / "goods.py"
         goods.write_text(goods.read_text().replace("time.time() + 3600", "time.time()"))
         self.type(self._put_goods, "")

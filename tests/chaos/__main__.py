@@ -6,7 +6,7 @@
 Buyers' hosts reach a Redis with an append-only file through a proxy that cuts replies; they ask again, with the same
 order id, until they are answered. Redis and the workers are killed with SIGKILL while orders are on their way and
 started anew, a syncer runs, buyers pay, cancel and are refunded. Then the queue is left to drain and
-`tests.support.books` asks buyers, Redis and database separately.
+`tests.support.consistency` asks buyers, Redis and database separately.
 
 Every fault is tied to the number of an order and a delay, both drawn from the seed, so that it strikes in mid-traffic.
 """
@@ -27,9 +27,9 @@ import pytest
 from flashsale import Goods, Order
 from flashsale.stores import SQLAlchemyStore
 from tests.support import servers
-from tests.support.books import Purchase, prove
-from tests.support.stages import Alone, alone, watched
-from tests.support.turmoil import DOWN_AFTER, GOODS, HOLD, PER_BUYER, PLANS, SALE, Chaos, Crew, Options, Report
+from tests.support.chaos_steps import DOWN_AFTER, GOODS, HOLD, PER_BUYER, PLANS, SALE, Chaos, Crew, Options, Report
+from tests.support.consistency import Purchase, check
+from tests.support.deployments import Alone, alone, watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -42,7 +42,7 @@ CREATE TRIGGER slow BEFORE INSERT ON flashsale_orders FOR EACH STATEMENT EXECUTE
 
 
 def plan(options: Options) -> tuple[list[Purchase], list[Goods]]:
-    """Draws the purchases, and the goods of which those beyond the wanted number must fail, unless units return."""
+    """Draws the purchases, and the item of which those beyond the wanted number must fail, unless units return."""
     chance = random.Random(options.seed)
     purchases = []
     for number in range(options.orders + options.orders // 10):
@@ -76,20 +76,20 @@ def play(options: Options, database_url: str, say: Callable[[str], None] = lambd
             store.put_goods(entry)
         with store.transaction() as connection:
             connection.exec_driver_sql(SLOW)
-        stage: Alone
+        deployment: Alone
         if options.elections:
-            stage = stack.enter_context(watched(down_after=DOWN_AFTER, appendfsync=options.appendfsync))
+            deployment = stack.enter_context(watched(down_after=DOWN_AFTER, appendfsync=options.appendfsync))
         else:
-            stage = stack.enter_context(alone(appendfsync=options.appendfsync))
-        crew = Crew(folder, stage.url, database_url)
+            deployment = stack.enter_context(alone(appendfsync=options.appendfsync))
+        crew = Crew(folder, deployment.url, database_url)
         stack.callback(crew.close)
-        chaos = Chaos(options, purchases, stage=stage, crew=crew, database_url=database_url, say=say)
+        chaos = Chaos(options, purchases, deployment=deployment, crew=crew, database_url=database_url, say=say)
         report = chaos.report
         asyncio.run(_within(options.seconds + 150, chaos.run()))
         report.wrong += crew.close()
         say("asking buyers, Redis and database")
-        report.books = prove(purchases, stage.primary.client(), store, SALE)
-        report.wrong += report.books.wrong
+        report.consistency = check(purchases, deployment.primary.client(), store, SALE)
+        report.wrong += report.consistency.wrong
     report.wrong += report.shortfall(options)
     report.seconds = time.monotonic() - began
     return report
@@ -131,28 +131,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    wish = Options()
+    request = Options()
     add = parser.add_argument
-    add("--orders", type=int, default=wish.orders, metavar="N", help=f"to be accepted, about ({wish.orders})")
-    add("--worker-kills", type=int, default=wish.worker_kills, metavar="N", help=f"({wish.worker_kills})")
-    add("--redis-kills", type=int, default=wish.redis_kills, metavar="N", help=f"({wish.redis_kills})")
+    add("--orders", type=int, default=request.orders, metavar="N", help=f"to be accepted, about ({request.orders})")
+    add("--worker-kills", type=int, default=request.worker_kills, metavar="N", help=f"({request.worker_kills})")
+    add("--redis-kills", type=int, default=request.redis_kills, metavar="N", help=f"({request.redis_kills})")
     add(
         "--elections",
         type=int,
-        default=wish.elections,
+        default=request.elections,
         metavar="N",
         help="with any, Redis is a primary and two replicas behind three Sentinels, and buyers are told ACCEPTED when "
-        f"a replica has their order ({wish.elections})",
+        f"a replica has their order ({request.elections})",
     )
-    add("--cut-replies", type=int, default=wish.cut_replies, metavar="N", help=f"({wish.cut_replies})")
-    add("--seed", type=int, default=wish.seed, metavar="N", help=f"of all that is random ({wish.seed})")
-    add("--seconds", type=float, default=wish.seconds, metavar="S", help=f"of selling, at most ({wish.seconds:g})")
+    add("--cut-replies", type=int, default=request.cut_replies, metavar="N", help=f"({request.cut_replies})")
+    add("--seed", type=int, default=request.seed, metavar="N", help=f"of all that is random ({request.seed})")
+    add(
+        "--seconds", type=float, default=request.seconds, metavar="S", help=f"of selling, at most ({request.seconds:g})"
+    )
     add(
         "--appendfsync",
         choices=("always", "everysec"),
-        default=wish.appendfsync,
+        default=request.appendfsync,
         help="of Redis. everysec holds a write back for up to 2 s while the disk syncs the one before: also kill -9 "
-        f"may then lose orders, as the operator chose ({wish.appendfsync})",
+        f"may then lose orders, as the operator chose ({request.appendfsync})",
     )
     options = Options(**vars(parser.parse_args(argv)))
     if (

@@ -5,7 +5,7 @@
 Two web processes (Flask on gunicorn's threads, Starlette on uvicorn), two workers and a syncer serve a steady stream of
 buyers. One worker is killed again and again, Redis is killed and restarts from its append-only file, the database is
 stopped and started, and a proxy cuts replies. Each second the run measures open files, memory, connections and queue.
-At the end `tests.support.books` asks buyers, Redis and database separately, and every curve must be flat.
+At the end `tests.support.consistency` asks buyers, Redis and database separately, and every curve must be flat.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from flashsale import FlashSale, Goods, Keys, Order, OrderState, Outcome
 from flashsale.stores import SQLAlchemyStore
 from flashsale.testing.proxy import FaultProxy
 from tests.support import servers
-from tests.support.books import Books, Purchase, prove
-from tests.support.steady import Samples, of_process, of_queue
-from tests.support.turmoil import GOODS, HOLD, PER_BUYER, PLANS, SALE, Crew
+from tests.support.chaos_steps import GOODS, HOLD, PER_BUYER, PLANS, SALE, Crew
+from tests.support.consistency import Consistency, Purchase, check
+from tests.support.growth import Samples, of_process, of_queue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -71,17 +71,17 @@ class Report:
     retries: int = 0
     bytes_per_order: float = 0.0
     seconds: float = 0.0
-    books: Books = field(default_factory=Books)
+    consistency: Consistency = field(default_factory=Consistency)
     wrong: list[str] = field(default_factory=list)
 
     def figures(self) -> list[tuple[str, object]]:
-        books, struck = self.books, Counter(kind for _, kind in self.faults)
+        consistency, struck = self.consistency, Counter(kind for _, kind in self.faults)
         return [
             ("seconds of load", f"{self.seconds:.0f}"),
-            ("orders asked for", books.asked),
-            ("orders accepted", books.acknowledged),
-            ("rows in the database", books.rows),
-            ("lost, doubled", f"{books.lost}, {books.duplicated}"),
+            ("orders asked for", consistency.asked),
+            ("orders accepted", consistency.acknowledged),
+            ("rows in the database", consistency.rows),
+            ("lost, doubled", f"{consistency.lost}, {consistency.duplicated}"),
             ("requests repeated", self.retries),
             *((kind, struck[kind]) for kind in EVERY),
             ("Redis memory for each order, bytes", f"{self.bytes_per_order:.0f}"),
@@ -384,10 +384,10 @@ def play(options: Options, say: Callable[[str], None] = lambda _: None) -> Repor
         asyncio.run(asyncio.wait_for(soak.run(), options.minutes * 60 + 180))
         report.wrong += shop.close() + crew.close()
         with SQLAlchemyStore(database_url, SALE) as store:
-            report.books = prove(purchases, server.client(), store, SALE)
-        report.wrong += report.books.wrong
+            report.consistency = check(purchases, server.client(), store, SALE)
+        report.wrong += report.consistency.wrong
         grown = server.client().info("memory")["used_memory"] - empty
-        report.bytes_per_order = grown / max(1, report.books.acknowledged)
+        report.bytes_per_order = grown / max(1, report.consistency.acknowledged)
     return report
 
 
@@ -430,12 +430,12 @@ killed is measured.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0 when the books agree and the curves are flat, else 1."""
+    """Returns 0 when all agrees and the curves are flat, else 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.soak", description=ABOUT)
-    wish = Options()
-    parser.add_argument("--minutes", type=float, default=wish.minutes, help=f"of load ({wish.minutes:g})")
-    parser.add_argument("--rate", type=float, default=wish.rate, help=f"orders a second ({wish.rate:g})")
-    parser.add_argument("--seed", type=int, default=wish.seed, help=f"of all that is random ({wish.seed})")
+    request = Options()
+    parser.add_argument("--minutes", type=float, default=request.minutes, help=f"of load ({request.minutes:g})")
+    parser.add_argument("--rate", type=float, default=request.rate, help=f"orders a second ({request.rate:g})")
+    parser.add_argument("--seed", type=int, default=request.seed, help=f"of all that is random ({request.seed})")
     options = Options(**vars(parser.parse_args(argv)))
     if not 0.1 <= options.minutes <= 240 or not 1 <= options.rate <= 200:
         parser.error("0.1 to 240 minutes, 1 to 200 orders a second")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flashsale._sync import auditor
 from tests.chaos.fuzz import parsers
-from tests.chaos.fuzz.scripts import PLACES, Scene
+from tests.chaos.fuzz.scripts import PLACES, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,18 +58,18 @@ def backend_bytes(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 @pytest.fixture
-def scene(backend_bytes: Backend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+def sandbox(backend_bytes: Backend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     monkeypatch.setattr(auditor, "BETWEEN", 0.0)
-    scene = Scene(backend_bytes.raw(), backend_bytes.client())
-    yield scene
-    scene.close()
+    sandbox = Sandbox(backend_bytes.raw(), backend_bytes.client())
+    yield sandbox
+    sandbox.close()
 
 
 @given(place=st.integers(0, len(PLACES) - 1), value=SHAPES)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(place=3, value=b"nan")
-def test_a_value_that_somebody_else_wrote(scene: Scene, place: int, value: bytes) -> None:
-    scene.play(place, value)
+def test_a_value_that_somebody_else_wrote(sandbox: Sandbox, place: int, value: bytes) -> None:
+    sandbox.play(place, value)
 
 
 NUMBER = {name: place for place, name in enumerate(["Total", "Booked", "Ledger", "hold"])}
@@ -91,8 +91,8 @@ FOUND = {  # by name: how many places further than the first of its kind, and th
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_what_fuzzing_found_stays_found(scene: Scene, name: str) -> None:
-    scene.play(*FOUND[name])
+def test_what_fuzzing_found_stays_found(sandbox: Sandbox, name: str) -> None:
+    sandbox.play(*FOUND[name])
 
 
 @pytest.mark.parametrize("text", ["connected_slaves:\u00b2", "connected_slaves:x", "redis_version:7.\u00b2"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos import soak
-from tests.support.steady import Curve, Samples
+from tests.support.growth import Curve, Samples
 
 
 def test_a_shop_under_faults_for_twenty_seconds() -> None:
@@ -15,7 +15,7 @@ def test_a_shop_under_faults_for_twenty_seconds() -> None:
     assert report.wrong == []
     assert {kind for _, kind in report.faults} == set(soak.EVERY)
     assert report.retries  # the faults were felt
-    assert report.books.acknowledged > 100
+    assert report.consistency.acknowledged > 100
     assert len(report.samples.seconds) >= 8  # one a second, and more than a second each on a busy machine
     assert all(any(curve.values) or curve.unit in {"s", "orders"} for curve in report.samples.curves.values())
 

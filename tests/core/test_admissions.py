@@ -79,7 +79,7 @@ async def test_a_ticket_is_for_one_sale_goods_buyer_and_order(shop: Shop, raw: r
 
 
 async def test_a_ticket_ends_with_the_epoch(shop: Shop, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside(shop.face, "ticketing"), "EPOCH_EVERY", 0.0)
+    monkeypatch.setattr(inside(shop.api, "ticketing"), "EPOCH_EVERY", 0.0)
     sale = await ticketed(shop)
     entry = await sale.enter("phone", "ann")
     raw.hincrby(shop.keys.meta, "epoch", 1)
@@ -88,7 +88,7 @@ async def test_a_ticket_ends_with_the_epoch(shop: Shop, raw: redis.Redis, monkey
 
 
 async def test_one_caller_asks_for_the_epoch(real_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside(real_shop.face, "ticketing"), "EPOCH_EVERY", 1000.0)
+    monkeypatch.setattr(inside(real_shop.api, "ticketing"), "EPOCH_EVERY", 1000.0)
     sale = await ticketed(real_shop, 40)
     entries = [await sale.enter("phone", f"b-{n}") for n in range(20)]
     control, asked = sale.real._meta, []

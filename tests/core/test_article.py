@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.one_server
 
 
-class Foreign:
+class External:
     """A service that was there before us: redis-py, the article's script and its key names, nothing of ours."""
 
     def __init__(self, client: redis.Redis[str]) -> None:
@@ -55,9 +55,9 @@ class Foreign:
 
 
 @pytest.fixture
-def foreign(redis_url: str) -> Iterator[Foreign]:
+def external(redis_url: str) -> Iterator[External]:
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield Foreign(client)
+        yield External(client)
 
 
 async def plain(shop: Shop, total: int = 100) -> Any:
@@ -68,7 +68,7 @@ async def plain(shop: Shop, total: int = 100) -> Any:
 
 
 async def agree(shop: Shop, sale: Any, *, direct: int = 0) -> None:
-    """Redis' and the database's sums are the same, the direct units apart."""
+    """Redis' and the database's sums are the same, the untracked units apart."""
     stock = await sale.inventory.stock("GOODS")
     active = shop.sql("SELECT SUM(quantity) FROM flashsale_orders WHERE state IN ('PERSISTED', 'CONFIRMED')")[0][0] or 0
     assert (stock.booked - direct, stock.direct) == (active, direct)
@@ -78,83 +78,83 @@ async def agree(shop: Shop, sale: Any, *, direct: int = 0) -> None:
 # -- the walk-through -----------------------------------------------------------------------------------------------
 
 
-async def test_the_articles_walk_through(real_shop: Shop, foreign: Foreign) -> None:
-    shop, raw = real_shop, foreign.redis
+async def test_the_articles_walk_through(real_shop: Shop, external: External) -> None:
+    shop, raw = real_shop, external.redis
     # before the sale
     sale = await plain(shop)
     assert raw.mget("GOODS_count", "GOODS_start", "GOODS_access") == ["100", "0", "0"]
     assert raw.hmget("GOODS", "Total", "Booked") == ["100", "0"]
-    assert foreign.enter("GOODS") == "not started"
+    assert external.enter("GOODS") == "not started"
     assert (await sale.gate.enter("GOODS")).outcome is Outcome.NOT_STARTED
     # the data-control module sets goodsId_start to 1
     await sale.start("GOODS")
     assert raw.get("GOODS_start") == "1"
     # accept, increment goodsId_access, remaining is count - access
-    assert foreign.enter("GOODS") == 99
+    assert external.enter("GOODS") == 99
     assert (await sale.gate.enter("GOODS")).remaining == 98
     assert raw.get("GOODS_access") == "2"
     for _ in range(98):
         assert (await sale.gate.enter("GOODS")).admitted
     # access has reached count: blocked
-    assert foreign.enter("GOODS") == "blocked"
+    assert external.enter("GOODS") == "blocked"
     assert (await sale.gate.enter("GOODS")).outcome is Outcome.SOLD_OUT
     assert await sale.gate.state("GOODS") == GateState(count=100, started=True, access=100, remaining=0)
     # SCRIPT LOAD, EVALSHA <sha> 1 goodsId 1: ours answers like the article's
     await sale.inventory.load_scripts()
-    assert foreign.deduct("GOODS") == await sale.inventory.deduct("GOODS") == 1
+    assert external.deduct("GOODS") == await sale.inventory.deduct("GOODS") == 1
     assert await sale.inventory.deduct("GOODS", 97) == 97
-    assert (foreign.deduct("GOODS", 2), await sale.inventory.deduct("GOODS", 2)) == (0, 0)
-    assert foreign.deduct("GOODS") == 1
-    assert (foreign.deduct("GOODS"), await sale.inventory.deduct("GOODS")) == (0, 0)
+    assert (external.deduct("GOODS", 2), await sale.inventory.deduct("GOODS", 2)) == (0, 0)
+    assert external.deduct("GOODS") == 1
+    assert (external.deduct("GOODS"), await sale.inventory.deduct("GOODS")) == (0, 0)
     assert raw.hmget("GOODS", "Total", "Booked") == ["100", "100"]
     assert await sale.inventory.stock("GOODS") == Stock(total=100, booked=100, remaining=0, direct=100)
     # LPUSH orderList, BRPOP orderList 0
-    foreign.push("theirs", "GOODS", "ann")
+    external.push("theirs", "GOODS", "ann")
     assert (await sale.queue.pop()).order_id == "theirs"
-    await sale.queue.push(shop.face.Order("ours", "GOODS", "bob", 2))
+    await sale.queue.push(shop.api.Order("ours", "GOODS", "bob", 2))
     name, body = raw.brpop("orderList", 0)
     assert (name, json.loads(body)["order_id"]) == ("orderList", "ours")
 
 
-async def test_a_whole_purchase_writes_the_articles_keys(real_shop: Shop, foreign: Foreign) -> None:
+async def test_a_whole_purchase_writes_the_articles_keys(real_shop: Shop, external: External) -> None:
     sale = await plain(real_shop)
     await sale.start("GOODS")
     assert (await sale.buy("GOODS", "ann", 3)).accepted
-    assert foreign.redis.get("GOODS_access") == "3"
-    assert foreign.redis.hmget("GOODS", "Total", "Booked") == ["100", "3"]
-    assert foreign.redis.llen("orderList") == 1
-    ours = {key for key in foreign.redis.keys("*") if not key.startswith("flashsale:{spring}:")}
+    assert external.redis.get("GOODS_access") == "3"
+    assert external.redis.hmget("GOODS", "Total", "Booked") == ["100", "3"]
+    assert external.redis.llen("orderList") == 1
+    ours = {key for key in external.redis.keys("*") if not key.startswith("flashsale:{spring}:")}
     assert ours == {"GOODS", "GOODS_count", "GOODS_start", "GOODS_access", "orderList"}
 
 
-async def test_a_sale_that_others_laid_out_is_taken_over(real_shop: Shop, foreign: Foreign) -> None:
+async def test_a_sale_that_others_laid_out_is_taken_over(real_shop: Shop, external: External) -> None:
     """Their keys are there already, with the same total; some units are sold."""
-    raw = foreign.redis
+    raw = external.redis
     raw.mset({"GOODS_count": 100, "GOODS_start": 1, "GOODS_access": 40})
     raw.hset("GOODS", mapping={"Total": 100, "Booked": 40})
     sale = await plain(real_shop)
     assert await sale.inventory.stock("GOODS") == Stock(100, 40, 60, 40)
     receipt = await sale.buy("GOODS", "ann", 60)
     assert (receipt.accepted, receipt.remaining) == (True, 0)
-    assert foreign.deduct("GOODS") == 0
-    assert foreign.enter("GOODS") == "blocked"
+    assert external.deduct("GOODS") == 0
+    assert external.enter("GOODS") == "blocked"
 
 
-async def test_the_articles_flag_moves_our_sale(real_shop: Shop, foreign: Foreign) -> None:
+async def test_the_articles_flag_moves_our_sale(real_shop: Shop, external: External) -> None:
     sale = await plain(real_shop)
-    foreign.redis.set("GOODS_start", 1)
+    external.redis.set("GOODS_start", 1)
     assert (await sale.buy("GOODS", "ann")).accepted
-    foreign.redis.set("GOODS_start", 0)
+    external.redis.set("GOODS_start", 0)
     assert (await sale.buy("GOODS", "ann")).outcome is Outcome.NOT_STARTED
 
 
 # -- side by side ---------------------------------------------------------------------------------------------------
 
 
-async def test_foreign_orders_are_adopted_from_the_direct_units(real_shop: Shop, foreign: Foreign) -> None:
+async def test_external_orders_are_adopted_from_the_untracked_units(real_shop: Shop, external: External) -> None:
     sale = await plain(real_shop)
     await sale.start("GOODS")
-    assert foreign.buy("theirs", "GOODS", "ann", 5)
+    assert external.buy("theirs", "GOODS", "ann", 5)
     assert (await sale.buy("GOODS", "bob", 2, order_id="ours")).accepted
     assert await sale.inventory.stock("GOODS") == Stock(100, 7, 93, 5)
     await work_off(real_shop, real_shop.worker(sale))
@@ -166,20 +166,20 @@ async def test_foreign_orders_are_adopted_from_the_direct_units(real_shop: Shop,
     assert (await sale.inventory.stock("GOODS")).booked == 2
 
 
-async def test_foreign_orders_that_deducted_nothing_are_deducted(real_shop: Shop, foreign: Foreign) -> None:
+async def test_external_orders_that_deducted_nothing_are_deducted(real_shop: Shop, external: External) -> None:
     sale = await plain(real_shop)
-    foreign.push("theirs", "GOODS", "ann", 5)
+    external.push("theirs", "GOODS", "ann", 5)
     await work_off(real_shop, real_shop.worker(sale))
     assert await sale.inventory.stock("GOODS") == Stock(100, 5, 95, 0)
     await agree(real_shop, sale)
 
 
-async def test_foreign_orders_past_the_stock_are_rejected(real_shop: Shop, foreign: Foreign) -> None:
+async def test_external_orders_past_the_stock_are_rejected(real_shop: Shop, external: External) -> None:
     sale = await plain(real_shop, 5)
     await sale.start("GOODS")
     await sale.buy("GOODS", "bob", 4, order_id="ours")
-    foreign.push("too-many", "GOODS", "ann", 2)
-    foreign.push("fits", "GOODS", "ann", 1)
+    external.push("too-many", "GOODS", "ann", 2)
+    external.push("fits", "GOODS", "ann", 1)
     await work_off(real_shop, real_shop.worker(sale))
     assert await rows(sale) == {
         "ours": OrderState.PERSISTED,
@@ -190,11 +190,11 @@ async def test_foreign_orders_past_the_stock_are_rejected(real_shop: Shop, forei
     assert (await sale.inventory.stock("GOODS")).remaining == 0
 
 
-async def test_units_that_foreign_programs_hold_stay_theirs(real_shop: Shop, foreign: Foreign) -> None:
+async def test_units_that_external_programs_hold_stay_theirs(real_shop: Shop, external: External) -> None:
     """They deducted and push later, or never: until then the units are booked, and nobody else gets them."""
     sale = await plain(real_shop, 5)
     await sale.start("GOODS")
-    assert foreign.deduct("GOODS", 3) == 3
+    assert external.deduct("GOODS", 3) == 3
     assert (await sale.buy("GOODS", "bob", 3)).outcome is Outcome.SOLD_OUT
     assert (await sale.buy("GOODS", "bob", 2)).accepted
     for _ in range(3):
@@ -205,8 +205,8 @@ async def test_units_that_foreign_programs_hold_stay_theirs(real_shop: Shop, for
     await agree(real_shop, sale)
 
 
-async def test_both_kinds_sell_at_once_and_the_sums_agree(real_shop: Shop, foreign: Foreign, redis_url: str) -> None:
-    """Threads of a foreign program beside our own buyers, our worker and our syncer."""
+async def test_both_kinds_sell_at_once_and_the_sums_agree(real_shop: Shop, external: External, redis_url: str) -> None:
+    """Threads of an external program beside our own buyers, our worker and our syncer."""
     shop = real_shop
     sale = await plain(shop, 100)
     await sale.start("GOODS")
@@ -214,7 +214,7 @@ async def test_both_kinds_sell_at_once_and_the_sums_agree(real_shop: Shop, forei
 
     def sell(number: int) -> None:
         with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-            program = Foreign(client)
+            program = External(client)
             for n in range(30):
                 if program.buy(f"f-{number}-{n}", "GOODS", f"fb-{number}", 1 + n % 2):
                     theirs.append(f"f-{number}-{n}")
@@ -244,11 +244,11 @@ async def test_both_kinds_sell_at_once_and_the_sums_agree(real_shop: Shop, forei
     await agree(shop, sale)
 
 
-async def test_a_foreign_consumer_may_take_our_orders(real_shop: Shop, foreign: Foreign) -> None:
+async def test_a_external_consumer_may_take_our_orders(real_shop: Shop, external: External) -> None:
     sale = await plain(real_shop)
     await sale.start("GOODS")
     await sale.buy("GOODS", "ann", 2, order_id="o-1", data={"size": "L"})
-    _, body = foreign.redis.brpop("orderList", 1)
+    _, body = external.redis.brpop("orderList", 1)
     order = json.loads(body)
     assert order.pop("created_at") > 0
     assert order == {"order_id": "o-1", "goods_id": "GOODS", "buyer_id": "ann", "quantity": 2, "data": {"size": "L"}}
@@ -258,12 +258,12 @@ async def test_a_foreign_consumer_may_take_our_orders(real_shop: Shop, foreign: 
 
 @pytest.mark.parametrize(("quantity", "taken"), [("-3", -3), ("0x10", 16), ("1e1", 10), (" 5 ", 5)])
 async def test_what_the_articles_script_lets_through_ours_refuses(
-    real_shop: Shop, foreign: Foreign, quantity: str, taken: int
+    real_shop: Shop, external: External, quantity: str, taken: int
 ) -> None:
     """The reason why ours is not the article's text."""
     sale = await plain(real_shop)
-    ours = foreign.redis.script_load(SCRIPTS["deduct"].text)
-    assert foreign.redis.evalsha(ours, 1, "GOODS", quantity) == 0
+    ours = external.redis.script_load(SCRIPTS["deduct"].text)
+    assert external.redis.evalsha(ours, 1, "GOODS", quantity) == 0
     assert (await sale.inventory.stock("GOODS")).booked == 0
-    assert foreign.redis.evalsha(foreign.sha, 1, "GOODS", quantity) == taken  # -3 is "success", and the stock grows
-    assert foreign.redis.hget("GOODS", "Booked") == str(taken)
+    assert external.redis.evalsha(external.sha, 1, "GOODS", quantity) == taken  # -3 is "success", and the stock grows
+    assert external.redis.hget("GOODS", "Booked") == str(taken)

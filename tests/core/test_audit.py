@@ -16,7 +16,7 @@ import pytest
 import flashsale
 from flashsale import FlashSaleError, Goods, NotPersisted, OrderState
 from flashsale.model.reports import Audit, Problem, Repair, Units
-from tests.support.helpers import Part, inside, order, settled, snapshot, until
+from tests.support.helpers import Awaited, inside, order, settled, snapshot, until
 from tests.support.sales import active_units, booked, each_backend, rows, work
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def both_sides(shop: Shop) -> tuple[Any, ...]:
     return (snapshot(shop.raw), *(shop.sql(f"SELECT * FROM flashsale_{name}") for name in tables))
 
 
-async def found(syncer: Part) -> list[tuple[str, Problem]]:
+async def found(syncer: Awaited) -> list[tuple[str, Problem]]:
     return [(each.order_id, each.problem) for each in (await syncer.audit()).orders]
 
 
@@ -103,7 +103,7 @@ async def test_a_sale_without_goods_or_orders_is_in_order(shop: Shop) -> None:
 
 async def test_a_live_sale_is_never_accused(real_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Buyers, a worker, payments, cancellations and a syncer at full speed, and one audit after the other."""
-    monkeypatch.setattr(inside(real_shop.face, "auditor"), "BETWEEN", 0.2)  # a step may take long on a slow machine
+    monkeypatch.setattr(inside(real_shop.api, "auditor"), "BETWEEN", 0.2)  # a step may take long on a slow machine
     shop = real_shop
     total = 100_000
     sale = shop.sale(store=await shop.store(Goods("phone", total, hold=900)), cache_for=0)
@@ -196,32 +196,32 @@ async def test_what_a_worker_has_in_hand_is_no_problem(shop: Shop) -> None:
 
 # -- each problem ---------------------------------------------------------------------------------------------------
 
-Break = Callable[["Shop", Part], Awaitable[Any]]
+Break = Callable[["Shop", Awaited], Awaitable[Any]]
 
 
-async def bought(shop: Shop, sale: Part, *, persisted: bool = True) -> None:
+async def bought(shop: Shop, sale: Awaited, *, persisted: bool = True) -> None:
     await sale.buy("phone", "ann", 2, order_id="o-1")
     if persisted:
         await work(shop, sale)
 
 
-async def not_queued(shop: Shop, sale: Part) -> None:
+async def not_queued(shop: Shop, sale: Awaited) -> None:
     await bought(shop, sale, persisted=False)
     shop.raw.delete(shop.keys.order_list)
 
 
-async def no_row(shop: Shop, sale: Part) -> None:
+async def no_row(shop: Shop, sale: Awaited) -> None:
     await bought(shop, sale)
     shop.sql("DELETE FROM flashsale_orders WHERE order_id = 'o-1'")
     shop.sql("UPDATE flashsale_goods SET booked = booked - 2")
 
 
-async def behind(shop: Shop, sale: Part) -> None:
+async def behind(shop: Shop, sale: Awaited) -> None:
     await bought(shop, sale)
     await settled(sale.store.settle(order("o-1", quantity=2), CANCELLED))
 
 
-async def behind_and_dead(shop: Shop, sale: Part) -> None:
+async def behind_and_dead(shop: Shop, sale: Awaited) -> None:
     """The row was written, but the worker never said so, five times."""
     await bought(shop, sale, persisted=False)
     claims = await sale.queue.claim()
@@ -229,24 +229,24 @@ async def behind_and_dead(shop: Shop, sale: Part) -> None:
     await sale.queue._bury(claims)
 
 
-async def ahead(shop: Shop, sale: Part) -> None:
+async def ahead(shop: Shop, sale: Awaited) -> None:
     await bought(shop, sale)
     await sale.confirm("o-1")
     shop.sql("UPDATE flashsale_orders SET state = 'PERSISTED' WHERE order_id = 'o-1'")  # a backup was played back
 
 
-async def unknown(shop: Shop, sale: Part) -> None:
+async def unknown(shop: Shop, sale: Awaited) -> None:
     await settled(sale.store.save([order("o-1", quantity=2)]))
 
 
-async def released(shop: Shop, sale: Part) -> None:
+async def released(shop: Shop, sale: Awaited) -> None:
     await bought(shop, sale)
     await sale.cancel("o-1")
     shop.sql("UPDATE flashsale_orders SET state = 'PERSISTED' WHERE order_id = 'o-1'")
     shop.sql("UPDATE flashsale_goods SET booked = booked + 2")
 
 
-async def no_deadline(shop: Shop, sale: Part) -> None:
+async def no_deadline(shop: Shop, sale: Awaited) -> None:
     await bought(shop, sale)
     shop.raw.zrem(shop.keys.holds, "o-1")
 
@@ -350,7 +350,7 @@ async def test_many_problems_are_all_named_and_only_they_are_touched(shop: Shop)
 
 @each_backend
 async def test_what_a_repair_cannot_mend_is_not_called_mended(shop: Shop) -> None:
-    """Redis lost the goods: only a rebuild brings them back."""
+    """Redis lost the item: only a rebuild brings them back."""
     sale = await shop.open(10, store=True)
     await shop.syncer(sale).run_once()
     await bought(shop, sale)
@@ -411,8 +411,8 @@ async def test_acknowledged_orders_that_no_system_holds_are_named(shop: Shop) ->
     await sale.queue.ack([claims["persisted"]])
     await sale.cancel("cancelled")
     await sale.queue.nack([claims["listed"]])
-    await sale.queue.push(order("foreign"))
-    told = ["persisted", "cancelled", "dead", "claimed", "listed", "foreign", "lost-1", "lost-2"]
+    await sale.queue.push(order("external"))
+    told = ["persisted", "cancelled", "dead", "claimed", "listed", "external", "lost-1", "lost-2"]
     syncer = shop.syncer(sale)
     audit = await syncer.audit(told)
     assert (audit.lost, audit.orders, audit.ok) == (("lost-1", "lost-2"), (), False)

@@ -19,7 +19,8 @@ from flashsale import (
     Receipt,
 )
 from flashsale.lua import SCRIPTS, Slot
-from tests.support.helpers import mutate, order, settled, snapshot
+from tests.support.helpers import order, settled, snapshot
+from tests.support.mutants import promises
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,7 +64,7 @@ def shown(value: Any) -> str:
 
 
 async def stocked(shop: Shop) -> Any:
-    """A sale in the middle: an order queued, one claimed, a direct unit, a slot taken."""
+    """A sale in the middle: an order queued, one claimed, a untracked unit, a slot taken."""
     sale = await shop.open(10, store=True, per_buyer=5)
     await sale.inventory.reserve([order("claimed"), order("queued")])
     await sale.queue.claim(1, lease=600)
@@ -135,7 +136,7 @@ async def test_bad_goods_ids_are_refused_everywhere(shop: Shop) -> None:
 @pytest.mark.parametrize("part", ["FlashSale", "Gate", "Inventory", "OrderQueue"])
 async def test_bad_names_of_a_sale_are_refused(shop: Shop, part: str) -> None:
     client = shop.client()
-    await nothing_happens(shop, BAD_NAMES, lambda bad: shop.part(part, client, bad))
+    await nothing_happens(shop, BAD_NAMES, lambda bad: shop.make(part, client, bad))
 
 
 async def test_bad_ids_of_orders_and_buyers_are_refused(shop: Shop) -> None:
@@ -155,7 +156,7 @@ async def test_bad_ids_of_orders_and_buyers_are_refused(shop: Shop) -> None:
 
 
 class Name(str):
-    """Equal to a goods id that is remembered, and not a str."""
+    """Equal to an item id that is remembered, and not a str."""
 
     __slots__ = ()
 
@@ -326,15 +327,15 @@ async def test_goods_that_collide_with_the_plain_layout_are_refused(shop: Shop) 
 
 async def test_keys_of_another_sale_are_refused(shop: Shop) -> None:
     with pytest.raises(InvalidRequest):
-        shop.part("FlashSale", shop.client(), "spring", keys=PlainKeys("autumn"))
+        shop.make("FlashSale", shop.client(), "spring", keys=PlainKeys("autumn"))
 
 
-async def test_a_client_of_the_other_face_is_refused(shop: Shop) -> None:
+async def test_a_client_of_the_other_api_is_refused(shop: Shop) -> None:
     others = shop.backend.client() if shop.is_async else shop.backend.aclient()
     with pytest.raises(InvalidRequest):
-        shop.part("FlashSale", others, "spring")
+        shop.make("FlashSale", others, "spring")
     with pytest.raises(InvalidRequest):
-        shop.part("FlashSale", "redis://127.0.0.1", "spring")
+        shop.make("FlashSale", "redis://127.0.0.1", "spring")
     if not shop.is_async:
         await others.aclose()
 
@@ -540,11 +541,13 @@ async def test_nothing_is_released_into_a_corrupt_stock(shop: Shop, field: str) 
     assert (await sale.inventory.stock("phone")).booked == 0
 
 
-@pytest.mark.parametrize("name", ["orders", "holds", "dead", "stock", "buyers", "access"])
+@pytest.mark.parametrize("name", ["orders", "holds", "stock", "buyers", "access"])
 async def test_a_key_of_a_wrong_type_stops_a_cancellation_in_redis(shop: Shop, name: str) -> None:
     """The database has decided; asked again when the key is mended, the units return once."""
     sale = await shop.open(10, store=True, per_buyer=5)
     await sale.buy("phone", "ann", order_id="o-1")
+    if name == "dead":  # only a dead order has something there
+        await sale.queue._bury(await sale.queue.claim())
     key = getattr(shop.keys, name)
     key = key if isinstance(key, str) else key("phone")
     saved = shop.raw.dump(key) if shop.backend.kind == "redis" else None
@@ -556,7 +559,7 @@ async def test_a_key_of_a_wrong_type_stops_a_cancellation_in_redis(shop: Shop, n
     shop.raw.delete(key)
     if saved:
         shop.raw.restore(key, 0, saved)
-    if saved or name in {"holds", "dead"}:
+    if saved or name == "holds":
         assert await sale.cancel("o-1") is OrderState.CANCELLED
         assert (await sale.inventory.stock("phone")).booked == 0
 
@@ -580,13 +583,12 @@ async def test_a_mangled_meta_is_an_error_and_stays_as_it_is(shop: Shop, field: 
 
 # -- each promise has its mechanism ---------------------------------------------------------------------------------
 
-NUMBER = "local function integer(text)\n"
 
-
-@pytest.mark.parametrize("script", ["deduct", "release", "enter", "reserve"])
-async def test_without_the_check_in_lua_bad_quantities_get_through(
-    real_shop: Shop, monkeypatch: pytest.MonkeyPatch, script: str
-) -> None:
-    mutate(monkeypatch, script, NUMBER, NUMBER + "  if true then return tonumber(text) end\n")
-    with pytest.raises(AssertionError):
-        await test_the_scripts_refuse_bad_quantities_too(real_shop)
+@promises(
+    {
+        f"whole numbers in {script}": test_the_scripts_refuse_bad_quantities_too
+        for script in ("deduct", "release", "enter", "reserve")
+    }
+)
+async def test_without_the_check_in_lua_bad_quantities_get_through(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)

@@ -28,7 +28,7 @@ from django.http import HttpResponse  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
 from django.urls import path  # noqa: E402
 
-from flashsale.contrib import django as django_face  # noqa: E402
+from flashsale.contrib import django as django_api  # noqa: E402
 from flashsale.contrib.django.checks import check_server, check_settings  # noqa: E402
 from flashsale.contrib.django.models import SaleGoods  # noqa: E402
 from flashsale.contrib.django.store import DjangoStore  # noqa: E402
@@ -251,11 +251,11 @@ async def test_the_app_closes_what_it_has_opened(config) -> None:
 
 
 def buy(request, goods_id):
-    return django_face.answer(django_face.get_sale().buy(goods_id, "alice", order_id="o-1"), location="/orders/o-1")
+    return django_api.answer(django_api.get_sale().buy(goods_id, "alice", order_id="o-1"), location="/orders/o-1")
 
 
 def look(request):
-    return django_face.fragment("phone")
+    return django_api.fragment("phone")
 
 
 def fail(request) -> HttpResponse:
@@ -267,7 +267,7 @@ urlpatterns = [path("buy/<str:goods_id>", buy), path("sale", look), path("fail",
 
 @pytest.fixture
 def django_sale(redis_url: str) -> FlashSale:
-    """The sale of a Django project; its goods are those of this test."""
+    """The sale of a Django project; its items are those of this test."""
     name = f"sale-{os.urandom(4).hex()}"
     with override_settings(
         FLASHSALE_SALE=name,
@@ -275,11 +275,11 @@ def django_sale(redis_url: str) -> FlashSale:
         FLASHSALE_CACHE_FOR=0,
         ROOT_URLCONF="tests.core.test_contrib",
     ):
-        django_face.set_sale(None)
-        sale = django_face.get_sale()
+        django_api.set_sale(None)
+        sale = django_api.get_sale()
         yield sale
         sale.close()
-        django_face.set_sale(None)
+        django_api.set_sale(None)
 
 
 def test_django_answers(django_sale: FlashSale) -> None:
@@ -325,13 +325,13 @@ def test_bad_options_are_errors_of_djangos_commands(django_sale: FlashSale, comm
 def test_django_checks_its_settings_and_the_server(django_sale: FlashSale) -> None:
     assert check_settings() == []
     assert {message.id for message in check_server()} == {"flashsale.W001"}  # this Redis keeps no append-only file
-    django_face.set_sale(None)
+    django_api.set_sale(None)
     with override_settings(FLASHSALE_REDIS_URL="http://nowhere"):
         assert [message.id for message in check_settings()] == ["flashsale.E001"]
         assert check_server() == []
     with override_settings(FLASHSALE_REDIS_URL="redis://127.0.0.1:1"):
         assert [message.id for message in check_server()] == ["flashsale.E002"]
-        django_face.get_sale().close()
+        django_api.get_sale().close()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The moment of opening: one buyer who finds the goods open lets the whole process in."""
+"""The moment of opening: one buyer who finds the item open lets the whole process in."""
 
 from __future__ import annotations
 

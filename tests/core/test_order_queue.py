@@ -11,7 +11,8 @@ import pytest
 
 from flashsale import CorruptState, InvalidRequest, NotExecuted, Order, OrderState
 from tests.support import servers
-from tests.support.helpers import Shop, clock, mutate, order, snapshot, until
+from tests.support.helpers import Shop, clock, order, snapshot, until
+from tests.support.mutants import promises
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +116,7 @@ async def test_pop_waits_for_an_order(shop: Shop) -> None:
 
 async def test_waits_longer_than_the_socket_timeout(shop: Shop) -> None:
     """A blocking read past the socket's timeout would fail, and an order popped meanwhile would be lost."""
-    queue = shop.part("OrderQueue", shop.client(socket_timeout=0.5), "spring")
+    queue = shop.make("OrderQueue", shop.client(socket_timeout=0.5), "spring")
     assert await queue.pop(timeout=0.8) is None
     assert await queue.claim(timeout=0.8) == []
 
@@ -247,7 +248,7 @@ async def test_a_waiting_worker_is_woken(shop: Shop) -> None:
     assert ids(await waiting) == ["o-1"]
 
 
-async def test_what_a_foreign_program_pushed_is_claimed_without_a_bell(shop: Shop) -> None:
+async def test_what_a_external_program_pushed_is_claimed_without_a_bell(shop: Shop) -> None:
     queue = shop.queue()
     waiting = asyncio.create_task(queue.claim(timeout=15))
     await asyncio.sleep(0.05)
@@ -417,8 +418,8 @@ async def test_a_full_redis_still_drains(tmp_path: Path) -> None:
 
     with servers.redis_server(maxmemory_policy="noeviction") as server:
         backend = Backend("redis", decode=False, server=server)
-        for face in ("flashsale", "flashsale.aio"):
-            shop = Shop(face, backend, tmp_path)
+        for api in ("flashsale", "flashsale.aio"):
+            shop = Shop(api, backend, tmp_path)
             shop.raw.flushall()
             sale = await bought(shop, 20)
             shop.raw.config_set("maxmemory", 1)
@@ -445,25 +446,22 @@ async def test_a_full_redis_still_drains(tmp_path: Path) -> None:
 
 # -- each promise has its mechanism ---------------------------------------------------------------------------------
 
-MECHANISMS = {
-    "lease": ("claim", 'KEYS[4], "-inf", string.format("%.6f", time)', 'KEYS[4], "-inf", "+inf"', "oldest_first"),
-    "expiry": ("claim", 'KEYS[4], "-inf", string.format("%.6f", time)', 'KEYS[4], "-inf", "-inf"', "lease_ends"),
-    "token of nack": ("nack", "if lease == ARGV[at + 1] then", "if lease then", "zombie"),
-    "token of extend": ("extend", '"^%d+|(%d+)|") == ARGV[at + 1]', '"^%d+|(%d+)|")', "zombie"),
-    "attempts": ("claim", "math.min(tonumber(attempts), 1000) + 1", "1", "five_attempts"),
-    "an attempt that does not count": ("nack", 'if ARGV[2] == "0" then', "if false then", "nobodys_fault"),
-    "delay": ("nack", "now() + tonumber(ARGV[1])", "now()", "after_its_delay"),
-    "dead keep their record": ("bury", 'record("DEAD"', 'record("QUEUED"', "five_attempts"),
-}
 
-
-@pytest.mark.parametrize("mechanism", MECHANISMS)
+@promises(
+    {
+        "the lease of a claim": test_claims_come_oldest_first_and_stay_with_their_holder,
+        "leases are looked at": test_a_lease_ends_by_the_clock_of_redis,
+        "the lease of nack": test_a_zombie_can_neither_let_go_nor_hold_on,
+        "the lease of extend": test_a_zombie_can_neither_let_go_nor_hold_on,
+        "the count of attempts": test_after_five_attempts_an_order_is_dead_and_keeps_its_units,
+        "nobody's attempt": test_an_attempt_that_was_nobodys_fault_does_not_count,
+        "the delay of an order let go": test_a_claim_let_go_comes_back_after_its_delay,
+        "the record of a dead order": test_after_five_attempts_an_order_is_dead_and_keeps_its_units,
+    },
+    by=(TimeoutError, ValueError),
+)
 async def test_without_its_mechanism_the_promise_fails(
-    real_shop: Shop, monkeypatch: pytest.MonkeyPatch, mechanism: str
+    sync_shop: Shop, monkeypatch: pytest.MonkeyPatch, promise: Any
 ) -> None:
-    script, old, new, words = MECHANISMS[mechanism]
-    (promise,) = (test for name, test in globals().items() if name.startswith("test_") and words in name)
-    mutate(monkeypatch, script, old, new)
     monkeypatch.setattr("tests.support.helpers.PATIENCE", 1.0)
-    with pytest.raises((AssertionError, TimeoutError, ValueError)):
-        await promise(real_shop)
+    await promise(sync_shop)

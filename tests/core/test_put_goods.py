@@ -51,6 +51,6 @@ def test_what_is_left_out_stays_in_django() -> None:
 
 
 async def test_without_the_row_it_would_be_wiped(real_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside(real_shop.face, "stores.base"), "completed", lambda goods, _: goods)
+    monkeypatch.setattr(inside(real_shop.api, "stores.base"), "completed", lambda goods, _: goods)
     with pytest.raises(AssertionError):
         await what_is_left_out_stays((await real_shop.store()).real)

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Goods, InvalidRequest, NotExecuted, Outcome, StoreError, UnknownGoods
-from tests.support.helpers import Part, settled, snapshot
+from tests.support.helpers import Awaited, settled, snapshot
 from tests.support.sales import active_units, booked, each_backend, store_at, work
 
 if TYPE_CHECKING:
     from tests.support.helpers import Shop
 
 
-async def opened(shop: Shop, total: int = 10, **settings: Any) -> Part:
+async def opened(shop: Shop, total: int = 10, **settings: Any) -> Awaited:
     sale = shop.sale(store=await shop.store(Goods("phone", total)), cache_for=0, **settings)
     await shop.syncer(sale).run_once()
     await sale.start("phone")
     return sale
 
 
-async def totals(shop: Shop, sale: Part) -> tuple[int, int, int, int]:
-    """Units for sale by the database's wish and its guard, by the stock, and by the gate."""
+async def totals(shop: Shop, sale: Awaited) -> tuple[int, int, int, int]:
+    """Units for sale by the database's request and its guard, by the stock, and by the gate."""
     ((goods,),) = [await settled(sale.store.goods())]
     gate = (await sale.gate.state("phone")).count
     return goods.total, guard(shop), (await sale.inventory.stock("phone")).total, gate
@@ -39,13 +39,13 @@ def guard(shop: Shop) -> int:
 async def test_units_are_added_and_sold(shop: Shop, two: bool) -> None:
     sale = await opened(shop, 2, **({"gate_client": shop.client(db=1)} if two else {}))
 
-    async def rush() -> Counter[Outcome]:
+    async def load() -> Counter[Outcome]:
         return Counter([(await sale.buy("phone", "ann")).outcome for _ in range(4)])
 
-    assert await rush() == {Outcome.ACCEPTED: 2, Outcome.SOLD_OUT: 2}
+    assert await load() == {Outcome.ACCEPTED: 2, Outcome.SOLD_OUT: 2}
     assert await sale.restock("phone", 3) == 5
     assert await totals(shop, sale) == (5, 5, 5, 5)
-    assert await rush() == {Outcome.ACCEPTED: 3, Outcome.SOLD_OUT: 1}
+    assert await load() == {Outcome.ACCEPTED: 3, Outcome.SOLD_OUT: 1}
     await work(shop, sale)
     assert await booked(sale) == await active_units(sale) == 5
 
@@ -57,7 +57,7 @@ async def test_units_are_taken_away_down_to_what_is_booked(shop: Shop) -> None:
     assert await sale.restock("phone", -3) == 7
     assert await totals(shop, sale) == (7, 7, 7, 7)
     assert await sale.restock("phone", -5) == 4
-    assert await totals(shop, sale) == (2, 4, 4, 4)  # the wish is 2; what is booked stays booked
+    assert await totals(shop, sale) == (2, 4, 4, 4)  # the request is 2; what is booked stays booked
     assert (await sale.buy("phone", "bob")).outcome is Outcome.SOLD_OUT
     await work(shop, sale)
     assert await active_units(sale) == 4
@@ -198,7 +198,7 @@ async def test_restocks_side_by_side_all_count(real_shop: Shop, fresh_postgres_u
 @each_backend
 async def test_whoever_is_overtaken_leaves_the_gate_as_the_other_set_it(shop: Shop) -> None:
     sale, other = await opened(shop, 10), None
-    other = shop.sale(store=Part(sale.store, shop._threads), cache_for=0)
+    other = shop.sale(store=Awaited(sale.store, shop._threads), cache_for=0)
     store, real = sale.store, sale.store.restock
     turns = iter([True])
 

@@ -89,7 +89,7 @@ async def test_a_stop_outlives_a_new_closing_time(shop: Shop) -> None:
     await sale.stop("phone")
     await sale.gate._ensure("phone", 5, opens_at=now - 10, closes_at=now + 600)
     assert (await sale.buy("phone", "ann", order_id="o-1")).outcome is Outcome.NOT_STARTED
-    await sale.gate._ensure("phone", 5, opens_at=now - 5, closes_at=now + 600)  # a new opening is a new wish
+    await sale.gate._ensure("phone", 5, opens_at=now - 5, closes_at=now + 600)  # a new opening is a new request
     assert (await sale.buy("phone", "ann", order_id="o-1")).accepted
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from flashsale import Goods, NotSettled, OrderState, Outcome, PlainKeys, StoreError
 from flashsale.model.reports import Settlement, Units
-from tests.support.helpers import Part, order, settled, snapshot
+from tests.support.helpers import Awaited, order, settled, snapshot
 from tests.support.sales import active_units, booked, each_backend, rows, work
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flashsale.aio.auditor.BETWEEN", 0.01)
 
 
-async def opened(shop: Shop, **settings: Any) -> tuple[Part, Part]:
+async def opened(shop: Shop, **settings: Any) -> tuple[Awaited, Awaited]:
     """A started sale of four phones, and its syncer."""
     sale = shop.sale(store=await shop.store(Goods("phone", 4, hold=900)), cache_for=60, **settings)
     syncer = shop.syncer(sale)
@@ -35,7 +35,7 @@ async def opened(shop: Shop, **settings: Any) -> tuple[Part, Part]:
     return sale, syncer
 
 
-async def finished(shop: Shop, sale: Part) -> None:
+async def finished(shop: Shop, sale: Awaited) -> None:
     """Two units paid, one cancelled, one that the guard refused, and two refusals."""
     for name, units in {"a": 1, "b": 1, "c": 1, "d": 1}.items():
         await sale.buy("phone", "ann", units, order_id=name)
@@ -87,57 +87,57 @@ async def test_units_that_another_program_sold_are_accounted_for(shop: Shop) -> 
 # -- what is not over -----------------------------------------------------------------------------------------------
 
 
-async def queued(shop: Shop, sale: Part) -> None:
+async def queued(shop: Shop, sale: Awaited) -> None:
     await sale.buy("phone", "ann", order_id="open")
 
 
-async def held(shop: Shop, sale: Part) -> None:
+async def held(shop: Shop, sale: Awaited) -> None:
     await sale.buy("phone", "ann", order_id="open")
     await work(shop, sale)
 
 
-async def dead(shop: Shop, sale: Part) -> None:
+async def dead(shop: Shop, sale: Awaited) -> None:
     await sale.buy("phone", "ann", order_id="open")
     await sale.queue._bury(await sale.queue.claim())
 
 
-async def pushed(shop: Shop, sale: Part) -> None:
-    """By a foreign program, and not adopted yet."""
-    body = {"order_id": "foreign", "goods_id": "phone", "buyer_id": "ann", "quantity": 1}
+async def pushed(shop: Shop, sale: Awaited) -> None:
+    """By an external program, and not adopted yet."""
+    body = {"order_id": "external", "goods_id": "phone", "buyer_id": "ann", "quantity": 1}
     shop.raw.lpush(shop.keys.order_list, json.dumps(body))
 
 
-async def claimed(shop: Shop, sale: Part) -> None:
+async def claimed(shop: Shop, sale: Awaited) -> None:
     await pushed(shop, sale)
     assert await sale.queue.claim(lease=60)
 
 
-async def unreadable(shop: Shop, sale: Part) -> None:
+async def unreadable(shop: Shop, sale: Awaited) -> None:
     shop.raw.lpush(shop.keys.order_list, b"\xff\x00")
 
 
-async def behind(shop: Shop, sale: Part) -> None:
+async def behind(shop: Shop, sale: Awaited) -> None:
     await held(shop, sale)
     await settled(sale.store.settle(order("open"), CANCELLED))
 
 
-async def unknown(shop: Shop, sale: Part) -> None:
+async def unknown(shop: Shop, sale: Awaited) -> None:
     await settled(sale.store.save([order("stranger")]))
 
 
-async def lost(shop: Shop, sale: Part) -> None:
+async def lost(shop: Shop, sale: Awaited) -> None:
     await held(shop, sale)
     await sale.confirm("open")
     shop.raw.flushall()
 
 
-async def closed(shop: Shop, sale: Part) -> None:
+async def closed(shop: Shop, sale: Awaited) -> None:
     await settled(sale.real._meta.close(2))
     await queued(shop, sale)
     shop.raw.hset(shop.keys.orders, "open", "QUEUED|1|1|phone|1|ann")
 
 
-UNFINISHED: dict[str, Callable[[Shop, Part], Awaitable[None]]] = {
+UNFINISHED: dict[str, Callable[[Shop, Awaited], Awaitable[None]]] = {
     made.__name__: made for made in (queued, held, dead, pushed, claimed, unreadable, behind, unknown, lost, closed)
 }
 
@@ -306,15 +306,15 @@ async def test_forgetting_asks_nobody(shop: Shop) -> None:
 @pytest.mark.one_server
 @each_backend
 async def test_two_sales_with_the_same_order_ids_do_not_disturb_each_other(shop: Shop) -> None:
-    """One Redis, one database, the same goods and the same ids in both."""
-    stores = shop.face.stores if hasattr(shop.face, "stores") else __import__(f"{shop.face.__name__}.stores").stores
+    """One Redis, one database, the same item and the same ids in both."""
+    stores = shop.api.stores if hasattr(shop.api, "stores") else __import__(f"{shop.api.__name__}.stores").stores
     await shop.store()
-    sales: dict[str, Part] = {}
+    sales: dict[str, Awaited] = {}
     for name in ("spring", "autumn"):
-        store = Part(stores.SQLAlchemyStore(f"sqlite:///{shop.database}", name), shop._threads)
+        store = Awaited(stores.SQLAlchemyStore(f"sqlite:///{shop.database}", name), shop._threads)
         shop._opened.append(store)
         await store.put_goods(Goods("phone", 5, per_buyer=3))
-        sales[name] = shop.part("FlashSale", shop.client(), name, store=store, cache_for=0)
+        sales[name] = shop.make("FlashSale", shop.client(), name, store=store, cache_for=0)
         await shop.syncer(sales[name]).run_once()
         await sales[name].start("phone")
     spring, autumn = sales.values()
@@ -324,7 +324,7 @@ async def test_two_sales_with_the_same_order_ids_do_not_disturb_each_other(shop:
             assert (receipt.accepted, receipt.replayed) == (True, False)
     await shop.worker(spring).run_once()
 
-    async def seen(sale: Part) -> tuple[Any, ...]:
+    async def seen(sale: Awaited) -> tuple[Any, ...]:
         return [await sale.status(name) for name in ("o-1", "o-2")], await booked(sale), await active_units(sale)
 
     assert await seen(spring) == ([PERSISTED, PERSISTED], 2, 2)

@@ -142,20 +142,20 @@ async def test_users_and_passwords(host: Host, guarded: servers.RedisServer) -> 
 
 
 def wrong_clients() -> dict[str, tuple[Any, Any]]:
-    """Of each face, what it cannot use."""
+    """Of each API, what it cannot use."""
     both = [None, "redis://localhost", object(), redis.sentinel.Sentinel([]), redis.Redis, redis.ConnectionPool()]
     cluster = redis.cluster.RedisCluster.__new__(redis.cluster.RedisCluster)
     acluster = redis.asyncio.RedisCluster.__new__(redis.asyncio.RedisCluster)
     acluster._initialize = False
     cases = [(flashsale, each) for each in (*both, redis.asyncio.Redis(), fakeredis.FakeAsyncRedis(), acluster)]
     cases += [(flashsale.aio, each) for each in (*both, redis.Redis(), fakeredis.FakeRedis(), cluster)]
-    return {f"{face.__name__} {type(each).__module__}.{type(each).__name__}": (face, each) for face, each in cases}
+    return {f"{api.__name__} {type(each).__module__}.{type(each).__name__}": (api, each) for api, each in cases}
 
 
 @pytest.mark.parametrize("case", wrong_clients().values(), ids=wrong_clients())
 def test_what_we_cannot_use_is_refused_at_once(case: tuple[Any, Any]) -> None:
-    face, client = case
-    for part in (face.FlashSale, face.Gate, face.Inventory, face.OrderQueue):
+    api, client = case
+    for part in (api.FlashSale, api.Gate, api.Inventory, api.OrderQueue):
         with pytest.raises(InvalidRequest) as refused:
             part(client, "spring")
         assert refused.value.field == "client"
@@ -175,7 +175,7 @@ async def test_a_full_pool_is_waited_for(host: Host, server: servers.RedisServer
 
 
 async def test_but_not_for_ever(host: Host, server: servers.RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside(host.face, "transport.topology"), "TIMEOUT", 0.1)
+    monkeypatch.setattr(inside(host.api, "transport.topology"), "TIMEOUT", 0.1)
     pool = host.redis.BlockingConnectionPool(port=server.port, max_connections=1, socket_timeout=5, timeout=None)
     sale = await host.opened(host.keep(host.redis.Redis.from_pool(pool)))
     popping = asyncio.create_task(sale.queue.pop(2))
@@ -201,7 +201,7 @@ async def test_a_closed_sale_opens_again(
     host: Host, server: servers.RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a web application's tests do, that enter its lifespan again and again."""
-    monkeypatch.setattr(inside(host.face, "transport.topology"), "TIMEOUT", 0.1)
+    monkeypatch.setattr(inside(host.api, "transport.topology"), "TIMEOUT", 0.1)
     pool = host.redis.ConnectionPool(port=server.port, max_connections=9)
     sale = await host.opened(host.keep(host.redis.Redis.from_pool(pool)))
     for _ in range(10):

@@ -13,7 +13,7 @@ import pytest
 from flashsale import Durability, Goods, NotExecuted, OrderState, Outcome, OutcomeUnknown
 from tests.support import servers
 from tests.support.helpers import eventually, until
-from tests.support.rush import Rush
+from tests.support.load import Load
 from tests.support.sales import active_units, rows
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ async def test_sales_go_on_while_a_slot_moves_and_a_primary_dies(
     host: Host, six: servers.Cluster, record_property: Any
 ) -> None:
     client = host.keep(host.redis.RedisCluster(host=servers.HOST, port=six.nodes[0].port))
-    moved, bereaved, quiet = [await rush(host, client, name_on(six, node)) for node in (0, 1, 2)]
+    moved, bereaved, quiet = [await load(host, client, name_on(six, node)) for node in (0, 1, 2)]
     async with moved.staff(), bereaved.staff(), quiet.staff():
         buyers = [asyncio.create_task(each.buy_all()) for each in (moved, bereaved, quiet)]
         await asyncio.sleep(0.2)
@@ -68,18 +68,18 @@ def name_on(cluster: servers.Cluster, node: int) -> str:
     return next(names_on(cluster, node))
 
 
-async def rush(host: Host, client: Any, name: str, durability: Durability = Durability.PERSISTED) -> Rush:
-    store = await host.books(name, Goods("phone", UNITS))
+async def load(host: Host, client: Any, name: str, durability: Durability = Durability.PERSISTED) -> Load:
+    store = await host.store_of(name, Goods("phone", UNITS))
     sale = host.on(client, name, store=store, cache_for=0, durability=durability, durable_within=0.5)
     await host.syncer(sale).run_once()
     await sale.start("phone")
-    return Rush(host, sale, pause=0.4)
+    return Load(host, sale, pause=0.4)
 
 
 async def test_a_replicated_sale_loses_nothing_with_its_primary(host: Host, six: servers.Cluster) -> None:
     """Under load; while there is no replica, buyers read UNCERTAIN and ask again."""
     client = host.keep(host.redis.RedisCluster(host=servers.HOST, port=six.nodes[0].port))
-    safe = await rush(host, client, name_on(six, 1), Durability.REPLICATED)
+    safe = await load(host, client, name_on(six, 1), Durability.REPLICATED)
     async with safe.staff():
         buyers = asyncio.create_task(safe.buy_all())
         await until(lambda: len(safe.accepted) >= 10, "the first orders")

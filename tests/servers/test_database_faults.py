@@ -147,7 +147,7 @@ async def test_whatever_a_hosts_save_raises_stops_only_its_own_order(
 async def test_what_ends_a_process_passes_through(real_shop: Shop, error: type[BaseException]) -> None:
     sale = await sold(real_shop, f"sqlite:///{real_shop.database}", "o-1")
     let_save_raise(real_shop, sale, error(), "o-1")
-    worker = inside(real_shop.face, "worker")
+    worker = inside(real_shop.api, "worker")
     assert not issubclass(error, Exception)  # the worker catches nothing else
     assert not worker._blames_row(StoreError("away"))
     assert not worker._blames_row(NotExecuted("away"))
@@ -196,7 +196,7 @@ async def test_a_save_that_always_raises_kills_no_order(real_shop: Shop) -> None
 async def a_database_that_turned_read_only(shop: Shop, url: str) -> None:
     sale = await sold(shop, url, "o-1", "o-2", "o-3")
     read_only = sqlalchemy.make_url(url).update_query_dict({"options": "-c default_transaction_read_only=on"})
-    stores = inside(shop.face, "stores.sqlalchemy")
+    stores = inside(shop.api, "stores.sqlalchemy")
     store = shop.keep(stores.SQLAlchemyStore(read_only, "spring"))
     await nobody_is_to_blame(shop, shop.sale(store=store), ["o-1", "o-2", "o-3"])
     await work(shop, shop.worker(sale), 1)
@@ -211,7 +211,7 @@ async def test_without_its_sqlstate_every_order_would_be_dead(
     real_shop: Shop, fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlstates, "_ROW_CLASSES", frozenset({"22", "23", "25", "44", "P0"}))
-    worker = inside(real_shop.face, "worker").Worker
+    worker = inside(real_shop.api, "worker").Worker
 
     async def aio(self, orders, _):
         return await self._split(orders, {})

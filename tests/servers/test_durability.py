@@ -25,7 +25,8 @@ from flashsale._rules.durability import Guarantee
 from flashsale._rules.server_check import judge
 from flashsale.testing.proxy import FaultProxy
 from tests.support import servers
-from tests.support.helpers import Part, mutate, settled, snapshot
+from tests.support.helpers import Awaited, settled, snapshot
+from tests.support.mutants import kills
 from tests.support.sales import access, active_units, booked, each_backend, rows, work
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def shared_pair() -> Iterator[Pair]:
 
 
 @pytest.fixture
-async def replicated(host: Host, shared_pair: Pair) -> AsyncIterator[tuple[Pair, Part]]:
+async def replicated(host: Host, shared_pair: Pair) -> AsyncIterator[tuple[Pair, Awaited]]:
     """The pair, and a started sale of ten phones that waits for one replica, long enough for a slow machine."""
     host.raw = shared_pair.primary.client()
     host.raw.flushall()
@@ -88,18 +89,18 @@ async def replicated(host: Host, shared_pair: Pair) -> AsyncIterator[tuple[Pair,
     shared_pair.link.release()
 
 
-def waits(host: Host, both: Pair, **settings: Any) -> Part:
+def waits(host: Host, both: Pair, **settings: Any) -> Awaited:
     """A sale on the primary that waits for the replica."""
     settings = {"durability": Durability.REPLICATED, "durable_within": 4.0, "cache_for": 0} | settings
     return host.on(host.connect(both.primary.port), **settings)
 
 
-def hurries(host: Host, both: Pair, **settings: Any) -> Part:
+def hurries(host: Host, both: Pair, **settings: Any) -> Awaited:
     """The same, for as long as the link is held: it need not be patient."""
     return waits(host, both, durable_within=0.1, **settings)
 
 
-async def test_an_order_is_accepted_when_a_replica_has_it(replicated: tuple[Pair, Part]) -> None:
+async def test_an_order_is_accepted_when_a_replica_has_it(replicated: tuple[Pair, Awaited]) -> None:
     both, sale = replicated
     for n in range(5):
         assert (await sale.buy("phone", "ann", order_id=f"o-{n}")).outcome is ACCEPTED
@@ -108,7 +109,7 @@ async def test_an_order_is_accepted_when_a_replica_has_it(replicated: tuple[Pair
 
 
 async def test_without_a_replica_in_time_the_answer_is_uncertain_and_a_replay_waits_again(
-    host: Host, replicated: tuple[Pair, Part]
+    host: Host, replicated: tuple[Pair, Awaited]
 ) -> None:
     both, sale = replicated
     hasty = hurries(host, both)
@@ -128,7 +129,7 @@ async def test_without_a_replica_in_time_the_answer_is_uncertain_and_a_replay_wa
 
 
 async def test_a_replay_on_a_connection_that_wrote_nothing_waits_as_well(
-    host: Host, replicated: tuple[Pair, Part]
+    host: Host, replicated: tuple[Pair, Awaited]
 ) -> None:
     """WAIT counts the writes of its own connection; that of another process has none."""
     both, _ = replicated
@@ -137,7 +138,7 @@ async def test_a_replay_on_a_connection_that_wrote_nothing_waits_as_well(
         assert (await hurries(host, both).buy("phone", "ann", order_id="o-1")).outcome is UNCERTAIN
 
 
-async def test_who_is_refused_waits_for_nobody(replicated: tuple[Pair, Part]) -> None:
+async def test_who_is_refused_waits_for_nobody(replicated: tuple[Pair, Awaited]) -> None:
     both, sale = replicated
     assert (await sale.buy("phone", "ann", 10, order_id="all")).accepted
     both.link.hold()
@@ -148,14 +149,14 @@ async def test_who_is_refused_waits_for_nobody(replicated: tuple[Pair, Part]) ->
     assert both.primary.client().info("replication")["master_repl_offset"] <= offset + 200  # pings, no writes
 
 
-async def test_more_replicas_than_there_are_is_uncertain(host: Host, replicated: tuple[Pair, Part]) -> None:
+async def test_more_replicas_than_there_are_is_uncertain(host: Host, replicated: tuple[Pair, Awaited]) -> None:
     both, _ = replicated
     sale = hurries(host, both, replicas=2)
     assert (await sale.buy("phone", "ann", order_id="o-1")).outcome is UNCERTAIN
     assert await booked(sale) == 1
 
 
-async def test_a_basket_waits_too(host: Host, replicated: tuple[Pair, Part]) -> None:
+async def test_a_basket_waits_too(host: Host, replicated: tuple[Pair, Awaited]) -> None:
     both, sale = replicated
     await sale.preload("case", 5)
     await sale.start("case")
@@ -170,7 +171,7 @@ async def test_a_basket_waits_too(host: Host, replicated: tuple[Pair, Part]) -> 
 
 
 async def test_a_wait_that_is_lost_is_uncertain_and_the_connection_is_not_used_again(
-    host: Host, replicated: tuple[Pair, Part]
+    host: Host, replicated: tuple[Pair, Awaited]
 ) -> None:
     both, _ = replicated
     with FaultProxy(both.primary.port) as line:
@@ -270,7 +271,7 @@ async def test_a_server_that_cannot_say_so_answers_uncertain_at_once(host: Host)
 # -- persisted ------------------------------------------------------------------------------------------------------
 
 
-async def persisted(shop: Shop, *goods: Goods, **settings: Any) -> Part:
+async def persisted(shop: Shop, *goods: Goods, **settings: Any) -> Awaited:
     """A started sale whose buyers hear ACCEPTED when their row is committed."""
     goods = goods or (Goods("phone", 10, per_buyer=9, hold=60),)
     settings = {"durability": Durability.PERSISTED, "cache_for": 0} | settings
@@ -393,10 +394,10 @@ async def test_an_order_that_was_cancelled_since_says_so(shop: Shop) -> None:
 
 async def test_redis_lost_behind_the_script_is_never_called_not_executed(host: Host, tmp_path: Any) -> None:
     """The units are booked: whoever is told that nothing happened may order a second time."""
-    stores = importlib.import_module(f"{host.face.__name__}.stores")
+    stores = importlib.import_module(f"{host.api.__name__}.stores")
     with servers.redis_server() as server, FaultProxy(server.port) as line:
         host.raw = server.client()
-        store = Part(stores.SQLAlchemyStore(f"sqlite:///{tmp_path}/shop.db", "spring"), host._threads)
+        store = Awaited(stores.SQLAlchemyStore(f"sqlite:///{tmp_path}/shop.db", "spring"), host._threads)
         await store.create_all()
         await store.put_goods(Goods("phone", 5))
         sale = await host.opened(host.connect(line.port), 5, store=store, durability=Durability.PERSISTED, cache_for=0)
@@ -555,20 +556,15 @@ async def test_the_fake_is_not_called_fit(shop: Shop) -> None:
 # -- each promise has its mechanism ---------------------------------------------------------------------------------
 
 
+@kills("the write before WAIT")
 async def test_without_the_write_before_it_a_replay_would_not_wait(
-    host: Host, replicated: tuple[Pair, Part], monkeypatch: pytest.MonkeyPatch
+    host: Host, replicated: tuple[Pair, Awaited]
 ) -> None:
     if version() < (7, 2):
         pytest.skip("this server waits for the writes of all connections; Redis and Valkey 7.2 for those of one")
-    barrier = Guarantee.barrier
-    monkeypatch.setattr(Guarantee, "barrier", lambda self, meta: barrier(self, meta)[1:])
-    with pytest.raises(AssertionError):
-        await test_a_replay_on_a_connection_that_wrote_nothing_waits_as_well(host, replicated)
+    await test_a_replay_on_a_connection_that_wrote_nothing_waits_as_well(host, replicated)
 
 
-async def test_without_the_settling_of_a_refusal_its_units_would_stay(
-    real_shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mutate(monkeypatch, "settle", "elseif RELEASED[to] and not free(", "elseif false and not free(")
-    with pytest.raises(AssertionError):
-        await test_what_the_guard_refuses_is_sold_out_and_its_units_return_once(real_shop)
+@kills("the units of a refused order")
+async def test_without_the_settling_of_a_refusal_its_units_would_stay(sync_shop: Shop) -> None:
+    await test_what_the_guard_refuses_is_sold_out_and_its_units_return_once(sync_shop)

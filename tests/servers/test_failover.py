@@ -1,4 +1,4 @@
-"""Failovers that lose what was acknowledged: a replica behind a held link is promoted, and buyers go on.
+"""Failovers that lose what was acknowledged: a replica behind a blocked link is promoted, and buyers go on.
 
 `HYPOTHESIS_PROFILE=nightly` makes a hundred runs of it. Two sales live through each: of one `buy` answers when the
 primary has the order, of the other when the replica has it.
@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Durability, Goods, OrderState, Outcome
-from flashsale._rules.durability import Guarantee
 from flashsale.testing.proxy import FaultProxy
-from tests.chaos.test_mutations import NoGuard
 from tests.support import servers
-from tests.support.helpers import Part, until
+from tests.support.helpers import Awaited, until
+from tests.support.mutants import without
 from tests.support.sales import active_units, rows
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.support.hosts import Host
 
-RUNS = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 10  # of each face
+RUNS = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 10  # of each API
 UNITS = 40
 
 
@@ -105,11 +104,11 @@ class Till:
         self.told: set[str] = set()
         self.unreplicated: set[str] = set()
         self._asked: dict[str, int] = {}
-        self._store: Part
-        self._sale: Part
+        self._store: Awaited
+        self._sale: Awaited
 
     async def open(self, port: int) -> None:
-        self._store = await self._host.books(self.name, Goods("phone", UNITS))
+        self._store = await self._host.store_of(self.name, Goods("phone", UNITS))
         self.reach(port)
         await self._host.syncer(self._sale).run_once()
         await self._sale.start("phone")
@@ -230,7 +229,7 @@ async def test_who_was_refused_after_a_failover_finds_the_order_again(
     host: Host, joined: Duo, refusal: Outcome, goods: Goods, other: str
 ) -> None:
     """A worker had saved it, and the new primary has never heard of it: its refusal stands until the syncer comes."""
-    store = await host.books("spring", goods)
+    store = await host.store_of("spring", goods)
     sale = host.on(host.connect(joined.primary.port), store=store)
     await host.syncer(sale).run_once()
     joined.replica.catch_up(joined.primary)
@@ -255,20 +254,12 @@ async def test_who_was_refused_after_a_failover_finds_the_order_again(
 # -- mutations ------------------------------------------------------------------------------------------------------
 
 
-async def test_without_the_guard_the_database_is_oversold(
-    host: Host, joined: Duo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = host.stores.SQLAlchemyStore
-    monkeypatch.setattr(store, "book", _book_unguarded if host.is_async else NoGuard.book)
+@without("the guard in the database")
+async def test_without_the_guard_the_database_is_oversold(host: Host, joined: Duo) -> None:
     assert (await played(host, joined, seed=SELLS_AGAIN))[Durability.ACCEPTED].units > UNITS
 
 
-async def _book_unguarded(store: Any, connection: Any, goods_id: str, units: int) -> bool:
-    return (await connection.execute(NoGuard.unguarded(store, goods_id, units))).rowcount > 0
-
-
-async def test_replicated_without_wait_loses_orders(host: Host, joined: Duo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Guarantee, "barrier", lambda *_: [])
-    monkeypatch.setattr(Guarantee, "is_met", lambda *_: True)
+@without("WAIT and its answer")
+async def test_replicated_without_wait_loses_orders(host: Host, joined: Duo) -> None:
     sale = (await played(host, joined, seed=LOSES))[Durability.REPLICATED]
     assert sale.lost == sale.gone != set()

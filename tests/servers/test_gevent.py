@@ -1,4 +1,4 @@
-"""Under gevent the sync face works: its locks and sockets are the standard library's, and those gevent replaces."""
+"""Under gevent the sync API works: its locks and sockets are the standard library's, and those gevent replaces."""
 
 from __future__ import annotations
 

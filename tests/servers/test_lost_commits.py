@@ -37,8 +37,8 @@ def proxy(request: pytest.FixtureRequest) -> Iterator[DatabaseProxy]:
 
 
 def through(shop: Shop, proxy: DatabaseProxy) -> Any:
-    """Returns a store of this face whose connection goes through the proxy."""
-    return shop.keep(inside(shop.face, "stores.sqlalchemy").SQLAlchemyStore(proxy.url, NAME))
+    """Returns a store of this API whose connection goes through the proxy."""
+    return shop.keep(inside(shop.api, "stores.sqlalchemy").SQLAlchemyStore(proxy.url, NAME))
 
 
 async def raised(call: Any) -> type[BaseException] | None:
@@ -154,7 +154,7 @@ async def test_a_connection_of_a_hosts_engine_that_has_ended_is_a_store_error(
     real_shop: Shop, request: pytest.FixtureRequest, database: str
 ) -> None:
     """Setting its isolation, SQLAlchemy lets what the driver raises pass as it is."""
-    module = inside(real_shop.face, "stores.sqlalchemy")
+    module = inside(real_shop.api, "stores.sqlalchemy")
     make, drivers = (
         (module.create_async_engine, module.ASYNC_DRIVERS)
         if real_shop.is_async

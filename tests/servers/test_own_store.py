@@ -89,7 +89,7 @@ async def test_a_sale_asks_only_for_methods_of_the_protocol(shop: Shop, kind: An
     syncer, told = shop.syncer(sale), []
     await syncer.run_once()
     assert (await syncer.audit(expected=["o-1", "o-2", "o-3"])).ok
-    await shop.part("Outbox", sale, told.append).run_once()
+    await shop.make("Outbox", sale, told.append).run_once()
     assert {event.order.order_id for event in told} == {"o-1", "o-2"}
     assert getattr(store.real, "calls", 1) == 1
 

@@ -172,7 +172,7 @@ def test_a_forked_child_makes_other_ids() -> None:
 async def on_replica(shop: Shop, primary: servers.RedisServer, replica: servers.RedisServer, **settings: Any) -> Any:
     """A sale on a server of its own, whose gate is read from its replica."""
     ours, its = (shop.keep(server.aclient()) if shop.is_async else server.client() for server in (primary, replica))
-    return shop.part("FlashSale", ours, "spring", gate_replica=its, **settings)
+    return shop.make("FlashSale", ours, "spring", gate_replica=its, **settings)
 
 
 async def test_the_replica_answers_while_the_sale_is_shut(real_shop: Shop) -> None:

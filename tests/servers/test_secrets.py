@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 NEEDLE = "MAR" + "KER"  # whole in no line of this file: tracebacks quote them
 BUYER, DATA, BODY = f"{NEEDLE}-buyer", {f"{NEEDLE}-key": f"{NEEDLE}-value"}, f"{NEEDLE}-body"
-FOREIGN = json.dumps({"order_id": "f-1", "goods_id": "phone", "buyer_id": BUYER, "quantity": 1, "data": DATA})
+EXTERNAL = json.dumps({"order_id": "f-1", "goods_id": "phone", "buyer_id": BUYER, "quantity": 1, "data": DATA})
 KEYS = Keys("spring")
 
 
@@ -49,7 +49,7 @@ class Metrics:
 
 
 class Blocking:
-    """A part of the asyncio face whose methods can be called like those of the other."""
+    """A part of the asyncio API whose methods can be called like those of the other."""
 
     def __init__(self, real: Any, loop: LoopThread) -> None:
         self._real, self._loop = real, loop
@@ -68,7 +68,7 @@ class Witness:
         server: the real Redis.
         port: of the proxy in front of it.
         database_url: of a PostgreSQL.
-        loop: where the asyncio face runs; without, it is the other.
+        loop: where the asyncio API runs; without, it is the other.
     """
 
     def __init__(self, server: servers.RedisServer, port: int, database_url: str, loop: LoopThread | None) -> None:
@@ -76,13 +76,13 @@ class Witness:
         self.raw.flushall()
         self.engine = create_engine(database_url)  # the host's own: it shows parameters
         self._loop = loop
-        face: Any = flashsale.aio if loop else flashsale
+        api: Any = flashsale.aio if loop else flashsale
         host: Any = redis.asyncio if loop else redis
         self._client = host.Redis(
             host=servers.HOST, port=port, socket_timeout=0.5, retry=host.retry.Retry(NoBackoff(), 0)
         )
         self._host_engine: Any = create_async_engine(database_url) if loop else self.engine
-        store = face.stores.SQLAlchemyStore(self._host_engine, "spring")
+        store = api.stores.SQLAlchemyStore(self._host_engine, "spring")
         self.store = self._part(store)
         self.store.create_all()
         with self.engine.begin() as connection:
@@ -90,10 +90,10 @@ class Witness:
                 connection.execute(text(f"DELETE FROM flashsale_{table}"))
         self.store.put_goods(Goods("phone", 50, opens_at=1.0, per_buyer=20, hold=600.0))
         self.metrics = Metrics()
-        sale = face.FlashSale(self._client, "spring", store=store, observer=self.metrics, cache_for=0)
+        sale = api.FlashSale(self._client, "spring", store=store, observer=self.metrics, cache_for=0)
         self.sale = self._part(sale)
-        self.worker, self.syncer = self._part(face.Worker(sale)), self._part(face.Syncer(sale))
-        self.outbox = self._part(face.Outbox(sale, self._ahandle if loop else self._handle))
+        self.worker, self.syncer = self._part(api.Worker(sale)), self._part(api.Syncer(sale))
+        self.outbox = self._part(api.Outbox(sale, self._ahandle if loop else self._handle))
         self.said: list[str] = []
         self.failed = 0
         self.syncer.run_once()
@@ -127,7 +127,7 @@ class Witness:
             lambda: sale.inventory.reserve([Order(f"r-{number}", "phone", BUYER, 1, data=DATA) for number in (1, 2)]),
             lambda: queue.push(Order("p-1", "phone", BUYER, 1, data=DATA)),
             lambda: Order.from_json(BODY.encode()),
-            lambda: Order.from_json(FOREIGN.replace("1", BODY).encode()),
+            lambda: Order.from_json(EXTERNAL.replace("1", BODY).encode()),
             lambda: queue.claim(2, lease=0.001, timeout=0),
             self.worker.run_once,
             self.worker.run_once,
@@ -153,7 +153,7 @@ class Witness:
     def listen(self) -> None:
         """Makes every call, and keeps what it says."""
         with contextlib.suppress(redis.ResponseError):  # full, or another type
-            self.raw.lpush(KEYS.order_list, FOREIGN, BODY)
+            self.raw.lpush(KEYS.order_list, EXTERNAL, BODY)
         for call in self.calls():
             try:
                 self.said.append(repr(call()))

@@ -17,7 +17,7 @@ import sqlalchemy
 from flashsale import FlashSaleError, Goods, InvalidRequest, OrderState, OutcomeUnknown, StoreError
 from flashsale._sql import deadlines, engines
 from tests.support.database_proxy import DatabaseProxy
-from tests.support.helpers import Part, inside, order, settled
+from tests.support.helpers import Awaited, inside, order, settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,9 +59,9 @@ def frozen(url: str) -> Iterator[None]:
                 os.kill(pid, signal.SIGCONT)
 
 
-async def store_of(shop: Shop, url: Any) -> Part:
-    module = inside(shop.face, "stores.sqlalchemy")
-    store = Part(module.SQLAlchemyStore(url, "spring", timeout=TIMEOUT), shop._threads)
+async def store_of(shop: Shop, url: Any) -> Awaited:
+    module = inside(shop.api, "stores.sqlalchemy")
+    store = Awaited(module.SQLAlchemyStore(url, "spring", timeout=TIMEOUT), shop._threads)
     await shop.keep(store).create_all()
     await store.put_goods(Goods("phone", 10))
     return store
@@ -143,4 +143,4 @@ async def test_a_lock_that_another_holds_is_waited_for_half_as_long(real_shop: S
 @pytest.mark.parametrize("timeout", [0, 0.5, "7", None])
 async def test_a_timeout_is_seconds_of_at_least_one(real_shop: Shop, timeout: Any) -> None:
     with pytest.raises(InvalidRequest):
-        inside(real_shop.face, "stores.sqlalchemy").SQLAlchemyStore("sqlite://", "spring", timeout=timeout)
+        inside(real_shop.api, "stores.sqlalchemy").SQLAlchemyStore("sqlite://", "spring", timeout=timeout)

@@ -111,7 +111,7 @@ async def test_a_sale_behind_tls(host: Host, tls: Terminator, authority: trustme
     sale = await host.opened(host.connect(tls.port, **trusted(authority, tmp_path)), 2)
     receipts = await asyncio.gather(*(sale.buy("phone", f"b-{number}") for number in range(3)))
     assert sorted(receipt.accepted for receipt in receipts) == [False, True, True]
-    big = await sale.queue.push(host.face.Order("big", "phone", "ann", 1, data="x" * 60_000))
+    big = await sale.queue.push(host.api.Order("big", "phone", "ann", 1, data="x" * 60_000))
     assert big == 3
     assert len(await sale.queue.claim(timeout=0)) == 3
 

@@ -150,7 +150,7 @@ async def test_buy_and_worker_on_every_node(host: Host, cluster: servers.Cluster
     before = dict(client.nodes_manager.nodes_cache)
     for node in range(3):
         name = on(cluster, node)
-        store = await host.books(name, Goods("phone", 3))
+        store = await host.store_of(name, Goods("phone", 3))
         sale = await host.opened(client, 3, name=name, store=store)
         await sale.inventory.load_scripts()
         receipts = [await sale.buy("phone", "ann") for _ in range(4)]
@@ -216,7 +216,7 @@ async def test_a_dead_node_and_its_return(host: Host, cluster: servers.Cluster) 
 
 
 async def test_the_bare_layout_is_for_one_server(host: Host, cluster: servers.Cluster) -> None:
-    sale = host.part("FlashSale", connect(host, cluster), "spring", keys=PlainKeys())
+    sale = host.make("FlashSale", connect(host, cluster), "spring", keys=PlainKeys())
     with pytest.raises(NotExecuted) as refused:
         await sale.preload("phone", 1)
     assert refused.value.reason == "CROSSSLOT"

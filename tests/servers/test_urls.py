@@ -160,11 +160,11 @@ async def test_a_client_can_be_had_while_nobody_answers(host: Host, form: str) -
         await sale.buy("phone", "ann")
 
 
-def test_a_face_takes_its_own_clients_only() -> None:
-    for face, other in ((flashsale, flashsale.aio), (flashsale.aio, flashsale)):
+def test_a_api_takes_its_own_clients_only() -> None:
+    for api, other in ((flashsale, flashsale.aio), (flashsale.aio, flashsale)):
         for url in ("redis://a", "redis+sentinel://a/shop", "redis+cluster://a"):
             with pytest.raises(InvalidRequest):
-                face.FlashSale(other.clients.from_url(url), "spring")
+                api.FlashSale(other.clients.from_url(url), "spring")
 
 
 async def test_passwords_and_tls_all_the_way(host: Host, tmp_path: Path) -> None:

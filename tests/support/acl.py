@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -16,6 +17,7 @@ HOST = (  # what a host adds for the plain layout, and to name its connections
 )
 
 
+@functools.cache
 def users(*, more: tuple[str, ...] = ()) -> list[list[str]]:
     """Returns the page's `ACL SETUSER` commands, for every sale instead of nov11.
 

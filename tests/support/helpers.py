@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 import importlib
 import inspect
 import sqlite3
@@ -14,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from flashsale import Goods, Keys, Order
-from flashsale.lua import SCRIPTS, Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    import pytest
     import redis
 
 _READERS: dict[bytes, Callable[[Any, bytes], Any]] = {
@@ -96,20 +93,20 @@ def order(
     return Order(str(order_id), goods_id, buyer_id, quantity, **more)
 
 
-# -- one test for both faces ----------------------------------------------------------------------------------------
+# -- one test for both APIs ----------------------------------------------------------------------------------------
 
 
-def inside(face: ModuleType, name: str) -> ModuleType:
-    """A module behind a face: of `flashsale.aio` itself, or of the generated `flashsale._sync`."""
+def inside(api: ModuleType, name: str) -> ModuleType:
+    """A module behind a API: of `flashsale.aio` itself, or of the generated `flashsale._sync`."""
     return importlib.import_module(
-        f"{face.__name__}.{name}" if face.__name__ == "flashsale.aio" else f"flashsale._sync.{name}"
+        f"{api.__name__}.{name}" if api.__name__ == "flashsale.aio" else f"flashsale._sync.{name}"
     )
 
 
-class Part:
-    """A `FlashSale`, `Gate`, ... or store of either face; each of its methods can be awaited.
+class Awaited:
+    """A `FlashSale`, `Gate`, ... or store of either API; each of its methods can be awaited.
 
-    Sync methods run in threads, so `asyncio.gather` over them means threads on one face and tasks on the other.
+    Sync methods run in threads, so `asyncio.gather` over them means threads on one API and tasks on the other.
     """
 
     def __init__(self, real: Any, threads: Executor) -> None:
@@ -122,7 +119,7 @@ class Part:
         value = getattr(self.real, name)
         if callable(value):
             return functools.partial(self._call, value)
-        return Part(value, self._threads) if name in {"gate", "inventory", "_ledger", "queue"} else value
+        return Awaited(value, self._threads) if name in {"gate", "inventory", "_ledger", "queue"} else value
 
     async def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if inspect.iscoroutinefunction(method):
@@ -132,17 +129,17 @@ class Part:
 
 
 class Shop:
-    """Makes clients and parts of one face on one backend (fixture `shop`), and closes them after the test.
+    """Makes clients and parts of one API on one backend (fixture `shop`), and closes them after the test.
 
     Attributes:
-        face: the package, `flashsale` or `flashsale.aio`.
+        API: the package, `flashsale` or `flashsale.aio`.
         raw: a client with bytes replies, to look at the keys.
         keys: the names of the keys of sale "spring".
     """
 
-    def __init__(self, face: str, backend: Any, folder: Path) -> None:
-        self.face = importlib.import_module(face)
-        self.is_async = face == "flashsale.aio"
+    def __init__(self, api: str, backend: Any, folder: Path) -> None:
+        self.api = importlib.import_module(api)
+        self.is_async = api == "flashsale.aio"
         self.backend = backend
         self.raw: redis.Redis = backend.raw()
         self.keys = Keys("spring")
@@ -159,37 +156,43 @@ class Shop:
         self._opened.append(client)
         return client
 
-    def part(self, name: str, *args: Any, **kwargs: Any) -> Part:
-        """Returns `name` of this face, made with these arguments."""
-        plain = [arg.real if isinstance(arg, Part) else arg for arg in args]
-        kwargs = {key: arg.real if isinstance(arg, Part) else arg for key, arg in kwargs.items()}
-        part = Part(getattr(self.face, name)(*plain, **kwargs), self._threads)
+    def make(self, name: str, *args: Any, **kwargs: Any) -> Awaited:
+        """Returns `name` of this API, made with these arguments."""
+        plain = [arg.real if isinstance(arg, Awaited) else arg for arg in args]
+        kwargs = {key: arg.real if isinstance(arg, Awaited) else arg for key, arg in kwargs.items()}
+        made = Awaited(getattr(self.api, name)(*plain, **kwargs), self._threads)
         if name not in {"Worker", "Syncer", "Outbox"}:
-            self._opened.append(part)
-        return part
+            self._opened.append(made)
+        return made
 
-    def gate(self, **kwargs: Any) -> Part:
-        return self.part("Gate", self.client(), "spring", **kwargs)
+    def gate(self, **kwargs: Any) -> Awaited:
+        return self.make("Gate", self.client(), "spring", **kwargs)
 
-    def inventory(self, *, patient: bool = False, **kwargs: Any) -> Part:
-        return self.part("Inventory", self.client(**({"socket_timeout": 60} if patient else {})), "spring", **kwargs)
+    def inventory(self, *, patient: bool = False, **kwargs: Any) -> Awaited:
+        return self.make("Inventory", self.client(**({"socket_timeout": 60} if patient else {})), "spring", **kwargs)
 
-    def queue(self, **kwargs: Any) -> Part:
-        return self.part("OrderQueue", self.client(), "spring", **kwargs)
+    def queue(self, **kwargs: Any) -> Awaited:
+        return self.make("OrderQueue", self.client(), "spring", **kwargs)
 
-    def sale(self, **kwargs: Any) -> Part:
-        return self.part("FlashSale", kwargs.pop("client", None) or self.client(), "spring", **kwargs)
+    def sale(self, **kwargs: Any) -> Awaited:
+        return self.make("FlashSale", kwargs.pop("client", None) or self.client(), "spring", **kwargs)
 
-    def worker(self, sale: Part, **kwargs: Any) -> Part:
-        return self.part("Worker", sale, **kwargs)
+    def worker(self, sale: Awaited, **kwargs: Any) -> Awaited:
+        return self.make("Worker", sale, **kwargs)
 
-    def syncer(self, sale: Part, **kwargs: Any) -> Part:
-        return self.part("Syncer", sale, **kwargs)
+    def syncer(self, sale: Awaited, **kwargs: Any) -> Awaited:
+        return self.make("Syncer", sale, **kwargs)
 
     async def open(
-        self, total: int = 10, *, goods_id: str = "phone", sale: Part | None = None, store: bool = False, **policy: Any
-    ) -> Part:
-        """Returns a sale whose goods are preloaded and started; `store=True` gives it a database that has them too."""
+        self,
+        total: int = 10,
+        *,
+        goods_id: str = "phone",
+        sale: Awaited | None = None,
+        store: bool = False,
+        **policy: Any,
+    ) -> Awaited:
+        """Returns a sale whose items are preloaded and started; `store=True` gives it a database that has them too."""
         if store:
             sale = self.sale(store=await self.store(Goods(goods_id, total, **policy)))
         sale = sale or self.sale()
@@ -197,10 +200,10 @@ class Shop:
         await sale.start(goods_id)
         return sale
 
-    async def store(self, *goods: Goods, url: str | None = None) -> Part:
-        """Returns a store on the test's own SQLite file, or at `url`, with these goods."""
-        stores = importlib.import_module(f"{self.face.__name__}.stores")
-        store = Part(stores.SQLAlchemyStore(url or f"sqlite:///{self.database}", "spring"), self._threads)
+    async def store(self, *goods: Goods, url: str | None = None) -> Awaited:
+        """Returns a store on the test's own SQLite file, or at `url`, with this item."""
+        stores = importlib.import_module(f"{self.api.__name__}.stores")
+        store = Awaited(stores.SQLAlchemyStore(url or f"sqlite:///{self.database}", "spring"), self._threads)
         await self.keep(store).create_all()
         for each in goods:
             await store.put_goods(each)
@@ -217,7 +220,7 @@ class Shop:
             self.raw.zadd(self.keys.leases, {delivery: 0})
 
     async def comes(self, moment: str, *goods: str) -> None:
-        """Brings the opening or the end of these goods near, and waits for it; from there the clock of Redis goes on.
+        """Brings the opening or the end of this item near, and waits for it; from there the clock of Redis goes on.
 
         What must be true before it needs no haste, on a machine however slow.
 
@@ -249,7 +252,7 @@ async def together(shop: Shop, coalescer: Any, *calls: Callable[[], Any]) -> lis
         coalescer: of the calls, whose client is `patient`: many callers take seconds to line up.
         calls: the first ones leave at once, each alone, as many as may be in flight; the others gather behind them.
     """
-    in_flight = inside(shop.face, "transport.coalescer").IN_FLIGHT
+    in_flight = inside(shop.api, "transport.coalescer").IN_FLIGHT
     shop.raw.client_pause(60_000, all=False)
     tasks = []
     try:
@@ -265,11 +268,3 @@ async def together(shop: Shop, coalescer: Any, *calls: Callable[[], Any]) -> lis
     finally:
         shop.raw.client_unpause()
     return await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
-    """Changes the text of a Lua script for this test: a promise must fail when its mechanism is taken out."""
-    assert old in SCRIPTS[name].text
-    text = SCRIPTS[name].text.replace(old, new)
-    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(SCRIPTS, name, Script(name, text, sha))

@@ -1,4 +1,4 @@
-"""A host's program: redis-py clients of any kind, and our parts on them, of either face."""
+"""A host's program: redis-py clients of any kind, and our parts on them, of either API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tests.support.helpers import Part, Shop
+from tests.support.helpers import Awaited, Shop
 from tests.support.servers import HOST, SPOKEN
 
 if TYPE_CHECKING:
@@ -19,51 +19,51 @@ class Host(Shop):
     """A `Shop` whose clients go wherever a test wants (fixture `host`).
 
     Attributes:
-        redis: redis-py of this face, `redis` or `redis.asyncio`.
+        redis: redis-py of this API, `redis` or `redis.asyncio`.
         raw: to be set by a test that looks at keys by `booked`.
     """
 
-    def __init__(self, face: str, folder: Path) -> None:
-        super().__init__(face, SimpleNamespace(raw=lambda: None), folder)
+    def __init__(self, api: str, folder: Path) -> None:
+        super().__init__(api, SimpleNamespace(raw=lambda: None), folder)
         self.redis: Any = self.module("")
 
     def module(self, name: str) -> Any:
-        """Returns a module of redis-py of this face, such as ".sentinel"."""
+        """Returns a module of redis-py of this API, such as ".sentinel"."""
         return importlib.import_module(("redis.asyncio" if self.is_async else "redis") + name)
 
     def keep(self, client: Any) -> Any:
         """Returns `client`; it is closed after the test."""
-        self._opened.append(Part(client, self._threads))
+        self._opened.append(Awaited(client, self._threads))
         return client
 
     @property
     def stores(self) -> Any:
-        """The module `stores` of this face."""
-        return importlib.import_module(f"{self.face.__name__}.stores")
+        """The module `stores` of this API."""
+        return importlib.import_module(f"{self.api.__name__}.stores")
 
     def connect(self, port: int, **settings: Any) -> Any:
         """Returns a plain client."""
         return self.keep(self.redis.Redis(host=HOST, port=port, **(SPOKEN | settings)))
 
     async def call(self, method: Any, *args: Any, **kwargs: Any) -> Any:
-        """Calls a method of a host's client, of either face."""
+        """Calls a method of a host's client, of either API."""
         answer = method(*args, **kwargs)
         return await answer if self.is_async else answer
 
-    def on(self, client: Any, name: str = "spring", **kwargs: Any) -> Part:
+    def on(self, client: Any, name: str = "spring", **kwargs: Any) -> Awaited:
         """Returns a sale on this client."""
-        return self.part("FlashSale", client, name, **kwargs)
+        return self.make("FlashSale", client, name, **kwargs)
 
-    async def opened(self, client: Any, total: int = 10, *, name: str = "spring", **kwargs: Any) -> Part:
+    async def opened(self, client: Any, total: int = 10, *, name: str = "spring", **kwargs: Any) -> Awaited:
         """Returns a sale on this client, with so many phones, started."""
         sale = self.on(client, name, **kwargs)
         await sale.preload("phone", total)
         await sale.start("phone")
         return sale
 
-    async def books(self, name: str, *goods: Goods) -> Part:
+    async def store_of(self, name: str, *goods: Goods) -> Awaited:
         """Returns the store of this sale, in one file with the others."""
-        store = Part(self.keep(self.stores.SQLAlchemyStore(f"sqlite:///{self.database}", name)), self._threads)
+        store = Awaited(self.keep(self.stores.SQLAlchemyStore(f"sqlite:///{self.database}", name)), self._threads)
         await store.create_all()
         for each in goods:
             await store.put_goods(each)

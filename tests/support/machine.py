@@ -359,6 +359,7 @@ boundaries = st.tuples(st.sampled_from([0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7
 crashes = st.one_of(st.none(), boundaries)
 outages = st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 2), st.booleans()))
 CLAIM_VERBS: Final = ("save", "save", "save", "ack", "ack", "nack", "nack later", "nack uncounted", "extend", "bury")
+PRIVATE: Final = {"bury": "_bury"}  # in the real queue
 picks = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 
 
@@ -634,7 +635,7 @@ class SaleMachine(RuleBasedStateMachine):
             direct = self.model.stocks[goods_id].direct
             taken = self._article(goods_id, -quantity if what == "article" and quantity <= direct else quantity)
             if taken and what == "purchase":
-                self._push("foreign", order)
+                self._push("external", order)
 
     def _push(self, what: str, order: Order, body: bytes = b"") -> None:
         if what == "ours":
@@ -644,13 +645,13 @@ class SaleMachine(RuleBasedStateMachine):
         element = body or json.dumps(wire if order.data is None else wire | {"data": order.data})
         self.step(lambda _: self.world.raw.lpush(self.world.keys.order_list, element), lambda m: m.push(body or order))
 
-    @rule(what=st.sampled_from(["ours", "foreign", "foreign"]), order=st.one_of(usual, usual, orders))
+    @rule(what=st.sampled_from(["ours", "external", "external"]), order=st.one_of(usual, usual, orders))
     def push(self, what: str, order: Order) -> None:
         self._push(what, order)
 
     @rule(order=usual, body=junk)
     def push_junk(self, order: Order, body: bytes) -> None:
-        self._push("foreign", order, body)
+        self._push("external", order, body)
 
     # -- the queue --------------------------------------------------------------------------------------------------
 
@@ -716,10 +717,12 @@ class SaleMachine(RuleBasedStateMachine):
         real, ideal = {
             "later": ({"delay": LONG}, {"delayed": True}),
             "uncounted": ({"count_attempt": False}, {"delayed": False, "count_attempt": False}),
-            "": ({}, {"delayed": False} if verb == "nack" else {}),
+            "": ({"lease": LONG} if verb == "extend" else {}, {"delayed": False} if verb == "nack" else {}),
         }[how]
         self.step(
-            lambda p: getattr(p.sale.queue, verb)(claims, **(real | ({"lease": LONG} if verb == "extend" else {}))),
+            lambda p: getattr(p.sale.queue, "_bury" if verb == "bury" else verb)(
+                claims, **(real | ({"lease": LONG} if verb == "extend" else {}))
+            ),
             lambda m: getattr(m, verb)(handles, **ideal),
         )
 

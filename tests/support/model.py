@@ -4,7 +4,7 @@ An operation of several steps is a generator: it yields wherever the process may
 Redis or the database makes at once. Driven to the end it gives the answer; traced, it gives every state that a crash
 may leave behind.
 
-Two numbers are never counted here but always derived: booked units are the direct ones and those of the active orders
+Two numbers are never counted here but derived: booked units are the untracked ones and those of the active orders
 of the ledger; booked units of the database are those of its active rows. So whoever compares them compares the promise.
 """
 
@@ -345,7 +345,7 @@ class Model:
         gate.count = max(count, gate.access)
         return gate.count
 
-    # -- direct units -----------------------------------------------------------------------------------------------
+    # -- untracked units -----------------------------------------------------------------------------------------------
 
     def deduct(self, goods_id: str, units: int) -> Steps:
         yield from ()
@@ -383,7 +383,7 @@ class Model:
         return Outcome.SOLD_OUT if order.quantity > self._left(goods_id, gate=gate) else None
 
     def _answer(self, order: Order, *, gate: bool, gated: bool) -> Receipt | type[FlashSaleError]:
-        """Books one order, or says why not."""
+        """Consistency one order, or says why not."""
         goods_id, known = order.goods_id, self.ledger.get(order.order_id)
         if known and known.order.content != order.content:
             return OrderConflict
@@ -618,7 +618,7 @@ class Model:
         self._fails(after=True)
         return row.state
 
-    # -- the life of an order ---------------------------------------------------------------------------------------
+    # -- the lifecycle of an order ------------------------------------------------------------
 
     def settle(self, order_id: str, state: OrderState) -> Steps:
         known = self.ledger.get(order_id)
@@ -704,6 +704,15 @@ class Model:
         orders = {claim.element.order_id: claim.element for claim in reversed(claims)}  # of twins the first
         wanted = list(dict.fromkeys(claim.element.order_id for claim in claims))
         standing = yield from self._saved([orders[order_id] for order_id in wanted])
+        firsts = {claim.element.order_id: claim for claim in reversed(claims)}
+        known = {order_id for order_id, claim in firsts.items() if claim.attempts > 1}
+        refused = [order_id for order_id in wanted if orders[order_id].buyer_id in self.poison]
+        if 1 < len(refused) == len(wanted) and not known.issuperset(refused):
+            raise Refused(StoreError)  # all alike: the database's fault
+        for _ in refused:
+            yield  # the reason
+        if known.intersection(standing):
+            yield  # reasons that are forgotten
         yield from self.follow({order_id: state for order_id, state in standing.items() if state is not PERSISTED})
         self._ack(claim for claim in claims if claim.element.order_id in standing)
         yield

@@ -1,114 +1,410 @@
-"""Parts of the library with one mechanism taken out, for tests that must notice."""
+"""The registry of mutants: each mechanism of the library, the promise that breaks without it, and how to take it out.
+
+A test marked `kills("name")` runs without that mechanism and must fail then; one marked `without("name")` says itself
+what goes wrong. A Lua line is quoted here and nowhere else.
+
+    python -m tests.support.mutants     # mutant | promise | tests that kill it
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import io
+import sys
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import insert, update
+import pytest
 
-from flashsale import OrderQueue, OrderState
-from flashsale._sql.tables import GOODS, ORDERS
+from flashsale._rules.redis_errors import unsent
 from flashsale.lua import SCRIPTS, Script
-from flashsale.model import RELEASED
-from flashsale.stores import SQLAlchemyStore
+from tests.support import broken
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Callable
+
+    from tests.chaos.faults.world import World
+
+SYNC, AIO = "flashsale", "flashsale.aio"
 
 
-def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
-    """Changes the text of a Lua script for this test; fails when the text is no longer there."""
-    text = SCRIPTS[name].text
-    assert text.count(old) == 1, f"{name}.lua has changed: mend the mutation"
+def change(monkeypatch: pytest.MonkeyPatch, script: str, old: str, new: str) -> None:
+    """Changes the one place of a Lua script that says `old`."""
+    text = SCRIPTS[script].text
+    assert text.count(old) == 1, f"{script}.lua has changed: mend its mutants"
     text = text.replace(old, new)
     sha = hashlib.sha1(text.encode("ascii"), usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(SCRIPTS, name, Script(name, text, sha))
+    monkeypatch.setitem(SCRIPTS, script, Script(script, text, sha))
 
 
-class NoGuard(SQLAlchemyStore):
-    """UPDATE goods SET booked = booked + n, whatever was granted."""
+class Lua(NamedTuple):
+    """A line of a script is another one."""
 
-    def unguarded(self, goods_id, units):
-        this = update(GOODS).where(GOODS.c.sale == self.sale, GOODS.c.goods_id == goods_id)
-        return this.values(booked=GOODS.c.booked + units)
+    script: str
+    old: str
+    new: str
 
-    def book(self, connection, goods_id, units):
-        return connection.execute(NoGuard.unguarded(self, goods_id, units)).rowcount > 0
-
-
-class NoTombstone(SQLAlchemyStore):
-    """An order without a row is released without a trace."""
-
-    def settle(self, order, state):
-        if state in RELEASED and not self.states([order.order_id]):
-            return state
-        return super().settle(order, state)
+    def __call__(self, monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+        change(monkeypatch, *self)
 
 
-class NoWinner(SQLAlchemyStore):
-    """Whoever comes last decides."""
+class Patch(NamedTuple):
+    """A value stands in the place of a dotted name."""
 
-    def settle(self, order, state):
-        standing = super().settle(order, state)
-        if standing is state:
-            return standing
-        with self._engine.begin() as connection:
-            this = update(ORDERS).where(ORDERS.c.sale == self.sale, ORDERS.c.order_id == order.order_id)
-            connection.execute(this.values(state=state.value))
-        return state
+    target: str
+    value: Any
+
+    def __call__(self, monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+        monkeypatch.setattr(self.target, self.value)
 
 
-class BooksTwice(SQLAlchemyStore):
-    """Units are booked for every order of the batch, not only for the rows inserted."""
+class Tell(NamedTuple):
+    """The processes of the test are told to do without."""
 
-    def save(self, orders):
-        saved = super().save(orders)
-        with self._engine.begin() as connection:
-            for order in orders:
-                if saved.existing.get(order.order_id) is OrderState.PERSISTED:
-                    self.book(connection, order.goods_id, order.quantity)
-        return saved
+    word: str
+
+    def __call__(self, _: pytest.MonkeyPatch, world: World | None) -> None:
+        world.child[self.word] = True
 
 
-class NoKey(SQLAlchemyStore):
-    """Rows of orders have no key, and each order is inserted whenever it comes."""
+class Mutant(NamedTuple):
+    """One mechanism, and how to take it out.
 
-    def create_all(self):
-        super().create_all()
-        with self._engine.begin() as connection:
-            connection.exec_driver_sql("CREATE TABLE bare AS SELECT * FROM flashsale_orders")
-            connection.exec_driver_sql("DROP TABLE flashsale_orders")
-            connection.exec_driver_sql("ALTER TABLE bare RENAME TO flashsale_orders")
+    Args:
+        name: of the mechanism.
+        promise: that breaks: O, E, L or T of docs/guarantees.md, or a rule in words.
+        how: each called with `monkeypatch` and the `World` of a fault.
+        API: on which a fault takes it out; the sync API is generated from the other.
+    """
 
-    def insert_new(self, connection, table, common, rows):
-        if table != "orders":
-            return super().insert_new(connection, table, common, rows)
-        connection.execute(insert(ORDERS), [{**common, **row} for row in rows])
-        return {row["order_id"] for row in rows}
+    name: str
+    promise: str
+    how: tuple[Callable[[pytest.MonkeyPatch, World | None], None], ...]
+    api: str = SYNC
 
-
-class AnyVersion(SQLAlchemyStore):
-    """A grant whatever the version of the row."""
-
-    def grant(self, goods_id, units, *, loaded=False, version=None):
-        return super().grant(goods_id, units, loaded=loaded)
+    def take_out(self, monkeypatch: pytest.MonkeyPatch, world: World | None = None) -> None:
+        for part in self.how:
+            part(monkeypatch, world)
 
 
-class NeverLoaded(SQLAlchemyStore):
-    """It forgets that Redis was given the goods."""
-
-    def goods(self):
-        return [replace(goods, loaded=False) for goods in super().goods()]
+MUTANTS: dict[str, Mutant] = {}
 
 
-class AlwaysBurns:
-    """Every attempt counts."""
+def _add(name: str, promise: str, *how: Any, api: str = SYNC) -> None:
+    assert name not in MUTANTS
+    MUTANTS[name] = Mutant(name, promise, how, api)
 
-    @staticmethod
-    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        nack = OrderQueue.nack
-        monkeypatch.setattr(
-            OrderQueue, "nack", lambda queue, claims, *, delay=0.0, count_attempt=True: nack(queue, claims, delay=delay)
-        )
+
+def _store(mutant: type) -> Patch:
+    return Patch("flashsale.stores.SQLAlchemyStore", mutant)
+
+
+# -- reserve: the purchase --------------------------------------------------------------------------------------------
+
+_add("the order id in the script", "O E", Lua("reserve", "nil, fresh[id] or known[i]", "nil, nil"))
+_add(
+    "the comparison of a repeat",
+    "T",
+    Lua("reserve", "if booked == quantity and of == goods and by == buyer then", "if true then"),
+)
+_add("the buyer in the comparison", "T", Lua("reserve", "and by == buyer", ""))
+_add("the bound of the stock", "O", Lua("reserve", "if units > left then", "if false then"))
+_add("the cap of a buyer", "a buyer's cap", Lua("reserve", "goods.held[buyer] + units > goods.cap", "false"))
+_add("all or none of a basket", "a basket is whole", Lua("reserve", "if together and not whole then", "if false then"))
+_add(
+    "the end of the window",
+    "the window of a sale",
+    Lua("reserve", "if closes_at and time >= tonumber(closes_at) then", "if false then"),
+)
+_add("the pause", "nothing is sold in a pause", Lua("reserve", 'meta[1] and meta[1] ~= "open"', "false"))
+_add(
+    "the gate in the purchase",
+    "the window of a sale",
+    Lua("reserve", "goods.code or goods.gate.code or shut(", "goods.code or shut("),
+)
+_add(
+    "the read before the first write",
+    "O T",
+    Lua("reserve", 'redis.call("LLEN", KEYS[3]) --', "--"),
+)
+_add(
+    "the check of memory before a write",
+    "O T",
+    Lua("reserve", 'redis.call("LLEN", KEYS[3]) --', 'redis.call("LTRIM", KEYS[3], 0, -2) --'),
+)
+
+# -- whole numbers, and the layout: what several scripts include ------------------------------------------------------
+
+NUMBER = "local function integer(text)\n"
+for _script in ("reserve", "deduct", "release", "enter"):
+    _add(
+        f"whole numbers in {_script}",
+        "O T",
+        Lua(_script, NUMBER, NUMBER + "  if true then return tonumber(text) end\n"),
+    )
+LAYOUTS = "local OLDEST, NEWEST = 1, 1\n"  # that this release reads
+BEGINS = ("reserve", "claim", "lead", "load", "pause", "layout", "records")  # the scripts that begin something
+for _script in BEGINS:
+    _add(f"the layout in {_script}", "T", Lua(_script, "if layout and (", "if false and ("))
+
+# -- enter, deduct, release, load: gate and stock ---------------------------------------------------------------------
+
+_add("the bound of the gate", "O", Lua("enter", "math.min(callers, math.floor(gate.left / units))", "callers"))
+_add(
+    "the flag of the gate",
+    "the window of a sale",
+    Lua("enter", 'if not gate.code and values[2] ~= "1" then', "if false then"),
+)
+_add("the window of the gate", "the window of a sale", Lua("enter", "gate.code = shut(", "gate.code = nil and shut("))
+_add(
+    "the schedule of the gate", "the window of a sale", Lua("enter", 'gate.due = window[4] == "1"', "gate.due = false")
+)
+_add("the bound of a deduction", "O", Lua("deduct", "goods.booked + goods.taken + units <= goods.total", "true"))
+_add(
+    "the bound of a release", "O", Lua("release", "math.min(units, math.max(0, goods.booked - goods.ledger))", "units")
+)
+_add("the one preload", "O", Lua("load", "if (values[1] or values[2]) and not external then", "if false then"))
+
+# -- settle, ack, hold: an order's states -----------------------------------------------------------------------------
+
+_add(
+    "a state is left once",
+    "O L",
+    Lua(
+        "settle",
+        'not string.find(AHEAD[state], " " .. to .. " ", 1, true)',
+        "false",
+    ),
+)
+_add(
+    "the units of a refused order",
+    "L",
+    Lua("settle", "elseif RELEASED[to] and not free(", "elseif false and not free("),
+)
+_add(
+    "the units that come back",
+    "L",
+    Lua("settle", "goods.booked - units, goods.ledger - units", "goods.booked, goods.ledger"),
+)
+_add("the allowance that comes back", "a buyer's cap", Lua("settle", "held - units", "held"))
+_add(
+    "the slot that comes back",
+    "L",
+    Lua("settle", "math.max(0, goods.access - units)", "goods.access"),
+)
+_add("a slot is its own", "O", Lua("settle", "goods.counter and flags % 2 == 1", "goods.counter"))
+_add("the end of a letter", "L", Lua("settle", 'if state == "DEAD" then', "if false then"))
+_add("the end of a deadline", "L", Lua("settle", 'redis.call("ZREM", KEYS[2], unpack(moved))', ""))
+_add(
+    "the deadline of a row found first",
+    "L",
+    Lua("settle", 'local hold = to == "PERSISTED" and', "local hold = false and"),
+)
+_add("the deadline of a saved order", "L", Lua("ack", "if due then", "if false then"))
+_add("states that stand", "E L", Lua("ack", '"^QUEUED(', '"^%u+('))
+_add("a page counts an allowance on", "a buyer's cap", Lua("settle", "goods.held[buyer] == nil", "true"))
+_add("a page counts the gate on", "L", Lua("settle", "if slot and not goods.access then", "if slot then"))
+_add("the goods of an order that moves", "O", Lua("settle", "of ~= ARGV[at + 1]", "false"))
+_add(
+    "one call for a page of overdue orders",
+    "few trips",
+    *(Patch(f"flashsale.{api}.transitions.bulk_settle", lambda _: None) for api in ("aio", "_sync")),
+)
+_add("no look at Redis before a move", "few trips", broken.one_more_look)
+_add("more time comes too late", "L", Lua("hold", "tonumber(current) <= time", "false"))
+_add("never less time", "L", Lua("hold", "if wanted > tonumber(current) then", "if true then"))
+
+# -- claim, nack, extend, bury, requeue, adopt: the queue -------------------------------------------------------------
+
+DUE = 'KEYS[4], "-inf", string.format("%.6f", time)'
+_add("the lease of a claim", "E", Lua("claim", DUE, 'KEYS[4], "-inf", "+inf"'))
+_add("the end of a lease", "E", Lua("claim", DUE, 'KEYS[4], "-inf", "0"'))
+_add("leases are looked at", "E", Lua("claim", DUE, 'KEYS[4], "-inf", "-inf"'))
+_add("the count of attempts", "E", Lua("claim", "math.min(tonumber(attempts), 1000) + 1", "1"))
+_add("the lease of nack", "E", Lua("nack", "if lease == ARGV[at + 1] then", "if lease then"))
+_add("the lease of extend", "E", Lua("extend", '"^%d+|(%d+)|") == ARGV[at + 1]', '"^%d+|(%d+)|")'))
+_add("the lease of bury", "E", Lua("bury", 'string.match(entry, "^%d+|(%d+)|") == ARGV[at + 1]', 'entry ~= ""'))
+_add("the attempt that does not count", "E", broken.every_attempt_counts)
+_add("nobody's attempt", "E", Lua("nack", 'if ARGV[2] == "0" then', "if false then"))
+_add("the delay of an order let go", "E", Lua("nack", "now() + tonumber(ARGV[1])", "now()"))
+_add("the record of a dead order", "L", Lua("bury", 'record("DEAD"', 'record("QUEUED"'))
+_add("a dead order is itself", "E", Lua("bury", '"|") == ARGV[at + 3]', '"|") ~= ""'))
+_add("the state of a dead order", "E", Lua("requeue", 'if state == "DEAD" then', "if false then"))
+_add(
+    "the direct units of an adoption", "O", Lua("adopt", "if units > goods.booked - goods.ledger then", "if true then")
+)
+_add("the ledger in an adoption", "E", Lua("adopt", "fresh[id] or known[i]", "nil"))
+_add(
+    "the units of an adopted order",
+    "O",
+    Lua("adopt", "goods.ledger = goods.ledger + units", "units = 0"),
+)
+_add("an adoption waits for a rebuild", "O E", Lua("adopt", 'elseif meta[2] == "closed" then', "elseif false then"))
+_add(
+    "the order of writes in claim",
+    "E",
+    Lua(
+        "claim",
+        'redis.call("LLEN", KEYS[2])\nlocal wakeups',
+        'redis.call("HSET", KEYS[1], "deliveries", show(last))\nlocal wakeups',
+    ),
+)
+_add(
+    "the order of writes in ack",
+    "E",
+    Lua("ack", 'redis.call("HLEN", KEYS[2])\n', 'redis.call("SET", KEYS[1] .. "?", "1")\n'),
+)
+
+# -- configure, mirror, lead: the syncer and the outbox ---------------------------------------------------------------
+
+_add("the version of the total", "O", Lua("configure", "if integer(ARGV[1]) < current then", "if false then"))
+_add(
+    "the total stops at what is booked",
+    "O",
+    Lua("configure", "math.max(integer(ARGV[2]), goods.booked)", "integer(ARGV[2])"),
+)
+_add("leaked slots return", "L", Lua("mirror", "if show(access) == ARGV[3] then", "if false then"))
+_add("a stock that moves keeps its slots", "O", Lua("mirror", "if show(access) == ARGV[3] then", "if true then"))
+_add("one leads", "one syncer acts", Lua("lead", "time < (tonumber(values[2]) or 0)", "false"))
+_add("who was replaced stops", "events in their order", Lua("lead", "values[1] == ARGV[2] and 2 or 1", "2"))
+
+# -- close, wipe, restore, open: the rebuild --------------------------------------------------------------------------
+
+_add("the epoch of a restore", "O", Lua("restore", "if meta[1] ~= ARGV[1] then", "if false then"))
+_add("the epoch of a close", "O", Lua("close", "if epoch and epoch > integer(ARGV[1]) then", "if false then"))
+_add("the epoch of a wipe", "O", Lua("wipe", 'if meta[1] ~= ARGV[1] or meta[2] ~= "closed" then', "if false then"))
+_add("the epoch of an opening", "O", Lua("open", "~= ARGV[1]", '== "x"'))
+_add(
+    "known rows are booked once",
+    "O",
+    Lua("restore", "elseif current and (ACTIVE[current] or not ACTIVE[state]) then", "elseif false then"),
+)
+_add(
+    "the units of a restored order",
+    "O",
+    Lua("restore", "goods.booked + units, goods.ledger + units", "goods.booked, goods.ledger"),
+)
+_add("the caps of a restore", "a buyer's cap", Lua("restore", "hold(goods, buyer, units)\n      if state", "if state"))
+_add("the deadlines of a restore", "L", Lua("restore", 'if state == "PERSISTED" and goods.hold then', "if false then"))
+_add("new deliveries in a new epoch", "E", Lua("close", "integer(ARGV[1]) % 1e6 * 1e9", "0"))
+_add("nothing is for sale in a rebuild", "O", Lua("wipe", '"Total", "0"', '"Total", "3"'))
+_add("direct units outlive a rebuild", "O", Lua("wipe", "goods.booked - goods.ledger", "0"))
+
+# -- the database and the worker --------------------------------------------------------------------------------------
+
+_add("the guard in the database", "O", broken.no_guard)
+_add("the tombstone", "E", _store(broken.NoTombstone))
+_add("the conditional update", "O L", _store(broken.NoWinner))
+_add("the count of inserted rows alone", "E", _store(broken.BookedTwice))
+_add("the primary key", "E", _store(broken.NoKey), Tell("keyless"))
+_add("the version of the grant", "O", _store(broken.AnyVersion))
+_add("the mark that they were loaded", "O", _store(broken.NeverLoaded))
+_add("the ack after the commit", "E", broken.ack_before_commit)
+_add("the split of the batch", "E", broken.no_split)
+_add("the rebuild from the database", "T", broken.restores_nothing)
+
+# -- the connection and the server ------------------------------------------------------------------------------------
+
+_add("the side of the send", "T", Patch("flashsale._sync.transport.link.sent", unsent))
+_add("the timeout", "T", broken.no_timeout)
+_add("EVAL", "T", broken.no_eval)
+_add("bytes", "E", broken.decoded_claims)
+_add("the server's word for a refusal", "T", Patch("flashsale._rules.redis_errors._word", lambda _: None))
+_add("the end of the connection", "T", Patch("flashsale._sync.transport.link.is_stale", lambda _: False))
+_add(
+    "the second look at the Sentinels",
+    "T",
+    Patch("flashsale._sync.transport.topology.SentinelTopology.forget", lambda *_: None),
+)
+_add(
+    "the second look at the Cluster",
+    "T",
+    Patch("flashsale._sync.transport.topology.ClusterTopology.forget", lambda *_: None),
+)
+_add("the redirect", "T", Patch("flashsale._sync.transport.topology.ClusterTopology.redirect", lambda *_, **__: None))
+_add("WAIT", "E", Patch("flashsale._rules.durability.Guarantee.is_met", lambda *_: True))
+_add("WAIT and its answer", "E", broken.no_wait)
+_add("the write before WAIT", "E", broken.no_write_before_wait)
+_add("the append-only file", "E", broken.no_append_only_file)
+_add(
+    "the one script",
+    "E",
+    Lua(
+        "reserve",
+        'redis.call("LPUSH", KEYS[3], unpack(bodies))',
+        'redis.call("LPUSH", KEYS[3] .. ":aside", unpack(bodies))',
+    ),
+    broken.push_by_itself,
+)
+_add("the transaction", "E", broken.no_transactions)
+_add("the check of the server", "O", Patch("flashsale._sync.sale.judge", lambda *_, **__: ()))
+_add("the clock of Redis", "E L", Tell("own_clock"))
+_add("connections of a process' own", "O T", Tell("inherits"))
+_add("the end of a connection in the midst of a reply", "T", broken.kept_in_midst, api=AIO)
+
+# -- what comes from outside ------------------------------------------------------------------------------------------
+
+_add("the cap on the length", "T", Patch("flashsale.model.checks.MAX_BODY", 10**9))
+_add("the cap on the depth", "T", Patch("flashsale.model.checks.MAX_DEPTH", 10**9))
+_add("the check in Python", "O T", Patch("flashsale.model.checks.check_int", lambda _name, value, *_: value))
+_add("fullmatch", "O T", Patch("flashsale.model.checks._checked", broken.prefix))
+_add("the check of ids", "O T", Patch("flashsale.model.checks._checked", lambda _name, value, *_: value))
+
+
+# -- who kills them ---------------------------------------------------------------------------------------------------
+
+BROKEN = (AssertionError, pytest.fail.Exception)  # the second one is what `pytest.raises` says
+
+
+def kills(name: str, *, by: type[Exception] | tuple[type[Exception], ...] = ()) -> pytest.MarkDecorator:
+    """The mark of a test that must fail without this mechanism: by an assertion, or by these errors too."""
+    assert name in MUTANTS, name
+    return pytest.mark.kills(name, by=by if isinstance(by, tuple) else (by,))
+
+
+def without(name: str) -> pytest.MarkDecorator:
+    """The mark of a test that says itself what goes wrong without this mechanism."""
+    assert name in MUTANTS, name
+    return pytest.mark.without(name)
+
+
+def promises(tests: dict[str, Any], *, by: Any = ()) -> pytest.MarkDecorator:
+    """Parametrizes a test with `promise`: each mutant's name, and the test that must fail with it."""
+    cases = [pytest.param(test, id=name, marks=kills(name, by=by)) for name, test in tests.items()]
+    return pytest.mark.parametrize("promise", cases)
+
+
+class Killers:
+    """A plugin of pytest that collects which tests kill which mutant."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[str]] = defaultdict(list)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            test = item.nodeid.partition("[")[0].removeprefix("tests/")
+            for mark in (*item.iter_markers("kills"), *item.iter_markers("without")):
+                if test not in self.of[mark.args[0]]:
+                    self.of[mark.args[0]].append(test)
+
+
+def killers() -> dict[str, list[str]]:
+    """Returns the tests that kill each mutant, by its name."""
+    plugin = Killers()
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "tests"], plugins=[plugin])
+    assert code == 0, said.getvalue()[-2000:]
+    return plugin.of
+
+
+def main() -> int:
+    killed = killers()
+    print("| mutant | promise | tests that kill it |\n|---|---|---|")
+    for mutant in MUTANTS.values():
+        print(f"| {mutant.name} | {mutant.promise} | {', '.join(killed[mutant.name])} |")
+    return int(any(not killed[name] for name in MUTANTS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

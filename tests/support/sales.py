@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flashsale import Goods, OrderState
-from tests.support.helpers import Part, settled
+from tests.support.helpers import Awaited, settled
 
 if TYPE_CHECKING:
     from tests.support.helpers import Shop
@@ -19,10 +19,10 @@ each_backend = pytest.mark.parametrize(
 """The fake with bytes replies and the server with str replies: what is tested in all four mixes elsewhere."""
 
 
-async def store_at(shop: Shop, url: str, *goods: Goods) -> Part:
-    """Returns a store of sale "spring" on this database, with these goods."""
-    stores = importlib.import_module(f"{shop.face.__name__}.stores")
-    store = Part(stores.SQLAlchemyStore(url, "spring"), shop._threads)
+async def store_at(shop: Shop, url: str, *goods: Goods) -> Awaited:
+    """Returns a store of sale "spring" on this database, with this item."""
+    stores = importlib.import_module(f"{shop.api.__name__}.stores")
+    store = Awaited(stores.SQLAlchemyStore(url, "spring"), shop._threads)
     shop._opened.append(store)
     await store.create_all()
     for each in goods:
@@ -30,7 +30,7 @@ async def store_at(shop: Shop, url: str, *goods: Goods) -> Part:
     return store
 
 
-async def work(shop: Shop, sale: Part) -> None:
+async def work(shop: Shop, sale: Awaited) -> None:
     """Runs a worker until nothing is left to claim; delays and leases end at once."""
     worker = shop.worker(sale)
     while shop.raw.exists(shop.keys.order_list, shop.keys.claimed):
@@ -38,24 +38,24 @@ async def work(shop: Shop, sale: Part) -> None:
         await worker.run_once()
 
 
-async def rows(sale: Part) -> dict[str, OrderState]:
+async def rows(sale: Awaited) -> dict[str, OrderState]:
     """Returns the states that the database has."""
     return {row.order.order_id: row.state for row in await settled(sale.store.orders())}
 
 
-async def active_units(sale: Part, goods_id: str = "phone") -> int:
+async def active_units(sale: Awaited, goods_id: str = "phone") -> int:
     """Returns the units that rows of the database hold."""
     final = {OrderState.CANCELLED, OrderState.EXPIRED, OrderState.REJECTED}
     found = await settled(sale.store.orders())
     return sum(row.order.quantity for row in found if row.order.goods_id == goods_id and row.state not in final)
 
 
-async def booked(sale: Part, goods_id: str = "phone") -> int:
+async def booked(sale: Awaited, goods_id: str = "phone") -> int:
     """Returns the units that Redis has booked."""
     return (await sale.inventory.stock(goods_id)).booked
 
 
-async def access(sale: Part, goods_id: str = "phone") -> int:
+async def access(sale: Awaited, goods_id: str = "phone") -> int:
     """Returns the units that passed the gate."""
     return (await sale.gate.state(goods_id)).access
 

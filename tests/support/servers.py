@@ -329,7 +329,7 @@ class Cluster:
         return redis.asyncio.RedisCluster(host=HOST, port=self.nodes[0].port, **kwargs)
 
     def node_of(self, key: str) -> RedisServer:
-        """Returns the node that holds the slot of `key`, as laid out at the start."""
+        """Returns the node that owns the slot of `key`, as laid out at the start."""
         slot: int = self.nodes[0].client().cluster("KEYSLOT", key)
         return self.nodes[next(i for i, (low, high) in enumerate(_SLOTS) if low <= slot <= high)]
 

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from flashsale import FlashSale, NotExecuted, NotPersisted, OutcomeUnknown, StoreError, aio
 from flashsale.aio.stores import SQLAlchemyStore as AsyncStore
 from flashsale.stores import SQLAlchemyStore
-from tests.support.turmoil import SALE
+from tests.support.chaos_steps import SALE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ AGAIN = (NotExecuted, NotPersisted, OutcomeUnknown, StoreError)
 
 
 def _called(sale: Any, verb: str, asked: dict[str, Any]) -> Any:
-    """Returns the answer, or on the asyncio face what is to be awaited for it."""
+    """Returns the answer, or on the asyncio API what is to be awaited for it."""
     if verb == "buy":
         return sale.buy(asked["goods_id"], asked["buyer_id"], asked["quantity"], order_id=asked["order_id"])
     return {"confirm": sale.confirm, "cancel": sale.cancel}[verb](asked["order_id"])

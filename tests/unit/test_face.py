@@ -1,4 +1,4 @@
-"""The public face: the names of the contract, in both packages, with the same signatures."""
+"""The public API: the names of the contract, in both packages, with the same signatures."""
 
 from __future__ import annotations
 
@@ -105,13 +105,13 @@ def test_both_packages_export_the_same_names() -> None:
     assert flashsale.stores.__all__ == flashsale.aio.stores.__all__
 
 
-def test_values_and_errors_are_the_same_on_both_faces() -> None:
+def test_values_and_errors_are_the_same_on_both_apis() -> None:
     for name in (*VALUES, *ERRORS):
         assert getattr(flashsale, name) is getattr(flashsale.aio, name)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_methods_have_the_same_signatures_and_are_awaitable_on_one_face_only(name: str) -> None:
+def test_methods_have_the_same_signatures_and_are_awaitable_on_one_api_only(name: str) -> None:
     sync, aio = getattr(flashsale, name), getattr(flashsale.aio, name)
     assert names(sync.__init__) == names(aio.__init__)
     for method in METHODS[name]:
@@ -125,7 +125,7 @@ def names(thing: Any) -> list[tuple[str, Any, Any]]:
     return [(each.name, each.kind, each.default) for each in parameters(thing)]
 
 
-def test_no_public_method_is_on_one_face_only() -> None:
+def test_no_public_method_is_on_one_api_only() -> None:
     for name in METHODS:
         sync, aio = (
             {method for method in dir(getattr(package, name)) if not method.startswith("_")}

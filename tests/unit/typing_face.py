@@ -1,6 +1,6 @@
-"""The whole public face, as a host's type checker sees it. Never run: `mypy --strict` reads it.
+"""The whole public API, as a host's type checker sees it. Never run: `mypy --strict` reads it.
 
-One class for each face; line by line they say the same, with `await` and without.
+One class for each API; line by line they say the same, with `await` and without.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from flashsale import (
     UnknownLayout,
 )
 from flashsale.aio import AsyncOrderStore
-from flashsale.model import BasketReceipt  # place: these two lines belong above, once the face exports the names
+from flashsale.model import BasketReceipt  # place: these two lines belong above, once the API exports the names
 from flashsale.model.reports import Audit, Disagreement, Problem, Rebuild, Repair, Units
 
 

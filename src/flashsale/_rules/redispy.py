@@ -145,10 +145,10 @@ def copied(arguments: Mapping[str, Any], connection_class: type) -> dict[str, An
     A connection class of the host's own gets the settings that redis-py does not know: they can only be for it.
     """
     named = _named_by_redis_py(connection_class)
-    is_foreign = not connection_class.__module__.startswith("redis.")
+    is_theirs = not connection_class.__module__.startswith("redis.")
     come = {}
     for name, value in arguments.items():
-        if name in COPIED or (is_foreign and name not in LEFT | named.keys()):
+        if name in COPIED or (is_theirs and name not in LEFT | named.keys()):
             come[name] = value
         elif name not in LEFT and value is not named.get(name) and name not in _reported:
             _reported.add(name)

@@ -1,4 +1,4 @@
-"""The refusal cache: a process remembers refusals, so that a blocked sale costs no round trip. Pure, and thread-safe.
+"""The refusal cache: a process remembers each refusal for `cache_for` seconds, so that it costs no round trip.
 
 A remembered answer can only refuse, never admit (docs/design.md).
 """
@@ -63,7 +63,7 @@ class RefusalCache:
         return self._counts + Counter(given)
 
     def of(self, goods_id: str) -> Refusal:
-        """Returns what is remembered of these goods: a refusal, be it old, or OPEN. Whoever gives it counts it."""
+        """Returns what is remembered of this item: a refusal, be it old, or OPEN. Whoever gives it counts it."""
         try:
             return self.by_goods[goods_id]
         except (KeyError, TypeError):  # TypeError: an id that cannot be hashed; the checks will say so
@@ -105,7 +105,7 @@ class RefusalCache:
             self._replace(goods_id, OPEN)
 
     def learn(self, answers: Iterable[object]) -> None:
-        """Remembers the refusals among the answers to single orders; whoever found goods open lets the others ask."""
+        """Remembers the refusals among the answers to single orders; whoever found an item open lets the others ask."""
         opened, refused = set[str](), list[Receipt]()
         for answer in answers:
             if not isinstance(answer, Receipt):

@@ -1,4 +1,4 @@
-"""How goods, orders and events become rows of a database and come back, whatever reads and writes them. Pure."""
+"""The columns of every table: how items, orders and events become rows, and come back. Pure."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ COMES_FROM: Final = {
     or [OrderState.QUEUED]
     for target in RELEASED | {OrderState.CONFIRMED}
 }
-"""Of the two states in which a row holds units, in the order of a life: those from which an order may go to the key.
+"""Of the two states in which a row books units, in their order: those from which an order may go to the key.
 
 No row is QUEUED: a tombstone of an order that came to nothing, REJECTED, starts with a write as everything else.
 """
 
 
 def policy_values(goods: Goods) -> dict[str, Any]:
-    """Returns the columns of a goods row that the host decides."""
+    """Returns the columns of an item's row that the host decides."""
     return {
         "total": goods.total,
         "per_buyer": goods.per_buyer,
@@ -62,7 +62,7 @@ def policy_values(goods: Goods) -> dict[str, Any]:
 
 
 def goods_values(goods: Goods) -> dict[str, Any]:
-    """Returns the first row of a goods, but for its sale: all units granted, none booked."""
+    """Returns the first row of an item, but for its sale: all units granted, none booked."""
     return policy_values(goods) | {
         "goods_id": goods.goods_id,
         "granted": goods.total,
@@ -90,7 +90,7 @@ def _reading(what: str) -> Iterator[None]:
 
 
 def read_goods(row: Row) -> Goods:
-    """Returns the goods that a row of goods holds.
+    """Returns the item that the row of an item holds.
 
     Raises:
         StoreError: somebody else wrote it.
@@ -235,7 +235,7 @@ class Settling:
     Attributes:
         new: orders that get a tombstone, by id.
         moved: orders that move, by id, under the state that they leave.
-        returned: units that come back, by goods id in their order.
+        returned: units that come back, by item id in their order.
         states: the current state afterwards, by order id.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What both faces of `SQLAlchemyStore` share: engines, tables, statements. No connection here."""
+"""What both APIs of `SQLAlchemyStore` share: engines, tables, statements. No connection here."""

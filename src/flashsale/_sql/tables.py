@@ -1,4 +1,4 @@
-"""The tables of `SQLAlchemyStore`, and the statements on them that are the same in both faces. No connection here."""
+"""The tables of `SQLAlchemyStore`, and the statements on them that are the same in both APIs. No connection here."""
 
 from __future__ import annotations
 

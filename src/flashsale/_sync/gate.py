@@ -27,13 +27,13 @@ from flashsale.model.checks import check_goods_id, check_int, check_policy, chec
 
 ONE: Final = 1  # unit: what a caller who says nothing asks for
 
-_Entry: TypeAlias = tuple[str, int]  # goods id, units
+_Entry: TypeAlias = tuple[str, int]  # item id, units
 
 
 class Gate(Component):
     """Lets as many units pass as are for sale, once the sale has started.
 
-    Keys, per goods: `count`, `start`, `access` (the article's `goodsId_count`, `goodsId_start`, `goodsId_access`) and
+    Keys, per item: `count`, `start`, `access` (the article's `goodsId_count`, `goodsId_start`, `goodsId_access`) and
     `window`.
 
     Args:
@@ -72,10 +72,10 @@ class Gate(Component):
     def preload(
         self, goods_id: str, count: int, *, opens_at: float | None = None, closes_at: float | None = None
     ) -> None:
-        """Creates the gate of one goods, shut; the same call again changes nothing, not even the window.
+        """Creates the gate of one item, shut; the same call again changes nothing, not even the window.
 
         Args:
-            goods_id: which goods.
+            goods_id: which item.
             count: units that may pass.
             opens_at: as in `schedule`.
             closes_at: as in `schedule`.
@@ -91,7 +91,7 @@ class Gate(Component):
     ) -> None:
         """Creates the gate if it is not there, whatever count it has, and sets its window if that differs.
 
-        Setting the same window again would let the clock start goods that somebody has stopped.
+        Setting the same window again would let the clock start an item that somebody has stopped.
         """
         self._create(goods_id, count, opens_at, closes_at)
         state = self._read(self._link, goods_id)
@@ -131,7 +131,7 @@ class Gate(Component):
         """Sets the window; the Redis server's clock decides.
 
         Args:
-            goods_id: which goods.
+            goods_id: which item.
             opens_at: epoch seconds; from then on the start flag is 1. None: the flag moves only by hand.
             closes_at: epoch seconds; from then on the answer is ENDED. None: never.
 
@@ -148,7 +148,7 @@ class Gate(Component):
         self._refusals.forget(goods_id)
 
     def _forget(self, goods_ids: Iterable[str]) -> None:
-        """Removes the gates of these goods."""
+        """Removes the gates of these items."""
         for goods_id in goods_ids:
             self._link.command("UNLINK", *self.keys.gate(goods_id))
             self._refusals.forget(goods_id)
@@ -166,7 +166,7 @@ class Gate(Component):
         """Makes the gate follow the stock; the Syncer's call.
 
         Args:
-            goods_id: which goods.
+            goods_id: which item.
             count: the stock's total, in units.
             booked: the stock's booked units.
             access: what `access` was at the last look, if the stock has not moved since: then whatever lies above

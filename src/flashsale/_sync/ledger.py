@@ -134,9 +134,9 @@ class Ledger:
         return names, arguments
 
     def adopt(self, orders: Sequence[Order]) -> list[Adoption]:
-        """Brings orders found on the list into the ledger, when a foreign program pushed them there.
+        """Brings orders found on the list into the ledger, when an external program pushed them there.
 
-        From the direct units if they suffice, else by deducting; sold out, the order is REJECTED. Most orders are ours:
+        From the untracked units if they suffice, else by deducting; sold out, the order is REJECTED. Most are ours:
         a look at the ledger is enough for them.
         """
         if not orders:
@@ -144,11 +144,11 @@ class Ledger:
         records = self._link.command("HMGET", self._keys.orders, *(order.order_id for order in orders))
         states = [current_state(record, order) for record, order in zip(records, orders, strict=True)]
         adoptions = [Adoption(Code.REPLAYED, state) for state in states]
-        foreign = [at for at, state in enumerate(states) if state is None]
-        if foreign:
+        external = [at for at, state in enumerate(states) if state is None]
+        if external:
             keys = [self._keys.meta, self._keys.orders]
-            reply = self._link.run("adopt", *self._batch(keys, [orders[at] for at in foreign]))
-            for at, code, state in zip(foreign, reply[::2], reply[1::2], strict=True):
+            reply = self._link.run("adopt", *self._batch(keys, [orders[at] for at in external]))
+            for at, code, state in zip(external, reply[::2], reply[1::2], strict=True):
                 adoptions[at] = Adoption(code, STATES[state] if state else None)
         return adoptions
 
@@ -206,7 +206,7 @@ class Ledger:
         return bool(self._link.run("start_hold", keys, [order.order_id]))
 
     def _batch(self, keys: list[str], orders: Sequence[Order]) -> tuple[list[str], list[Argument]]:
-        """Numbers the goods of a batch, as the scripts refer to them; gives keys and the five fields of each order."""
+        """Numbers the items of a batch, as the scripts refer to them; gives keys and the five fields of each order."""
         numbers = self._keys._number(orders)
         for goods_id in numbers:
             keys += (self._keys.stock(goods_id), self._keys.buyers(goods_id))

@@ -18,7 +18,7 @@ class OrderStore(Protocol):
 
     `flashsale.stores.SQLAlchemyStore` is one, and `flashsale.stores.RowStore` is the base of one on rows of your own;
     `flashsale.testing` ships the suite that it must pass.
-    A method that cannot reach the database, or finds no row of the goods, raises `StoreError` and has done nothing.
+    A method that cannot reach the database, or finds no row of the item, raises `StoreError` and has done nothing.
     Where nobody knows whether it was committed, it raises `OutcomeUnknown`, and the same call may be made again.
 
     Whoever was told "accepted" must hear how it ended: each order that `save` refuses and each move that `settle` makes
@@ -28,19 +28,19 @@ class OrderStore(Protocol):
     """
 
     def goods(self) -> Iterable[Goods]:
-        """Returns the policy of every goods of the sale."""
+        """Returns the policy of every item of the sale."""
         ...
 
     def grant(self, goods_id: str, units: int, *, loaded: bool = False, version: int | None = None) -> bool:
         """Records how many units Redis is given, before it is given more and after it holds fewer.
 
-        `save` never books past it. It is kept apart from `total`, the host's wish, because lowering the wish must not
+        `save` never books past it. It is kept apart from `total`, what the host decides, because lowering it must not
         reject orders that were accepted before.
 
         Args:
-            goods_id: which goods.
+            goods_id: which item.
             units: the new grant.
-            loaded: True records as well that Redis holds the goods; it is never unset.
+            loaded: True records as well that Redis holds the item; it is never unset.
             version: of the row as the caller read it; None: whatever it is.
 
         Returns:

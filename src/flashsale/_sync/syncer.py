@@ -33,7 +33,7 @@ PAGE: Final = 100  # overdue orders of one transaction
 
 
 class Syncer:
-    """Preloads goods from the database, moves totals on a restock, keeps the gate in step, expires unpaid orders.
+    """Preloads items from the database, moves totals on a restock, keeps the gate in step, expires unpaid orders.
 
     It never sets or lowers `Booked`. Run several for safety: one acts at a time.
 
@@ -53,8 +53,8 @@ class Syncer:
         self._token = secrets.token_hex(8)
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
-        self._last: dict[str, tuple[int, int]] = {}  # goods -> booked and access at the last look
-        self._granted: dict[str, int] = {}  # goods -> units that this process last granted
+        self._last: dict[str, tuple[int, int]] = {}  # item -> booked and access at the last look
+        self._granted: dict[str, int] = {}  # item -> units that this process last granted
 
     def run(self, stop: StopEvent | None = None) -> None:
         """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT."""
@@ -71,7 +71,7 @@ class Syncer:
                 pause(event, self._interval)
 
     def run_once(self) -> SyncReport:
-        """Makes one pass over all goods: inventory first, then gate.
+        """Makes one pass over all items: inventory first, then gate.
 
         Returns:
             What it did.
@@ -90,7 +90,7 @@ class Syncer:
             for goods in all_goods:
                 try:
                     report = self._sync(goods, report)
-                except CorruptState:  # it stops these goods, not the others
+                except CorruptState:  # it stops this item, not the others
                     log.exception("goods %s cannot be synced", goods.goods_id)
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             return replace(report, settled=self._reconcile_page())

@@ -146,7 +146,7 @@ class Worker:
         """Makes the ledger follow what the database released; the ack does the rest.
 
         Returns:
-            Ids of orders whose goods cannot be trusted: that stops only these orders.
+            Ids of orders whose items cannot be trusted: that stops only these orders.
         """
         rows = [row for row in rows if row.state is not OrderState.PERSISTED]
         moves = self._sale._transitions.follow_all(rows)

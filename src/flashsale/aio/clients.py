@@ -71,7 +71,7 @@ def private(client: Client) -> Topology:
     """Returns connections of our own to the servers that `client` reaches.
 
     Raises:
-        InvalidRequest: not a redis-py client of this face (sync for `flashsale`, asyncio for `flashsale.aio`).
+        InvalidRequest: not a redis-py client of this API (sync for `flashsale`, asyncio for `flashsale.aio`).
     """
     if isinstance(client, RedisCluster):
         return ClusterTopology(*nodes_of(client))

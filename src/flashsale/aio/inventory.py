@@ -31,9 +31,9 @@ class _Deduction(NamedTuple):
 
 
 class Inventory(Component):
-    """Holds the stock of each goods and the ledger of orders; never sells a unit twice.
+    """Holds the stock of each item and the ledger of orders; never sells a unit twice.
 
-    Keys: per goods `stock` (hash with the article's `Total` and `Booked`) and `buyers`; per sale `orders` (the ledger),
+    Keys: per item `stock` (hash with the article's `Total` and `Booked`) and `buyers`; per sale `orders` (the ledger),
     `orderList`, `meta`.
 
     Args:
@@ -69,10 +69,10 @@ class Inventory(Component):
         hold: float | None = None,
         version: int = 0,
     ) -> None:
-        """Creates the stock of one goods; the same call again changes nothing.
+        """Creates the stock of one item; the same call again changes nothing.
 
         Args:
-            goods_id: which goods.
+            goods_id: which item.
             total: units for sale.
             booked: units of them already sold elsewhere.
             per_buyer: most units one buyer may hold.
@@ -146,7 +146,7 @@ class Inventory(Component):
         return self._units(goods_id, await self._link.run("release", [self.keys.stock(goods_id)], [quantity]))
 
     async def stock(self, goods_id: str) -> Stock:
-        """Returns total, booked, remaining and direct units.
+        """Returns total, booked, remaining and untracked units.
 
         Raises:
             UnknownGoods: never preloaded.
@@ -160,7 +160,7 @@ class Inventory(Component):
         return Stock(total=total, booked=booked, remaining=max(0, total - booked), direct=max(0, booked - ledger))
 
     async def _holds(self, goods_ids: Iterable[str]) -> dict[str, float | None]:
-        """Returns the seconds to pay, of each of these goods; None where there is no deadline."""
+        """Returns the seconds to pay, of each item; None where there is no deadline."""
         holds = {}
         for goods_id in goods_ids:
             hold = await self._link.command("HGET", self.keys.stock(goods_id), "hold")
@@ -176,7 +176,7 @@ class Inventory(Component):
 
         Args:
             orders: any number; with `together` at most 1,000. Each is answered on its own.
-            together: all or nothing, as for a basket. The same goods twice is summed. Refused, every receipt carries an
+            together: all or nothing, as for a basket. The same item twice is summed. Refused, every receipt carries an
                 outcome that is not ACCEPTED: its own, or that of the first order in the way.
 
         Returns:
@@ -184,8 +184,8 @@ class Inventory(Component):
 
         Raises:
             OrderConflict: an order id is taken by other content.
-            UnknownGoods: goods never preloaded.
-            CorruptState: what Redis holds of these goods cannot be trusted.
+            UnknownGoods: the item was never preloaded.
+            CorruptState: what Redis holds of this item cannot be trusted.
             OutcomeUnknown: sent, no reply: ask again with the same order ids.
             NotExecuted: surely nothing happened.
             The first three concern single orders: the others are answered all the same, in the error's `answers`.

@@ -1,4 +1,4 @@
-"""The way of a purchase: remembered refusals, gate, stock, one retry with the same order id."""
+"""`buy` and `buy_basket`, step by step: refusal cache, gate, stock, and one retry with the same order id."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from flashsale.lua import Slot
 from flashsale.model import RELEASED, Admission, BasketReceipt, Order, OrderState, Outcome, Receipt
 from flashsale.model.checks import check_goods_id, check_id, check_quantity
 
-MAX_GOODS: Final = 50  # goods of one basket
+MAX_GOODS: Final = 50  # items of one basket
 MAX_BASKET_ID: Final = 120  # characters; its order ids are a little longer
 
 Answer = TypeVar("Answer")
@@ -79,7 +79,7 @@ class Purchases:
             order: what is bought.
             slot: TAKE one at the gate; or one is HELD, by a ticket.
             named: the caller brought the order id, so that the ledger may know it.
-            refusal: what this process remembers of the goods, where that may answer.
+            refusal: what this process remembers of the item, where that may answer.
         """
         mode = self._modes[slot]
         admission = None if refusal is OPEN else await self._gate._refused(order.goods_id, refusal)
@@ -139,7 +139,7 @@ class Purchases:
         try:
             receipt = await self._submit(request)
         except OutcomeUnknown:
-            raise  # the order may hold the slot
+            raise  # the order may own the slot
         except FlashSaleError:
             await self._transitions.leave(order.goods_id, order.quantity)
             raise
@@ -157,7 +157,7 @@ class Purchases:
         try:
             answers = await self._book(orders, self._basket)
         except OutcomeUnknown:
-            raise  # the orders may hold the slots
+            raise  # the orders may own the slots
         except FlashSaleError:
             await self._leave_all(entered)
             raise
@@ -212,7 +212,7 @@ class Purchases:
             answers = await self._persist(orders, answers)
         if self._notifier.observed:
             self._notifier.batch(len(orders), time.perf_counter() - began)
-        if not mode.together:  # the refusal of a basket says nothing of each of its goods
+        if not mode.together:  # the refusal of a basket says nothing of each of its items
             self._gate._refusals.learn(answers)
         return answers
 

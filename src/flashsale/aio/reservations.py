@@ -1,4 +1,4 @@
-"""The way of a reservation: the orders of concurrent callers, few calls of the script `reserve`, and receipts."""
+"""The script `reserve`: gathers the orders of concurrent callers into few calls, and makes receipts of the replies."""
 
 from __future__ import annotations
 

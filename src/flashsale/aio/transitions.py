@@ -1,4 +1,4 @@
-"""Cancel, confirm, expire, reject, restock: the database decides, then the ledger follows."""
+"""`cancel`, `confirm`, `restock` and expiry: the database decides, then the ledger follows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from flashsale.model.checks import MAX_QUANTITY, check_id
 
 
 class Transitions:
-    """Moves orders of one sale, and the totals of its goods, in the order that keeps the guard right.
+    """Moves orders of one sale, and the totals of its items, in the order that keeps the guard right.
 
     Args:
         gate: of the sale.
@@ -96,7 +96,7 @@ class Transitions:
             True when the ledger is now at `state`.
 
         Raises:
-            CorruptState: what Redis holds of the order or its goods cannot be trusted; nothing was changed.
+            CorruptState: what Redis holds of the order or its items cannot be trusted; nothing was changed.
         """
         (move,) = await self.follow_all([StoredOrder(order, state)])
         if move.code == Code.CORRUPT:

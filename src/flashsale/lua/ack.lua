@@ -6,9 +6,9 @@
 -- KEYS[2]   claimed   hash        delivery -> attempts|lease|body
 -- KEYS[3]   orders    hash        the ledger
 -- KEYS[4]   holds     sorted set  order id -> payment deadline
--- KEYS[5..]           hashes      stock of each goods: hold
+-- KEYS[5..]           hashes      stock of each item: hold
 -- ARGV[1]   count     integer     elements
--- ARGV[2..]           strings     per goods: how many of its orders; then per element: delivery; then order ids by goods
+-- ARGV[2..]           strings     per item: how many of its orders; then per element: delivery; then order ids by item
 --
 -- Returns {how many elements were dropped, Redis TIME in seconds}
 

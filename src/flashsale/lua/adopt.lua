@@ -1,15 +1,15 @@
--- adopt: bring orders that a external program pushed into the ledger; orders of ours are recognised and left alone.
+-- adopt: bring orders that an external program pushed into the ledger; orders of ours are recognised and left alone.
 --
 -- KEYS[1]   meta    hash    state, seq
 -- KEYS[2]   orders  hash    the ledger
--- KEYS[3..]         groups  per goods: stock, buyers
--- ARGV[1..]         groups  per order: number of the goods' group, goods id, order id, quantity, buyer id
+-- KEYS[3..]         groups  per item: stock, buyers
+-- ARGV[1..]         groups  per order: number of the item's group, item id, order id, quantity, buyer id
 --
 -- Returns code and state of each order, one after the other; states only for 1 and 2
---    1  adopted: QUEUED from the direct units or by deducting, REJECTED when sold out
+--    1  adopted: QUEUED from the untracked units or by deducting, REJECTED when sold out
 --    2  in the ledger already
---   -1  unknown goods
---   -2  corrupt goods or record
+--   -1  unknown item
+--   -2  corrupt item or record
 --   -5  unknown while the sale is closed for a rebuild, that may bring it back
 --   -7  the order id has other content
 

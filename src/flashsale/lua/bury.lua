@@ -6,7 +6,7 @@
 -- KEYS[2]   claimed  hash        delivery -> attempts|lease|body
 -- KEYS[3]   dead     hash        order id (or a blank and the delivery) -> attempts|lease|body
 -- KEYS[4]   orders   hash        the ledger
--- ARGV[1..]          groups      per element: delivery, lease, order id or "", quantity|goods|buyer
+-- ARGV[1..]          groups      per element: delivery, lease, order id or "", quantity|item|buyer
 --
 -- Returns how many were buried
 

@@ -1,4 +1,4 @@
--- configure: set the total and the policy of one goods under the version of its database row; never Booked.
+-- configure: set the total and the policy of one item under the version of its database row; never Booked.
 --
 -- KEYS[1]  stock    hash     Total, Booked, version and the policy
 -- ARGV[1]  version  integer  of the row; older ones are refused
@@ -7,7 +7,7 @@
 --
 -- Returns {code, Total that stands}
 --    1  set
---   -1  unknown goods
+--   -1  unknown item
 --   -2  corrupt
 --   -8  a newer version stands
 

@@ -1,11 +1,11 @@
--- deduct: take units of goods for each caller in turn, if that many are left (the article's script, hardened).
+-- deduct: take units of an item for each caller in turn, if that many are left (the article's script, hardened).
 --
 -- KEYS[1..]  stock  hash     per caller: Total, Booked
 -- ARGV[1..]  units  integer  per caller: 1..1000000
 --
 -- Returns the units taken, for each caller; not as a list when there is one caller, as in the article. Or
 --    0  sold out, or not a quantity
---   -1  unknown goods
+--   -1  unknown item
 --   -2  Total or Booked is not a canonical integer
 
 -- include: number

@@ -1,12 +1,12 @@
 -- enter: let callers pass while units remain; access never passes count.
 --
--- KEYS[1..]  gate  groups  per goods: count, start, access, window
--- ARGV[1..]  runs  groups  per run, callers in a row who ask for the same: number of the goods' group, units, callers
+-- KEYS[1..]  gate  groups  per item: count, start, access, window
+-- ARGV[1..]  runs  groups  per run, callers in a row who ask for the same: number of the item's group, units, callers
 --
 -- Returns code, callers admitted and units left for each run, one after the other; code is that of the last caller
 --    1  admitted
 --    0  sold out
---   -1  unknown goods
+--   -1  unknown item
 --   -2  corrupt
 --   -3  not started
 --   -4  ended

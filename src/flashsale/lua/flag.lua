@@ -7,7 +7,7 @@
 --
 -- Returns a code
 --    1  set
---   -1  unknown goods
+--   -1  unknown item
 redis.call("GET", KEYS[2])
 redis.call("HLEN", KEYS[3])
 if not redis.call("GET", KEYS[1]) then

@@ -7,7 +7,7 @@
 --
 -- Returns {code, count, access, units left, opens_at, closes_at, pause, seconds of the server's clock}
 --    1  a caller would be admitted while units are left
---   -1  unknown goods
+--   -1  unknown item
 --   -2  corrupt
 --   -3  not started
 --   -4  ended

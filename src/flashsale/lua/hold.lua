@@ -6,7 +6,7 @@
 --
 -- Returns a code
 --    1  the deadline is at least that far away
---    0  too late, or no deadline: not persisted yet, paid, released, or of goods without a hold
+--    0  too late, or no deadline: not persisted yet, paid, released, or of an item without a hold
 
 -- include: clock
 local current, time = redis.call("ZSCORE", KEYS[1], ARGV[1]), now()

@@ -4,7 +4,7 @@
 -- ARGV[1]  units   integer  1..1000000
 --
 -- Returns the units given back, never more than had passed, or
---   -1  unknown goods
+--   -1  unknown item
 --   -2  corrupt
 
 -- include: number

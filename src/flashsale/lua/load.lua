@@ -1,9 +1,9 @@
--- load: create the stock of one goods, once.
+-- load: create the stock of one item, once.
 --
--- KEYS[1]  meta    hash     epoch, state, layout: created with the first goods
+-- KEYS[1]  meta    hash     epoch, state, layout: created with the first item
 -- KEYS[2]  stock   hash     created
--- KEYS[3]  goods   set      goods ids of the sale
--- ARGV[1]  goods   string   goods id
+-- KEYS[3]  goods   set      item ids of the sale
+-- ARGV[1]  goods   string   item id
 -- ARGV[2]  total   integer  units for sale
 -- ARGV[3]  booked  integer  units already sold elsewhere
 -- ARGV[4]  policy  string   the values as one text: the same text again is the same request

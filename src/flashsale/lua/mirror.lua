@@ -12,7 +12,7 @@
 --
 -- Returns {code, access that stands, slots returned}
 --    1  mirrored
---   -1  unknown goods
+--   -1  unknown item
 --   -2  corrupt
 
 -- include: number

@@ -1,4 +1,4 @@
--- nack: let go of elements, to be claimed again after a delay. Only the lease's holder may.
+-- nack: give back elements, to be claimed again after a delay. Only the lease's holder may.
 --
 -- KEYS[1]   leases   sorted set  delivery -> lease end
 -- KEYS[2]   claimed  hash        delivery -> attempts|lease|body

@@ -1,4 +1,4 @@
--- open_gate: create the gate of one goods, once, shut.
+-- open_gate: create the gate of one item, once, shut.
 --
 -- KEYS[1]  count   string   created
 -- KEYS[2]  start   string   created as 0

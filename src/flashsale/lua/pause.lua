@@ -6,7 +6,7 @@
 -- Returns a code
 --    1  set
 --    0  the sale is closed: only a rebuild opens it
---   -1  no goods were ever preloaded
+--   -1  no item was ever preloaded
 
 -- include: number
 -- include: layout

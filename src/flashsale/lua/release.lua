@@ -5,7 +5,7 @@
 --
 -- Returns the units given back, or
 --    0  none were taken, or not a quantity
---   -1  unknown goods
+--   -1  unknown item
 --   -2  corrupt
 
 -- include: number

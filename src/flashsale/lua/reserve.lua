@@ -4,7 +4,7 @@
 -- KEYS[2]   orders      hash     the ledger
 -- KEYS[3]   order_list  list     JSON orders
 -- KEYS[4]   wakeup      list     wakes a waiting worker
--- KEYS[5..]             groups   per goods: stock, buyers; with the slot "take" also count, start, access, window
+-- KEYS[5..]             groups   per item: stock, buyers; with the slot "take" also count, start, access, window
 -- ARGV[1]   together    0/1      1: all or nothing
 -- ARGV[2]   slot        string   none; held: taken at another Redis, or by a ticket; take: the gate is here, ask it
 -- ARGV[3]   count       integer  orders
@@ -14,8 +14,8 @@
 --    1  accepted, QUEUED
 --    2  accepted before, with the same content
 --    0  sold out
---   -1  unknown goods
---   -2  corrupt goods or record
+--   -1  unknown item
+--   -2  corrupt item or record
 --   -3  not started
 --   -4  ended
 --   -5  paused
@@ -91,7 +91,7 @@ if together and not whole then
 elseif accepted > 0 then
   commit(seq + accepted, all, records)
   for _, goods in ipairs(slot == "take" and all or {}) do
-    admit(goods.gate, goods.ledger - goods.before) -- none, where the goods are unknown
+    admit(goods.gate, goods.ledger - goods.before) -- none, where the item is unknown
   end
   redis.call("LPUSH", KEYS[3], unpack(bodies))
   wake(KEYS[4], wakeups)

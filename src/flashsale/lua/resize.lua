@@ -5,7 +5,7 @@
 -- ARGV[1]  count   integer  units that may pass from now on
 --
 -- Returns the count that stands, or
---   -1  unknown goods
+--   -1  unknown item
 --   -2  corrupt
 
 -- include: number

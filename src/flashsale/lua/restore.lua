@@ -5,14 +5,14 @@
 -- KEYS[1]   meta    hash        epoch, seq
 -- KEYS[2]   orders  hash        the ledger
 -- KEYS[3]   holds   sorted set  order id -> payment deadline
--- KEYS[4..]         groups      per goods: stock, buyers
+-- KEYS[4..]         groups      per item: stock, buyers
 -- ARGV[1]   epoch   integer     of the database; another one is refused
--- ARGV[2..]         groups      per row: number of the goods' group, goods id, order id, quantity, buyer id, state
+-- ARGV[2..]         groups      per row: number of the item's group, item id, order id, quantity, buyer id, state
 --
 -- Returns a code for each row
 --    1  recorded now; its units are booked if the state is active
 --    0  known already, active or released as the row says
---   -1  unknown goods
+--   -1  unknown item
 --   -2  corrupt
 --   -7  the ledger has other content for this order id
 --   -8  another epoch

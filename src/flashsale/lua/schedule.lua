@@ -9,7 +9,7 @@
 --
 -- Returns a code
 --    1  set
---   -1  unknown goods
+--   -1  unknown item
 redis.call("HLEN", KEYS[2])
 if not redis.call("GET", KEYS[1]) then
   return -1

@@ -6,14 +6,14 @@
 -- KEYS[1]  orders  hash        the ledger
 -- KEYS[2]  holds   sorted set  order id -> payment deadline
 -- KEYS[3]  dead    hash        order id -> dead letter
--- KEYS[4..]        groups      per goods: stock, buyers; with ARGV[1] = 1 also access
+-- KEYS[4..]        groups      per item: stock, buyers; with ARGV[1] = 1 also access
 -- ARGV[1]  here    0/1         1: gate and stock share this Redis, and slots return in this script
--- ARGV[2..]        groups      per order, each once: number of the goods' group, goods id, order id, state to move to
+-- ARGV[2..]        groups      per order, each once: number of the item's group, item id, order id, state to move to
 --
 -- Returns code, current state, and units whose slot another Redis must give back, of each order, one after the other
 --    1  moved
 --    0  no way leads there from the current state
---   -1  the ledger does not know the order, or knows it with other goods
+--   -1  the ledger does not know the order, or knows it with another item
 --   -2  corrupt; nothing was changed
 
 -- include: number
@@ -30,7 +30,7 @@ end
 local known = redis.call("HMGET", KEYS[1], unpack(ids))
 redis.call("ZCARD", KEYS[2]) -- a wrong type fails here, before the first write
 
--- group(number): the goods of a group of keys, read when they are first asked for.
+-- group(number): the item of a group of keys, read when they are first asked for.
 local function group(number)
   if not all[number] then
     local first = 4 + (number - 1) * width

@@ -7,7 +7,7 @@
 --
 -- Returns a code
 --    1  it has one now
---    0  it is not PERSISTED, or its goods have no hold
+--    0  it is not PERSISTED, or its item has no hold
 
 -- include: clock
 -- include: record

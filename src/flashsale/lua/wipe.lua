@@ -1,14 +1,14 @@
 -- wipe: empty ledger, deadlines and stock of a sale for a rebuild, at once; only while it is closed in this epoch.
 --
--- Total stays 0, for external programs too, until all is restored. Direct units, where they can be read, stay booked.
+-- Total stays 0, for external programs too, until all is restored. Untracked units, where they can be read, stay booked.
 --
 -- KEYS[1]  meta    hash        epoch, state
 -- KEYS[2]  orders  hash        the ledger: removed
 -- KEYS[3]  holds   sorted set  removed
--- KEYS[4]  goods   set         goods ids of the sale
--- KEYS[5..]        groups      per goods: stock, replaced; buyers, removed
+-- KEYS[4]  goods   set         item ids of the sale
+-- KEYS[5..]        groups      per item: stock, replaced; buyers, removed
 -- ARGV[1]  epoch   integer     of the rebuild
--- ARGV[2..]        groups      per goods: goods id, version, opens_at, closes_at, per_buyer, hold; empty where there is none
+-- ARGV[2..]        groups      per item: item id, version, opens_at, closes_at, per_buyer, hold; empty where there is none
 --
 -- Returns a code
 --    1  wiped

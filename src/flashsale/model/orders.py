@@ -1,4 +1,4 @@
-"""Orders: what a buyer asks for, its states, its row in the database, and its events. Pure."""
+"""Orders, outcomes and states: what a buyer asks for, which state may follow which, rows and events. Pure."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def at_once(*calls: Callable[[], T]) -> list[T]:
 
 
 def settle_many(store: OrderStore, orders: Sequence[Order], state: OrderState) -> Mapping[str, OrderState]:
-    """Settles orders as the syncer does: together where the store can, else one by one."""
+    """Decides orders as the syncer does: together where the store can, else one by one."""
     together = bulk_settle(store)
     if together is not None:
         return together(orders, state)

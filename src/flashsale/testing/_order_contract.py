@@ -32,7 +32,7 @@ from flashsale.testing._contract import (
 class OrderContract(StoreFixtures):
     """Goods, orders and the guard."""
 
-    # -- goods and sale -------------------------------------------------------------------------------------------
+    # -- items and sale -------------------------------------------------------------------------------------------
 
     def test_goods_are_read_as_they_were_put(self, store: OrderStore) -> None:
         """Total and policy come back; nothing is loaded yet."""
@@ -259,13 +259,13 @@ class OrderContract(StoreFixtures):
 
     @pytest.mark.parametrize("target", [CANCELLED, EXPIRED])
     def test_many_orders_settle_as_each_would_alone(self, store: OrderStore, target: OrderState) -> None:
-        """Whether they are unpaid, paid, released or have no row; of several goods; and a second time nothing moves."""
+        """Whether they are unpaid, paid, released or have no row; of several items; and a second time nothing moves."""
         self._put(store, Goods("case", 9))
         batch = [order("unpaid", 2), order("paid", 3), order("gone", 1), order("other", 4, goods_id="case")]
         store.save(batch)
         store.settle(batch[1], CONFIRMED)
         store.settle(batch[2], CANCELLED)
-        batch.append(order("new", 5, goods_id="bag"))  # no goods row is asked for
+        batch.append(order("new", 5, goods_id="bag"))  # no item's row is asked for
         paid = CANCELLED if target is CANCELLED else CONFIRMED
         wanted = {"unpaid": target, "paid": paid, "gone": CANCELLED, "other": target, "new": target}
         for _ in range(2):

@@ -1,41 +1,16 @@
-"""The rows: a scenario is written once, and runs sound on both faces and again with each mechanism taken out."""
+"""The rows: a scenario is written once, and runs sound on both APIs and again with each mechanism taken out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import mutants
+from tests.support.mutants import AIO, MUTANTS, SYNC, kills
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.chaos.faults.world import World
-
-SYNC, AIO = "flashsale", "flashsale.aio"
-
-
-class Mutation(NamedTuple):
-    """One mechanism, and how to take it out.
-
-    Args:
-        name: of the mechanism.
-        take_out: called with `monkeypatch` and the `World`.
-        face: on which it is taken out; the sync face is generated from the other.
-    """
-
-    name: str
-    take_out: Callable[[pytest.MonkeyPatch, World], None]
-    face: str = SYNC
-
-
-class Case(NamedTuple):
-    """One run of a row: sound, or without one mechanism."""
-
-    face: str
-    mutation: Mutation | None = None
 
 
 @dataclass(frozen=True)
@@ -63,46 +38,23 @@ ROWS: dict[int, Row] = {}
 
 def fault(
     number: int,
-    name: str,
+    title: str,
     how: str,
     *,
     holds: str,
     mechanism: str,
-    without: tuple[Mutation, ...],
+    without: tuple[str, ...],
 ) -> Callable[[Any], Any]:
-    """Makes a test that takes `world` the row of this number."""
+    """Makes a test that takes `world` the row of this number, played sound and without each of these mutants."""
 
     def register(test: Any) -> Any:
         assert number not in ROWS
         assert without
-        cases = {"aio" if face == AIO else "sync": Case(face) for face in (SYNC, AIO)}
-        cases |= {f"without {each.name}": Case(each.face, each) for each in without}
+        cases: dict[str, Any] = {"aio" if api == AIO else "sync": pytest.param(api) for api in (SYNC, AIO)}
+        for name in without:
+            cases[f"without {name}"] = pytest.param(MUTANTS[name].api, marks=kills(name))
         path = test.__module__.replace(".", "/") + ".py"
-        mechanisms = tuple(each.name for each in without)
-        ROWS[number] = Row(number, name, how, holds, mechanism, f"{path}::{test.__name__}", mechanisms, tuple(cases))
-        parameters = [pytest.param(case, id=label) for label, case in cases.items()]
-        return pytest.mark.parametrize("case", parameters, indirect=True)(test)
+        ROWS[number] = Row(number, title, how, holds, mechanism, f"{path}::{test.__name__}", without, tuple(cases))
+        return pytest.mark.parametrize("case", cases.values(), ids=cases, indirect=True)(test)
 
     return register
-
-
-# -- ways to take something out -------------------------------------------------------------------------------------
-
-
-def lua(name: str, script: str, old: str, new: str) -> Mutation:
-    """Returns the mutation that changes a script, also in the processes of the test."""
-    return Mutation(name, lambda monkeypatch, _: mutants.mutate(monkeypatch, script, old, new))
-
-
-def patch(name: str, target: str, value: Any, *, face: str = SYNC) -> Mutation:
-    """Returns the mutation that puts `value` in the place of `target`, a dotted name."""
-    return Mutation(name, lambda monkeypatch, _: monkeypatch.setattr(target, value), face)
-
-
-def store(name: str, mutant: type) -> Mutation:
-    """Returns the mutation that gives the sale another store."""
-    return patch(name, "flashsale.stores.SQLAlchemyStore", mutant)
-
-
-LEDGER = lua("the order id in the script", "reserve", "nil, fresh[id] or known[i]", "nil, nil")
-GUARD = store("the guard in the database", mutants.NoGuard)

@@ -22,12 +22,12 @@ import flashsale.stores
 from flashsale import Receipt
 from flashsale._sync.transport.link import Link
 from flashsale.lua import SCRIPTS, Script
-from tests.support import mutants
+from tests.support import broken
 from tests.support.helpers import settled
 from tests.support.hosts import Host
 
 if TYPE_CHECKING:
-    from tests.support.helpers import Part
+    from tests.support.helpers import Awaited
 
 
 NEVER = threading.Event()  # its wait is the one sleep that every libfaketime leaves alone
@@ -39,7 +39,7 @@ class Told:
     def __init__(self, role: str, told: dict[str, Any]) -> None:
         self.role = role
         self.port: int = told["port"]
-        self.face: str = told["face"]
+        self.api: str = told["api"]
         self.folder = Path(told["folder"])
         self.lease: float = told.get("lease", 60.0)
         self.own_clock: bool = told.get("own_clock", False)
@@ -49,7 +49,7 @@ class Told:
         (self.folder / f"{self.role}.{place}").touch()
 
     def waits_at(self, place: str) -> None:
-        """Waits for `go`, with all else in this process standing still."""
+        """Waits for `go`, with all else in this process current state still."""
         self.comes_to(place)
         while not (self.folder / f"{self.role}.go").exists():
             NEVER.wait(0.005)
@@ -67,19 +67,19 @@ def stuck(told: Told, place: str, method: Any) -> Any:
     return stay
 
 
-async def before_commit(host: Host, sale: Part, told: Told) -> None:
+async def before_commit(host: Host, sale: Awaited, told: Told) -> None:
     """A worker that never gets as far as the commit."""
     sale.real.store.save = stuck(told, "save", sale.real.store.save)
     await host.worker(sale, lease=told.lease).run_once()
 
 
-async def before_ack(host: Host, sale: Part, told: Told) -> None:
+async def before_ack(host: Host, sale: Awaited, told: Told) -> None:
     """A worker that commits, and never acknowledges."""
     sale.real.queue._drop = stuck(told, "ack", sale.real.queue._drop)
     await host.worker(sale, lease=told.lease).run_once()
 
 
-async def zombie(host: Host, sale: Part, told: Told) -> dict[str, int]:
+async def zombie(host: Host, sale: Awaited, told: Told) -> dict[str, int]:
     """A worker that sleeps with a claim in hand, and goes on as if no time had passed."""
     claims = await sale.queue.claim(1, lease=told.lease)
     told.waits_at("claim")
@@ -89,7 +89,7 @@ async def zombie(host: Host, sale: Part, told: Told) -> dict[str, int]:
     return {"extended": extended, "let_go": let_go, "inserted": len(saved.inserted)}
 
 
-async def skewed(host: Host, sale: Part, told: Told) -> dict[str, Any]:
+async def skewed(host: Host, sale: Awaited, told: Told) -> dict[str, Any]:
     """A worker whose clock is wrong."""
     if told.own_clock:
         _lease_by_own_clock()
@@ -115,7 +115,7 @@ def _lease_by_own_clock() -> None:
     Link.run = skewed_run
 
 
-async def syncer(host: Host, sale: Part, told: Told) -> dict[str, Any]:
+async def syncer(host: Host, sale: Awaited, told: Told) -> dict[str, Any]:
     """A syncer that sleeps between reading and writing."""
     inventory = sale.real.inventory
     configure = inventory._configure
@@ -129,7 +129,7 @@ async def syncer(host: Host, sale: Part, told: Told) -> dict[str, Any]:
     return {"leading": report.leading}
 
 
-async def preloaded(host: Host, sale: Part, told: Told) -> list[int]:
+async def preloaded(host: Host, sale: Awaited, told: Told) -> list[int]:
     """A server that opens its sale, buys, and then forks three workers, each with threads.
 
     Returns how many threads of each worker got a wrong answer.
@@ -167,7 +167,7 @@ def _crowd(shop: Any, worker: int) -> int:
     wrong: list[str] = []
 
     def buy(thread: int) -> None:
-        total = 4 * worker + thread  # of goods that nobody else asks for
+        total = 4 * worker + thread  # of items that nobody else asks for
         for number in range(25):
             order_id = f"{worker}-{thread}-{number}"
             try:
@@ -196,9 +196,9 @@ async def main(role: str, words: dict[str, Any]) -> None:
         SCRIPTS[name] = Script(name, text, hashlib.sha1(text.encode("ascii"), usedforsecurity=False).hexdigest())
     told = Told(role, words)
     if words.get("keyless"):
-        flashsale.stores.SQLAlchemyStore = mutants.NoKey
-    host = Host(told.face, told.folder)
-    store = await host.books("spring")
+        flashsale.stores.SQLAlchemyStore = broken.NoKey
+    host = Host(told.api, told.folder)
+    store = await host.store_of("spring")
     timeout = {"socket_timeout": 2} if told.inherits else {}
     sale = host.on(host.connect(told.port, **timeout), store=store, cache_for=0)
     print(json.dumps(await ROLES[role](host, sale, told)))

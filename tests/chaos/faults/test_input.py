@@ -5,37 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flashsale import CorruptState, InvalidRequest, OrderConflict, OrderState
-from flashsale._sync.transport.link import Link
-from tests.chaos.faults.catalogue import Mutation, fault, lua, patch
+from tests.chaos.faults.catalogue import fault
 from tests.core import test_bad_input as bad
 from tests.support.helpers import order, snapshot
 
 if TYPE_CHECKING:
-    import re
-
-    import pytest
-
     from tests.chaos.faults.world import World
-
-NUMBER = "local function integer(text)\n"
-ANY_NUMBER = NUMBER + "  if true then return tonumber(text) end\n"
-
-
-def _decodes(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
-    """Claims come as str, as from a client with `decode_responses`."""
-    run = Link.run
-
-    def decoding(self: Link, name: str, keys: Any, args: Any = ()) -> Any:
-        reply = run(self, name, keys, args)
-        return _decoded(reply) if name == "claim" else reply
-
-    monkeypatch.setattr(Link, "run", decoding)
-
-
-def _decoded(reply: Any) -> Any:
-    if isinstance(reply, list):
-        return [_decoded(value) for value in reply]
-    return reply.decode() if isinstance(reply, bytes) else reply
 
 
 async def _only_good_orders_are_saved(world: World, sale: Any, bodies: list[bytes]) -> None:
@@ -55,7 +30,7 @@ async def _only_good_orders_are_saved(world: World, sale: Any, bodies: list[byte
     "LPUSH bytes",
     holds="E",
     mechanism="replies are bytes, whatever the host's client does; what is no order is dead",
-    without=(Mutation("bytes", _decodes),),
+    without=("bytes",),
 )
 async def test_row_25_malformed_element(world: World) -> None:
     sale = await world.sell(world.connect(world.redis_server.port, decode_responses=True))
@@ -70,8 +45,8 @@ async def test_row_25_malformed_element(world: World) -> None:
     holds="T",
     mechanism="caps of 64 KiB and of 32 levels",
     without=(
-        patch("the cap on the length", "flashsale.model.checks.MAX_BODY", 10**9),
-        patch("the cap on the depth", "flashsale.model.checks.MAX_DEPTH", 10**9),
+        "the cap on the length",
+        "the cap on the depth",
     ),
 )
 async def test_row_26_huge_payload(world: World) -> None:
@@ -90,9 +65,7 @@ async def test_row_26_huge_payload(world: World) -> None:
     "another quantity, item or buyer",
     holds="T",
     mechanism="the script compares; `OrderConflict`",
-    without=(
-        lua("the comparison", "reserve", "if booked == quantity and of == goods and by == buyer then", "if true then"),
-    ),
+    without=("the comparison of a repeat",),
 )
 async def test_row_28_id_reused(world: World) -> None:
     sale = await world.sell(world.redis_server.port)
@@ -114,8 +87,8 @@ async def test_row_28_id_reused(world: World) -> None:
     holds="O T",
     mechanism="checked in Python and in Lua",
     without=(
-        patch("the check in Python", "flashsale.model.checks.check_int", lambda _name, value, *_: value),
-        *(lua(f"the check in {name}.lua", name, NUMBER, ANY_NUMBER) for name in ("reserve", "deduct", "enter")),
+        "the check in Python",
+        *(f"whole numbers in {name}" for name in ("reserve", "deduct", "enter")),
     ),
 )
 async def test_row_29_bad_quantity(world: World) -> None:
@@ -136,8 +109,8 @@ async def test_row_29_bad_quantity(world: World) -> None:
     holds="O T",
     mechanism="all is read before the first write; `CorruptState`",
     without=(
-        lua("the check of what is stored", "reserve", NUMBER, ANY_NUMBER),
-        lua("the read before the first write", "reserve", 'redis.call("LLEN", KEYS[3]) --', "--"),
+        "whole numbers in reserve",
+        "the read before the first write",
     ),
 )
 async def test_row_30_corrupt_hash(world: World) -> None:
@@ -166,12 +139,6 @@ async def test_row_30_corrupt_hash(world: World) -> None:
     await world.holds(sale, ["o-1"], total=10)
 
 
-def _prefix(name: str, value: object, pattern: re.Pattern[str], rule: str) -> object:
-    if type(value) is not str or pattern.match(value) is None:
-        raise InvalidRequest(name, rule)
-    return value
-
-
 @fault(
     31,
     "id injection",
@@ -179,8 +146,8 @@ def _prefix(name: str, value: object, pattern: re.Pattern[str], rule: str) -> ob
     holds="O T",
     mechanism="`fullmatch`",
     without=(
-        patch("fullmatch", "flashsale.model.checks._checked", _prefix),
-        patch("the check", "flashsale.model.checks._checked", lambda _name, value, *_: value),
+        "fullmatch",
+        "the check of ids",
     ),
 )
 async def test_row_31_id_injection(world: World) -> None:

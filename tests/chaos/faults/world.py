@@ -17,7 +17,7 @@ from flashsale.lua import SCRIPTS, source
 from flashsale.model import RELEASED
 from flashsale.testing.proxy import FaultProxy
 from tests.support import servers
-from tests.support.helpers import Part, eventually, settled
+from tests.support.helpers import Awaited, eventually, settled
 from tests.support.hosts import Host
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class World(Host):
         rewrite: what a mutation does to an append-only file.
     """
 
-    def __init__(self, face: str, backend: Any, redis_server: servers.RedisServer, folder: Path) -> None:
-        super().__init__(face, folder)
+    def __init__(self, api: str, backend: Any, redis_server: servers.RedisServer, folder: Path) -> None:
+        super().__init__(api, folder)
         self.backend = backend
         self.redis_server = redis_server
         self.raw = backend.raw()
@@ -76,17 +76,17 @@ class World(Host):
     def process(self, role: str, port: int, *, environment: dict[str, str] | None = None, **settings: Any) -> Process:
         """Starts a process of `tests.chaos.faults.processes`, with the scripts as they are in this one."""
         changed = {name: script.text for name, script in SCRIPTS.items() if script.text != source(name)}
-        told = {"face": self.face.__name__, "port": port, "folder": str(self.folder), "scripts": changed}
+        told = {"api": self.api.__name__, "port": port, "folder": str(self.folder), "scripts": changed}
         process = Process(role, told | self.child | settings, self.folder, environment or {})
         self._stack.callback(process.kill)
         return process
 
     # -- sales ------------------------------------------------------------------------------------------------------
 
-    async def books(self, name: str, *goods: Goods, url: str | None = None) -> Part:
+    async def store_of(self, name: str, *goods: Goods, url: str | None = None) -> Awaited:
         """Returns the store of this sale, on the test's SQLite file unless told."""
-        stores = importlib.import_module(f"{self.face.__name__}.stores")
-        store = Part(self.keep(stores.SQLAlchemyStore(url or f"sqlite:///{self.database}", name)), self._threads)
+        stores = importlib.import_module(f"{self.api.__name__}.stores")
+        store = Awaited(self.keep(stores.SQLAlchemyStore(url or f"sqlite:///{self.database}", name)), self._threads)
         await store.create_all()
         for each in goods:
             await store.put_goods(each)
@@ -94,26 +94,26 @@ class World(Host):
 
     async def sell(
         self, client: Any, total: int = 10, *, name: str = "spring", url: str | None = None, **settings: Any
-    ) -> Part:
+    ) -> Awaited:
         """Returns a started sale of so many phones that its syncer has loaded; `client` may be a port."""
         policy = {key: settings.pop(key) for key in ("per_buyer", "hold") if key in settings}
-        store = await self.books(name, Goods("phone", total, **policy), url=url)
+        store = await self.store_of(name, Goods("phone", total, **policy), url=url)
         sale = self.beside(client, store, name=name, **settings)
         await self.syncer(sale).run_once()
         await sale.start("phone")
         await sale.inventory.load_scripts()
         return sale
 
-    def beside(self, client: Any, store: Part, *, name: str = "spring", **settings: Any) -> Part:
+    def beside(self, client: Any, store: Awaited, *, name: str = "spring", **settings: Any) -> Awaited:
         """Returns one more process' worth of a sale."""
         client = self.connect(client) if isinstance(client, int) else client
         return self.on(client, name, store=store, **({"cache_for": 0} | settings))
 
-    async def orders(self, sale: Part) -> dict[str, OrderState]:
+    async def orders(self, sale: Awaited) -> dict[str, OrderState]:
         """Returns the states that the database has, by order id."""
         return {row.order.order_id: row.state for row in await settled(sale.real.store.orders())}
 
-    async def active_units(self, sale: Part) -> int:
+    async def active_units(self, sale: Awaited) -> int:
         """Returns the units that rows of the database hold."""
         found = await settled(sale.real.store.orders())
         return sum(row.order.quantity for row in found if row.state not in RELEASED)
@@ -138,7 +138,7 @@ class World(Host):
         assert isinstance(answer, kind), f"T: {answer!r}"
         return answer
 
-    async def drain(self, sale: Part) -> None:
+    async def drain(self, sale: Awaited) -> None:
         """Runs a worker until nothing is left to claim; leases and delays end at once."""
         worker = self.worker(sale)
         for _ in range(40):
@@ -148,7 +148,7 @@ class World(Host):
             await self.answer(worker.run_once())
         raise AssertionError("E: the queue does not drain")
 
-    async def holds(self, sale: Part, accepted: Iterable[str], *, total: int) -> None:
+    async def holds(self, sale: Awaited, accepted: Iterable[str], *, total: int) -> None:
         """Drains the queue, and asserts O, E and L of a sale at rest."""
         accepted = set(accepted)
         await self.drain(sale)

@@ -83,7 +83,7 @@ def trusted(code: int) -> None:
         raise CorruptState("what Redis holds cannot be trusted")
 
 
-class Scene:
+class Sandbox:
     """A sale in the middle of its life, of which one value can be spoilt.
 
     Args:
@@ -125,7 +125,7 @@ class Scene:
         """Calls of one script or read each: refused, they have changed nothing."""
         sale, gate, inventory, queue = self.sale, self.sale.gate, self.sale.inventory, self.sale.queue
         ledger, control, claims = sale._ledger, sale._meta, self._claims
-        foreign = Order("o-7", "phone", "eve", 1)
+        external = Order("o-7", "phone", "eve", 1)
         row = StoredOrder(Order("o-1", "phone", "ann", 1), OrderState.PERSISTED)
         return [
             lambda: sale.buy("phone", "ann"),
@@ -159,7 +159,7 @@ class Scene:
             lambda: queue.claim(1, timeout=0),
             queue.requeue_dead,
             lambda: inventory._configure(Goods("phone", 20, version=1, opens_at=1.0, per_buyer=9, hold=600.0)),
-            lambda: trusted(ledger.adopt([foreign])[0].code),
+            lambda: trusted(ledger.adopt([external])[0].code),
             lambda: trusted(ledger.move([StoredOrder(Order("o-2", "phone", "ann", 1), OrderState.CANCELLED)])[0].code),
             lambda: ledger.get_to_move("o-2"),
             lambda: ledger.start_hold(row.order),
@@ -212,16 +212,16 @@ class Scene:
                 assert not isinstance(error, OutcomeUnknown), error.__cause__
 
 
-_scene: Scene | None = None
+_sandbox: Sandbox | None = None
 
 
 def redis_value(data: bytes) -> None:
     """A value in Redis that somebody else wrote: the first byte says where."""
-    global _scene  # noqa: PLW0603  made once: that takes a hundred times as long as one round
-    if _scene is None:
+    global _sandbox  # noqa: PLW0603  made once: that takes a hundred times as long as one round
+    if _sandbox is None:
         auditor.BETWEEN = 0.0  # nothing moves here: what disagrees at one look does so at the next
         logging.disable()
         server = fakeredis.FakeServer()
-        _scene = Scene(fakeredis.FakeRedis(server=server), fakeredis.FakeRedis(server=server))
-        atexit.register(_scene.close)
-    _scene.play(data[0] if data else 0, data[1:])
+        _sandbox = Sandbox(fakeredis.FakeRedis(server=server), fakeredis.FakeRedis(server=server))
+        atexit.register(_sandbox.close)
+    _sandbox.play(data[0] if data else 0, data[1:])

@@ -1,1 +1,1 @@
-"""Generated from `flashsale.aio.stores`; `flashsale.stores` is its face."""
+"""Generated from `flashsale.aio.stores`; `flashsale.stores` is its public name."""

@@ -2,7 +2,7 @@
 """The algorithm of every store, over nine primitives that read and write rows; the base class of a host's own store.
 
 Two rules keep its transactions apart. Each that writes starts with a write or a lock, so that SQLite gives it the write
-lock at once and nothing deadlocks on the way from reading to writing. And each takes order rows by id before goods rows
+lock at once and nothing deadlocks on the way from reading to writing. And each takes order rows by id before item rows
 by id. An event gets its number while the order's row is locked: so the numbers of one order's events grow.
 """
 
@@ -162,7 +162,7 @@ class RowStore(ABC, Generic[Connection]):
     def delete_events(self, connection: Connection, event_ids: Sequence[int]) -> None:
         """Deletes the sale's events of these numbers (1..500); a number without a row is no error."""
 
-    # -- goods and sale -------------------------------------------------------------------------------------------
+    # -- items and sale -------------------------------------------------------------------------------------------
 
     def put_goods(self, goods: Goods, *, replace: bool = False) -> None:
         """Writes the policy of one item, as the host decides it: total, cap, window and hold.

@@ -1,4 +1,4 @@
--- commit(seq, all, records): write what a batch put into the ledger: the sale's last number, the units of the goods
+-- commit(seq, all, records): write what a batch put into the ledger: the sale's last number, the units of the items
 -- that have changed, the records by order id. KEYS[1] is meta, KEYS[2] the ledger.
 local function commit(seq, all, records)
   redis.call("HSET", KEYS[1], "seq", show(seq))

@@ -1,9 +1,9 @@
--- broken(code): goods that sell nothing.
+-- broken(code): an item that sells nothing.
 local function broken(code)
   return { code = code, total = 0, booked = 0, ledger = 0, before = 0 }
 end
 
--- read(stock, buyers): one goods as a table, from the hash `stock`; code is -1 when unknown, -2 when corrupt.
+-- read(stock, buyers): one item as a table, from the hash `stock`; code is -1 when unknown, -2 when corrupt.
 -- buyers, the hash of what each buyer holds, is read by recall and written by book.
 local function read(stock, buyers)
   local values = redis.pcall("HMGET", stock, "Total", "Booked", "Ledger", "opens_at", "closes_at", "per_buyer")
@@ -34,7 +34,7 @@ local function read(stock, buyers)
   return goods
 end
 
--- gather(first, width, seq): the goods of a batch, whose groups of `width` keys start at KEYS[first] with stock and
+-- gather(first, width, seq): the items of a batch, whose groups of `width` keys start at KEYS[first] with stock and
 -- buyers. Without the sequence number, that is no number, nothing can be recorded: all are corrupt.
 local function gather(first, width, seq)
   local all = {}
@@ -53,7 +53,7 @@ local function ask(goods, first, last)
   end
 end
 
--- recall(all): fill `held` of capped goods with the units that the asked buyers hold.
+-- recall(all): fill `held` of capped items with the units that the asked buyers hold.
 local function recall(all)
   for _, goods in ipairs(all) do
     local units = not goods.code and #goods.asked > 0 and redis.pcall("HMGET", goods.buyers, unpack(goods.asked)) or {}
@@ -64,14 +64,14 @@ local function recall(all)
   end
 end
 
--- hold(goods, buyer, units): count more units for a buyer of capped goods.
+-- hold(goods, buyer, units): count more units for a buyer of capped items.
 local function hold(goods, buyer, units)
   if goods.cap then
     goods.held[buyer], goods.touched[#goods.touched + 1] = goods.held[buyer] + units, buyer
   end
 end
 
--- book(goods): write the units of one goods and of its buyers.
+-- book(goods): write the units of one item and of its buyers.
 local function book(goods)
   redis.call("HSET", goods.stock, "Booked", show(goods.booked), "Ledger", show(goods.ledger))
   local fields, shown = {}, {}

@@ -4,7 +4,7 @@ local function record(state, quantity, gated, goods, seq, buyer)
   return state .. "|" .. quantity .. "|" .. gated .. "|" .. goods .. "|" .. seq .. "|" .. buyer
 end
 
--- parse(text): state, quantity, gated, goods, seq, buyer, all strings; nil when corrupt.
+-- parse(text): state, quantity, gated, item, seq, buyer, all strings; nil when corrupt.
 local STATES = " QUEUED PERSISTED CONFIRMED CANCELLED EXPIRED REJECTED DEAD "
 local function parse(text)
   local state, quantity, gated, goods, seq, buyer = string.match(text, "^(%u+)|([1-9]%d*)|([0-3])|([%w_.-]+)|(%d+)|([!-~]+)$")

@@ -1,7 +1,7 @@
 -- understand(text, all, slot, opening): what a run of equal orders asks for; `requests` keeps it for other runs with the
--- same text: the number of the goods' group in `all`, how many orders, goods id and quantity, a blank between. The body
+-- same text: the number of the item's group in `all`, how many orders, item id and quantity, a blank between. The body
 -- that comes with it is empty where the orders have no data, and nothing to escape; else the JSON of the one order.
---   goods, orders, name, quantity
+--   item, orders, name, quantity
 --   units                nil when the quantity is none
 --   record               an order's record in the ledger, as far as its sequence number
 --   head, middle, tail   its JSON, around order id and buyer id; `opening` is the stamp that it begins with

@@ -19,8 +19,8 @@ import redis.asyncio
 
 from flashsale import Durability, Keys, NotExecuted, NotPersisted, Outcome, OutcomeUnknown, Receipt, StoreError, aio
 from flashsale.aio.stores import SQLAlchemyStore as AsyncStore
-from tests.support.books import Books, Purchase
-from tests.support.stages import Alone, Watched
+from tests.support.consistency import Consistency, Purchase
+from tests.support.deployments import Alone, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -82,15 +82,15 @@ class Report:
     redis_recoveries: list[float] = field(default_factory=list)
     election_recoveries: list[float] = field(default_factory=list)
     named: list[float] = field(default_factory=list)  # seconds from such a kill until a Sentinel named another primary
-    books: Books | None = None
+    consistency: Consistency | None = None
     wrong: list[str] = field(default_factory=list)
 
     def table(self) -> str:
-        books = self.books or Books()
+        consistency = self.consistency or Consistency()
         rows: list[tuple[str, object]] = [
-            ("orders asked for", books.asked),
-            ("orders acknowledged", books.acknowledged),
-            ("refused (sold out, buyer's limit)", books.asked - books.acknowledged),
+            ("orders asked for", consistency.asked),
+            ("orders acknowledged", consistency.acknowledged),
+            ("refused (sold out, buyer's limit)", consistency.asked - consistency.acknowledged),
             ("kill -9 of workers", self.worker_kills),
             ("  that left claims behind", f"{self.orphaning} ({self.orphans} orders)"),
             ("  until those were in the database", _spread(self.worker_recoveries)),
@@ -103,15 +103,15 @@ class Report:
             ("replies cut", self.replies_cut),
             ("calls repeated by callers", self.retries),
             ("dead letters requeued", self.dead),
-            ("rows in the database", books.rows),
-            *((f"  {state}", count) for state, count in sorted(books.states.items())),
-            ("lost", books.lost),
-            ("duplicated", books.duplicated),
-            ("never acknowledged, but stored", books.strangers),
+            ("rows in the database", consistency.rows),
+            *((f"  {state}", count) for state, count in sorted(consistency.states.items())),
+            ("lost", consistency.lost),
+            ("duplicated", consistency.duplicated),
+            ("never acknowledged, but stored", consistency.strangers),
             ("refused after a loss, found again", self.restored),
-            ("units accepted", books.units_accepted),
-            ("units given back", books.units_returned),
-            ("units booked", books.units_booked),
+            ("units accepted", consistency.units_accepted),
+            ("units given back", consistency.units_returned),
+            ("units booked", consistency.units_booked),
             ("looks at the stock while it sold", self.looks),
             ("seconds", f"{self.seconds:.1f}"),
         ]
@@ -125,7 +125,7 @@ class Report:
             "elections": (self.elections, options.elections),
             "cut replies": (self.replies_cut, options.cut_replies),
         }
-        return [f"only {did} of {wish} {what}" for what, (did, wish) in counts.items() if did < wish]
+        return [f"only {did} of {request} {what}" for what, (did, request) in counts.items() if did < request]
 
 
 def _spread(seconds: Sequence[float]) -> str:
@@ -204,9 +204,9 @@ class Chaos:
 
     Args:
         options: how much is to happen.
-        stage: the Redis to be killed.
+        deployment: the Redis to be killed.
         crew: runs workers and syncer.
-        database_url: SQLAlchemy URL, with the tables and the goods.
+        database_url: SQLAlchemy URL, with the tables and the item.
         say: is told of the progress.
     """
 
@@ -215,7 +215,7 @@ class Chaos:
         options: Options,
         purchases: Sequence[Purchase],
         *,
-        stage: Alone,
+        deployment: Alone,
         crew: Crew,
         database_url: str,
         say: Callable[[str], None],
@@ -223,7 +223,7 @@ class Chaos:
         self.report = Report()
         self._options = options
         self._purchases = purchases
-        self._stage = stage
+        self._stage = deployment
         self._crew = crew
         self._database_url = database_url
         self._say = say

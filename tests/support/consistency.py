@@ -66,7 +66,7 @@ EXPECTED = {
 
 
 @dataclass
-class Books:
+class Consistency:
     """Counts of orders and units, and everything that disagrees, in words."""
 
     asked: int = 0
@@ -89,7 +89,7 @@ class Books:
             self.wrong.append(f"{what}: {told}")
 
 
-def prove(purchases: Sequence[Purchase], raw: redis.Redis, store: SQLAlchemyStore, sale: str) -> Books:
+def check(purchases: Sequence[Purchase], raw: redis.Redis, store: SQLAlchemyStore, sale: str) -> Consistency:
     """Compares buyers, Redis and database after everything came to rest, with queries of our own and with `audit`.
 
     Args:
@@ -98,33 +98,33 @@ def prove(purchases: Sequence[Purchase], raw: redis.Redis, store: SQLAlchemyStor
         store: of the sale.
         sale: its name.
     """
-    books = Books()
+    found = Consistency()
     rows = _sql(store, select(ORDERS).where(ORDERS.c.sale == sale))
     accepted = {purchase.order.order_id: purchase for purchase in purchases if purchase.outcome is Outcome.ACCEPTED}
     by_id = {row.order_id: row for row in rows}
-    books.asked = sum(purchase.asked for purchase in purchases)
-    books.acknowledged, books.rows = len(accepted), len(rows)
-    books.states = dict(Counter(row.state for row in rows))
+    found.asked = sum(purchase.asked for purchase in purchases)
+    found.acknowledged, found.rows = len(accepted), len(rows)
+    found.states = dict(Counter(row.state for row in rows))
     if unanswered := [purchase for purchase in purchases if purchase.asked and purchase.outcome is None]:
-        books.wrong.append(f"{len(unanswered)} buyers were not answered")
-    _judge_the_displaced(books, accepted, by_id)
-    _compare_orders(books, accepted, rows, by_id)
-    _compare_units(books, accepted, rows, store, raw, Keys(sale))
-    _compare_events(books, accepted, store, sale)
-    with FlashSale(raw, sale, store=store) as face:
-        audit = Syncer(face).audit(expected=accepted)
+        found.wrong.append(f"{len(unanswered)} buyers were not answered")
+    _judge_the_displaced(found, accepted, by_id)
+    _compare_orders(found, accepted, rows, by_id)
+    _compare_units(found, accepted, rows, store, raw, Keys(sale))
+    _compare_events(found, accepted, store, sale)
+    with FlashSale(raw, sale, store=store) as api:
+        audit = Syncer(api).audit(expected=accepted)
     if not audit.ok or audit.pending or audit.units.queued or audit.units.dead:
-        books.wrong.append(f"the audit says {_short(audit)}")
-    return books
+        found.wrong.append(f"the audit says {_short(audit)}")
+    return found
 
 
-def _judge_the_displaced(books: Books, accepted: Mapping[str, Purchase], by_id: Mapping[str, Any]) -> None:
+def _judge_the_displaced(found: Consistency, accepted: Mapping[str, Purchase], by_id: Mapping[str, Any]) -> None:
     """The database may refuse what Redis accepted, but no more units than came back with restored orders."""
     for order_id in accepted.keys() & by_id.keys():
         accepted[order_id].displaced = by_id[order_id].state == OrderState.REJECTED
     restored = _units(purchase for purchase in accepted.values() if purchase.restored)
     displaced = _units(purchase for purchase in accepted.values() if purchase.displaced)
-    books.same("accepted, but refused by the database", beyond_restored=+(displaced - restored), none=Counter())
+    found.same("accepted, but refused by the database", beyond_restored=+(displaced - restored), none=Counter())
 
 
 def _units(purchases: Iterable[Purchase]) -> Counter[str]:
@@ -135,18 +135,18 @@ def _units(purchases: Iterable[Purchase]) -> Counter[str]:
 
 
 def _compare_orders(
-    books: Books, accepted: Mapping[str, Purchase], rows: Sequence[Any], by_id: Mapping[str, Any]
+    found: Consistency, accepted: Mapping[str, Purchase], rows: Sequence[Any], by_id: Mapping[str, Any]
 ) -> None:
     lost, strangers = accepted.keys() - by_id.keys(), by_id.keys() - accepted.keys()
-    books.lost, books.strangers, books.duplicated = len(lost), len(strangers), len(rows) - len(by_id)
-    books.same("acknowledged, but in no row", lost=lost, none=set())
-    books.same("in a row, but never acknowledged", found=strangers, none=set())
-    books.same("rows of one order", rows=len(rows), orders=len(by_id))
+    found.lost, found.strangers, found.duplicated = len(lost), len(strangers), len(rows) - len(by_id)
+    found.same("acknowledged, but in no row", lost=lost, none=set())
+    found.same("in a row, but never acknowledged", found=strangers, none=set())
+    found.same("rows of one order", rows=len(rows), orders=len(by_id))
     for order_id in accepted.keys() & by_id.keys():
         purchase, row = accepted[order_id], by_id[order_id]
         content = (row.goods_id, row.buyer_id, row.quantity)
-        books.same(f"content of {order_id}", buyer=purchase.order.content, database=content)
-        books.same(
+        found.same(f"content of {order_id}", buyer=purchase.order.content, database=content)
+        found.same(
             f"state of {order_id} ({purchase.plan})",
             expected=purchase.expected.value,
             told=(purchase.told or (purchase.expected if purchase.plan == "keep" else "nothing")),
@@ -155,14 +155,14 @@ def _compare_orders(
 
 
 def _compare_units(
-    books: Books,
+    found: Consistency,
     accepted: Mapping[str, Purchase],
     rows: Sequence[Any],
     store: SQLAlchemyStore,
     raw: redis.Redis,
     keys: Keys,
 ) -> None:
-    """Every unit, by goods and by buyer, from four sides that know nothing of each other."""
+    """Every unit, by item and by buyer, from four sides that know nothing of each other."""
     ledger: Counter[str] = Counter()
     held: dict[str, Counter[str]] = {}
     for order_id, text in raw.hgetall(keys.orders).items():
@@ -183,7 +183,7 @@ def _compare_units(
     for goods in _sql(store, select(GOODS).where(GOODS.c.sale == keys.sale)):
         name = goods.goods_id
         total, booked, in_ledger = map(int, raw.hmget(keys.stock(name), "Total", "Booked", "Ledger"))
-        books.same(
+        found.same(
             f"units of {name}",
             bought_less_returned=bought[name] - given_back[name],
             rows=active[name],
@@ -193,27 +193,27 @@ def _compare_units(
             ledger_records=ledger[name],
             gate=int(raw.get(keys.access(name)) or -1),
         )
-        books.same(f"total of {name}", wished=goods.total, granted=goods.granted, redis=total)
+        found.same(f"total of {name}", wished=goods.total, granted=goods.granted, redis=total)
         if max(booked, goods.booked) > total:
-            books.wrong.append(f"{name} is oversold: {booked} of {total}")
+            found.wrong.append(f"{name} is oversold: {booked} of {total}")
         if goods.per_buyer is not None:
             buyers = {
                 buyer.decode(): int(units) for buyer, units in raw.hgetall(keys.buyers(name)).items() if int(units)
             }
-            books.same(f"buyers of {name}", redis=buyers, rows=dict(held.get(name, {})))
+            found.same(f"buyers of {name}", redis=buyers, rows=dict(held.get(name, {})))
             if any(units > goods.per_buyer + restored[name, buyer] for buyer, units in buyers.items()):
-                books.wrong.append(f"a buyer holds more than {goods.per_buyer} of {name}")
-    books.units_accepted, books.units_returned = bought.total(), given_back.total()
-    books.units_booked = active.total()
+                found.wrong.append(f"a buyer holds more than {goods.per_buyer} of {name}")
+    found.units_accepted, found.units_returned = bought.total(), given_back.total()
+    found.units_booked = active.total()
 
 
-def _compare_events(books: Books, accepted: Mapping[str, Purchase], store: SQLAlchemyStore, sale: str) -> None:
+def _compare_events(found: Consistency, accepted: Mapping[str, Purchase], store: SQLAlchemyStore, sale: str) -> None:
     """The host is to hear of each change once."""
     query = select(EVENTS.c.order_id, EVENTS.c.state, func.count()).where(EVENTS.c.sale == sale)
     written = {(row[0], row[1]): row[2] for row in _sql(store, query.group_by(EVENTS.c.order_id, EVENTS.c.state))}
     due = {(name, state): 1 for name, purchase in accepted.items() for state in purchase.events}
-    books.same("events for the host", due=set(due.items()) - set(written.items()), none=set())
-    books.same("events too many", found=set(written.items()) - set(due.items()), none=set())
+    found.same("events for the host", due=set(due.items()) - set(written.items()), none=set())
+    found.same("events too many", found=set(written.items()) - set(due.items()), none=set())
 
 
 def _sql(store: SQLAlchemyStore, query: Any) -> list[Any]:

@@ -1,21 +1,21 @@
-"""The life of an order, from the click to payment, cancellation or expiry: its units come back once, or never."""
+"""The lifecycle of an order, from the click to payment, cancellation or expiry: its units come back once, or never."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import re
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import flashsale
-from flashsale import Goods, NotPersisted, OrderState, Outcome, StoredOrder, StoreRequired
+from flashsale import Goods, NotPersisted, OrderState, StoredOrder, StoreRequired
 from flashsale.lua import SCRIPTS, Code
 from flashsale.model import TRANSITIONS
-from tests.support.helpers import clock, inside, mutate, order, settled, snapshot
-from tests.support.sales import access, active_units, booked, each_backend, overdue, rows, store_at, work
+from tests.support.helpers import clock, order, settled, snapshot
+from tests.support.mutants import kills, promises
+from tests.support.sales import access, active_units, booked, each_backend, overdue, rows, work
 
 if TYPE_CHECKING:
     import redis
@@ -127,44 +127,6 @@ def test_a_step_of_an_order_that_is_unknown_or_corrupt_changes_nothing(backend: 
 
 
 # -- cancel ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("two", [False, True], ids=["one Redis", "two Redis"])
-@pytest.mark.parametrize("persisted", [False, True], ids=["queued", "persisted"])
-async def test_a_hundred_orders_cancelled_by_eight_callers_each_are_sold_once_more(
-    real_shop: Shop, fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch, persisted: bool, two: bool
-) -> None:
-    shop = real_shop
-    monkeypatch.setattr(
-        inside(shop.face, "transport.topology"), "TIMEOUT", 60.0
-    )  # eight hundred wait for a few connections
-    policy = {"per_buyer": 1, "hold": 900.0}
-    store = await store_at(shop, fresh_postgres_url, Goods("phone", 100, **policy))
-    apart = {"gate_client": shop.client(db=1)} if two else {}
-    sale = shop.sale(store=store, cache_for=0, **apart)
-    await shop.open(100, sale=sale, **policy)
-
-    async def rush(name: str) -> Counter[Outcome]:
-        asked = (sale.buy("phone", f"buyer-{n}", order_id=f"{name}-{n}") for n in range(100))
-        return Counter([receipt.outcome for receipt in await asyncio.gather(*asked)])
-
-    assert await rush("first") == {Outcome.ACCEPTED: 100}
-    if persisted:
-        await work(shop, sale)
-    answers = await asyncio.gather(*(sale.cancel(f"first-{n}") for n in range(100) for _ in range(8)))
-    assert set(answers) == {CANCELLED}
-    assert await booked(sale) == await access(sale) == 0
-    assert set(shop.raw.hvals(shop.keys.buyers("phone"))) == {b"0"}
-    assert not shop.raw.exists(shop.keys.holds)
-
-    again = await sale.buy("phone", "buyer-0", order_id="first-0")  # a released id never buys again
-    assert (again.replayed, again.state) == (True, CANCELLED)
-    assert await booked(sale) == await access(sale) == 0
-    assert await rush("second") == {Outcome.ACCEPTED: 100}
-    assert (await sale.buy("phone", "somebody")).outcome is Outcome.SOLD_OUT
-    await work(shop, sale)
-    assert Counter((await rows(sale)).values()) == {CANCELLED: 100, PERSISTED: 100}
-    assert await booked(sale) == await active_units(sale) == await access(sale) == 100
 
 
 @each_backend
@@ -298,25 +260,6 @@ def test_an_ack_in_the_midst_of_confirming_does_not_leave_the_ledger_behind(back
         assert sale.status("o-1") is CONFIRMED
 
 
-async def test_confirming_and_cancelling_in_parallel_leave_one_story(real_shop: Shop, fresh_postgres_url: str) -> None:
-    """Cancelling always stands in the end: it refunds what was paid. Units come back once."""
-    shop = real_shop
-    sale = shop.sale(store=await store_at(shop, fresh_postgres_url, Goods("phone", 40, hold=900)))
-    await shop.open(40, sale=sale, hold=900)
-    names = [f"o-{n}" for n in range(40)]
-    await asyncio.gather(*(sale.buy("phone", "ann", order_id=name) for name in names))
-    await work(shop, sale)
-
-    async def both(name: str, first: str) -> list[OrderState]:
-        verbs = sorted(["cancel", "confirm"], reverse=first == "confirm")
-        return await asyncio.gather(*(getattr(sale, verb)(name) for verb in verbs for _ in range(2)))
-
-    answers = await asyncio.gather(*(both(name, ["cancel", "confirm"][n % 2]) for n, name in enumerate(names)))
-    assert set(itertools.chain(*answers)) <= {CONFIRMED, CANCELLED}
-    assert await rows(sale) == {name: await sale.status(name) for name in names} == dict.fromkeys(names, CANCELLED)
-    assert await booked(sale) == await active_units(sale) == await access(sale) == 0
-
-
 # -- deadlines ------------------------------------------------------------------------------------------------------
 
 
@@ -416,31 +359,6 @@ async def test_more_time_is_given_until_it_is_too_late(shop: Shop) -> None:
             await sale.extend_hold("o-2", wrong)
 
 
-async def test_paying_against_expiring_has_one_winner(real_shop: Shop, fresh_postgres_url: str) -> None:
-    shop = real_shop
-    store = await store_at(shop, fresh_postgres_url, Goods("phone", 60, hold=900))
-    apart = {"gate_client": shop.client(db=1)}
-    sale, other = shop.sale(store=store, **apart), shop.sale(store=store, **apart)
-    await shop.open(60, sale=sale, hold=900)
-    names = [f"o-{n:02}" for n in range(60)]
-    await asyncio.gather(*(sale.buy("phone", "ann", order_id=name) for name in names))
-    await work(shop, sale)
-    overdue(shop, *names)
-    ours = [name for n, name in enumerate(reversed(names)) if n % 2]  # the syncer begins with the others
-    syncers = [shop.syncer(sale), shop.syncer(other)]
-    *answers, first, second = await asyncio.gather(
-        *(sale.confirm(name) for name in ours), *(syncer.run_once() for syncer in syncers)
-    )
-    await syncers[0].run_once()
-    final = await rows(sale)
-    assert {name: final[name] for name in ours} == dict(zip(ours, answers, strict=True))  # nobody was told two things
-    assert {name: await sale.status(name) for name in names} == final
-    paid = sum(state is CONFIRMED for state in final.values())
-    assert set(final.values()) <= {CONFIRMED, EXPIRED}
-    assert await booked(sale) == await active_units(sale) == await access(sale) == paid
-    assert first.expired + second.expired <= 60 - paid
-
-
 # -- crashes between database and Redis -----------------------------------------------------------------------------
 
 HALF = {
@@ -498,7 +416,7 @@ async def test_a_store_is_required(shop: Shop) -> None:
         await sale.restock("phone", 1)
     for name in ("Syncer", "Worker"):
         with pytest.raises(StoreRequired):
-            shop.part(name, sale)
+            shop.make(name, sale)
     assert await sale.status("o-1") is QUEUED
 
 
@@ -521,66 +439,25 @@ async def test_status_is_one_read_and_never_the_database(real_shop: Shop) -> Non
 
 # -- each promise has its mechanism ---------------------------------------------------------------------------------
 
-MECHANISMS = {
-    "units back": (
-        "settle",
-        "goods.booked - units, goods.ledger - units",
-        "goods.booked, goods.ledger",
-        test_a_paid_order_can_be_refunded_and_is_for_sale_again,
-    ),
-    "allowance back": (
-        "settle",
-        "held - units",
-        "held",
-        test_the_quantity_that_returns_is_the_ledgers,
-    ),
-    "slot back": ("settle", "goods.access - units", "goods.access", test_the_quantity_that_returns_is_the_ledgers),
-    "only its own slot": (
-        "settle",
-        "goods.counter and flags % 2 == 1",
-        "goods.counter",
-        test_an_order_that_came_past_the_gate_returns_no_slot,
-    ),
-    "letter": (
-        "settle",
-        'if state == "DEAD" then',
-        "if false then",
-        test_a_dead_order_that_is_cancelled_gives_its_units_back_and_its_letter_is_gone,
-    ),
-    "deadline": (
-        "ack",
-        "if due then",
-        "if false then",
-        test_the_syncer_expires_what_was_not_paid_in_time_and_nothing_else,
-    ),
-    "paid in time": (
-        "settle",
-        'redis.call("ZREM", KEYS[2], unpack(moved))',
-        "",
-        test_a_paid_order_can_be_refunded_and_is_for_sale_again,
-    ),
-    "too late": ("hold", "tonumber(current) <= time", "false", test_more_time_is_given_until_it_is_too_late),
-    "never less time": (
-        "hold",
-        "if wanted > tonumber(current) then",
-        "if true then",
-        test_more_time_is_given_until_it_is_too_late,
-    ),
-}
+
+@promises(
+    {
+        "the units that come back": test_a_paid_order_can_be_refunded_and_is_for_sale_again,
+        "the allowance that comes back": test_the_quantity_that_returns_is_the_ledgers,
+        "the slot that comes back": test_the_quantity_that_returns_is_the_ledgers,
+        "a slot is its own": test_an_order_that_came_past_the_gate_returns_no_slot,
+        "the end of a letter": test_a_dead_order_that_is_cancelled_gives_its_units_back_and_its_letter_is_gone,
+        "the deadline of a saved order": test_the_syncer_expires_what_was_not_paid_in_time_and_nothing_else,
+        "the end of a deadline": test_a_paid_order_can_be_refunded_and_is_for_sale_again,
+        "more time comes too late": test_more_time_is_given_until_it_is_too_late,
+        "never less time": test_more_time_is_given_until_it_is_too_late,
+    },
+)
+async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS)
-async def test_without_its_mechanism_the_promise_fails(
-    real_shop: Shop, monkeypatch: pytest.MonkeyPatch, mechanism: str
-) -> None:
-    script, old, new, promise = MECHANISMS[mechanism]
-    mutate(monkeypatch, script, old, new)
-    with pytest.raises(AssertionError):
-        await promise(real_shop)
-
-
+@kills("a state is left once")
 @each_backend
-def test_without_its_table_the_script_would_make_every_step(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    mutate(monkeypatch, "settle", 'not string.find(AHEAD[state], " " .. to .. " ", 1, true)', "false")
-    with pytest.raises(AssertionError):
-        test_every_way_that_is_allowed_is_gone_whole_and_no_other(backend)
+def test_without_its_table_the_script_would_make_every_step(backend: Backend) -> None:
+    test_every_way_that_is_allowed_is_gone_whole_and_no_other(backend)

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+import flashsale.stores
 from flashsale import FlashSale, Goods, Syncer, Worker
 from flashsale.model import RELEASED
-from flashsale.stores import SQLAlchemyStore
 from tests.support.machine import database
 
 if TYPE_CHECKING:
     from tests.conftest import Backend
 
 
-class Scene:
-    """A sale of two units of one goods, loaded and started.
+class SmallSale:
+    """A sale of two units of one item, loaded and started.
 
     Args:
         backend: the Redis.
-        mutant: of the store.
         total: units.
         two: the gate has a Redis of its own.
     """
 
-    def __init__(
-        self, backend: Backend, mutant: type[SQLAlchemyStore] = SQLAlchemyStore, total: int = 2, *, two: bool = False
-    ) -> None:
+    def __init__(self, backend: Backend, total: int = 2, *, two: bool = False) -> None:
         self.raw = backend.raw("s")
         self.raw.flushall()
         gate = {"gate_client": backend.client(db=1)} if two else {}
-        self.store = mutant(database(), "s")
+        self.store = flashsale.stores.SQLAlchemyStore(database(), "s")  # perhaps a mutant
         self.sale = FlashSale(backend.client(), "s", store=self.store, cache_for=0, **gate)
         self.worker, self.syncer = Worker(self.sale), Syncer(self.sale)
         self.store.put_goods(Goods("a", total))

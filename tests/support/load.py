@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from flashsale import FlashSaleError, NotExecuted, Outcome, OutcomeUnknown
-from tests.support.helpers import Part, until
+from tests.support.helpers import Awaited, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.hosts import Host
 
 
-class Rush:
+class Load:
     """The buyers of one sale, of one phone each; each asks again with the same order id until there is an answer.
 
     Args:
@@ -31,7 +31,7 @@ class Rush:
         troubles: what callers met before their answer, and how often.
     """
 
-    def __init__(self, host: Host, sale: Part, *, pause: float) -> None:
+    def __init__(self, host: Host, sale: Awaited, *, pause: float) -> None:
         self.told: dict[str, Outcome] = {}
         self.troubles: Counter[str] = Counter()
         self.pause = pause
@@ -80,7 +80,7 @@ class Rush:
         parts = [self._host.worker(self.sale, lease=2.0), self._host.syncer(self.sale)]
         over = asyncio.Event()
 
-        async def work(part: Part) -> None:
+        async def work(part: Awaited) -> None:
             while not over.is_set():
                 try:
                     await part.run_once()

@@ -1,0 +1,282 @@
+"""Parts of the library with one mechanism taken out, for the registry of mutants: stores, and functions that patch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError
+from sqlalchemy import insert, update
+
+import flashsale.aio.ledger
+import flashsale.aio.stores
+import flashsale.aio.transport.topology
+from flashsale import InvalidRequest, OrderQueue, OrderState, StoreError, Worker
+from flashsale._rules.durability import Guarantee
+from flashsale._sql.tables import GOODS, ORDERS
+from flashsale._sync.ledger import Ledger
+from flashsale._sync.rebuilder import Rebuilder
+from flashsale._sync.transport.link import Link
+from flashsale._sync.transport.topology import Topology
+from flashsale.lua import SCRIPTS
+from flashsale.model import RELEASED
+from flashsale.stores import SQLAlchemyStore
+from tests.support import servers
+
+if TYPE_CHECKING:
+    import re
+
+    import pytest
+
+    from tests.chaos.faults.world import World
+
+
+# -- stores ---------------------------------------------------------------------------------------------------------
+
+
+def unguarded(store: Any, goods_id: str, units: int) -> Any:
+    """UPDATE goods SET booked = booked + n, whatever was granted."""
+    return (
+        update(GOODS)
+        .where(GOODS.c.sale == store.sale, GOODS.c.goods_id == goods_id)
+        .values(booked=GOODS.c.booked + units)
+    )
+
+
+class NoGuard(SQLAlchemyStore):
+    """It books whatever was granted."""
+
+    def book(self, connection, goods_id, units):
+        return connection.execute(unguarded(self, goods_id, units)).rowcount > 0
+
+
+class NoTombstone(SQLAlchemyStore):
+    """An order without a row is released without a trace."""
+
+    def settle(self, order, state):
+        if state in RELEASED and not self.states([order.order_id]):
+            return state
+        return super().settle(order, state)
+
+
+class NoWinner(SQLAlchemyStore):
+    """Whoever comes last decides."""
+
+    def settle(self, order, state):
+        standing = super().settle(order, state)
+        if standing is state:
+            return standing
+        with self._engine.begin() as connection:
+            this = update(ORDERS).where(ORDERS.c.sale == self.sale, ORDERS.c.order_id == order.order_id)
+            connection.execute(this.values(state=state.value))
+        return state
+
+
+class BookedTwice(SQLAlchemyStore):
+    """Units are booked for every order of the batch, not only for the rows inserted."""
+
+    def save(self, orders):
+        saved = super().save(orders)
+        with self._engine.begin() as connection:
+            for order in orders:
+                if saved.existing.get(order.order_id) is OrderState.PERSISTED:
+                    self.book(connection, order.goods_id, order.quantity)
+        return saved
+
+
+class NoKey(SQLAlchemyStore):
+    """Rows of orders have no key, and each order is inserted whenever it comes."""
+
+    def create_all(self):
+        super().create_all()
+        with self._engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE bare AS SELECT * FROM flashsale_orders")
+            connection.exec_driver_sql("DROP TABLE flashsale_orders")
+            connection.exec_driver_sql("ALTER TABLE bare RENAME TO flashsale_orders")
+
+    def insert_new(self, connection, table, common, rows):
+        if table != "orders":
+            return super().insert_new(connection, table, common, rows)
+        connection.execute(insert(ORDERS), [{**common, **row} for row in rows])
+        return {row["order_id"] for row in rows}
+
+
+class AnyVersion(SQLAlchemyStore):
+    """A grant whatever the version of the row."""
+
+    def grant(self, goods_id, units, *, loaded=False, version=None):
+        return super().grant(goods_id, units, loaded=loaded)
+
+
+class NeverLoaded(SQLAlchemyStore):
+    """It forgets that Redis was given the item."""
+
+    def goods(self):
+        return [replace(goods, loaded=False) for goods in super().goods()]
+
+
+# -- functions: each takes `monkeypatch` and the `World` of a fault, if there is one --------------------------------
+
+
+def no_guard(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """Neither API of the store asks what was granted; nor does a store that is made already."""
+
+    async def book(self: Any, connection: Any, goods_id: str, units: int) -> bool:
+        return (await connection.execute(unguarded(self, goods_id, units))).rowcount > 0
+
+    monkeypatch.setattr(SQLAlchemyStore, "book", NoGuard.book)
+    monkeypatch.setattr(flashsale.aio.stores.SQLAlchemyStore, "book", book)
+
+
+def every_attempt_counts(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    nack = OrderQueue.nack
+    monkeypatch.setattr(
+        OrderQueue, "nack", lambda queue, claims, *, delay=0.0, count_attempt=True: nack(queue, claims, delay=delay)
+    )
+
+
+def one_more_look(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """Both APIs ask Redis for its time before they move an order."""
+    amove, move = flashsale.aio.ledger.Ledger.move, Ledger.move
+
+    async def alooks(self: Any, rows: Any) -> Any:
+        await self.time()
+        return await amove(self, rows)
+
+    def looks(self: Ledger, rows: Any) -> Any:
+        self.time()
+        return move(self, rows)
+
+    monkeypatch.setattr(flashsale.aio.ledger.Ledger, "move", alooks)
+    monkeypatch.setattr(Ledger, "move", looks)
+
+
+def ack_before_commit(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    process = Worker._process
+
+    def eager(self: Worker, claims: Any) -> Any:
+        self._queue.ack([claim for claim in claims if claim.order])
+        return process(self, claims)
+
+    monkeypatch.setattr(Worker, "_process", eager)
+
+
+def no_split(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    def all_or_nothing(self: Worker, orders: Any, *_: object) -> Any:
+        try:
+            return self._store.save(orders).states if orders else {}
+        except StoreError:
+            return {}
+
+    monkeypatch.setattr(Worker, "_save", all_or_nothing)
+
+
+def no_timeout(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """The connection waits for ever."""
+    made = Topology.__init__
+
+    def patient(self: Topology, settings: Any) -> None:
+        made(self, settings)
+        self._settings.arguments["socket_timeout"] = 3600.0
+
+    monkeypatch.setattr(Topology, "__init__", patient)
+
+
+def no_eval(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """NOSCRIPT is the end of a purchase."""
+    send, text = Link._send, SCRIPTS["reserve"].text
+
+    def refuse(self: Link, key: str, *command: Any, **more: Any) -> Any:
+        if command[:2] == ("EVAL", text):
+            raise NoScriptError
+        return send(self, key, *command, **more)
+
+    monkeypatch.setattr(Link, "_send", refuse)
+
+
+def decoded_claims(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """Claims come as str, as from a client with `decode_responses`."""
+    run = Link.run
+
+    def decoding(self: Link, name: str, keys: Any, args: Any = ()) -> Any:
+        reply = run(self, name, keys, args)
+        return _decoded(reply) if name == "claim" else reply
+
+    monkeypatch.setattr(Link, "run", decoding)
+
+
+def _decoded(reply: Any) -> Any:
+    if isinstance(reply, list):
+        return [_decoded(value) for value in reply]
+    return reply.decode() if isinstance(reply, bytes) else reply
+
+
+def push_by_itself(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """The order, which the script puts aside, is pushed by a command of its own."""
+    run_behind = Link.run_behind
+
+    def push_later(self: Link, barrier: Any, name: str, keys: Any, args: Any) -> Any:
+        answer = run_behind(self, barrier, name, keys, args)
+        if name == "reserve":
+            self.command("LMOVE", f"{keys[2]}:aside", keys[2], "RIGHT", "LEFT")
+        return answer
+
+    monkeypatch.setattr(Link, "run_behind", push_later)
+
+
+def kept_in_midst(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """A connection whose reply nobody has read serves the next caller."""
+    topology = flashsale.aio.transport.topology
+    read = AbstractConnection.read_response
+
+    async def drop(self: Any, address: Any, connection: Any) -> None:
+        await self.give_back(address, connection)
+
+    async def read_on(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return await read(self, *args, **(kwargs | {"disconnect_on_error": False}))
+
+    monkeypatch.setattr(topology.Topology, "drop", drop)
+    monkeypatch.setattr(topology, "is_stale", lambda _: False)
+    monkeypatch.setattr(AbstractConnection, "read_response", read_on)
+
+
+def no_wait(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """Nobody waits for a replica, and nobody notices."""
+    monkeypatch.setattr(Guarantee, "barrier", lambda *_: [])
+    monkeypatch.setattr(Guarantee, "is_met", lambda *_: True)
+
+
+def no_write_before_wait(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    barrier = Guarantee.barrier
+    monkeypatch.setattr(Guarantee, "barrier", lambda self, meta: barrier(self, meta)[1:])
+
+
+def restores_nothing(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    monkeypatch.setattr(Rebuilder, "_restore", lambda *_: (0, {"phone": 0}))
+
+
+def no_append_only_file(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """The server keeps no file."""
+    run = servers.redis_server
+
+    def without(*, aof: bool = False, **config: Any) -> Any:
+        return run(**config)
+
+    monkeypatch.setattr(servers, "redis_server", without)
+
+
+def no_transactions(_: pytest.MonkeyPatch, world: World | None) -> None:
+    """What a script wrote stands in the file command by command."""
+
+    def bare(written: bytes) -> bytes:
+        return written.replace(b"*1\r\n$5\r\nMULTI\r\n", b"").replace(b"*1\r\n$4\r\nEXEC\r\n", b"")
+
+    world.rewrite = bare
+
+
+def prefix(name: str, value: object, pattern: re.Pattern[str], rule: str) -> object:
+    """It suffices that an id begins well."""
+    if type(value) is not str or pattern.match(value) is None:
+        raise InvalidRequest(name, rule)
+    return value
