@@ -215,7 +215,10 @@ class StoreRequired(FlashSaleError):
 
 
 class StoreError(FlashSaleError):
-    """The database did not answer, or it has no row for the item."""
+    """The database did not answer, or it has no row for the item; surely nothing was written.
+
+    Where the answer to COMMIT was lost, it is `OutcomeUnknown`: the same call may be made again.
+    """
 
     retry_safe = True
 

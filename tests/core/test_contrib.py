@@ -290,7 +290,7 @@ def test_django_answers(django_sale: FlashSale) -> None:
     early = web.post("/buy/phone")
     assert early.status_code == 403
     assert 95 < int(early.headers["Retry-After"]) <= 100
-    DjangoStore(django_sale.name).put_goods(Goods("phone", 1))
+    DjangoStore(django_sale.name).put_goods(Goods("phone", 1), replace=True)
     call_command("flashsale_sync", "--once", verbosity=0)
     django_sale.start("phone")
     bought = web.post("/buy/phone")
@@ -369,6 +369,12 @@ def test_the_admin_edits_goods_through_the_store(django_sale: FlashSale) -> None
     admin.save_model(None, row, None, change=True)
     row = SaleGoods.objects.get(sale=django_sale.name)
     assert (row.total, row.granted, row.version) == (9, 5, 1)
+    row.per_buyer, row.opens_at, row.hold = 2, 1.5, 900.0
+    admin.save_model(None, row, None, change=True)
+    row.per_buyer = row.opens_at = row.hold = None  # what the form leaves empty
+    admin.save_model(None, row, None, change=True)
+    row = SaleGoods.objects.get(sale=django_sale.name)
+    assert (row.per_buyer, row.opens_at, row.hold, row.version) == (None, None, None, 3)
     assert json.dumps(sorted(admin.get_readonly_fields(None, row))) == json.dumps(
         ["booked", "goods_id", "granted", "loaded", "sale", "version"]
     )

@@ -164,7 +164,7 @@ def ack_before_commit(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
 
 
 def no_split(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
-    def all_or_nothing(self: Worker, orders: Any) -> Any:
+    def all_or_nothing(self: Worker, orders: Any, *_: object) -> Any:
         try:
             return self._store.save(orders).states if orders else {}
         except StoreError:

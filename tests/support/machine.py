@@ -509,7 +509,7 @@ class SaleMachine(RuleBasedStateMachine):
                 self.start(goods_id)
 
     def put(self, goods: Goods) -> None:
-        self.step(lambda process: process.store.put_goods(goods), lambda model: model.put_goods(goods))
+        self.step(lambda process: process.store.put_goods(goods, replace=True), lambda model: model.put_goods(goods))
 
     @rule(
         what=st.sampled_from(["put", "put", "restock", "restock", "preload"]),

@@ -718,6 +718,15 @@ class Model:
         orders = {claim.element.order_id: claim.element for claim in reversed(claims)}  # of twins the first
         wanted = list(dict.fromkeys(claim.element.order_id for claim in claims))
         standing = yield from self._saved([orders[order_id] for order_id in wanted])
+        firsts = {claim.element.order_id: claim for claim in reversed(claims)}
+        known = {order_id for order_id, claim in firsts.items() if claim.attempts > 1}
+        refused = [order_id for order_id in wanted if orders[order_id].buyer_id in self.poison]
+        if 1 < len(refused) == len(wanted) and not known.issuperset(refused):
+            raise Refused(StoreError)  # all alike: the database's fault
+        for _ in refused:
+            yield  # the reason
+        if known.intersection(standing):
+            yield  # reasons that are forgotten
         yield from self.follow({order_id: state for order_id, state in standing.items() if state is not PERSISTED})
         self._ack(claim for claim in claims if claim.element.order_id in standing)
         yield

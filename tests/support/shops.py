@@ -80,7 +80,7 @@ class OpenShop:
         self._put(Goods("phone", 1, opens_at=now - 2, closes_at=now - 1))
 
     def _put(self, goods: Goods) -> None:
-        self.sale.store.put_goods(goods)
+        self.sale.store.put_goods(goods, replace=True)
         eventually(lambda: self._syncer.run_once().leading, "a pass of the syncer")
 
 

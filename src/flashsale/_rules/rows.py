@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreError
@@ -75,6 +76,15 @@ def goods_values(goods: Goods) -> dict[str, Any]:
         "version": goods.version,
         "loaded": goods.loaded,
     }
+
+
+def completed(goods: Goods, row: Row) -> Goods:
+    """Returns the item with what it leaves open as its row has it.
+
+    Raises:
+        InvalidRequest: they do not go together.
+    """
+    return replace(goods, **{name: row[name] for name, value in policy_values(goods).items() if value is None})
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import repeat
 from typing import Final
 
@@ -22,6 +23,7 @@ from flashsale.model.checks import check_int, check_seconds
 MAX_ATTEMPTS: Final = 5  # refusals of one element, or leases that ended while it was alone; then it is dead
 _ALONE: Final = 10**14  # a lease is a number, and this for each time that the element was claimed alone (claim.lua)
 MAX_BATCH: Final = 1000  # elements of one script call: Lua's unpack ends near 8,000 values
+_REASON: Final = "reason:"  # before the order id: a field of meta
 _SLICE: Final = 1.0  # seconds of one blocking read, if the socket timeout allows
 
 
@@ -186,7 +188,7 @@ class OrderQueue(Component):
         check_int("limit", limit, 1)
         letters = self._letters()
         claims = [self._letter(entry) for entry in letters.values()]
-        return sorted(claims, key=lambda claim: _lease(claim) % _ALONE)[:limit]
+        return self._explained(sorted(claims, key=lambda claim: _lease(claim) % _ALONE)[:limit])
 
     def requeue_dead(self) -> int:
         """Puts all dead letters back on the list, their orders QUEUED again.
@@ -200,6 +202,25 @@ class OrderQueue(Component):
         for batch in batches(self._letters(), MAX_BATCH):
             back += self._link.run("requeue", keys, batch)
         return back
+
+    def _explain(self, order_id: str, reason: str) -> None:
+        """Keeps why an order was refused, for whoever looks at its dead letter."""
+        self._link.command("HSET", self.keys.meta, _REASON + order_id, reason)
+
+    def _forget_reasons(self, order_ids: Iterable[str]) -> None:
+        """Forgets why orders were refused: they are saved by now."""
+        for ids in batches(order_ids, MAX_BATCH):
+            self._link.command("HDEL", self.keys.meta, *(_REASON + order_id for order_id in ids))
+
+    def _explained(self, claims: Sequence[Claim]) -> list[Claim]:
+        explained: list[Claim] = []
+        for page in batches(claims, MAX_BATCH):
+            names = [_REASON + (claim.order.order_id if claim.order else "") for claim in page]
+            reasons = self._link.command("HMGET", self.keys.meta, *names)
+            explained += [
+                replace(claim, reason=reason and reason.decode()) for claim, reason in zip(page, reasons, strict=True)
+            ]
+        return explained
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -16,7 +17,15 @@ from flashsale._sync.order_queue import MAX_ATTEMPTS
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore
 from flashsale._sync.transport.runtime import BackgroundTask, StopEvent, pause, repeating, stop_on_signals
-from flashsale.errors import FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
+from flashsale.errors import (
+    FlashSaleError,
+    NotExecuted,
+    OrderConflict,
+    OutcomeUnknown,
+    RowRefused,
+    StoreError,
+    StoreRequired,
+)
 from flashsale.lua import Code
 from flashsale.model import Claim, Order, OrderState, StoredOrder
 from flashsale.model.checks import check_int, check_seconds
@@ -142,8 +151,9 @@ class Worker:
             by_id: dict[str, list[Claim]] = {}
             for claim in claims:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
-            states = self._save([_order(same[0]) for same in by_id.values()])
-        except StoreError as error:
+            known = {order_id for order_id, same in by_id.items() if same[0].attempts > 1}
+            states = self._save([_order(same[0]) for same in by_id.values()], known)
+        except (StoreError, OutcomeUnknown) as error:
             self._queue.nack(readable, delay=1.0, count_attempt=False)
             self._tell_failure(readable, error)
             raise
@@ -195,7 +205,10 @@ class Worker:
         except OrderConflict:
             self._bury_conflicts([claim])
             return False
-        except RowRefused:
+        except Exception as error:
+            if not _blames_row(error):
+                raise
+            self._tell_refusal(_order(claim).order_id, error)
             self._give_up_or_wait([claim])
             return False
         return True
@@ -207,21 +220,46 @@ class Worker:
                 log.error("an element is a dead letter: it reuses the id of order %s", _order(claim).order_id)
             self._queue._bury([replace(claim, order=None) for claim in claims])
 
-    def _save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
+    def _save(self, orders: Sequence[Order], known: AbstractSet[str]) -> dict[str, OrderState]:
         """Saves a batch; a row that the database refuses is found by splitting.
+
+        A batch of which every order is refused alike is the database's fault, unless each of them is `known`: was
+        refused before, beside others that were saved.
 
         Returns:
             The current state of each order that the database took.
+
+        Raises:
+            StoreError: the database's fault: no order is to blame.
         """
+        refusals: dict[str, Exception] = {}
+        states = self._split(orders, refusals)
+        causes = {_reason(error) for error in refusals.values()}
+        if 1 < len(refusals) == len(orders) and len(causes) == 1 and not refusals.keys() <= known:
+            raise StoreError(f"each order of a batch was refused: {causes.pop()}")
+        for order_id, error in refusals.items():
+            self._tell_refusal(order_id, error)
+        self._queue._forget_reasons(states.keys() & known)
+        return states
+
+    def _tell_refusal(self, order_id: str, error: Exception) -> None:
+        log.error("order %s was refused by the database: %s", order_id, _reason(error))
+        self._queue._explain(order_id, _reason(error))
+
+    def _split(self, orders: Sequence[Order], refusals: dict[str, Exception]) -> dict[str, OrderState]:
+        """Saves orders, half by half where it must; what is refused alone goes to `refusals`."""
         if not orders:
             return {}
         try:
             saved = self._store.save(orders)
-        except RowRefused:
+        except Exception as error:
+            if not _blames_row(error):
+                raise
             if len(orders) == 1:
+                refusals[orders[0].order_id] = error
                 return {}
             middle = len(orders) // 2
-            return self._save(orders[:middle]) | self._save(orders[middle:])
+            return self._split(orders[:middle], refusals) | self._split(orders[middle:], refusals)
         return saved.states
 
     def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
@@ -241,6 +279,18 @@ class Worker:
 def _order(claim: Claim) -> Order:
     assert claim.order is not None  # unreadable claims were buried
     return claim.order
+
+
+def _blames_row(error: Exception) -> bool:
+    """True when one of the orders is to blame: the database refused a row, or a host's own `save` raised anything."""
+    if isinstance(error, StoreError):
+        return isinstance(error, RowRefused)
+    return not isinstance(error, NotExecuted | OutcomeUnknown)
+
+
+def _reason(error: Exception) -> str:
+    """Returns what a log may say: our own message, or the type of an error that may quote the order."""
+    return str(error) if isinstance(error, RowRefused) else type(error).__name__
 
 
 def _may_be_saved(adoption: Adoption) -> bool:

@@ -27,6 +27,7 @@ class AsyncOrderStore(Protocol):
     `flashsale.stores.SQLAlchemyStore` is one, and `flashsale.stores.RowStore` is the base of one on rows of your own;
     `flashsale.testing` ships the suite that it must pass.
     A method that cannot reach the database, or finds no row of the item, raises `StoreError` and has done nothing.
+    Where nobody knows whether it was committed, it raises `OutcomeUnknown`, and the same call may be made again.
 
     Whoever was told "accepted" must hear how it ended: each order that `save` refuses and each move that `settle` makes
     (a tombstone too) writes one event in the same transaction. PERSISTED makes none. The `Outbox` delivers them.
@@ -78,7 +79,8 @@ class AsyncOrderStore(Protocol):
             What became of each order.
 
         Raises:
-            RowRefused: the database refused a row; the batch can be split to find it.
+            RowRefused: the database refused a row; the batch can be split to find it. Any other error of your own is
+                taken for the same.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -15,7 +16,15 @@ from flashsale.aio.order_queue import MAX_ATTEMPTS
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.transport.runtime import BackgroundTask, StopEvent, pause, repeating, stop_on_signals
-from flashsale.errors import FlashSaleError, OrderConflict, RowRefused, StoreError, StoreRequired
+from flashsale.errors import (
+    FlashSaleError,
+    NotExecuted,
+    OrderConflict,
+    OutcomeUnknown,
+    RowRefused,
+    StoreError,
+    StoreRequired,
+)
 from flashsale.lua import Code
 from flashsale.model import Claim, Order, OrderState, StoredOrder
 from flashsale.model.checks import check_int, check_seconds
@@ -141,8 +150,9 @@ class Worker:
             by_id: dict[str, list[Claim]] = {}
             for claim in claims:
                 by_id.setdefault(_order(claim).order_id, []).append(claim)
-            states = await self._save([_order(same[0]) for same in by_id.values()])
-        except StoreError as error:
+            known = {order_id for order_id, same in by_id.items() if same[0].attempts > 1}
+            states = await self._save([_order(same[0]) for same in by_id.values()], known)
+        except (StoreError, OutcomeUnknown) as error:
             await self._queue.nack(readable, delay=1.0, count_attempt=False)
             self._tell_failure(readable, error)
             raise
@@ -196,7 +206,10 @@ class Worker:
         except OrderConflict:
             await self._bury_conflicts([claim])
             return False
-        except RowRefused:
+        except Exception as error:
+            if not _blames_row(error):
+                raise
+            await self._tell_refusal(_order(claim).order_id, error)
             await self._give_up_or_wait([claim])
             return False
         return True
@@ -208,21 +221,46 @@ class Worker:
                 log.error("an element is a dead letter: it reuses the id of order %s", _order(claim).order_id)
             await self._queue._bury([replace(claim, order=None) for claim in claims])
 
-    async def _save(self, orders: Sequence[Order]) -> dict[str, OrderState]:
+    async def _save(self, orders: Sequence[Order], known: AbstractSet[str]) -> dict[str, OrderState]:
         """Saves a batch; a row that the database refuses is found by splitting.
+
+        A batch of which every order is refused alike is the database's fault, unless each of them is `known`: was
+        refused before, beside others that were saved.
 
         Returns:
             The current state of each order that the database took.
+
+        Raises:
+            StoreError: the database's fault: no order is to blame.
         """
+        refusals: dict[str, Exception] = {}
+        states = await self._split(orders, refusals)
+        causes = {_reason(error) for error in refusals.values()}
+        if 1 < len(refusals) == len(orders) and len(causes) == 1 and not refusals.keys() <= known:
+            raise StoreError(f"each order of a batch was refused: {causes.pop()}")
+        for order_id, error in refusals.items():
+            await self._tell_refusal(order_id, error)
+        await self._queue._forget_reasons(states.keys() & known)
+        return states
+
+    async def _tell_refusal(self, order_id: str, error: Exception) -> None:
+        log.error("order %s was refused by the database: %s", order_id, _reason(error))
+        await self._queue._explain(order_id, _reason(error))
+
+    async def _split(self, orders: Sequence[Order], refusals: dict[str, Exception]) -> dict[str, OrderState]:
+        """Saves orders, half by half where it must; what is refused alone goes to `refusals`."""
         if not orders:
             return {}
         try:
             saved = await self._store.save(orders)
-        except RowRefused:
+        except Exception as error:
+            if not _blames_row(error):
+                raise
             if len(orders) == 1:
+                refusals[orders[0].order_id] = error
                 return {}
             middle = len(orders) // 2
-            return await self._save(orders[:middle]) | await self._save(orders[middle:])
+            return await self._split(orders[:middle], refusals) | await self._split(orders[middle:], refusals)
         return saved.states
 
     async def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
@@ -242,6 +280,18 @@ class Worker:
 def _order(claim: Claim) -> Order:
     assert claim.order is not None  # unreadable claims were buried
     return claim.order
+
+
+def _blames_row(error: Exception) -> bool:
+    """True when one of the orders is to blame: the database refused a row, or a host's own `save` raised anything."""
+    if isinstance(error, StoreError):
+        return isinstance(error, RowRefused)
+    return not isinstance(error, NotExecuted | OutcomeUnknown)
+
+
+def _reason(error: Exception) -> str:
+    """Returns what a log may say: our own message, or the type of an error that may quote the order."""
+    return str(error) if isinstance(error, RowRefused) else type(error).__name__
 
 
 def _may_be_saved(adoption: Adoption) -> bool:

@@ -69,12 +69,15 @@ class _State:
         self.announced = Announced()
         self._lock = threading.Lock()
         self._process = 0
+        self._chosen: FlashSale | None = None
         self._sale: FlashSale | None = None
 
     def put(self, sale: FlashSale) -> None:
-        self._sale, self._process = sale, os.getpid()
+        self._chosen = sale  # of children that are forked, too
 
     def sale(self) -> FlashSale:
+        if self._chosen is not None:
+            return self._chosen
         if self._process != os.getpid():  # first use, or a child of a server that forks: database connections do not
             with self._lock:
                 if self._process != os.getpid():

@@ -212,12 +212,14 @@ class Claim:
         body: the element as it was pushed.
         attempts: 1, and one more for each time that it was refused; a lease that ended counts nothing.
         token: names delivery and lease; ack, nack and extend take it.
+        reason: of a dead letter: why the database refused it last, in words or as a type of error; None: not refused.
     """
 
     order: Order | None
     body: bytes = field(repr=False)
     attempts: int
     token: str
+    reason: str | None = None
 
 
 # -- between the store and the sale ---------------------------------------------------------------------------------

@@ -41,9 +41,9 @@ class BlockingStore:
         self.store = store
         self._run = loop.run
 
-    def put_goods(self, goods: Goods) -> None:
+    def put_goods(self, goods: Goods, **how: bool) -> None:
         store: Any = self.store  # how a host writes its items is no part of the protocol
-        self._run(store.put_goods(goods))
+        self._run(store.put_goods(goods, **how))
 
     def goods(self) -> Iterable[Goods]:
         return self._run(self.store.goods())

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Self
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, delete, event, insert, select, update
@@ -12,7 +14,19 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
 from flashsale._rules.rows import Row, TableName
-from flashsale._sql.engines import DRIVERS, database_url, engine_options, prepare_sqlite, store_error
+from flashsale._sql.deadlines import Deadline
+from flashsale._sql.engines import (
+    DRIVERS,
+    ISOLATION,
+    TIMEOUT,
+    database_url,
+    driver_connection,
+    engine_options,
+    is_in_memory,
+    limit_waiting,
+    prepare_sqlite,
+    store_error,
+)
 from flashsale._sql.tables import (
     EVENTS,
     GOODS,
@@ -32,36 +46,47 @@ from flashsale._sql.tables import (
 )
 from flashsale._sync.stores.moved import MovedRowStore
 from flashsale.errors import StoreError
+from flashsale.model.checks import check_seconds
 
 
 class SQLAlchemyStore(MovedRowStore[Connection]):
     """The `OrderStore` of one sale, in five tables of the host's database.
 
+    It may be made before the process forks: a child makes connections of its own, as soon as it needs one.
     Transactions run at READ COMMITTED, whatever the engine is set to (on SQLite: as the engine does).
 
     Args:
         url_or_engine: a database URL, or an engine of the host's, which stays the host's to dispose of. A URL that
             names no driver gets the one in `DRIVERS`.
         sale: name of the sale.
+        timeout: seconds after which a database that does not answer is given up, with `StoreError` or, at its COMMIT,
+            `OutcomeUnknown`: in waiting for a connection of the pool, in connecting, and in a transaction. A host's
+            engine has timeouts of the host's.
 
     Raises:
         InvalidRequest: neither a URL nor an engine of this kind, or not a name of a sale.
     """
 
-    def __init__(self, url_or_engine: str | URL | Engine, sale: str) -> None:
+    def __init__(self, url_or_engine: str | URL | Engine, sale: str, *, timeout: float = TIMEOUT) -> None:
         super().__init__(sale)
+        check_seconds("timeout", timeout, low=1.0)
         self._own: Engine | None = None
         if isinstance(url_or_engine, Engine):
             engine = url_or_engine
         else:
             url = database_url(url_or_engine, DRIVERS)
-            engine = self._own = create_engine(url, **engine_options(url))
-            if engine.dialect.name == "sqlite":
-                event.listen(engine.pool, "connect", prepare_sqlite)
+            engine = self._own = create_engine(url, **engine_options(url, timeout))
+            is_sqlite = engine.dialect.name == "sqlite"
+            prepare = prepare_sqlite if is_sqlite else partial(limit_waiting, engine.dialect.name)
+            event.listen(engine.pool, "connect", partial(prepare, timeout))
         self._dialect = engine.dialect.name
-        if self._dialect != "sqlite":
-            engine = engine.execution_options(isolation_level="READ COMMITTED")
         self._engine = engine
+        self._process = os.getpid()
+        self._inherited: list[object] = []
+        self._timeout = timeout if self._own is not None else None
+        self._isolates = self._own is None and self._dialect != "sqlite"
+        # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
+        self._errors = (SQLAlchemyError, OSError, engine.dialect.loaded_dbapi.Error)
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +98,14 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
         """Closes the connections of an engine that was made from a URL; never the host's."""
         if self._own is not None:
             self._own.dispose()
+
+    def _leave_parent(self) -> None:
+        """Makes connections of this process's own: two processes must not speak on one."""
+        if is_in_memory(self._engine.url):
+            raise StoreError("a database in memory belongs to the process that opened it: this one was forked")
+        self._inherited.append(self._engine.pool)  # collected as garbage, it might end the parent's connections
+        self._process = os.getpid()
+        self._engine.dispose(close=False)
 
     def create_all(self) -> None:
         """Creates the tables that do not exist yet, and upgrades those that do."""
@@ -110,11 +143,20 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Gives a connection with a transaction; see `RowStore.transaction`."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except (SQLAlchemyError, OSError) as error:
-            raise store_error(error) from error
+        committing = False
+        if os.getpid() != self._process:
+            self._leave_parent()
+        with Deadline(self._timeout) as deadline:
+            try:
+                with self._engine.connect() as connection:
+                    deadline.watch(driver_connection(connection))
+                    if self._isolates:
+                        connection.execution_options(isolation_level=ISOLATION)
+                    with connection.begin():
+                        yield connection
+                        committing = True
+            except self._errors as error:
+                raise store_error(error, committing=committing) from error
 
     def select(
         self,

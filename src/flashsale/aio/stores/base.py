@@ -8,8 +8,8 @@ by id. An event gets its number while the order's row is locked: so the numbers 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 from flashsale._rules.batches import batches
@@ -25,6 +25,7 @@ from flashsale._rules.rows import (
     TableName,
     check_ids,
     check_target,
+    completed,
     event_values,
     goods_values,
     in_turn,
@@ -38,7 +39,7 @@ from flashsale._rules.rows import (
     saved,
     state_values,
 )
-from flashsale.errors import NotPersisted, OrderConflict, StoreError
+from flashsale.errors import NotPersisted, OrderConflict, OutcomeUnknown, StoreError
 from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
 from flashsale.model.checks import MAX_UNITS, check_goods_id, check_int, check_sale
 
@@ -81,7 +82,8 @@ class RowStore(ABC, Generic[Connection]):
         """Returns a context in which everything happens or nothing, at READ COMMITTED; it gives the connection.
 
         It commits at its end, and rolls back when anything is raised in it. What the database raises becomes
-        `RowRefused` where a row is to blame, else `StoreError`; without the row in its message.
+        `RowRefused` where a row is to blame, `OutcomeUnknown` where COMMIT was sent and nothing says that it failed,
+        else `StoreError`; without the row in its message. A row is to blame for the SQLSTATE classes 22, 23, 44 and P0.
         """
 
     @abstractmethod
@@ -162,21 +164,29 @@ class RowStore(ABC, Generic[Connection]):
 
     # -- items and sale -------------------------------------------------------------------------------------------
 
-    async def put_goods(self, goods: Goods) -> None:
+    async def put_goods(self, goods: Goods, *, replace: bool = False) -> None:
         """Writes the policy of one item, as the host decides it: total, cap, window and hold.
 
         The first time all of `total` is granted. Later the version grows by one, or to `goods.version` if that is
         more, and what was booked, granted or loaded stays.
+
+        Args:
+            goods: the item. Where it has a row, None leaves cap, window and hold as they are.
+            replace: None removes them.
+
+        Raises:
+            InvalidRequest: what it changes and what it leaves do not go together.
         """
         async with self.transaction() as connection:
-            row = await self._lock_or_insert(connection, "goods", ("version",), goods_values(goods))
+            row = await self._lock_or_insert(connection, "goods", GOODS_COLUMNS, goods_values(goods))
             if row is not None:
-                values = {"version": max(row["version"] + 1, goods.version), **policy_values(goods)}
+                policy = policy_values(goods if replace else completed(goods, row))
+                values = {"version": max(row["version"] + 1, goods.version), **policy}
                 await self.update(connection, "goods", self._goods_key(goods.goods_id), values)
 
     async def goods(self) -> Iterable[Goods]:
         """Returns the policy of every item of the sale."""
-        async with self.transaction() as connection:
+        async with self._reading() as connection:
             rows = await self.select(connection, "goods", GOODS_COLUMNS, {"sale": self.sale})
             return sorted((read_goods(row) for row in rows), key=lambda goods: goods.goods_id)
 
@@ -210,7 +220,7 @@ class RowStore(ABC, Generic[Connection]):
 
     async def epoch(self) -> int:
         """Returns the epoch of the sale: 1 until the first rebuild."""
-        async with self.transaction() as connection:
+        async with self._reading() as connection:
             rows = await self.select(connection, "sales", ("epoch",), {"sale": self.sale})
             return next((int(row["epoch"]) for row in rows), 1)
 
@@ -233,6 +243,7 @@ class RowStore(ABC, Generic[Connection]):
         Raises:
             RowRefused: the database refused a row; nothing was written.
             StoreError: the database failed, or has no row of the item; nothing was written.
+            OutcomeUnknown: the answer to COMMIT was lost; save the same orders again.
         """
         ids = check_ids(orders)
         if not orders:
@@ -249,7 +260,7 @@ class RowStore(ABC, Generic[Connection]):
 
     async def states(self, order_ids: Collection[str]) -> Mapping[str, OrderState]:
         """Returns the state of those of `order_ids` that have a row."""
-        async with self.transaction() as connection:
+        async with self._reading() as connection:
             rows = await self._current(connection, order_ids)
         return {order_id: read_state(row["state"]) for order_id, row in rows.items()}
 
@@ -270,6 +281,7 @@ class RowStore(ABC, Generic[Connection]):
             NotPersisted: CONFIRMED was asked and there is no row yet.
             OrderConflict: the row has other content.
             StoreError: the database failed; nothing was written.
+            OutcomeUnknown: the answer to COMMIT was lost; settle again.
         """
         check_target(state)
         async with self.transaction() as connection:
@@ -293,7 +305,7 @@ class RowStore(ABC, Generic[Connection]):
             The current state, by order id.
 
         Raises:
-            InvalidRequest, NotPersisted, OrderConflict, StoreError: as in `settle`.
+            InvalidRequest, NotPersisted, OrderConflict, StoreError, OutcomeUnknown: as in `settle`.
         """
         check_target(state)
         ids = check_ids(orders)
@@ -315,14 +327,14 @@ class RowStore(ABC, Generic[Connection]):
 
     async def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
         """Returns the next page of rows, by order id, after the order id `after`."""
-        async with self.transaction() as connection:
+        async with self._reading() as connection:
             return [read_order(row) for row in await self.select_orders(connection, after, limit)]
 
     # -- events ---------------------------------------------------------------------------------------------------
 
     async def events(self, *, now: float, limit: int = 100) -> Sequence[Event]:
         """Returns events that wait and are due at `now` (epoch seconds): of each order only the first that waits."""
-        async with self.transaction() as connection:
+        async with self._reading() as connection:
             return [read_event(row) for row in await self.select_events(connection, now, limit)]
 
     async def delivered(self, event_ids: Collection[int]) -> None:
@@ -340,7 +352,7 @@ class RowStore(ABC, Generic[Connection]):
 
     async def dead_events(self, limit: int = 100) -> Sequence[Event]:
         """Returns dead letters, oldest first."""
-        async with self.transaction() as connection:
+        async with self._reading() as connection:
             return [read_event(row) for row in await self.select_events(connection, None, limit)]
 
     async def requeue_events(self) -> int:
@@ -350,6 +362,15 @@ class RowStore(ABC, Generic[Connection]):
             return await self.update(connection, "events", dead, {"attempts": 0, "due_at": 0.0})
 
     # -- steps of a transaction -----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Connection]:
+        """Gives a connection to read by: whatever became of its COMMIT, nothing was written."""
+        try:
+            async with self.transaction() as connection:
+                yield connection
+        except OutcomeUnknown as error:
+            raise StoreError(str(error)) from error.__cause__
 
     def _goods_key(self, goods_id: str) -> dict[str, Any]:
         return {"sale": self.sale, "goods_id": check_goods_id(goods_id)}

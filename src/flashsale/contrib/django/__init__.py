@@ -29,6 +29,7 @@ from flashsale.contrib.settings import PREFIX, Settings
 
 _lock = threading.Lock()
 _sales: dict[int, FlashSale] = {}  # process id -> sale: a child of a server that forks makes its own
+_chosen: list[FlashSale] = []  # by `set_sale`: of this process, and of children that it forks
 
 
 def read_settings() -> Settings:
@@ -48,11 +49,13 @@ def database() -> str:
 
 
 def get_sale() -> FlashSale:
-    """Returns the sale of this process, with a `DjangoStore`."""
+    """Returns the sale of this process: that of `set_sale`, else one with a `DjangoStore`."""
     from flashsale.contrib.django.store import DjangoStore  # noqa: PLC0415 - models need the apps to be ready
 
     process = os.getpid()
     with _lock:
+        if _chosen:
+            return _chosen[0]
         if process not in _sales:
             chosen = read_settings()
             observer = getattr(settings, PREFIX + "OBSERVER", None)
@@ -61,11 +64,10 @@ def get_sale() -> FlashSale:
 
 
 def set_sale(sale: FlashSale | None) -> None:
-    """Makes `sale` the sale of this process, in a test; with None, the next `get_sale` opens a new one."""
+    """Makes `sale` the sale of this process, and of children that it forks; with None, `get_sale` opens a new one."""
     with _lock:
         _sales.clear()
-        if sale is not None:
-            _sales[os.getpid()] = sale
+        _chosen[:] = [sale] if sale is not None else []
 
 
 def answer(receipt: Receipt, *, location: str) -> HttpResponse:

@@ -32,8 +32,8 @@ class GoodsAdmin(OfTheSale):
     readonly_fields = ("granted", "booked", "version", "loaded")
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Writes the policy as `DjangoStore.put_goods` does: the version grows."""
-        DjangoStore(obj.sale, using=database()).put_goods(obj.to_goods())
+        """Writes the whole policy as `DjangoStore.put_goods` does: the version grows, and what is empty is removed."""
+        DjangoStore(obj.sale, using=database()).put_goods(obj.to_goods(), replace=True)
         obj.pk = self.get_queryset(request).get(sale=obj.sale, goods_id=obj.goods_id).pk
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:

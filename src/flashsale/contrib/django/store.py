@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -9,7 +10,6 @@ from typing import Any, Final
 from django.db import (
     DEFAULT_DB_ALIAS,
     DatabaseError,
-    DataError,
     IntegrityError,
     InterfaceError,
     connections,
@@ -20,9 +20,10 @@ from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
 
 from flashsale._rules.batches import batches
 from flashsale._rules.rows import CHUNK, KEYS, ORDER_COLUMNS, Row, TableName
+from flashsale._rules.sqlstates import blames_row, is_rolled_back
 from flashsale._sync.stores.moved import MovedRowStore
 from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder, SaleRequest
-from flashsale.errors import RowRefused, StoreError
+from flashsale.errors import OutcomeUnknown, RowRefused, StoreError
 
 _MODELS: Final[Mapping[TableName, type[Model]]] = {
     "sales": Sale,
@@ -31,6 +32,24 @@ _MODELS: Final[Mapping[TableName, type[Model]]] = {
     "events": SaleEvent,
     "requests": SaleRequest,
 }
+
+
+_aliases: Final[set[str]] = set()  # of the databases of our stores
+_inherited: Final[list[object]] = []
+
+
+def _leave_parent() -> None:
+    """Lets a child that was forked connect for itself: two processes must not speak on one connection.
+
+    The parent's are kept here: collected as garbage, a driver might end them for the parent, too.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.alias in _aliases and connection.connection is not None and not connection.in_atomic_block:
+            _inherited.append(connection.connection)
+            connection.connection = None
+
+
+os.register_at_fork(after_in_child=_leave_parent)
 
 
 class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
@@ -47,6 +66,7 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
     def __init__(self, sale: str, *, using: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(sale)
         self._using = using
+        _aliases.add(using)
 
     def in_transaction(self) -> bool:
         """Returns whether the host's transaction is open: what this store writes is committed with it, or never."""
@@ -67,15 +87,13 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
         connection = connections[self._using]
         if not connection.in_atomic_block:  # as Django does between requests: a worker has none
             connection.close_if_unusable_or_obsolete()
+        outermost, committing = not connection.in_atomic_block, False
         try:
             with transaction.atomic(using=self._using):
                 yield connection
-        except (IntegrityError, DataError) as error:
-            name = type(error).__name__
-            error.args, error.__cause__ = (name,), None  # a server quotes the row that it refuses
-            raise RowRefused(f"the database refused a row: {name}") from error
+                committing = outermost
         except (DatabaseError, InterfaceError) as error:
-            raise StoreError(f"the database failed: {type(error).__name__}") from error
+            raise _store_error(error, committing=committing) from error
 
     def select(
         self,
@@ -175,3 +193,14 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
         names = {f"{name}__in" if isinstance(value, list) else name: value for name, value in where.items()}
         rows: QuerySet[Any] = _MODELS[table].objects.using(self._using).filter(**names)
         return rows
+
+
+def _store_error(error: DatabaseError | InterfaceError, *, committing: bool) -> StoreError | OutcomeUnknown:
+    """Returns our error for Django's; `committing`: it came instead of the answer to COMMIT."""
+    driver, name = error.__cause__ or error, type(error).__name__
+    if blames_row(driver):
+        error.args, error.__cause__ = (name,), None  # a server quotes the row that it refuses
+        return RowRefused(f"the database refused a row: {name}")
+    if committing and not is_rolled_back(driver):
+        return OutcomeUnknown(f"the database did not answer COMMIT: {name}")
+    return StoreError(f"the database failed: {name}")
