@@ -165,7 +165,7 @@ class Worker:
         self._tell_lag(done, now)
         return len(settled) + rejected
 
-    def _tell_failure(self, claims: Sequence[Claim], error: StoreError) -> None:
+    def _tell_failure(self, claims: Sequence[Claim], error: FlashSaleError) -> None:
         message = "the database failed with %d orders, order %s first: %s; they are tried again, no attempt counts"
         self._log.tell((message, named(error)), message, len(claims), _order(claims[0]).order_id, named(error))
 
