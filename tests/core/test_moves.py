@@ -10,7 +10,7 @@ import pytest
 
 from flashsale import Goods, InvalidRequest, NotExecuted, OrderState, OutcomeUnknown, StoreError
 from tests.core.test_decided import bought, lose
-from tests.core.test_restock import opened, totals
+from tests.servers.test_restock import opened, totals
 from tests.support.helpers import Awaited, settled
 from tests.support.sales import booked, each_backend, rows, store_at, work
 
