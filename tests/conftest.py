@@ -1,7 +1,7 @@
 """Fixtures: one real Redis and one PostgreSQL for the whole run, and a backend that is fake or real, bytes or str.
 
-With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead, with `--quick` on two
-of the four backends and without servers of databases.
+With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead; with `--quick` each API
+has one kind of backend, and no server of a database is started.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ BACKENDS = {
     "redis-bytes": ("redis", False),
     "redis-str": ("redis", True),
 }
-QUICK = ("fakeredis-bytes", "redis-str")
-"""The backends of `make check`: both kinds of server, and both kinds of reply."""
+QUICK = ({"sync", "fakeredis", "bytes"}, {"aio", "redis", "str"})
+"""What `make check` combines: both APIs, both kinds of server, and both kinds of reply."""
+NOT_QUICK = {"cluster", "postgres", "postgresql", "mysql"}
 
 ON_A_CLUSTER_TOO = {"test_gate", "test_sale", "test_worker"}
 """Modules that the ordinary run plays on a Cluster as well, with str replies."""
@@ -56,7 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="on a Redis Cluster whatever asks for a backend")
-    parser.addoption("--quick", action="store_true", help=f"on {' and '.join(QUICK)} only, without databases' servers")
+    parser.addoption(
+        "--quick", action="store_true", help="each test on one or two backends, without databases' servers"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -83,9 +86,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_quick(item: pytest.Item) -> bool:
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    databases = {"postgres", "mysql"} & set(getattr(item, "fixturenames", ())) or "postgresql" in params.values()
-    return not databases and params.get("backend", BACKENDS[QUICK[0]]) in [BACKENDS[name] for name in QUICK]
+    words = set(item.callspec.id.split("-")) if hasattr(item, "callspec") else set()
+    told = (words | set(getattr(item, "fixturenames", ()))) & (NOT_QUICK | QUICK[0] | QUICK[1])
+    return any(told <= combination for combination in QUICK)
 
 
 def _may_run_on_a_cluster(item: pytest.Item) -> bool:
