@@ -32,7 +32,7 @@ from tests.support.consistency import Purchase, check
 from tests.support.deployments import Alone, alone, watched
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 SLOW = """
 CREATE FUNCTION take_your_time() RETURNS trigger LANGUAGE plpgsql AS
@@ -85,7 +85,7 @@ def play(options: Options, database_url: str, say: Callable[[str], None] = lambd
         stack.callback(crew.close)
         chaos = Chaos(options, purchases, deployment=deployment, crew=crew, database_url=database_url, say=say)
         report = chaos.report
-        asyncio.run(_within(options.seconds + 150, chaos.run()))
+        asyncio.run(_within(options.seconds * 1.75, chaos))
         report.wrong += crew.close()
         say("asking buyers, Redis and database")
         report.consistency = check(purchases, deployment.primary.client(), store, SALE)
@@ -95,9 +95,12 @@ def play(options: Options, database_url: str, say: Callable[[str], None] = lambd
     return report
 
 
-async def _within(seconds: float, work: Awaitable[None]) -> None:
-    async with asyncio.timeout(seconds):
-        await work
+async def _within(seconds: float, chaos: Chaos) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await chaos.run()
+    except TimeoutError as error:
+        raise TimeoutError(f"not within {seconds:g} s\n{chaos.stand()}") from error
 
 
 class _Progress:

@@ -174,6 +174,10 @@ class Crew:
         process.kill()
         process.wait()
 
+    def last_lines(self) -> list[str]:
+        """Returns the end of each log."""
+        return [f"{path.stem}: {path.read_text()[-500:]}" for path in self._logs.values()]
+
     def close(self) -> list[str]:
         """Asks all to finish, and returns what they did wrong."""
         wrong = []
@@ -237,7 +241,23 @@ class Chaos:
         self._served = 0
         self._over = False
         self._excess = dict.fromkeys(GOODS, 0)  # units that were booked beyond the total
+        self._asking: dict[object, str] = {}  # calls that are not answered yet: what the last try came to
         self._raw: redis.asyncio.Redis
+
+    def stand(self) -> str:
+        """Returns what is not answered yet, what Redis holds of it, and the last lines of every log."""
+        with self._stage.primary.client() as raw:
+            found: dict[str, object] = {
+                "asked": list(self._asking.values()),
+                "meta": raw.hgetall(self._keys.meta),
+                "time": raw.time(),
+                "list": raw.lrange(self._keys.order_list, 0, 20),
+                "claimed": raw.hgetall(self._keys.claimed),
+                "leases": raw.zrange(self._keys.leases, 0, -1, withscores=True),
+                "dead": raw.hgetall(self._keys.dead),
+                "replication": raw.info("replication"),
+            }
+        return "\n".join([*(f"{name}: {value}" for name, value in found.items()), *self._crew.last_lines()])
 
     async def run(self) -> None:
         """Sells, breaks, mends and drains."""
@@ -357,15 +377,19 @@ class Chaos:
 
     async def _answer(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Asks again until there is an answer, as a host does."""
+        call = object()
         while True:
             try:
                 answer = await ask()
                 if not (isinstance(answer, Receipt) and answer.outcome is Outcome.UNCERTAIN):
+                    self._asking.pop(call, None)
                     return answer
+                self._asking[call] = str(answer)
                 self.report.retries += 1
-            except NotPersisted:  # paid before the worker came: no fault
-                pass
-            except (NotExecuted, OutcomeUnknown, StoreError):
+            except NotPersisted as error:  # paid before the worker came: no fault
+                self._asking[call] = repr(error)
+            except (NotExecuted, OutcomeUnknown, StoreError) as error:
+                self._asking[call] = repr(error)
                 self.report.retries += 1
             await asyncio.sleep(self._chance.uniform(0.02, 0.1))
 
