@@ -1,7 +1,7 @@
 """Fixtures: one real Redis and one PostgreSQL for the whole run, and a backend that is fake or real, bytes or str.
 
-With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead; with `--quick` each API
-has one kind of backend, and no server of a database is started.
+With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead. With `--quick` each
+API has one kind of backend, and no server of a database is started.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ BACKENDS = {
 QUICK = ({"sync", "fakeredis", "bytes"}, {"aio", "redis", "str"})
 """What `make check` combines: both APIs, both kinds of server, and both kinds of reply."""
 NOT_QUICK = {"cluster", "postgres", "postgresql", "mysql"}
+TWICE = ({"sync", "fakeredis", "str"}, {"aio", "fakeredis", "bytes"})
+"""Combinations that prove nothing more: fakeredis answers both APIs alike, and the real server has them all."""
 
 ON_A_CLUSTER_TOO = {"test_gate", "test_sale", "test_worker"}
 """Modules that the ordinary run plays on a Cluster as well, with str replies."""
@@ -76,19 +78,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With `--cluster` only what asks for a real backend and no server of its own is left, with `--quick` the quick."""
-    wanted = _may_run_on_a_cluster if config.option.cluster else _is_quick if config.option.quick else None
-    if wanted:
-        kept, left = [], []
-        for item in items:
-            (kept if wanted(item) else left).append(item)
-        config.hook.pytest_deselected(items=left)
-        items[:] = kept
+    wanted = _may_run_on_a_cluster if config.option.cluster else _is_quick if config.option.quick else _is_once
+    kept, left = [], []
+    for item in items:
+        (kept if wanted(item) else left).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
+
+
+def _is_once(item: pytest.Item) -> bool:
+    return not any(combination <= _words(item) for combination in TWICE)
 
 
 def _is_quick(item: pytest.Item) -> bool:
-    words = set(item.callspec.id.split("-")) if hasattr(item, "callspec") else set()
-    told = (words | set(getattr(item, "fixturenames", ()))) & (NOT_QUICK | QUICK[0] | QUICK[1])
-    return any(told <= combination for combination in QUICK)
+    asked = (_words(item) | set(getattr(item, "fixturenames", ()))) & (NOT_QUICK | QUICK[0] | QUICK[1])
+    return any(asked <= combination for combination in QUICK)
+
+
+def _words(item: pytest.Item) -> set[str]:
+    return set(item.callspec.id.split("-")) if hasattr(item, "callspec") else set()
 
 
 def _may_run_on_a_cluster(item: pytest.Item) -> bool:
@@ -97,6 +105,11 @@ def _may_run_on_a_cluster(item: pytest.Item) -> bool:
         return False
     kind, _ = item.callspec.params.get("backend", ("", False)) if hasattr(item, "callspec") else ("", False)
     return kind == "redis" or "real_shop" in fixtures
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: the tests wait for servers and leases for a third of their time."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(wrapper=True)

@@ -215,17 +215,19 @@ def test_the_demo_settles_on_a_server_of_its_own(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_demo_takes_nothing_and_leaves_nothing_on_the_hosts_servers(redis_url: str, database: str) -> None:
-    with redis.Redis.from_url(redis_url) as raw, SQLAlchemyStore(database, "theirs") as store:
+def test_the_demo_takes_nothing_and_leaves_nothing_on_the_hosts_servers(
+    redis_url: str, fresh_postgres_url: str
+) -> None:
+    with redis.Redis.from_url(redis_url) as raw, SQLAlchemyStore(fresh_postgres_url, "theirs") as store:
         store.create_all()
         store.put_goods(Goods("phone", total=3))
         raw.set("theirs", 1)
         before = snapshot(raw)
-        assert_settled(flashsale(*SMALL, "--redis", redis_url, "--database", database))
+        assert_settled(flashsale(*SMALL, "--redis", redis_url, "--database", fresh_postgres_url))
         assert snapshot(raw) == before
         assert [goods.total for goods in store.goods()] == [3]
-    with closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as rows:
-        assert rows.execute("SELECT COUNT(*) FROM flashsale_orders").fetchone() == (0,)
+        with store.transaction() as connection:
+            assert connection.exec_driver_sql("SELECT COUNT(*) FROM flashsale_orders").scalar_one() == 0
 
 
 def test_the_demo_keeps_what_it_is_told_to_keep(redis_url: str, database: str) -> None:
@@ -235,10 +237,6 @@ def test_the_demo_keeps_what_it_is_told_to_keep(redis_url: str, database: str) -
         sales = {key.decode().split("}")[0] for key in raw.keys("flashsale:{demo-*")}
     assert len(sales) == 1
     assert f"kept: keys {sales.pop()}}}:*" in told.stdout
-
-
-def test_the_demo_settles_on_postgresql(redis_url: str, fresh_postgres_url: str) -> None:
-    assert_settled(flashsale(*SMALL, "--redis", redis_url, "--database", fresh_postgres_url))
 
 
 def test_the_demo_settles_on_fakeredis() -> None:
