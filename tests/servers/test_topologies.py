@@ -98,6 +98,20 @@ async def test_a_primary_is_switched(host: Host, watched: Watched) -> None:
     assert sum(receipt.accepted for receipt in receipts) + 1 == host.booked() == UNITS
 
 
+async def test_a_repeat_is_replicated_after_a_switch(host: Host, watched: Watched) -> None:
+    """It writes nothing, so the old primary, a replica by now, answers it; only the barrier behind it fails there."""
+    primary, replica, sentinels = watched
+    sale = await host.opened(clients(host, sentinels)[1], UNITS, durability="replicated")
+    assert (await sale.buy("phone", "ann", order_id="o-1")).accepted
+    await until(lambda: _switched(sentinels), "a switch")
+    await until(lambda: sentinels.primary_port() == replica.port, "the Sentinels to agree")
+    primary.client().replicaof(servers.HOST, replica.port)
+    primary.catch_up(replica)
+    receipts = [await sale.buy("phone", "ann", order_id="o-1") for _ in range(3)]
+    assert all(receipt.replayed for receipt in receipts)
+    assert receipts[-1].accepted, "it asks the old primary for ever"
+
+
 def _switched(sentinels: servers.Sentinels) -> bool:
     try:
         return bool(sentinels.servers[0].client().execute_command("SENTINEL", "FAILOVER", sentinels.name))

@@ -148,6 +148,7 @@ class Link:
                     send(connection, _pack(*command))
                     acknowledged = receive(connection)
             except FAILURES:
+                self._servers.forget(address)  # a demoted primary still answers what writes nothing, as a repeat does
                 return reply, None
             whole = True
             return reply, acknowledged

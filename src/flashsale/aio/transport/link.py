@@ -147,6 +147,7 @@ class Link:
                     await send(connection, _pack(*command))
                     acknowledged = await receive(connection)
             except FAILURES:
+                self._servers.forget(address)  # a demoted primary still answers what writes nothing, as a repeat does
                 return reply, None
             whole = True
             return reply, acknowledged
