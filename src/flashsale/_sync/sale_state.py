@@ -43,6 +43,19 @@ class SaleMeta:
             raise CorruptState(f"epoch or seq of sale {self._keys.sale!r} is not a number")
         return SaleState(str(state or b"open", "ascii", "replace"), known, last)
 
+    def notice(self, loaded: Iterable[str]) -> tuple[str, bool]:
+        """Closes the sale if its ledger, or `meta`, is lost: from then on only a rebuild opens it.
+
+        Args:
+            loaded: `goods_id` of the items that Redis held once.
+
+        Returns:
+            The key that was found lost now, or an empty text; and True while the sale is closed.
+        """
+        keys = [self._keys.meta, self._keys.orders, *map(self._keys.stock, loaded)]
+        lost, state = self._link.run("notice", keys)
+        return str(lost, "ascii"), bool(state == b"closed")
+
     def goods(self) -> list[str]:
         """Returns the `goods_id` of every item that was preloaded.
 

@@ -61,6 +61,8 @@ class Syncer:
             while not event.is_set():
                 try:
                     report = await self.run_once()
+                    if report.lost:
+                        log.error("the sale has lost its key %r", report.lost)
                     if report.closed:
                         log.error("the sale is closed; only a rebuild opens it")
                     if report.missing:
@@ -82,9 +84,10 @@ class Syncer:
         if not await self._sale._meta.lead(self._token, self._LEASE):
             return SyncReport(leading=False)
         try:
-            if (await self._sale._meta.state()).state == "closed":
-                return SyncReport(leading=True, closed=True)
             all_goods = await self._store.goods()  # first: when the database is away, that ends the pass at once
+            lost, closed = await self._sale._meta.notice(goods.goods_id for goods in all_goods if goods.loaded)
+            if closed:  # before a page is restored: a ledger that is half filled again looks alive
+                return SyncReport(leading=True, closed=True, lost=lost or None)
             report = SyncReport(leading=True, expired=await self._expire())
             for goods in all_goods:
                 try:

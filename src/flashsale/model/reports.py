@@ -15,7 +15,8 @@ class SyncReport:
 
     Args:
         leading: False when another syncer held the lease, and this pass did nothing.
-        closed: True while a rebuild is under way, or has failed: this pass did nothing.
+        closed: True while a rebuild is under way, has failed, or is needed: this pass did nothing.
+        lost: the key, `orders` or `meta`, whose loss this pass noticed; it closed the sale.
         loaded: items preloaded now.
         missing: items that were loaded once and that Redis no longer holds: closed until `rebuild`.
         corrupt: items whose keys in Redis are not what flashsale writes; left alone.
@@ -27,6 +28,7 @@ class SyncReport:
 
     leading: bool
     closed: bool = False
+    lost: str | None = None
     loaded: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     corrupt: tuple[str, ...] = ()
