@@ -246,6 +246,12 @@ async def released(shop: Shop, sale: Part) -> None:
     shop.sql("UPDATE flashsale_goods SET booked = booked + 2")
 
 
+async def no_letter(shop: Shop, sale: Part) -> None:
+    await bought(shop, sale, persisted=False)
+    await sale.queue._bury(await sale.queue.claim())
+    shop.raw.delete(shop.keys.dead)
+
+
 async def no_deadline(shop: Shop, sale: Part) -> None:
     await bought(shop, sale)
     shop.raw.zrem(shop.keys.holds, "o-1")
@@ -259,6 +265,7 @@ PROBLEMS: dict[str, tuple[Break, Problem, OrderState | None, OrderState | None, 
     "the ledger is ahead": (ahead, Problem.AHEAD, CONFIRMED, PERSISTED, 2),
     "a row of a stranger": (unknown, Problem.UNKNOWN, None, PERSISTED, 2),
     "released but active": (released, Problem.RELEASED, CANCELLED, PERSISTED, 2),
+    "a dead letter was deleted": (no_letter, Problem.NO_LETTER, DEAD, None, 2),
     "no deadline": (no_deadline, Problem.NO_DEADLINE, PERSISTED, PERSISTED, 2),
 }
 

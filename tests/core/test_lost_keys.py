@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from flashsale import Goods, OrderState, Outcome
+from flashsale import Goods, OrderState, Outcome, UnknownGoods
 from tests.support.helpers import mutate, order, settled
 from tests.support.sales import active_units, booked, rows, work
 
@@ -128,3 +128,129 @@ async def test_without_the_look_at_the_ledger_a_lost_one_goes_unnoticed(
             await test_a_ledger_that_was_never_filled_is_not_lost(real_shop)
         else:
             await no_ledger(real_shop)
+
+
+# -- every other key ------------------------------------------------------------------------------------------------
+
+
+async def read(sale: Part, syncer: Part) -> tuple[str, ...]:
+    """What a buyer reads, before the syncer's next pass and after it; and what the pass and an audit find."""
+    before = (await sale.buy("phone", "dora")).outcome if not await is_unknown(sale) else "UnknownGoods"
+    report = await syncer.run_once()
+    after = (await sale.buy("phone", "eve")).outcome if not await is_unknown(sale) else "UnknownGoods"
+    found = [report.lost or "", *report.missing, *{each.problem for each in (await syncer.audit()).orders}]
+    return (str(before), str(after), " ".join(filter(None, found)))
+
+
+async def is_unknown(sale: Part) -> bool:
+    try:
+        await sale.gate.state("phone")
+        await sale.inventory.stock("phone")
+    except UnknownGoods:
+        return True
+    return False
+
+
+class Lost(NamedTuple):
+    """What becomes of a sale that lost a key.
+
+    Args:
+        before: what a buyer reads until the syncer's next pass.
+        after: and after that.
+        found: what the syncer's pass or an audit says.
+        back: what brings it back: the syncer by itself, repair, start or rebuild.
+    """
+
+    before: str
+    after: str
+    found: str
+    back: str
+
+
+KEYS = {
+    "meta": Lost("PAUSED", "PAUSED", "meta", "rebuild"),
+    "orders": Lost("PAUSED", "PAUSED", "orders UNKNOWN", "rebuild"),
+    "stock": Lost("UnknownGoods", "UnknownGoods", "phone", "rebuild"),
+    "buyers": Lost("PAUSED", "PAUSED", "phone", "rebuild"),
+    "goods": Lost("ACCEPTED", "ACCEPTED", "", "syncer"),
+    "count": Lost("UnknownGoods", "ACCEPTED", "", "syncer"),
+    "access": Lost("ACCEPTED", "ACCEPTED", "", "syncer"),
+    "window": Lost("ACCEPTED", "ACCEPTED", "", "syncer"),
+    "start": Lost("NOT_STARTED", "NOT_STARTED", "", "start"),
+    "order_list": Lost("ACCEPTED", "ACCEPTED", "NOT_QUEUED", "repair"),
+    "claimed": Lost("ACCEPTED", "ACCEPTED", "NOT_QUEUED", "repair"),
+    "dead": Lost("ACCEPTED", "ACCEPTED", "NO_LETTER", "repair"),
+    "holds": Lost("ACCEPTED", "ACCEPTED", "NO_DEADLINE", "repair"),
+}
+
+
+async def loses(shop: Shop, name: str) -> None:
+    lost = KEYS[name]
+    sale, syncer = await living(shop, 20, per_buyer=2, hold=3600)
+    await sale.buy("phone", "fay", order_id="dead")
+    (_, letter) = await sale.queue.claim(lease=3600)  # `listed` and `dead`
+    await sale.queue._bury([letter])
+    await sale.buy("phone", "gil", order_id="listed-2")
+    key = getattr(shop.keys, name)
+    shop.raw.delete(key if isinstance(key, str) else key("phone"))
+    if name == "meta":  # its counter of claims is gone: a new claim must not take an old one's number
+        for n in range(4):
+            await sale.queue.push(order(f"foreign-{n}"))
+        await shop.worker(sale).run_once()
+    assert await read(sale, syncer) == (lost.before, lost.after, lost.found)
+    if lost.back == "repair":
+        assert (await syncer.repair(dry_run=False)).mended
+    elif lost.back == "rebuild":
+        await syncer.rebuild()
+    await sale.start("phone")
+    await sale.queue.requeue_dead()
+    await work(shop, sale)
+    names = ("saved", "claimed", "listed", "dead", "listed-2")
+    assert {each: await sale.status(each) for each in names} == dict.fromkeys(names, PERSISTED)
+    assert (await sale.buy("phone", "ann", 2)).outcome is Outcome.LIMIT_REACHED
+    for n in range(20):
+        await sale.buy("phone", f"late-{n}")
+    await work(shop, sale)
+    assert await booked(sale) == await active_units(sale) == 20
+    audit = await syncer.audit(names)
+    assert audit.ok, audit
+    assert shop.raw.smembers(shop.keys.goods) == {b"phone"}
+    assert shop.raw.zcard(shop.keys.holds) == len(await rows(sale))
+
+
+@pytest.mark.parametrize("name", KEYS)
+async def test_a_lost_key_is_noticed_and_comes_back(real_shop: Shop, name: str) -> None:
+    await loses(real_shop, name)
+
+
+WITHOUT = {  # a script, its mechanism, what takes its place, and the key whose loss tells
+    "the mark of the buyers": ("reserve", "(gone and -5)", "(false)", "buyers"),
+    "the syncer's look at the buyers": ("notice", "stock[3] and", "false and", "buyers"),
+    "the syncer's look at meta": ("notice", "(orphans or lost(sequence(meta[3])))", "false", "meta"),
+    "names of goods return": ("notice", 'redis.pcall("SADD", KEYS[3], unpack(present))', "", "goods"),
+    "numbers of claims": ("claim", 'redis.call("HLEN", KEYS[5]) > 0 then', "false then", "meta"),
+}
+
+
+@pytest.mark.parametrize("mechanism", WITHOUT)
+async def test_without_its_mechanism_a_lost_key_does_harm(
+    real_shop: Shop, monkeypatch: pytest.MonkeyPatch, mechanism: str
+) -> None:
+    script, old, new, key = WITHOUT[mechanism]
+    mutate(monkeypatch, script, old, new)
+    with pytest.raises(AssertionError):
+        await loses(real_shop, key)
+
+
+async def test_meta_that_is_lost_before_the_first_order_closes_the_sale(real_shop: Shop) -> None:
+    sale = real_shop.sale(store=await real_shop.store(Goods("phone", 5)), cache_for=0)
+    syncer = real_shop.syncer(sale)
+    await syncer.run_once()
+    await sale.start("phone")
+    await sale.pause()
+    real_shop.raw.delete(real_shop.keys.meta)
+    report = await syncer.run_once()
+    assert (report.lost, report.closed) == ("meta", True)
+    assert [each.outcome for each in await sale.inventory.reserve([order("early")])] == [PAUSED]
+    await syncer.rebuild()
+    assert (await sale.buy("phone", "ann")).accepted

@@ -86,10 +86,10 @@ class Syncer:
             return SyncReport(leading=False)
         try:
             all_goods = self._store.goods()  # first: when the database is away, that ends the pass at once
-            lost, closed = self._sale._meta.notice(goods.goods_id for goods in all_goods if goods.loaded)
-            if closed:  # before a page is restored: a ledger that is half filled again looks alive
-                return SyncReport(leading=True, closed=True, lost=lost or None)
-            report = SyncReport(leading=True, expired=self._expire())
+            loss = self._sale._meta.notice([goods.goods_id for goods in all_goods if goods.loaded])
+            if loss.closed:  # before a page is restored: a ledger that is half filled again looks alive
+                return SyncReport(leading=True, closed=True, lost=loss.key)
+            report = SyncReport(leading=True, missing=loss.goods, expired=self._expire())
             for goods in all_goods:
                 try:
                     report = self._sync(goods, report)

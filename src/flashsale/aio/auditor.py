@@ -32,6 +32,9 @@ _PLACE: Final = {
 }
 
 
+_LISTED: Final = {OrderState.QUEUED: Problem.NOT_QUEUED, OrderState.DEAD: Problem.NO_LETTER}  # where it has no row
+
+
 class Auditor:
     """Audits and mends one sale.
 
@@ -188,11 +191,15 @@ class Auditor:
         deadlines = await self._sale._ledger.deadlines(list(suspects))
         holds = await self._sale.inventory._holds({orders[order_id].goods_id for order_id in suspects})
         states = await self._store.states(list(suspects))
+        letters = await self._sale.queue._buried(
+            [order_id for order_id, record in suspects.items() if record and record.state is OrderState.DEAD]
+        )
         found = {}
         for order_id, record in suspects.items():
             order, ledger, row = orders[order_id], record.state if record else None, states.get(order_id)
             endless = holds[order.goods_id] is not None and order_id not in deadlines
-            problem = _problem(ledger, row, is_pending=order_id in pending, endless=endless)
+            is_pending = order_id in pending or order_id in letters
+            problem = _problem(ledger, row, is_pending=is_pending, endless=endless)
             if problem:
                 found[order_id] = Disagreement(order, problem, ledger, row)
         return found
@@ -211,7 +218,9 @@ class Auditor:
     # -- mending ----------------------------------------------------------------------------------------------------
 
     async def _mend(self, found: Disagreement) -> bool:
-        if found.problem in {Problem.NOT_QUEUED, Problem.NO_ROW}:
+        if found.problem is Problem.NO_LETTER:  # first: on the list, a dead order is none of ours
+            await self._sale._ledger.move([StoredOrder(found.order, OrderState.QUEUED)])
+        if found.problem in {Problem.NOT_QUEUED, Problem.NO_ROW, Problem.NO_LETTER}:
             await self._sale.queue.push(found.order)
             return True
         if found.problem is Problem.AHEAD:
@@ -249,8 +258,8 @@ def _problem(ledger: OrderState | None, row: OrderState | None, *, is_pending: b
     if ledger is None:
         return Problem.UNKNOWN if row is not None and row not in RELEASED else None
     if row is None:
-        if ledger is OrderState.QUEUED:
-            return None if is_pending else Problem.NOT_QUEUED
+        if ledger in _LISTED:
+            return None if is_pending else _LISTED[ledger]
         return Problem.NO_ROW if ledger in {OrderState.PERSISTED, OrderState.CONFIRMED} and not is_pending else None
     if ledger is row:
         return Problem.NO_DEADLINE if ledger is OrderState.PERSISTED and endless else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from flashsale._rules.codes import number, policy
@@ -20,6 +20,20 @@ class SaleState(NamedTuple):
     state: str
     epoch: int | None
     seq: int
+
+
+class Loss(NamedTuple):
+    """What Redis has lost of a sale.
+
+    Args:
+        key: `orders` or `meta`, when it was found lost just now; from then on only a rebuild opens the sale.
+        closed: True while the sale is closed.
+        goods: items of which nobody knows any more what each buyer holds; they sell nothing until a rebuild.
+    """
+
+    key: str | None
+    closed: bool
+    goods: tuple[str, ...]
 
 
 class SaleMeta:
@@ -42,18 +56,17 @@ class SaleMeta:
             raise CorruptState(f"epoch or seq of sale {self._keys.sale!r} is not a number")
         return SaleState(str(state or b"open", "ascii", "replace"), known, last)
 
-    async def notice(self, loaded: Iterable[str]) -> tuple[str, bool]:
-        """Closes the sale if its ledger, or `meta`, is lost: from then on only a rebuild opens it.
+    async def notice(self, loaded: Sequence[str]) -> Loss:
+        """Closes the sale if its ledger, or `meta`, is lost; names in the set `goods` that are lost return.
 
         Args:
             loaded: `goods_id` of the items that Redis held once.
-
-        Returns:
-            The key that was found lost now, or an empty text; and True while the sale is closed.
         """
-        keys = [self._keys.meta, self._keys.orders, *map(self._keys.stock, loaded)]
-        lost, state = await self._link.run("notice", keys)
-        return str(lost, "ascii"), bool(state == b"closed")
+        keys = [self._keys.meta, self._keys.orders, self._keys.goods]
+        for goods_id in loaded:
+            keys += (self._keys.stock(goods_id), self._keys.buyers(goods_id))
+        lost, state, *goods = await self._link.run("notice", keys, loaded)
+        return Loss(str(lost, "ascii") or None, state == b"closed", tuple(str(name, "ascii") for name in goods))
 
     async def goods(self) -> list[str]:
         """Returns the `goods_id` of every item that was preloaded.

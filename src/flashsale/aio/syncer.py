@@ -85,10 +85,10 @@ class Syncer:
             return SyncReport(leading=False)
         try:
             all_goods = await self._store.goods()  # first: when the database is away, that ends the pass at once
-            lost, closed = await self._sale._meta.notice(goods.goods_id for goods in all_goods if goods.loaded)
-            if closed:  # before a page is restored: a ledger that is half filled again looks alive
-                return SyncReport(leading=True, closed=True, lost=lost or None)
-            report = SyncReport(leading=True, expired=await self._expire())
+            loss = await self._sale._meta.notice([goods.goods_id for goods in all_goods if goods.loaded])
+            if loss.closed:  # before a page is restored: a ledger that is half filled again looks alive
+                return SyncReport(leading=True, closed=True, lost=loss.key)
+            report = SyncReport(leading=True, missing=loss.goods, expired=await self._expire())
             for goods in all_goods:
                 try:
                     report = await self._sync(goods, report)

@@ -10,7 +10,7 @@
 --    2  in the ledger already
 --   -1  unknown goods
 --   -2  corrupt goods or record
---   -5  unknown while the sale is closed, or the ledger lost, until a rebuild, that may bring it back
+--   -5  unknown while the sale is closed, or ledger or buyers lost, until a rebuild, that may bring it back
 --   -7  the order id has other content
 
 -- include: number

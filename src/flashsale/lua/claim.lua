@@ -17,7 +17,11 @@
 -- include: queue
 local limit, time = tonumber(ARGV[1]), now()
 local until_ = string.format("%.6f", time + tonumber(ARGV[2]))
-local last = integer(redis.call("HGET", KEYS[1], "deliveries") or "0")
+local counted = redis.call("HGET", KEYS[1], "deliveries")
+if not counted and redis.call("HLEN", KEYS[5]) > 0 then -- meta was lost: no number may stand in `claimed` already
+  counted = show(math.floor(time) * 1e5)
+end
+local last = integer(counted or "0")
 if not last then
   return redis.error_reply("WRONGTYPE meta deliveries is not an integer")
 end

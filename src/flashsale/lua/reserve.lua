@@ -18,7 +18,7 @@
 --   -2  corrupt goods or record
 --   -3  not started
 --   -4  ended
---   -5  paused, or closed: the ledger is lost
+--   -5  paused, or closed: the ledger, or what the buyers hold, is lost
 --   -6  the buyer holds as many as allowed
 --   -7  the order id has other content
 --  -10  would be accepted, but another order of the batch is not, or was before

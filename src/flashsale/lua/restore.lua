@@ -14,7 +14,7 @@
 --    0  known already, active or released as the row says
 --   -1  unknown goods
 --   -2  corrupt
---   -5  the ledger is lost: only a rebuild, that empties it, brings rows back
+--   -5  the ledger, or what the buyers hold, is lost: only a rebuild, that empties it, brings rows back
 --   -7  the ledger has other content for this order id
 --   -8  another epoch
 

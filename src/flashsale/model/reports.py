@@ -18,7 +18,8 @@ class SyncReport:
         closed: True while a rebuild is under way, has failed, or is needed: this pass did nothing.
         lost: the key, `orders` or `meta`, whose loss this pass noticed; it closed the sale.
         loaded: items preloaded now.
-        missing: items that were loaded once and that Redis no longer holds: closed until `rebuild`.
+        missing: items that were loaded once and that Redis no longer holds, or no longer knows what each buyer has:
+            closed until `rebuild`.
         corrupt: items whose keys in Redis are not what flashsale writes; left alone.
         resized: items whose `Total` changed, with their current total.
         returned: gate slots given back, in units.
@@ -47,6 +48,7 @@ class Problem(StrEnum):
     AHEAD = "AHEAD"  # the ledger says paid, the database does not know
     UNKNOWN = "UNKNOWN"  # an active row that the ledger does not know
     RELEASED = "RELEASED"  # an active row whose units the ledger gave back: sold twice, perhaps
+    NO_LETTER = "NO_LETTER"  # the ledger says dead, but its dead letter is gone
     NO_DEADLINE = "NO_DEADLINE"  # an unpaid order of an item with a hold has no payment deadline
 
 
