@@ -21,7 +21,13 @@ local meta = redis.call("HMGET", KEYS[1], "epoch", "state")
 if meta[1] ~= ARGV[1] or meta[2] ~= "closed" then
   return -8
 end
-redis.call("SCARD", KEYS[4])
+local names = redis.pcall("SMEMBERS", KEYS[4])
+redis.call("UNLINK", KEYS[4]) -- and with it what somebody else wrote there
+for _, name in ipairs(names) do -- none, if it was no set
+  if #name <= 64 and string.find(name, "^[%w_.-]+$") then
+    redis.call("SADD", KEYS[4], name)
+  end
+end
 redis.call("UNLINK", KEYS[2], KEYS[3])
 redis.call("HDEL", KEYS[1], "seq")
 for key = 5, #KEYS, 2 do

@@ -115,6 +115,8 @@ class Audit:
         lost: of the expected order ids, those that no system holds.
         pending: orders on the list or under a lease, also those that an external program pushed.
         unreadable: elements of the queue that are not orders.
+        corrupt: what in Redis is not what flashsale writes, key and field: `orders o-1`, `goods a/b`, `phone stock`,
+            `meta seq`. It stops only what it names; a rebuild mends it.
         moving: True when the sale moved so fast that the units could not be summed at one moment; orders are exact.
     """
 
@@ -123,6 +125,7 @@ class Audit:
     lost: tuple[str, ...] = ()
     pending: int = 0
     unreadable: int = 0
+    corrupt: tuple[str, ...] = ()
     moving: bool = False
 
     @property
@@ -134,7 +137,7 @@ class Audit:
     def ok(self) -> bool:
         """True when nothing disagrees, nothing is lost, and every unit is accounted for."""
         sums = self.moving or all(units.agree for units in self.goods.values())
-        return sums and not self.orders and not self.lost and not self.unreadable
+        return sums and not (self.orders or self.lost or self.unreadable or self.corrupt)
 
 
 @dataclass(frozen=True, slots=True)
