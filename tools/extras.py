@@ -20,7 +20,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from flashsale.testing.servers import running_redis
+from flashsale.testing._plugin_redis import running_redis
 
 PROJECT = Path(__file__).resolve().parent.parent
 USES = Path(__file__).with_suffix("")
