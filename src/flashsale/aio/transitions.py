@@ -74,7 +74,7 @@ class Transitions:
             await self.follow(order, state)
         except (CorruptState, OutcomeUnknown) as error:
             text = "order %s is %s in the database, the ledger waits for the syncer: %s"
-            log.warning(text, order.order_id, state, _name(error))
+            log.warning(text, order.order_id, state, named(error))
 
     async def settle_each(self, order_ids: Sequence[str], state: OrderState) -> dict[str, OrderState | None]:
         """Moves the orders of one basket, in their turn.
@@ -187,7 +187,7 @@ class Transitions:
             moved = [order for order in saved if states[order.order_id] is not OrderState.PERSISTED]
             await self.follow_all([StoredOrder(order, states[order.order_id]) for order in moved])
         except (NotExecuted, OutcomeUnknown, CorruptState) as error:  # the worker finds the rows, and ends this
-            log.warning("%d rows are saved, the ledger waits for the worker: %s", len(saved), _name(error))
+            log.warning("%d rows are saved, the ledger waits for the worker: %s", len(saved), named(error))
         return states
 
     async def stored(self, order_ids: Sequence[str]) -> list[str]:
@@ -268,7 +268,7 @@ class Transitions:
         try:
             return await self._bring(goods)
         except FlashSaleError as error:  # the database has it: who was told that nothing happened would add it twice
-            log.warning("item %s has a new total, Redis waits for the syncer: %s", goods.goods_id, _name(error))
+            log.warning("item %s has a new total, Redis waits for the syncer: %s", goods.goods_id, named(error))
             return goods.total
 
     async def _bring(self, goods: Goods) -> int:
@@ -297,8 +297,3 @@ class Transitions:
         if total != granted:
             await self._store.grant(goods_id, total, version=goods.version)
         return total
-
-
-def _name(error: FlashSaleError) -> str:
-    """Returns what may stand in a log: never a message, which may quote a row."""
-    return type(error).__name__
