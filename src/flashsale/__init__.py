@@ -35,6 +35,7 @@ from flashsale.errors import (
     StoreRequired,
     UnknownGoods,
     UnknownLayout,
+    UnknownSale,
     UnsafeServer,
 )
 from flashsale.keys import Keys, PlainKeys
@@ -116,6 +117,7 @@ __all__ = [
     "Units",
     "UnknownGoods",
     "UnknownLayout",
+    "UnknownSale",
     "UnsafeServer",
     "Worker",
 ]

@@ -11,6 +11,7 @@ No message carries buyers' data, and Redis's own errors are chained, never quote
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Self, TypeVar
 
 _Error = TypeVar("_Error", bound="FlashSaleError")
@@ -84,6 +85,20 @@ class GoodsError(FlashSaleError):
 
 class UnknownGoods(GoodsError, LookupError):
     """Redis does not hold this item: it was never preloaded, or it was lost."""
+
+
+class UnknownSale(UnknownGoods):
+    """Neither Redis nor the database knows the sale: is its name misspelt?
+
+    Attributes:
+        sale: the name.
+        known: the sales that the database has, as far as the store can tell.
+    """
+
+    def __init__(self, sale: str, known: Iterable[str] = ()) -> None:
+        self.known = tuple(known)
+        has = f"; the database has {', '.join(self.known)}" if self.known else ""
+        super().__init__(f"neither Redis nor the database knows sale {sale!r}{has}", sale=sale)
 
 
 class AlreadyLoaded(GoodsError):

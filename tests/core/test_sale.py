@@ -130,7 +130,7 @@ async def test_a_pause_is_the_whole_sales(shop: Shop) -> None:
 
 
 async def test_what_is_unknown(shop: Shop) -> None:
-    sale = shop.sale(store=await shop.store())
+    sale = shop.sale(store=await shop.store(Goods("case", 1)))
     for call in (sale.pause, sale.resume, lambda: sale.start("phone"), lambda: sale.buy("phone", "ann")):
         with pytest.raises(UnknownGoods):
             await call()

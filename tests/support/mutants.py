@@ -118,7 +118,7 @@ _add(
     "the window of a sale",
     Lua("reserve", "if closes_at and time >= tonumber(closes_at) then", "if false then"),
 )
-_add("the pause", "nothing is sold in a pause", Lua("reserve", 'meta[1] and meta[1] ~= "open"', "false"))
+_add("the pause", "nothing is sold in a pause", Lua("reserve", '(meta[1] or "open") ~= "open" or', ""))
 _add(
     "the gate in the purchase",
     "the window of a sale",
@@ -252,7 +252,7 @@ _add(
     "O",
     Lua("adopt", "goods.ledger = goods.ledger + units", "units = 0"),
 )
-_add("an adoption waits for a rebuild", "O E", Lua("adopt", 'elseif meta[2] == "closed" then', "elseif false then"))
+_add("an adoption waits for a rebuild", "O E", Lua("adopt", "elseif closed then", "elseif false then"))
 _add(
     "the order of writes in claim",
     "E",
@@ -284,7 +284,7 @@ _add("who was replaced stops", "events in their order", Lua("lead", "values[1] =
 
 # -- close, wipe, restore, open: the rebuild --------------------------------------------------------------------------
 
-_add("the epoch of a restore", "O", Lua("restore", "if meta[1] ~= ARGV[1] then", "if false then"))
+_add("the epoch of a restore", "O", Lua("restore", "meta[1] ~= ARGV[1] and -8 or", ""))
 _add("the epoch of a close", "O", Lua("close", "if epoch and epoch > integer(ARGV[1]) then", "if false then"))
 _add("the epoch of a wipe", "O", Lua("wipe", 'if meta[1] ~= ARGV[1] or meta[2] ~= "closed" then', "if false then"))
 _add("the epoch of an opening", "O", Lua("open", "~= ARGV[1]", '== "x"'))
@@ -303,6 +303,26 @@ _add("the deadlines of a restore", "L", Lua("restore", 'if state == "PERSISTED" 
 _add("new deliveries in a new epoch", "E", Lua("close", "integer(ARGV[1]) % 1e6 * 1e9", "0"))
 _add("nothing is for sale in a rebuild", "O", Lua("wipe", '"Total", "0"', '"Total", "3"'))
 _add("direct units outlive a rebuild", "O", Lua("wipe", "goods.booked - goods.ledger", "0"))
+
+# -- lost keys and bad values -----------------------------------------------------------------------------------------
+
+_LOOK = "(orphans or lost(sequence(meta[3])))"
+_add(
+    "a purchase asks for the ledger",
+    "O E",
+    Lua("reserve", '(meta[1] or "open") ~= "open" or lost(seq)', '(meta[1] or "open") ~= "open"'),
+)
+_add("an adoption asks for the ledger", "O E", Lua("adopt", 'meta[2] == "closed" or lost(seq)', 'meta[2] == "closed"'))
+_add("a restore asks for the ledger", "O E", Lua("restore", "or lost(seq) and -5 or nil", "or nil"))
+_add("the syncer asks for the ledger", "O E", Lua("notice", _LOOK, "orphans"))
+_add("the syncer asks for meta", "O E", Lua("notice", _LOOK, "false"))
+_add("the syncer asks for the buyers", "a buyer's cap", Lua("notice", "stock[3] and", "false and"))
+_add("lost names of items return", "L", Lua("notice", 'redis.pcall("SADD", KEYS[3], unpack(present))', ""))
+_add("the mark of the buyers", "a buyer's cap", Lua("reserve", "(gone and -5)", "(false)"))
+_add("new deliveries when meta is lost", "E", Lua("claim", 'redis.call("HLEN", KEYS[5]) > 0 then', "false then"))
+_add("the end of the numbers", "a bad value is named", Lua("reserve", "seq and seq < 9e14 and seq or nil", "seq"))
+_add("the numbers begin anew", "a rebuild mends", Lua("wipe", 'redis.call("HDEL", KEYS[1], "seq")', ""))
+_add("a rebuild sweeps names", "a rebuild mends", Lua("wipe", "#name <= 64 and string.find(name, ", "true or ("))
 
 # -- the database and the worker --------------------------------------------------------------------------------------
 

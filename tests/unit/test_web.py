@@ -26,6 +26,7 @@ ERRORS = {
     "InvalidTicket": 403,
     "InvalidRequest": 400,
     "UnknownGoods": 404,
+    "UnknownSale": 404,
     "AlreadyLoaded": 500,
     "CorruptState": 503,
     "OrderConflict": 409,

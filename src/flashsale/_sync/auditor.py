@@ -8,16 +8,18 @@ meanwhile at a later place, and never misses it. It checks a disagreement again 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Final
 
 from flashsale._rules.batches import batches
 from flashsale._rules.ledger_record import Record, path
+from flashsale._rules.observer import log
 from flashsale._sync.ledger import PAGE
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore
 from flashsale._sync.transport.runtime import sleep
-from flashsale.errors import InvalidRequest, StoreRequired, UnknownGoods
+from flashsale.errors import CorruptState, InvalidRequest, StoreRequired, UnknownGoods
 from flashsale.model import RELEASED, Order, OrderState, StoredOrder
 from flashsale.model.checks import MAX_UNITS
 from flashsale.model.reports import Audit, Disagreement, Problem, Repair, Units
@@ -31,6 +33,9 @@ _PLACE: Final = {
     OrderState.CONFIRMED: "sold",
     OrderState.DEAD: "dead",
 }
+
+
+_LISTED: Final = {OrderState.QUEUED: Problem.NOT_QUEUED, OrderState.DEAD: Problem.NO_LETTER}  # where it has no row
 
 
 class Auditor:
@@ -48,10 +53,11 @@ class Auditor:
 
     def audit(self, expected: Iterable[str] = ()) -> Audit:
         """Compares everything; see `Syncer.audit`."""
+        self._sale._check_known()
         self._sale._ledger.meet()
-        goods, suspects, moving = self._first_look()
+        goods, suspects, corrupt, moving = self._first_look()
         pending, unreadable = self._pending()
-        strangers = self._strangers()
+        strangers = self._strangers(corrupt)
         disagreements = self._look_again(suspects | strangers.keys(), strangers, pending)
         lost = self._lost(list(expected), pending)
         return Audit(
@@ -60,6 +66,7 @@ class Auditor:
             lost=lost,
             pending=len(pending),
             unreadable=unreadable,
+            corrupt=tuple(sorted(corrupt)),
             moving=moving,
         )
 
@@ -67,7 +74,9 @@ class Auditor:
         """Mends what an audit finds; see `Syncer.repair`."""
         audit = self.audit()
         mendable = [found for found in audit.orders if trust_ledger or found.problem is not Problem.AHEAD]
-        mended = [found for found in mendable if dry_run or self._mend(found)]
+        mended = [
+            found for found in mendable if dry_run or self._unless_corrupt(found.order, partial(self._mend, found))
+        ]
         return Repair(audit=audit, mended=tuple(mended), dry_run=dry_run)
 
     def reconcile(self, rows: Collection[StoredOrder]) -> int:
@@ -84,27 +93,33 @@ class Auditor:
         if not odd:
             return 0
         states = self._store.states([order.order_id for order in odd])
-        return sum(
-            [self._reconcile_one(order, records.get(order.order_id), states.get(order.order_id)) for order in odd]
-        )
+        found = [(order, records.get(order.order_id), states.get(order.order_id)) for order in odd]
+        return sum([self._unless_corrupt(each[0], partial(self._reconcile_one, *each)) for each in found])
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
-    def _first_look(self) -> tuple[dict[str, Units], set[str], bool]:
-        """Sums the units and notes every order whose ledger and row differ; repeats it if the sale moved."""
+    def _first_look(self) -> tuple[dict[str, Units], set[str], set[str], bool]:
+        """Sums the units and notes every order whose ledger and row differ; repeats it if the sale moved.
+
+        Returns:
+            The units, the ids of these orders, what is corrupt, and whether the sale still moved.
+        """
         for _ in range(ATTEMPTS):
             seq = (self._sale._meta.state()).seq  # one sold for one returned leaves the sums as they were
-            before = self._stocks()
+            corrupt = {f"goods {name}" for name in self._sale._meta.strange_goods()}
+            corrupt |= {"meta seq"} if seq is None else set()
+            before = self._stocks(corrupt)
             places: Counter[tuple[str, str]] = Counter()
             suspects: set[str] = set()
             seen: set[str] = set()
             for page in self._sale._ledger.pages():
-                new = {order_id: record for order_id, record in page.items() if order_id not in seen}
+                corrupt |= {f"orders {order_id}" for order_id, record in page.items() if record is None}
+                new = {name: record for name, record in page.items() if record is not None and name not in seen}
                 seen.update(new)
                 for record in new.values():
                     places[record.goods_id, _PLACE.get(record.state, "")] += record.quantity
                 suspects |= self._differing(new)
-            moving = self._stocks() != before or (self._sale._meta.state()).seq != seq
+            moving = self._stocks(set()) != before or (self._sale._meta.state()).seq != seq
             if not moving:
                 break
         units = {
@@ -116,17 +131,18 @@ class Auditor:
             )
             for goods_id, (total, booked, ledger) in before.items()
         }
-        return units, suspects, moving
+        return units, suspects, corrupt, moving
 
-    def _stocks(self) -> dict[str, tuple[int, int, int]]:
-        """Returns total, booked and ledger units of every item that Redis holds."""
+    def _stocks(self, corrupt: set[str]) -> dict[str, tuple[int, int, int]]:
+        """Returns total, booked and ledger units of every item that Redis holds; adds to `corrupt` what is."""
         stocks = {}
         names = {*self._sale._meta.goods(), *(goods.goods_id for goods in self._store.goods())}
         for goods_id in sorted(names):
             try:
                 stock = self._sale.inventory.stock(goods_id)
-            except UnknownGoods:
+            except (UnknownGoods, CorruptState) as error:
                 stocks[goods_id] = (0, 0, 0)
+                corrupt |= {f"{goods_id} stock"} if isinstance(error, CorruptState) else set()
             else:
                 stocks[goods_id] = (stock.total, stock.booked, stock.booked - stock.direct)
         return stocks
@@ -142,15 +158,19 @@ class Auditor:
             or (record.state is OrderState.PERSISTED and holds[record.goods_id] and order_id not in deadlines)
         }
 
-    def _strangers(self) -> dict[str, Order]:
-        """Returns the orders with a row that the ledger does not know."""
+    def _strangers(self, corrupt: set[str]) -> dict[str, Order]:
+        """Returns the orders with a row that the ledger does not know, but for those whose record is corrupt."""
         strangers: dict[str, Order] = {}
         after = None
         while rows := self._store.orders(after=after):
             after = rows[-1].order.order_id
             orders = {row.order.order_id: row.order for row in rows}
             records = self._sale._ledger.get_many(list(orders))
-            strangers |= {order_id: order for order_id, order in orders.items() if order_id not in records}
+            strangers |= {
+                order_id: order
+                for order_id, order in orders.items()
+                if order_id not in records and f"orders {order_id}" not in corrupt
+            }
         return strangers
 
     def _pending(self) -> tuple[set[str], int]:
@@ -190,11 +210,15 @@ class Auditor:
         deadlines = self._sale._ledger.deadlines(list(suspects))
         holds = self._sale.inventory._holds({orders[order_id].goods_id for order_id in suspects})
         states = self._store.states(list(suspects))
+        letters = self._sale.queue._buried(
+            [order_id for order_id, record in suspects.items() if record and record.state is OrderState.DEAD]
+        )
         found = {}
         for order_id, record in suspects.items():
             order, ledger, row = orders[order_id], record.state if record else None, states.get(order_id)
             endless = holds[order.goods_id] is not None and order_id not in deadlines
-            problem = _problem(ledger, row, is_pending=order_id in pending, endless=endless)
+            is_pending = order_id in pending or order_id in letters
+            problem = _problem(ledger, row, is_pending=is_pending, endless=endless)
             if problem:
                 found[order_id] = Disagreement(order, problem, ledger, row)
         return found
@@ -212,8 +236,18 @@ class Auditor:
 
     # -- mending ----------------------------------------------------------------------------------------------------
 
+    def _unless_corrupt(self, order: Order, mend: Callable[[], bool]) -> bool:
+        """Mends one order; what is corrupt stops only this one."""
+        try:
+            return mend()
+        except CorruptState as error:
+            log.error("order %s cannot be mended: %s", order.order_id, error)
+            return False
+
     def _mend(self, found: Disagreement) -> bool:
-        if found.problem in {Problem.NOT_QUEUED, Problem.NO_ROW}:
+        if found.problem is Problem.NO_LETTER:  # first: on the list, a dead order is none of ours
+            self._sale._ledger.move([StoredOrder(found.order, OrderState.QUEUED)])
+        if found.problem in {Problem.NOT_QUEUED, Problem.NO_ROW, Problem.NO_LETTER}:
             self._sale.queue.push(found.order)
             return True
         if found.problem is Problem.AHEAD:
@@ -251,8 +285,8 @@ def _problem(ledger: OrderState | None, row: OrderState | None, *, is_pending: b
     if ledger is None:
         return Problem.UNKNOWN if row is not None and row not in RELEASED else None
     if row is None:
-        if ledger is OrderState.QUEUED:
-            return None if is_pending else Problem.NOT_QUEUED
+        if ledger in _LISTED:
+            return None if is_pending else _LISTED[ledger]
         return Problem.NO_ROW if ledger in {OrderState.PERSISTED, OrderState.CONFIRMED} and not is_pending else None
     if ledger is row:
         return Problem.NO_DEADLINE if ledger is OrderState.PERSISTED and endless else None

@@ -165,6 +165,14 @@ class OrderQueue(Component):
 
     # -- dead letters -----------------------------------------------------------------------------------------------
 
+    def _buried(self, order_ids: Sequence[str]) -> set[str]:
+        """Returns those of `order_ids` that have a dead letter."""
+        found: set[str] = set()
+        for batch in batches(order_ids, MAX_BATCH):
+            letters = self._link.command("HMGET", self.keys.dead, *batch)
+            found |= {order_id for order_id, letter in zip(batch, letters, strict=True) if letter is not None}
+        return found
+
     def _bury(self, claims: Iterable[Claim]) -> int:
         """Moves claims to the dead letters: their orders keep their units until they are requeued or cancelled.
 

@@ -33,6 +33,7 @@ class Rebuilder:
     def rebuild(self) -> Rebuild:
         """Raises the epoch in the database first, so that work for an older one is refused; see `Syncer.rebuild`."""
         meta = self._sale._meta
+        self._sale._check_known()
         self._sale._ledger.meet()
         epoch = self._store.advance_epoch()
         meta.close(epoch)

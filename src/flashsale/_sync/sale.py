@@ -20,12 +20,12 @@ from flashsale._sync.ledger import Ledger
 from flashsale._sync.order_queue import OrderQueue
 from flashsale._sync.purchases import Purchases
 from flashsale._sync.sale_state import SaleMeta
-from flashsale._sync.store import OrderStore
+from flashsale._sync.store import OrderStore, check_known
 from flashsale._sync.ticketing import Ticketing
 from flashsale._sync.transitions import Transitions
 from flashsale._sync.transport.link import Link
 from flashsale._sync.view_cache import ViewCache
-from flashsale.errors import OutcomeUnknown, StoreRequired, UnsafeServer
+from flashsale.errors import OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
 from flashsale.keys import Keys
 from flashsale.lua import Slot
 from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
@@ -299,8 +299,13 @@ class FlashSale:
         """Returns where an order stands, from Redis in one read; None when the ledger does not know it.
 
         Whoever knows the id may ask: let the host check that the order is the buyer's, or use unguessable ids.
+
+        Raises:
+            UnknownSale: neither Redis nor the database knows the sale; so does whatever moves an order or a sale.
         """
         record = self._ledger.get(order_id)
+        if record is None:
+            self._check_known()
         return record.state if record else None
 
     def cancel(self, order_id: str) -> OrderState | None:
@@ -316,7 +321,7 @@ class FlashSale:
             StoreRequired: the sale has no store.
             StoreError: the database did not answer; ask again.
         """
-        return self._transitions.settle(order_id, OrderState.CANCELLED)
+        return self._settle(order_id, OrderState.CANCELLED)
 
     def confirm(self, order_id: str) -> OrderState | None:
         """Confirms that an order is paid.
@@ -329,7 +334,7 @@ class FlashSale:
             StoreRequired: the sale has no store.
             StoreError: the database did not answer; ask again.
         """
-        return self._transitions.settle(order_id, OrderState.CONFIRMED)
+        return self._settle(order_id, OrderState.CONFIRMED)
 
     def cancel_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Cancels every order of a basket; a second call finishes what a crash left.
@@ -353,7 +358,10 @@ class FlashSale:
         Returns:
             False when it is too late, or the order has no deadline: not persisted yet, paid, released, or no hold.
         """
-        return self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
+        extended = self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
+        if not extended:
+            self._check_known()
+        return extended
 
     def restock(self, goods_id: str, units: int, request_id: str | None = None) -> int:
         """Adds units to an item on sale, or takes some away, never below what is booked.
@@ -387,6 +395,9 @@ class FlashSale:
             self.inventory.stock(goods_id)  # an unknown item fails before the row is touched
             self._ledger.meet()
             return self._transitions.restock(goods_id, units, request_id)
+        except UnknownGoods:
+            self._check_known()
+            raise
         except OutcomeUnknown as error:
             error.retry_safe = request_id is not None
             raise
@@ -435,9 +446,28 @@ class FlashSale:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    def _settle(self, order_id: str, state: OrderState) -> OrderState | None:
+        current = self._transitions.settle(order_id, state)
+        if current is None:
+            self._check_known()
+        return current
+
+    def _check_known(self) -> None:
+        """Refuses a sale that neither Redis nor the database knows.
+
+        Raises:
+            UnknownSale: it is misspelt, most likely.
+        """
+        if not self._meta.is_known():
+            check_known(self.store, self.name)
+
     def _set_paused(self, *, paused: bool) -> None:
         goods = self._meta.goods()  # first: who may not list them is refused before anything is written
-        self._meta.pause(paused=paused)
+        try:
+            self._meta.pause(paused=paused)
+        except UnknownGoods:
+            self._check_known()
+            raise
         for goods_id in goods:
             self.gate._mirror_pause(goods_id, paused=paused)
         self.gate._refusals.forget()

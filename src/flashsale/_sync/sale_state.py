@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 from flashsale._rules.codes import number, policy
 from flashsale._sync.transport.link import Argument, Link
@@ -12,15 +12,34 @@ from flashsale.errors import CorruptState, InvalidRequest, UnknownGoods
 from flashsale.keys import Keys
 from flashsale.lua import Code
 from flashsale.model import Goods
-from flashsale.model.checks import check_goods_id
+from flashsale.model.checks import is_goods_id
+
+LAST: Final = 9 * 10**14  # as `sequence` in lua/include/lost.lua
 
 
 class SaleState(NamedTuple):
-    """`state` is open, paused or closed. When Redis holds nothing of the sale, `epoch` is None and `seq` is 0."""
+    """`state` is open, paused or closed. When Redis holds nothing of the sale, `epoch` is None and `seq` is 0.
+
+    `seq` is None when it is not what flashsale writes: then nothing is accepted until a rebuild.
+    """
 
     state: str
     epoch: int | None
-    seq: int
+    seq: int | None
+
+
+class Loss(NamedTuple):
+    """What Redis has lost of a sale.
+
+    Args:
+        key: `orders` or `meta`, when it was found lost just now; from then on only a rebuild opens the sale.
+        closed: True while the sale is closed.
+        goods: items of which nobody knows any more what each buyer holds; they sell nothing until a rebuild.
+    """
+
+    key: str | None
+    closed: bool
+    goods: tuple[str, ...]
 
 
 class SaleMeta:
@@ -39,21 +58,38 @@ class SaleMeta:
         """Returns state, epoch and the ledger's sequence number."""
         state, epoch, seq = self._link.command("HMGET", self._keys.meta, "state", "epoch", "seq")
         known, last = number(epoch), number(seq or b"0")
-        if last is None or (epoch is not None and known is None):
-            raise CorruptState(f"epoch or seq of sale {self._keys.sale!r} is not a number")
+        if epoch is not None and known is None:
+            raise CorruptState(f"the epoch of sale {self._keys.sale!r} is not a number")
+        if last is not None and last >= LAST:
+            last = None
         return SaleState(str(state or b"open", "ascii", "replace"), known, last)
 
-    def goods(self) -> list[str]:
-        """Returns the `goods_id` of every item that was preloaded.
+    def is_known(self) -> bool:
+        """Returns whether Redis holds a sale that was begun; a syncer's lease alone begins none."""
+        return any(self._link.command("HMGET", self._keys.meta, "layout", "seq", "deliveries"))
 
-        Raises:
-            CorruptState: somebody else wrote something that is not a `goods_id`.
+    def notice(self, loaded: Sequence[str]) -> Loss:
+        """Closes the sale if its ledger, or `meta`, is lost; names in the set `goods` that are lost return.
+
+        Args:
+            loaded: `goods_id` of the items that Redis held once.
         """
-        names = sorted(str(name, "ascii", "replace") for name in self._link.command("SMEMBERS", self._keys.goods))
-        try:
-            return [check_goods_id(name) for name in names]
-        except InvalidRequest as error:
-            raise CorruptState(f"the goods of sale {self._keys.sale!r} hold a name that is no goods id") from error
+        keys = [self._keys.meta, self._keys.orders, self._keys.goods]
+        for goods_id in loaded:
+            keys += (self._keys.stock(goods_id), self._keys.buyers(goods_id))
+        lost, state, *goods = self._link.run("notice", keys, loaded)
+        return Loss(str(lost, "ascii") or None, state == b"closed", tuple(str(name, "ascii") for name in goods))
+
+    def goods(self) -> list[str]:
+        """Returns the `goods_id` of every item that was preloaded; what somebody else wrote there is left out."""
+        return [name for name in self._names() if is_goods_id(name)]
+
+    def strange_goods(self) -> list[str]:
+        """Returns what stands among the items and is no `goods_id`."""
+        return [name for name in self._names() if not is_goods_id(name)]
+
+    def _names(self) -> list[str]:
+        return sorted(str(name, "ascii", "replace") for name in self._link.command("SMEMBERS", self._keys.goods))
 
     def pause(self, *, paused: bool) -> None:
         """Pauses or resumes the sale.

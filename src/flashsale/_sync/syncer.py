@@ -16,6 +16,7 @@ from flashsale._rules.batches import batches
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale._sync.auditor import Auditor
+from flashsale._sync.known import wait_until_known
 from flashsale._sync.rebuilder import Rebuilder
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore, settled_since
@@ -67,9 +68,12 @@ class Syncer:
     def run(self, stop: StopEvent | None = None) -> None:
         """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT."""
         with stop_on_signals(stop) as event:
+            wait_until_known(self._sale, "the syncer", event)
             while not event.is_set():
                 try:
                     report = self.run_once()
+                    if report.lost:
+                        log.error("the sale has lost its key %r", report.lost)
                     if report.closed:
                         self._log.tell("closed", "the sale is closed; only a rebuild opens it", level=logging.ERROR)
                     if report.missing:
@@ -92,10 +96,11 @@ class Syncer:
         if not self._sale._meta.lead(self._token, self._LEASE):
             return SyncReport(leading=False)
         try:
-            if (self._sale._meta.state()).state == "closed":
-                return SyncReport(leading=True, closed=True)
             all_goods = self._store.goods()  # first: when the database is away, that ends the pass at once
-            report = SyncReport(leading=True, expired=self._expire())
+            loss = self._sale._meta.notice([goods.goods_id for goods in all_goods if goods.loaded])
+            if loss.closed:  # before a page is restored: a ledger that is half filled again looks alive
+                return SyncReport(leading=True, closed=True, lost=loss.key)
+            report = SyncReport(leading=True, missing=loss.goods, expired=self._expire())
             for goods in all_goods:
                 try:
                     report = self._sync(goods, report)

@@ -12,6 +12,7 @@ from typing import Final
 from flashsale._rules.backoff import Backoff
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
+from flashsale._sync.known import wait_until_known
 from flashsale._sync.ledger import Adoption
 from flashsale._sync.order_queue import MAX_ATTEMPTS
 from flashsale._sync.sale import FlashSale
@@ -65,6 +66,7 @@ class Worker:
         """
         backoff = Backoff()
         with stop_on_signals(stop) as event, BackgroundTask() as background:
+            wait_until_known(self._sale, "the worker", event)
             claims: Sequence[Claim] = ()
             while claims or not event.is_set():
                 try:

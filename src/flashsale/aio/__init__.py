@@ -29,6 +29,7 @@ from flashsale.errors import (
     StoreRequired,
     UnknownGoods,
     UnknownLayout,
+    UnknownSale,
     UnsafeServer,
 )
 from flashsale.keys import Keys, PlainKeys
@@ -110,6 +111,7 @@ __all__ = [
     "Units",
     "UnknownGoods",
     "UnknownLayout",
+    "UnknownSale",
     "UnsafeServer",
     "Worker",
 ]

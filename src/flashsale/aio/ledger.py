@@ -82,24 +82,31 @@ class Ledger:
         return None if text is None else (read(text, order_id), float(time))
 
     async def get_many(self, order_ids: Collection[str]) -> dict[str, Record]:
-        """Returns the records of those of `order_ids` that the ledger knows."""
+        """Returns the records of those of `order_ids` that the ledger knows, and of which the record can be read."""
         records: dict[str, Record] = {}
         for ids in batches(order_ids, PAGE):
             texts = await self._link.command("HMGET", self._keys.orders, *ids)
-            records |= {name: read(text, name) for name, text in zip(ids, texts, strict=True) if text is not None}
+            found = {name: find(text, name) for name, text in zip(ids, texts, strict=True)}
+            records |= {name: record for name, record in found.items() if record is not None}
         return records
 
     async def unpaid(self) -> int:
         """Returns how many orders have a payment deadline."""
         return int(await self._link.command("ZCARD", self._keys.holds))
 
-    async def pages(self) -> AsyncIterator[dict[str, Record]]:
-        """Yields the whole ledger in pages; an order that is there all the time is yielded at least once."""
+    async def pages(self) -> AsyncIterator[dict[str, Record | None]]:
+        """Yields the whole ledger in pages; an order that is there all the time is yielded at least once.
+
+        What somebody else wrote has no record.
+        """
         cursor = b"0"
         while True:
             cursor, flat = await self._link.command("HSCAN", self._keys.orders, cursor, "COUNT", PAGE)
             ids = [str(order_id, "ascii", "replace") for order_id in flat[::2]]
-            yield {order_id: read(text, order_id) for order_id, text in zip(ids, flat[1::2], strict=True)}
+            yield {
+                order_id: find(text, order_id) if is_id(order_id) else None
+                for order_id, text in zip(ids, flat[1::2], strict=True)
+            }
             if cursor == b"0":
                 return
 

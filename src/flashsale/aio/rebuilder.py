@@ -32,6 +32,7 @@ class Rebuilder:
     async def rebuild(self) -> Rebuild:
         """Raises the epoch in the database first, so that work for an older one is refused; see `Syncer.rebuild`."""
         meta = self._sale._meta
+        await self._sale._check_known()
         await self._sale._ledger.meet()
         epoch = await self._store.advance_epoch()
         await meta.close(epoch)

@@ -19,12 +19,12 @@ from flashsale.aio.ledger import Ledger
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.purchases import Purchases
 from flashsale.aio.sale_state import SaleMeta
-from flashsale.aio.store import AsyncOrderStore
+from flashsale.aio.store import AsyncOrderStore, check_known
 from flashsale.aio.ticketing import Ticketing
 from flashsale.aio.transitions import Transitions
 from flashsale.aio.transport.link import Link
 from flashsale.aio.view_cache import ViewCache
-from flashsale.errors import OutcomeUnknown, StoreRequired, UnsafeServer
+from flashsale.errors import OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
 from flashsale.keys import Keys
 from flashsale.lua import Slot
 from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
@@ -300,8 +300,13 @@ class FlashSale:
         """Returns where an order stands, from Redis in one read; None when the ledger does not know it.
 
         Whoever knows the id may ask: let the host check that the order is the buyer's, or use unguessable ids.
+
+        Raises:
+            UnknownSale: neither Redis nor the database knows the sale; so does whatever moves an order or a sale.
         """
         record = await self._ledger.get(order_id)
+        if record is None:
+            await self._check_known()
         return record.state if record else None
 
     async def cancel(self, order_id: str) -> OrderState | None:
@@ -317,7 +322,7 @@ class FlashSale:
             StoreRequired: the sale has no store.
             StoreError: the database did not answer; ask again.
         """
-        return await self._transitions.settle(order_id, OrderState.CANCELLED)
+        return await self._settle(order_id, OrderState.CANCELLED)
 
     async def confirm(self, order_id: str) -> OrderState | None:
         """Confirms that an order is paid.
@@ -330,7 +335,7 @@ class FlashSale:
             StoreRequired: the sale has no store.
             StoreError: the database did not answer; ask again.
         """
-        return await self._transitions.settle(order_id, OrderState.CONFIRMED)
+        return await self._settle(order_id, OrderState.CONFIRMED)
 
     async def cancel_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Cancels every order of a basket; a second call finishes what a crash left.
@@ -354,7 +359,10 @@ class FlashSale:
         Returns:
             False when it is too late, or the order has no deadline: not persisted yet, paid, released, or no hold.
         """
-        return await self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
+        extended = await self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
+        if not extended:
+            await self._check_known()
+        return extended
 
     async def restock(self, goods_id: str, units: int, request_id: str | None = None) -> int:
         """Adds units to an item on sale, or takes some away, never below what is booked.
@@ -388,6 +396,9 @@ class FlashSale:
             await self.inventory.stock(goods_id)  # an unknown item fails before the row is touched
             await self._ledger.meet()
             return await self._transitions.restock(goods_id, units, request_id)
+        except UnknownGoods:
+            await self._check_known()
+            raise
         except OutcomeUnknown as error:
             error.retry_safe = request_id is not None
             raise
@@ -436,9 +447,28 @@ class FlashSale:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    async def _settle(self, order_id: str, state: OrderState) -> OrderState | None:
+        current = await self._transitions.settle(order_id, state)
+        if current is None:
+            await self._check_known()
+        return current
+
+    async def _check_known(self) -> None:
+        """Refuses a sale that neither Redis nor the database knows.
+
+        Raises:
+            UnknownSale: it is misspelt, most likely.
+        """
+        if not await self._meta.is_known():
+            await check_known(self.store, self.name)
+
     async def _set_paused(self, *, paused: bool) -> None:
         goods = await self._meta.goods()  # first: who may not list them is refused before anything is written
-        await self._meta.pause(paused=paused)
+        try:
+            await self._meta.pause(paused=paused)
+        except UnknownGoods:
+            await self._check_known()
+            raise
         for goods_id in goods:
             await self.gate._mirror_pause(goods_id, paused=paused)
         self.gate._refusals.forget()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from flashsale.errors import InvalidRequest
+from flashsale.errors import InvalidRequest, UnknownSale
 from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
 
 States: TypeAlias = Mapping[str, OrderState]
+Names: TypeAlias = Iterable[str]
+ListSales: TypeAlias = Callable[[], Awaitable[Names]]
 Rows: TypeAlias = Iterable[StoredOrder]
 Find: TypeAlias = Callable[[Collection[str]], Awaitable[Rows]]
 Restocked: TypeAlias = tuple[Goods, int]
@@ -34,7 +36,8 @@ class AsyncOrderStore(Protocol):
 
     A store may have `settle_many`, `find`, `restock_once` and `settled` beside these methods; `bulk_settle`, `stored`,
     the function `restock_once` and `settled_since` say what they do. One that joins the host's transactions has
-    `on_commit` and `in_transaction`; `after_commit` and the function `in_transaction` say why.
+    `on_commit` and `in_transaction`; `after_commit` and the function `in_transaction` say why. It may have
+    `sales`: the names of the sales in its database, for the error `UnknownSale`.
     """
 
     async def goods(self) -> Iterable[Goods]:
@@ -152,6 +155,20 @@ class AsyncOrderStore(Protocol):
         A rebuild after a total loss of Redis does this first: what still works by the old epoch is refused from then.
         """
         ...
+
+
+async def check_known(store: AsyncOrderStore | None, sale: str) -> None:
+    """Refuses a sale that the database does not know.
+
+    It may have `sales()` beside the protocol: the names of its sales, or the first of them.
+
+    Raises:
+        UnknownSale: it has no item of the sale, or there is no store.
+    """
+    if store is not None and await store.goods():
+        return
+    sales: ListSales | None = getattr(store, "sales", None)
+    raise UnknownSale(sale, [] if sales is None else sorted(await sales()))
 
 
 def bulk_settle(store: AsyncOrderStore | None) -> SettleMany | None:

@@ -15,6 +15,7 @@ from flashsale._rules.batches import batches
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale.aio.auditor import Auditor
+from flashsale.aio.known import wait_until_known
 from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore, settled_since
@@ -66,9 +67,12 @@ class Syncer:
     async def run(self, stop: StopEvent | None = None) -> None:
         """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT."""
         async with stop_on_signals(stop) as event:
+            await wait_until_known(self._sale, "the syncer", event)
             while not event.is_set():
                 try:
                     report = await self.run_once()
+                    if report.lost:
+                        log.error("the sale has lost its key %r", report.lost)
                     if report.closed:
                         self._log.tell("closed", "the sale is closed; only a rebuild opens it", level=logging.ERROR)
                     if report.missing:
@@ -91,10 +95,11 @@ class Syncer:
         if not await self._sale._meta.lead(self._token, self._LEASE):
             return SyncReport(leading=False)
         try:
-            if (await self._sale._meta.state()).state == "closed":
-                return SyncReport(leading=True, closed=True)
             all_goods = await self._store.goods()  # first: when the database is away, that ends the pass at once
-            report = SyncReport(leading=True, expired=await self._expire())
+            loss = await self._sale._meta.notice([goods.goods_id for goods in all_goods if goods.loaded])
+            if loss.closed:  # before a page is restored: a ledger that is half filled again looks alive
+                return SyncReport(leading=True, closed=True, lost=loss.key)
+            report = SyncReport(leading=True, missing=loss.goods, expired=await self._expire())
             for goods in all_goods:
                 try:
                     report = await self._sync(goods, report)

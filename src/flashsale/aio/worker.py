@@ -11,6 +11,7 @@ from typing import Final
 from flashsale._rules.backoff import Backoff
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
+from flashsale.aio.known import wait_until_known
 from flashsale.aio.ledger import Adoption
 from flashsale.aio.order_queue import MAX_ATTEMPTS
 from flashsale.aio.sale import FlashSale
@@ -64,6 +65,7 @@ class Worker:
         """
         backoff = Backoff()
         async with stop_on_signals(stop) as event, BackgroundTask() as background:
+            await wait_until_known(self._sale, "the worker", event)
             claims: Sequence[Claim] = ()
             while claims or not event.is_set():
                 try:

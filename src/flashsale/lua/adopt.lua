@@ -10,17 +10,18 @@
 --    2  in the ledger already
 --   -1  unknown item
 --   -2  corrupt item or record
---   -5  unknown while the sale is closed for a rebuild, that may bring it back
+--   -5  unknown while the sale is closed, or ledger or buyers lost, until a rebuild, that may bring it back
 --   -7  the order id has other content
 
 -- include: number
 -- include: goods
 -- include: record
 -- include: commit
+-- include: lost
 local FIELDS = 5
 local meta = redis.call("HMGET", KEYS[1], "seq", "state")
-local seq = integer(meta[1] or "0")
-local all, ids = gather(3, 2, seq), {}
+local seq = sequence(meta[1])
+local all, ids, closed = gather(3, 2, seq), {}, meta[2] == "closed" or lost(seq)
 for at = 1, #ARGV, FIELDS do
   ids[#ids + 1] = ARGV[at + 2]
   ask(all[tonumber(ARGV[at])], at + 4, at + 4)
@@ -34,7 +35,7 @@ for i, id in ipairs(ids) do
   local code, state, current = nil, "", fresh[id] or known[i]
   if current then
     code, state = compare(current, quantity, name, buyer)
-  elseif meta[2] == "closed" then
+  elseif closed then
     code = -5
   elseif goods.code or goods.held[buyer] == "corrupt" then
     code = goods.code or -2

@@ -23,7 +23,11 @@
 local ALONE = 100000000000000 -- a lease is a number of the counter, and this for each time that it was claimed alone
 local limit, time = tonumber(ARGV[1]), now()
 local until_ = string.format("%.6f", time + tonumber(ARGV[2]))
-local last, turn = integer(redis.call("HGET", KEYS[1], "deliveries") or "0"), redis.call("HGET", KEYS[1], "turn")
+local counted, turn = unpack(redis.call("HMGET", KEYS[1], "deliveries", "turn"))
+if not counted and redis.call("HLEN", KEYS[5]) > 0 then -- meta was lost: no number may stand in `claimed` already
+  counted = show(math.floor(time) * 1e4) -- below ALONE
+end
+local last = integer(counted or "0")
 if not last or last >= ALONE then
   return redis.error_reply("WRONGTYPE meta deliveries is not an integer")
 end

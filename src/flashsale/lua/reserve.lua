@@ -18,7 +18,7 @@
 --   -2  corrupt item or record
 --   -3  not started
 --   -4  ended
---   -5  paused
+--   -5  paused, or closed: the ledger, or what the buyers hold, is lost
 --   -6  the buyer holds as many as allowed
 --   -7  the order id has other content
 --  -10  would be accepted, but another order of the batch is not, or was before
@@ -30,18 +30,19 @@
 -- include: gate
 -- include: record
 -- include: commit
+-- include: lost
 -- include: queue
 -- include: request
 local together, slot, count = ARGV[1] == "1", ARGV[2], tonumber(ARGV[3])
 local time, meta, wakeups = now(), redis.call("HMGET", KEYS[1], "state", "seq"), redis.call("LLEN", KEYS[4])
-local seq, opening, width, runs = integer(meta[2] or "0"), stamp(time), slot == "take" and 6 or 2, 4 + 2 * count
+local seq, opening, width, runs = sequence(meta[2]), stamp(time), slot == "take" and 6 or 2, 4 + 2 * count
 redis.call("LLEN", KEYS[3]) -- a wrong type fails here, before the first write
 
-local all, last = gather(5, width, seq), 3 + count
+local all, last, paused = gather(5, width, seq), 3 + count, (meta[1] or "open") ~= "open" or lost(seq)
 for i, goods in ipairs(all) do
   goods.gate = slot == "take" and not goods.code and look(time, 7 + (i - 1) * width) or { left = goods.total }
   goods.left = math.min(math.max(0, goods.total - goods.booked), goods.gate.left)
-  goods.code = goods.code or goods.gate.code or shut(time, goods.opens_at, goods.closes_at, meta[1] and meta[1] ~= "open")
+  goods.code = goods.code or goods.gate.code or shut(time, goods.opens_at, goods.closes_at, paused)
 end
 for at = runs, #ARGV, 2 do
   local request, first = requests[ARGV[at]] or understand(ARGV[at], all, slot, opening), last + 1

@@ -14,6 +14,7 @@
 --    0  known already, active or released as the row says
 --   -1  unknown item
 --   -2  corrupt
+--   -5  the ledger, or what the buyers hold, is lost: only a rebuild, that empties it, brings rows back
 --   -7  the ledger has other content for this order id
 --   -8  another epoch
 
@@ -22,9 +23,10 @@
 -- include: goods
 -- include: record
 -- include: commit
+-- include: lost
 local FIELDS, ACTIVE = 6, { QUEUED = true, PERSISTED = true, CONFIRMED = true, DEAD = true }
 local time, meta = now(), redis.call("HMGET", KEYS[1], "epoch", "seq")
-local seq, ids, answers = integer(meta[2] or "0"), {}, {}
+local seq, ids, answers = sequence(meta[2]), {}, {}
 local all = gather(4, 2, seq)
 redis.call("ZCARD", KEYS[3])
 for _, goods in ipairs(all) do
@@ -34,9 +36,10 @@ for at = 2, #ARGV, FIELDS do
   ids[#ids + 1] = ARGV[at + 2]
   ask(all[tonumber(ARGV[at])], at + 4, at + 4)
 end
-if meta[1] ~= ARGV[1] then
+local refused = meta[1] ~= ARGV[1] and -8 or lost(seq) and -5 or nil -- half filled, a ledger would look alive
+if refused then
   for i = 1, #ids do
-    answers[i] = -8
+    answers[i] = refused
   end
   return answers
 end

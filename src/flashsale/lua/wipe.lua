@@ -2,7 +2,7 @@
 --
 -- Total stays 0, for external programs too, until all is restored. Untracked units, where they can be read, stay booked.
 --
--- KEYS[1]  meta    hash        epoch, state
+-- KEYS[1]  meta    hash        epoch, state; seq: begins anew, with the ledger
 -- KEYS[2]  orders  hash        the ledger: removed
 -- KEYS[3]  holds   sorted set  removed
 -- KEYS[4]  goods   set         item ids of the sale
@@ -21,8 +21,15 @@ local meta = redis.call("HMGET", KEYS[1], "epoch", "state")
 if meta[1] ~= ARGV[1] or meta[2] ~= "closed" then
   return -8
 end
-redis.call("SCARD", KEYS[4])
+local names = redis.pcall("SMEMBERS", KEYS[4])
+redis.call("UNLINK", KEYS[4]) -- and with it what somebody else wrote there
+for _, name in ipairs(names) do -- none, if it was no set
+  if #name <= 64 and string.find(name, "^[%w_.-]+$") then
+    redis.call("SADD", KEYS[4], name)
+  end
+end
 redis.call("UNLINK", KEYS[2], KEYS[3])
+redis.call("HDEL", KEYS[1], "seq")
 for key = 5, #KEYS, 2 do
   local at, goods = 2 + (key - 5) / 2 * (#FIELDS + 1), read(KEYS[key])
   redis.call("UNLINK", KEYS[key], KEYS[key + 1])

@@ -40,6 +40,11 @@ def check_id(name: str, value: object) -> str:
     raise InvalidRequest(name, "must be a string of 1-128 printable ASCII characters without spaces")
 
 
+def is_goods_id(value: str) -> bool:
+    """Returns whether `check_goods_id` would accept it."""
+    return _NAME.fullmatch(value) is not None
+
+
 def is_id(value: str) -> bool:
     """Returns whether `check_id` would accept it."""
     return _ID.fullmatch(value) is not None

@@ -15,9 +15,11 @@ class SyncReport:
 
     Args:
         leading: False when another syncer held the lease, and this pass did nothing.
-        closed: True while a rebuild is under way, or has failed: this pass did nothing.
+        closed: True while a rebuild is under way, has failed, or is needed: this pass did nothing.
+        lost: the key, `orders` or `meta`, whose loss this pass noticed; it closed the sale.
         loaded: items preloaded now.
-        missing: items that were loaded once and that Redis no longer holds: closed until `rebuild`.
+        missing: items that were loaded once and that Redis no longer holds, or no longer knows what each buyer has:
+            closed until `rebuild`.
         corrupt: items whose keys in Redis are not what flashsale writes; left alone.
         resized: items whose `Total` changed, with their current total.
         returned: gate slots given back, in units.
@@ -27,6 +29,7 @@ class SyncReport:
 
     leading: bool
     closed: bool = False
+    lost: str | None = None
     loaded: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     corrupt: tuple[str, ...] = ()
@@ -45,6 +48,7 @@ class Problem(StrEnum):
     AHEAD = "AHEAD"  # the ledger says paid, the database does not know
     UNKNOWN = "UNKNOWN"  # an active row that the ledger does not know
     RELEASED = "RELEASED"  # an active row whose units the ledger gave back: sold twice, perhaps
+    NO_LETTER = "NO_LETTER"  # the ledger says dead, but its dead letter is gone
     NO_DEADLINE = "NO_DEADLINE"  # an unpaid order of an item with a hold has no payment deadline
 
 
@@ -111,6 +115,8 @@ class Audit:
         lost: of the expected order ids, those that no system holds.
         pending: orders on the list or under a lease, also those that an external program pushed.
         unreadable: elements of the queue that are not orders.
+        corrupt: what in Redis is not what flashsale writes, key and field: `orders o-1`, `phone stock`, `meta seq`. It
+            stops only what it names; a rebuild mends it.
         moving: True when the sale moved so fast that the units could not be summed at one moment; orders are exact.
     """
 
@@ -119,6 +125,7 @@ class Audit:
     lost: tuple[str, ...] = ()
     pending: int = 0
     unreadable: int = 0
+    corrupt: tuple[str, ...] = ()
     moving: bool = False
 
     @property
@@ -130,7 +137,7 @@ class Audit:
     def ok(self) -> bool:
         """True when nothing disagrees, nothing is lost, and every unit is accounted for."""
         sums = self.moving or all(units.agree for units in self.goods.values())
-        return sums and not self.orders and not self.lost and not self.unreadable
+        return sums and not (self.orders or self.lost or self.unreadable or self.corrupt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,12 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
 
     # -- the primitives of `RowStore` -----------------------------------------------------------------------------
 
+    def sales(self) -> list[str]:
+        """Returns the names of the sales that have items in this database: the first hundred."""
+        with self.transaction() as connection:
+            names = connection.execute(select(GOODS.c.sale).distinct().order_by(GOODS.c.sale).limit(100))
+            return [row.sale for row in names]
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Gives a connection with a transaction; see `RowStore.transaction`."""

@@ -140,6 +140,12 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
 
     # -- the primitives of `RowStore` -----------------------------------------------------------------------------
 
+    async def sales(self) -> list[str]:
+        """Returns the names of the sales that have items in this database: the first hundred."""
+        async with self.transaction() as connection:
+            names = await connection.execute(select(GOODS.c.sale).distinct().order_by(GOODS.c.sale).limit(100))
+            return [row.sale for row in names]
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Gives a connection with a transaction; see `RowStore.transaction`."""

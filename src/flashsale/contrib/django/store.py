@@ -79,6 +79,12 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
         transaction.on_commit(call, using=self._using)
         return True
 
+    def sales(self) -> list[str]:
+        """Returns the names of the sales that have items in this database: the first hundred."""
+        with self.transaction():
+            names = SaleGoods.objects.using(self._using).order_by("sale").values_list("sale", flat=True)
+            return list(names.distinct()[:100])
+
     # -- the primitives of `RowStore` -----------------------------------------------------------------------------
 
     @contextmanager

@@ -6,7 +6,7 @@ end
 -- read(stock, buyers): one item as a table, from the hash `stock`; code is -1 when unknown, -2 when corrupt.
 -- buyers, the hash of what each buyer holds, is read by recall and written by book.
 local function read(stock, buyers)
-  local values = redis.pcall("HMGET", stock, "Total", "Booked", "Ledger", "opens_at", "closes_at", "per_buyer")
+  local values = redis.pcall("HMGET", stock, "Total", "Booked", "Ledger", "opens_at", "closes_at", "per_buyer", "counted")
   if values.err then
     return broken(-2)
   end
@@ -24,6 +24,7 @@ local function read(stock, buyers)
     opens_at = values[4],
     closes_at = values[5],
     cap = values[6] and integer(values[6]),
+    counted = values[7], -- set once units of buyers are counted: the hash of buyers exists since then
     asked = {}, -- buyers
     held = {}, -- units by buyer
     touched = {}, -- buyers whose units have changed
@@ -53,11 +54,12 @@ local function ask(goods, first, last)
   end
 end
 
--- recall(all): fill `held` of capped items with the units that the asked buyers hold.
+-- recall(all): fill `held` of capped items with the units that the asked buyers hold; code is -5 when the hash is lost.
 local function recall(all)
   for _, goods in ipairs(all) do
     local units = not goods.code and #goods.asked > 0 and redis.pcall("HMGET", goods.buyers, unpack(goods.asked)) or {}
-    goods.code = goods.code or (units.err and -2) or nil
+    local gone = #units > 0 and goods.counted and redis.call("EXISTS", goods.buyers) == 0
+    goods.code = goods.code or (units.err and -2) or (gone and -5) or nil
     for i, found in ipairs(units) do
       goods.held[goods.asked[i]] = found and (integer(found) or "corrupt") or 0
     end
@@ -82,5 +84,8 @@ local function book(goods)
   end
   if #fields > 0 then
     redis.call("HSET", goods.buyers, unpack(fields))
+    if not goods.counted then
+      redis.call("HSET", goods.stock, "counted", "1")
+    end
   end
 end

@@ -1,0 +1,37 @@
+"""How worker and syncer wait for a sale that nobody knows yet, and say so: its name may be misspelt."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from flashsale._rules.observer import log
+from flashsale.aio.sale import FlashSale
+from flashsale.aio.transport.runtime import StopEvent, pause
+from flashsale.errors import FlashSaleError, UnknownSale
+
+AGAIN: Final = 0.5  # seconds between looks
+QUIET: Final = 60.0  # seconds between log lines
+
+
+async def wait_until_known(sale: FlashSale, who: str, stop: StopEvent) -> None:
+    """Waits until Redis or the database knows the sale, or `stop` is set; says once a minute what it waits for.
+
+    Args:
+        sale: which.
+        who: waits, for the log.
+        stop: ends it.
+    """
+    said: float | None = None
+    while not stop.is_set():
+        try:
+            await sale._check_known()
+        except UnknownSale as error:
+            if said is None or time.monotonic() - said >= QUIET:
+                said = time.monotonic()
+                log.warning("%s waits: UnknownSale: %s", who, error)
+            await pause(stop, AGAIN)
+        except FlashSaleError:  # a server does not answer: who waits meets it again, and says so in its own words
+            return
+        else:
+            return

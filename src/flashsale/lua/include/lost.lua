@@ -1,0 +1,11 @@
+-- sequence(text): the sale's last order number, 0 before the first; nil when corrupt, or so high that its end is near.
+local function sequence(text)
+  local seq = integer(text or "0")
+  return seq and seq < 9e14 and seq or nil
+end
+
+-- lost(seq): true when the ledger is lost, or meta with its number: they come with the first order, and go together.
+-- KEYS[1] is meta, KEYS[2] the ledger.
+local function lost(seq)
+  return seq ~= nil and (seq > 0) ~= (redis.call("EXISTS", KEYS[2]) == 1)
+end
