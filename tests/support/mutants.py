@@ -320,6 +320,8 @@ _add("the syncer asks for the buyers", "a buyer's cap", Lua("notice", "stock[3] 
 _add("lost names of items return", "L", Lua("notice", 'redis.pcall("SADD", KEYS[3], unpack(present))', ""))
 _add("the mark of the buyers", "a buyer's cap", Lua("reserve", "(gone and -5)", "(false)"))
 _add("new deliveries when meta is lost", "E", Lua("claim", 'redis.call("HLEN", KEYS[5]) > 0 then', "false then"))
+_add("the syncer recovers places", "E L", Patch("flashsale._sync.auditor.Auditor.recover", lambda _: 0))
+_add("a busy queue loses nothing", "E", Patch("flashsale._sync.order_queue.OrderQueue._is_idle", lambda _: True))
 _add("the end of the numbers", "a bad value is named", Lua("reserve", "seq and seq < 9e14 and seq or nil", "seq"))
 _add("the numbers begin anew", "a rebuild mends", Lua("wipe", 'redis.call("HDEL", KEYS[1], "seq")', ""))
 _add("a rebuild sweeps names", "a rebuild mends", Lua("wipe", "#name <= 64 and string.find(name, ", "true or ("))

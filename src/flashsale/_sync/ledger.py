@@ -16,6 +16,7 @@ from flashsale.model import Order, OrderState, StoredOrder, by_goods
 from flashsale.model.checks import check_id, is_id
 
 PAGE: Final = 500  # records of one read
+START: Final = b"0"  # the cursor before the first page
 MOVES: Final = 100  # orders of one settle script: some tenths of a millisecond of Redis
 
 
@@ -100,16 +101,19 @@ class Ledger:
 
         What somebody else wrote has no record.
         """
-        cursor = b"0"
+        cursor = START
         while True:
-            cursor, flat = self._link.command("HSCAN", self._keys.orders, cursor, "COUNT", PAGE)
-            ids = [str(order_id, "ascii", "replace") for order_id in flat[::2]]
-            yield {
-                order_id: find(text, order_id) if is_id(order_id) else None
-                for order_id, text in zip(ids, flat[1::2], strict=True)
-            }
-            if cursor == b"0":
+            cursor, records = self.page(cursor)
+            yield records
+            if cursor == START:
                 return
+
+    def page(self, cursor: bytes) -> tuple[bytes, dict[str, Record | None]]:
+        """Returns some records from `cursor` on, and the next cursor: `START` after the last ones."""
+        cursor, flat = self._link.command("HSCAN", self._keys.orders, cursor, "COUNT", PAGE)
+        ids = [str(order_id, "ascii", "replace") for order_id in flat[::2]]
+        found = zip(ids, flat[1::2], strict=True)
+        return cursor, {order_id: find(text, order_id) if is_id(order_id) else None for order_id, text in found}
 
     def move(self, rows: Sequence[StoredOrder]) -> list[Move]:
         """Moves orders to the states of their rows, where a way leads there; each order stands once in `rows`.

@@ -154,6 +154,16 @@ class OrderQueue(Component):
         """Returns the length of the list; claims are not on it."""
         return int(self._link.command("LLEN", self.keys.order_list))
 
+    def _is_idle(self) -> bool:
+        """True when orders are claimed here, and none is on the list or under a lease.
+
+        Orders that are only popped are never there: what became of them is known to whoever popped them.
+        """
+        link, keys = self._link, self.keys
+        if link.command("LLEN", keys.order_list) or link.command("HLEN", keys.claimed):
+            return False
+        return link.command("HGET", keys.meta, "deliveries") is not None
+
     def _pending(self) -> Iterator[list[bytes]]:
         """Yields pages of the list, then of what is claimed; an element that moves meanwhile is not missed."""
         at = 0

@@ -72,6 +72,8 @@ class Syncer:
             while not event.is_set():
                 try:
                     report = self.run_once()
+                    if report.recovered:
+                        log.warning("orders lost from a key in Redis, and brought back: %d", report.recovered)
                     if report.lost:
                         log.error("the sale has lost its key %r", report.lost)
                     if report.closed:
@@ -108,7 +110,8 @@ class Syncer:
                     message = "goods %s cannot be synced, the next pass tries again: %s"
                     self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
-            return replace(report, settled=self._follow_moves() + self._reconcile_page())
+            settled = self._follow_moves() + self._reconcile_page()
+            return replace(report, settled=settled, recovered=self._auditor.recover())
         finally:
             self._sale._meta.lead(self._token, 0.0)
 

@@ -7,14 +7,14 @@ meanwhile at a later place, and never misses it. It checks a disagreement again 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Final
 
 from flashsale._rules.batches import batches
 from flashsale._rules.ledger_record import Record, path
 from flashsale._rules.observer import log
-from flashsale.aio.ledger import PAGE
+from flashsale.aio.ledger import PAGE, START
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.transport.runtime import sleep
@@ -24,6 +24,7 @@ from flashsale.model.checks import MAX_UNITS
 from flashsale.model.reports import Audit, Disagreement, Problem, Repair, Units
 
 ATTEMPTS: Final = 3  # a disagreement must be seen this often
+RECOVERED: Final = 4  # pages of the ledger that one pass of the syncer looks at
 BETWEEN: Final = 0.1  # seconds between attempts: an ack follows its commit within that time, or the order is read again
 
 _PLACE: Final = {
@@ -35,6 +36,7 @@ _PLACE: Final = {
 
 
 _LISTED: Final = {OrderState.QUEUED: Problem.NOT_QUEUED, OrderState.DEAD: Problem.NO_LETTER}  # where it has no row
+_RECOVERABLE: Final = _LISTED | {OrderState.PERSISTED: Problem.NO_DEADLINE}  # by the ledger alone
 
 
 class Auditor:
@@ -49,6 +51,7 @@ class Auditor:
             raise StoreRequired("an audit")
         self._sale = sale
         self._store: AsyncOrderStore = sale.store
+        self._cursor = START  # of `recover`
 
     async def audit(self, expected: Iterable[str] = ()) -> Audit:
         """Compares everything; see `Syncer.audit`."""
@@ -96,6 +99,28 @@ class Auditor:
         states = await self._store.states([order.order_id for order in odd])
         found = [(order, records.get(order.order_id), states.get(order.order_id)) for order in odd]
         return sum([await self._unless_corrupt(each[0], partial(self._reconcile_one, *each)) for each in found])
+
+    async def recover(self) -> int:
+        """Brings back what the next orders of the ledger lost with a key: place on the list, dead letter, deadline.
+
+        An order may only be missing from the list while list and leases are empty. That is asked after the ledger and
+        before the database: who left the list in between has a row by then.
+
+        Returns:
+            How many orders it mended.
+        """
+        mended = 0
+        for _ in range(RECOVERED):
+            self._cursor, page = await self._sale._ledger.page(self._cursor)
+            suspects = await self._unplaced({name: record for name, record in page.items() if record is not None})
+            if suspects:
+                orders = {name: record.order(name) for name, record in suspects.items()}
+                judged = await self._judge(orders, suspects, set())
+                found = [each for each in judged.values() if each.problem in _RECOVERABLE.values()]
+                mended += sum([await self._unless_corrupt(each.order, partial(self._mend, each)) for each in found])
+            if self._cursor == START:
+                break
+        return mended
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -159,6 +184,19 @@ class Auditor:
             or (record.state is OrderState.PERSISTED and holds[record.goods_id] and order_id not in deadlines)
         }
 
+    async def _unplaced(self, records: Mapping[str, Record]) -> dict[str, Record]:
+        """Returns those that may have lost their place: queued in an empty queue, dead, or unpaid without an end."""
+        idle = await self._sale.queue._is_idle()
+        unpaid = {name: record for name, record in records.items() if record.state is OrderState.PERSISTED}
+        holds = await self._sale.inventory._holds({record.goods_id for record in unpaid.values()})
+        held = [name for name, record in unpaid.items() if holds[record.goods_id] is not None]
+        endless = set(held) - set(await self._sale._ledger.deadlines(held)) if held else set()
+        return {
+            name: record
+            for name, record in records.items()
+            if name in endless or record.state is OrderState.DEAD or (idle and record.state is OrderState.QUEUED)
+        }
+
     async def _strangers(self, corrupt: set[str]) -> dict[str, Order]:
         """Returns the orders with a row that the ledger does not know, but for those whose record is corrupt."""
         strangers: dict[str, Order] = {}
@@ -206,7 +244,7 @@ class Auditor:
         return tuple(found[order_id] for order_id in sorted(found))
 
     async def _judge(
-        self, orders: dict[str, Order], suspects: dict[str, Record | None], pending: set[str]
+        self, orders: dict[str, Order], suspects: Mapping[str, Record | None], pending: set[str]
     ) -> dict[str, Disagreement]:
         deadlines = await self._sale._ledger.deadlines(list(suspects))
         holds = await self._sale.inventory._holds({orders[order_id].goods_id for order_id in suspects})

@@ -71,6 +71,8 @@ class Syncer:
             while not event.is_set():
                 try:
                     report = await self.run_once()
+                    if report.recovered:
+                        log.warning("orders lost from a key in Redis, and brought back: %d", report.recovered)
                     if report.lost:
                         log.error("the sale has lost its key %r", report.lost)
                     if report.closed:
@@ -107,7 +109,8 @@ class Syncer:
                     message = "goods %s cannot be synced, the next pass tries again: %s"
                     self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
-            return replace(report, settled=await self._follow_moves() + await self._reconcile_page())
+            settled = await self._follow_moves() + await self._reconcile_page()
+            return replace(report, settled=settled, recovered=await self._auditor.recover())
         finally:
             await self._sale._meta.lead(self._token, 0.0)
 

@@ -25,6 +25,7 @@ class SyncReport:
         returned: gate slots given back, in units.
         expired: orders whose payment deadline had passed.
         settled: orders that the ledger had wrong or did not know, and that now follow the database.
+        recovered: orders that lost their place with a key: queued again, or given a payment deadline.
     """
 
     leading: bool
@@ -37,6 +38,7 @@ class SyncReport:
     returned: int = 0
     expired: int = 0
     settled: int = 0
+    recovered: int = 0
 
 
 class Problem(StrEnum):
