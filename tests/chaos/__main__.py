@@ -29,7 +29,10 @@ from flashsale.stores import SQLAlchemyStore
 from tests.support import servers
 from tests.support.chaos_steps import DOWN_AFTER, GOODS, HOLD, PER_BUYER, PLANS, SALE, Chaos, Crew, Options, Report
 from tests.support.consistency import Purchase, check
+from tests.support.database_faults import DatabaseFaults
+from tests.support.database_proxy import DatabaseProxy
 from tests.support.deployments import Alone, alone, watched
+from tests.support.interrupted_host import InterruptedHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,8 +63,20 @@ def plan(options: Options) -> tuple[list[Purchase], list[Goods]]:
     return purchases, [phones, Goods("case", units["case"], opens_at=1.0, hold=HOLD)]
 
 
-def play(options: Options, database_url: str, say: Callable[[str], None] = lambda _: None) -> Report:
+def play(
+    options: Options,
+    database_url: str,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    postgres: servers.Postgres | None = None,
+) -> Report:
     """Plays it all on an empty PostgreSQL database; everything that was started has ended on return.
+
+    Args:
+        options: what is to happen.
+        database_url: of the database.
+        say: is told of the progress.
+        postgres: the server of the database, for the faults of a database.
 
     Raises:
         TimeoutError: something did not come to an end.
@@ -81,14 +96,32 @@ def play(options: Options, database_url: str, say: Callable[[str], None] = lambd
             deployment = stack.enter_context(watched(down_after=DOWN_AFTER, appendfsync=options.appendfsync))
         else:
             deployment = stack.enter_context(alone(appendfsync=options.appendfsync))
-        crew = Crew(folder, deployment.url, database_url)
+        url, faults = database_url, None
+        if options.database_faults and postgres is not None:
+            proxy = stack.enter_context(DatabaseProxy(database_url))
+            url, faults = proxy.url.render_as_string(hide_password=False), DatabaseFaults(postgres, database_url, proxy)
+        crew = Crew(folder, deployment.url, url, moody=bool(options.moods))
         stack.callback(crew.close)
-        chaos = Chaos(options, purchases, deployment=deployment, crew=crew, database_url=database_url, say=say)
+        interrupted = None
+        if options.strikes:
+            words = (deployment.url, SALE, "replicated" if options.elections else "accepted", "2")
+            interrupted = stack.enter_context(InterruptedHost(*words))
+        chaos = Chaos(
+            options,
+            purchases,
+            deployment=deployment,
+            crew=crew,
+            database_url=url,
+            say=say,
+            database_faults=faults,
+            interrupted=interrupted,
+        )
         report = chaos.report
         asyncio.run(_within(options.seconds * 1.75, chaos))
         report.wrong += crew.close()
         say("asking buyers, Redis and database")
-        report.consistency = check(purchases, deployment.primary.client(), store, SALE)
+        fresh = stack.enter_context(SQLAlchemyStore(database_url, SALE))  # the pool of the other met the faults
+        report.consistency = check(purchases, deployment.primary.client(), fresh, SALE)
         report.wrong += report.consistency.wrong
     report.wrong += report.shortfall(options)
     report.seconds = time.monotonic() - began
@@ -99,8 +132,9 @@ async def _within(seconds: float, chaos: Chaos) -> None:
     try:
         async with asyncio.timeout(seconds):
             await chaos.run()
-    except TimeoutError as error:
-        raise TimeoutError(f"not within {seconds:g} s\n{chaos.stand()}") from error
+    except (TimeoutError, ExceptionGroup) as error:
+        error.add_note(chaos.stand())
+        raise
 
 
 class _Progress:
@@ -148,6 +182,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"a replica has their order ({request.elections})",
     )
     add("--cut-replies", type=int, default=request.cut_replies, metavar="N", help=f"({request.cut_replies})")
+    add(
+        "--database-faults",
+        type=int,
+        default=request.database_faults,
+        metavar="N",
+        help="killed, read-only, silent, locked, out of connections, COMMIT not answered, in turn "
+        f"({request.database_faults})",
+    )
+    add(
+        "--lost-keys",
+        type=int,
+        default=request.lost_keys,
+        metavar="N",
+        help=f"each key of the sale in turn; nobody mends but by `rebuild` ({request.lost_keys})",
+    )
+    add(
+        "--strikes",
+        type=int,
+        default=request.strikes,
+        metavar="N",
+        help=f"calls struck by an exception of a signal's handler, at least ({request.strikes})",
+    )
+    add(
+        "--moods",
+        type=int,
+        default=request.moods,
+        metavar="N",
+        help=f"exceptions that the workers' store raises, at least ({request.moods})",
+    )
     add("--seed", type=int, default=request.seed, metavar="N", help=f"of all that is random ({request.seed})")
     add(
         "--seconds", type=float, default=request.seconds, metavar="S", help=f"of selling, at most ({request.seconds:g})"
@@ -160,15 +223,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"may then lose orders, as the operator chose ({request.appendfsync})",
     )
     options = Options(**vars(parser.parse_args(argv)))
-    if (
-        options.orders < 20
-        or min(options.worker_kills, options.redis_kills, options.elections, options.cut_replies) < 0
-    ):
+    if options.orders < 20 or min(value for value in vars(options).values() if isinstance(value, int)) < 0:
         parser.error("at least 20 orders, and no count below 0")
     servers.end_on_signals()
     try:
         with _found(), servers.postgres() as postgres, postgres.database() as database_url:
-            report = play(options, database_url, _Progress())
+            report = play(options, database_url, _Progress(), postgres=postgres)
     except KeyboardInterrupt:
         return 130
     print(f"\n{report.table()}\n")

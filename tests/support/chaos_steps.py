@@ -11,13 +11,25 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import redis
 import redis.asyncio
 
-from flashsale import Durability, Keys, NotExecuted, NotPersisted, Outcome, OutcomeUnknown, Receipt, StoreError, aio
+from flashsale import (
+    Durability,
+    Keys,
+    NotExecuted,
+    NotPersisted,
+    Outcome,
+    OutcomeUnknown,
+    Receipt,
+    StoreError,
+    UnknownGoods,
+    aio,
+)
 from flashsale.aio.stores import SQLAlchemyStore as AsyncStore
 from tests.support.consistency import Consistency, Purchase
 from tests.support.deployments import Alone, Watched
@@ -25,6 +37,9 @@ from tests.support.deployments import Alone, Watched
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
+
+    from tests.support.database_faults import DatabaseFaults
+    from tests.support.interrupted_host import InterruptedHost
 
 SALE = "chaos"
 GOODS = ("phone", "case")
@@ -38,6 +53,10 @@ LEASE = 1.0  # seconds
 DOWN_AFTER = 1.0  # seconds of silence until the Sentinels elect another primary
 DELAY = 0.05  # seconds after its order, at most, that Redis is killed
 IN_HAND = 0.02  # seconds after orders were seen to be claimed, at most, that a worker is killed
+
+ASK_AGAIN = {Outcome.UNCERTAIN, Outcome.PAUSED}  # a sale is closed while a lost key is brought back
+REBUILT = ("orders", "meta", "stock", "buyers")  # the keys that only a rebuild brings back
+KEYS = (*REBUILT, "goods", "count", "access", "window", "order_list", "claimed", "holds", "leases")
 
 PLANS = {  # what a buyer does with an order, and how many in a hundred do so
     "keep": 57,
@@ -57,6 +76,10 @@ class Options:
     redis_kills: int = 50
     elections: int = 0  # with any, Redis is three servers behind Sentinels, and orders are `replicated`
     cut_replies: int = 500
+    database_faults: int = 0  # with any, everybody reaches the database through a proxy
+    lost_keys: int = 0
+    strikes: int = 0  # calls struck by an exception of a signal's handler, in a host of its own
+    moods: int = 0  # exceptions of the workers' own store
     seed: int = 1
     seconds: float = 480.0  # of selling; what is still due then does not happen, and the report says so
     appendfsync: str = "always"
@@ -70,6 +93,10 @@ class Report:
     redis_kills: int = 0
     elections: int = 0
     replies_cut: int = 0
+    database_faults: Counter[str] = field(default_factory=Counter)
+    lost_keys: Counter[str] = field(default_factory=Counter)
+    strikes: int = 0
+    moods: int = 0
     retries: int = 0  # by the callers; the library makes one of its own before
     orphaning: int = 0  # worker kills that left claimed orders behind
     orphans: int = 0
@@ -101,6 +128,12 @@ class Report:
             ("  until a Sentinel named another", _spread(self.named)),
             ("  until an order was answered", _spread(self.election_recoveries)),
             ("replies cut", self.replies_cut),
+            ("faults of the database", self.database_faults.total()),
+            *((f"  {kind}", count) for kind, count in sorted(self.database_faults.items())),
+            ("keys lost", self.lost_keys.total()),
+            *((f"  {name}", count) for name, count in sorted(self.lost_keys.items())),
+            ("exceptions of a signal's handler in buy", self.strikes),
+            ("exceptions of the workers' store", self.moods),
             ("calls repeated by callers", self.retries),
             ("dead letters requeued", self.dead),
             ("rows in the database", consistency.rows),
@@ -124,6 +157,10 @@ class Report:
             "Redis kills": (self.redis_kills, options.redis_kills),
             "elections": (self.elections, options.elections),
             "cut replies": (self.replies_cut, options.cut_replies),
+            "database faults": (self.database_faults.total(), options.database_faults),
+            "lost keys": (self.lost_keys.total(), options.lost_keys),
+            "strikes": (self.strikes, options.strikes),
+            "moods": (self.moods, options.moods),
         }
         return [f"only {did} of {request} {what}" for what, (did, request) in counts.items() if did < request]
 
@@ -140,17 +177,19 @@ def _spread(seconds: Sequence[float]) -> str:
 class Crew:
     """Processes of the command `flashsale`; each is ended by its own pid, at the latest when the context is left."""
 
-    def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
+    def __init__(self, folder: Path, redis_url: str, database_url: str, *, moody: bool = False) -> None:
         self._folder = folder
+        self._moods = folder / "moods"
+        self._module = "tests.support.moody_command" if moody else "flashsale"
         urls = {"FLASHSALE_REDIS_URL": redis_url, "FLASHSALE_DATABASE_URL": database_url}
-        self._environment = {**os.environ, **urls}
+        self._environment = {**os.environ, **urls, "FLASHSALE_MOODS": str(self._moods)}
         self._logs: dict[subprocess.Popen[bytes], Path] = {}
         self._ready: set[subprocess.Popen[bytes]] = set()
         self._killed: set[subprocess.Popen[bytes]] = set()
 
     def start(self, name: str, *options: str) -> subprocess.Popen[bytes]:
         path = self._folder / f"{name}-{len(self._logs)}.log"
-        command = [sys.executable, "-m", "flashsale", name, "--sale", SALE, *options]
+        command = [sys.executable, "-m", self._module, name, "--sale", SALE, *options]
         with path.open("wb") as log:  # in a session of its own: Ctrl-C is for us, who end it
             process = subprocess.Popen(
                 command,
@@ -165,7 +204,7 @@ class Crew:
 
     def is_ready(self, process: subprocess.Popen[bytes]) -> bool:
         """True when it has begun its work."""
-        if process not in self._ready and b"goods in the database" in self._logs[process].read_bytes():
+        if process not in self._ready and f"sale {SALE}:".encode() in self._logs[process].read_bytes():
             self._ready.add(process)
         return process in self._ready and process not in self._killed
 
@@ -173,6 +212,15 @@ class Crew:
         self._killed.add(process)
         process.kill()
         process.wait()
+
+    @property
+    def moods(self) -> int:
+        """How many exceptions the store of a moody crew has raised."""
+        return self._moods.stat().st_size if self._moods.exists() else 0
+
+    def has_said(self, text: str) -> bool:
+        """True when a log has this text."""
+        return any(text in path.read_text() for path in self._logs.values())
 
     def last_lines(self) -> list[str]:
         """Returns the end of each log."""
@@ -211,6 +259,8 @@ class Chaos:
         deployment: the Redis to be killed.
         crew: runs workers and syncer.
         database_url: SQLAlchemy URL, with the tables and the item.
+        database_faults: of that database, if it is to have any.
+        interrupted: a host more, whose calls are struck by exceptions.
         say: is told of the progress.
     """
 
@@ -223,9 +273,13 @@ class Chaos:
         crew: Crew,
         database_url: str,
         say: Callable[[str], None],
+        database_faults: DatabaseFaults | None = None,
+        interrupted: InterruptedHost | None = None,
     ) -> None:
         self.report = Report()
         self._options = options
+        self._database_faults = database_faults
+        self._interrupted = interrupted
         self._purchases = purchases
         self._stage = deployment
         self._crew = crew
@@ -236,6 +290,9 @@ class Chaos:
         self._hosts: list[aio.FlashSale] = []
         self._workers: list[subprocess.Popen[bytes]] = []
         self._redis_lock = asyncio.Lock()
+        self._database_lock = asyncio.Lock()
+        self._calm = asyncio.Event()  # no lost key is being brought back
+        self._calm.set()
         self._outages: list[float] = []  # monotonic seconds: when Redis was whole again; the last may be infinite
         self._deaths: list[float] = []  # of workers, monotonic seconds
         self._served = 0
@@ -291,6 +348,8 @@ class Chaos:
             f"{over} too many of {name} were booked" for name, over in self._excess.items() if over > 0
         ]
         self.report.replies_cut = self._stage.tripped
+        self.report.moods = self._crew.moods
+        self.report.strikes = self._interrupted.struck if self._interrupted else 0
         self.report.named = self._stage.named if isinstance(self._stage, Watched) else []
 
     async def _is_loaded(self) -> bool:
@@ -306,18 +365,21 @@ class Chaos:
             for host in self._hosts:
                 for _ in range(BUYERS):
                     group.create_task(self._serve(host, orders, group))
+            if self._interrupted:
+                group.create_task(self._serve(self._interrupted, orders, group))
             for number, purchase in enumerate(self._purchases):
                 if time.monotonic() > deadline:
                     self._say("the time is over")
                     break
                 for fault in faults.get(number, ()):
                     await fault(group)
+                await self._calm.wait()
                 await orders.put(purchase)
-            for _ in range(HOSTS * BUYERS):
+            for _ in range(HOSTS * BUYERS + (self._interrupted is not None)):
                 await orders.put(None)
 
     async def _serve(
-        self, host: aio.FlashSale, orders: asyncio.Queue[Purchase | None], group: asyncio.TaskGroup
+        self, host: aio.FlashSale | InterruptedHost, orders: asyncio.Queue[Purchase | None], group: asyncio.TaskGroup
     ) -> None:
         """Serves buyers one after the other; each is asked for again until it is answered."""
         while (purchase := await orders.get()) is not None:
@@ -381,14 +443,14 @@ class Chaos:
         while True:
             try:
                 answer = await ask()
-                if not (isinstance(answer, Receipt) and answer.outcome is Outcome.UNCERTAIN):
+                if not (isinstance(answer, Receipt) and answer.outcome in ASK_AGAIN):
                     self._asking.pop(call, None)
                     return answer
                 self._asking[call] = str(answer)
                 self.report.retries += 1
             except NotPersisted as error:  # paid before the worker came: no fault
                 self._asking[call] = repr(error)
-            except (NotExecuted, OutcomeUnknown, StoreError) as error:
+            except (NotExecuted, OutcomeUnknown, StoreError, UnknownGoods) as error:
                 self._asking[call] = repr(error)
                 self.report.retries += 1
             await asyncio.sleep(self._chance.uniform(0.02, 0.1))
@@ -403,6 +465,8 @@ class Chaos:
             (self._options.worker_kills, self._kill_worker),
             (self._options.redis_kills, self._kill_redis),
             (self._options.elections, self._elect),
+            (self._options.database_faults, self._break_database),
+            (self._options.lost_keys, self._lose_key),
         ):
             for _ in range(count):
                 due.setdefault(self._chance.randrange(last), []).append(fault)
@@ -494,6 +558,69 @@ class Chaos:
 
         await self._strike(group, elect, self.report.election_recoveries)
 
+    async def _break_database(self, group: asyncio.TaskGroup) -> None:
+        """Lets the database fail in one of its ways, when the fault before is over."""
+        faults = self._database_faults
+        assert faults is not None
+        await self._until(lambda: not self._database_lock.locked(), "the database is whole again")
+        await self._database_lock.acquire()
+        kind = list(faults.kinds)[self.report.database_faults.total() % len(faults.kinds)]
+        seconds = self._chance.uniform(0.5, 8.0)
+
+        async def fail() -> None:
+            try:
+                await faults.kinds[kind](seconds)
+            finally:
+                self._database_lock.release()
+            self.report.database_faults[kind] += 1
+            self._progress()
+
+        group.create_task(fail())
+
+    async def _lose_key(self, group: asyncio.TaskGroup) -> None:
+        """Deletes a key of the living sale, as soon as it is there; no more buyers come until it is back.
+
+        A second loss may take what the first could be mended by, and so may a server that dies with it.
+        """
+        await self._until(lambda: not self._redis_lock.locked(), "Redis is whole again")
+        await self._redis_lock.acquire()
+        name = KEYS[self.report.lost_keys.total() % len(KEYS)]
+
+        async def lose() -> None:
+            try:
+                await self._until(lambda: self._delete(name), f"{name} is there")
+                self._calm.clear()
+                await self._mend(name)
+            finally:
+                self._calm.set()
+                self._redis_lock.release()
+            self.report.lost_keys[name] += 1
+            self._progress()
+
+        group.create_task(lose())
+
+    async def _delete(self, name: str) -> bool:
+        key = getattr(self._keys, name)
+        names = [key] if isinstance(key, str) else [key(goods_id) for goods_id in GOODS]
+        return any([await self._read(lambda name=name: self._raw.delete(name)) for name in names])
+
+    async def _mend(self, name: str) -> None:
+        """Nobody does anything but `rebuild`, where that is needed."""
+        syncer = aio.Syncer(self._hosts[0])
+        if name in REBUILT:
+            await self._until(lambda: self._is_noticed(name), f"somebody has noticed the loss of {name}")
+            await self._answer(syncer.rebuild)
+        await self._until(lambda: self._is_well(syncer), f"the loss of {name} is mended")
+
+    async def _is_noticed(self, name: str) -> bool:
+        if name in {"stock", "buyers"}:
+            return self._crew.has_said("goods lost from Redis")
+        return await self._read(lambda: self._raw.hget(self._keys.meta, "state")) == b"closed"
+
+    async def _is_well(self, syncer: aio.Syncer) -> bool:
+        audit = await self._answer(syncer.audit)
+        return audit.ok and not audit.moving
+
     async def _strike(
         self, group: asyncio.TaskGroup, outage: Callable[[], Awaitable[None]], seconds: list[float]
     ) -> None:
@@ -537,7 +664,8 @@ class Chaos:
                 for goods_id in GOODS:
                     total, booked = await self._raw.hmget(self._keys.stock(goods_id), "Total", "Booked")
                     self.report.looks += 1
-                    self._excess[goods_id] = max(self._excess[goods_id], int(booked) - int(total))
+                    if total and booked:
+                        self._excess[goods_id] = max(self._excess[goods_id], int(booked) - int(total))
                 await self._requeue_dead()  # who pays for such an order waits for it
             await asyncio.sleep(0.05)
 

@@ -83,7 +83,11 @@ class DatabaseProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = self._connect()
+                try:
+                    server = self._connect()
+                except (OSError, StopIteration):  # it is down
+                    client.close()
+                    continue
                 self._sockets += [client, server]
                 losing = threading.Event()
                 self._pump(client, server, lambda data, losing=losing: self._asked(data, losing))
