@@ -306,15 +306,20 @@ _add("direct units outlive a rebuild", "O", Lua("wipe", "goods.booked - goods.le
 
 # -- lost keys and bad values -----------------------------------------------------------------------------------------
 
-_LOOK = "(orphans or lost(sequence(meta[3])))"
+_LOOK = "lost(meta[1], seq, all)"
 _add(
     "a purchase asks for the ledger",
     "O E",
-    Lua("reserve", '(meta[1] or "open") ~= "open" or lost(seq)', '(meta[1] or "open") ~= "open"'),
+    Lua("reserve", '(meta[1] or "open") ~= "open" or lost(meta[1], seq, all)', '(meta[1] or "open") ~= "open"'),
 )
-_add("an adoption asks for the ledger", "O E", Lua("adopt", 'meta[2] == "closed" or lost(seq)', 'meta[2] == "closed"'))
-_add("a restore asks for the ledger", "O E", Lua("restore", "or lost(seq) and -5 or nil", "or nil"))
-_add("the syncer asks for the ledger", "O E", Lua("notice", _LOOK, "orphans"))
+_add(
+    "items tell that ledger and meta are lost",
+    "O E",
+    Lua("reserve", "goods.ours and (not state or", "false and (not state or"),
+)
+_add("an adoption asks for the ledger", "O E", Lua("adopt", " or lost(meta[2], seq, all)", ""))
+_add("a restore asks for the ledger", "O E", Lua("restore", "or lost(meta[3], seq, all) and -5 or nil", "or nil"))
+_add("the syncer asks for the ledger", "O E", Lua("notice", _LOOK, f"seq == 0 and {_LOOK}"))
 _add("the syncer asks for meta", "O E", Lua("notice", _LOOK, "false"))
 _add("the syncer asks for the buyers", "a buyer's cap", Lua("notice", "stock[3] and", "false and"))
 _add("lost names of items return", "L", Lua("notice", 'redis.pcall("SADD", KEYS[3], unpack(present))', ""))

@@ -21,7 +21,8 @@
 local FIELDS = 5
 local meta = redis.call("HMGET", KEYS[1], "seq", "state")
 local seq = sequence(meta[1])
-local all, ids, closed = gather(3, 2, seq), {}, meta[2] == "closed" or lost(seq)
+local all, ids = gather(3, 2, seq), {}
+local closed = meta[2] == "closed" or lost(meta[2], seq, all)
 for at = 1, #ARGV, FIELDS do
   ids[#ids + 1] = ARGV[at + 2]
   ask(all[tonumber(ARGV[at])], at + 4, at + 4)
