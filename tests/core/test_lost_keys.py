@@ -255,8 +255,8 @@ async def test_meta_that_is_lost_before_the_first_order_closes_the_sale(real_sho
     await sale.start("phone")
     await sale.pause()
     real_shop.raw.delete(real_shop.keys.meta)
+    assert [each.outcome for each in await sale.inventory.reserve([order("early")])] == [PAUSED]
     report = await syncer.run_once()
     assert (report.lost, report.closed) == ("meta", True)
-    assert [each.outcome for each in await sale.inventory.reserve([order("early")])] == [PAUSED]
     await syncer.rebuild()
     assert (await sale.buy("phone", "ann")).accepted

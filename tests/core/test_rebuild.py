@@ -14,6 +14,7 @@ from flashsale import (
     FlashSaleError,
     Goods,
     InvalidRequest,
+    NotExecuted,
     OrderState,
     Outcome,
     UnknownGoods,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from tests.support.helpers import Shop
 
 QUEUED, PERSISTED, CONFIRMED = OrderState.QUEUED, OrderState.PERSISTED, OrderState.CONFIRMED
-CANCELLED, REJECTED = OrderState.CANCELLED, OrderState.REJECTED
+CANCELLED, REJECTED, DEAD = OrderState.CANCELLED, OrderState.REJECTED, OrderState.DEAD
 
 
 async def loaded(shop: Shop, *goods: Goods, **settings: Any) -> tuple[Awaited, Awaited]:
@@ -171,11 +172,35 @@ async def test_rebuilding_a_sale_that_was_not_lost_changes_nothing_but_the_epoch
     assert (stock.booked, stock.direct) == (9, 4)
     await syncer.rebuild()
     stock = await sale.inventory.stock("phone")
-    assert (stock.total, stock.booked, stock.direct) == (20, 6, 4)  # `queued` is still on the list
+    assert (stock.total, stock.booked, stock.direct) == (20, 9, 4)  # `queued` is booked before anybody else can buy
     assert await outcome(sale, "phone", "cleo", 1) is Outcome.ACCEPTED  # the gate was open, and is
     await work(shop, sale)
     assert (await syncer.audit(["o-1", "queued"])).ok
     assert {name: await sale.status(name) for name in ("o-1", "queued")} == {"o-1": PERSISTED, "queued": PERSISTED}
+
+
+@each_backend
+async def test_what_waits_is_booked_before_the_sale_opens(shop: Shop) -> None:
+    """Else somebody buys in its place, or more than allowed, and it is refused in the end."""
+    sale, syncer = await loaded(shop, Goods("phone", 6, per_buyer=2))
+    await sale.buy("phone", "ann", 2, order_id="dead")
+    await sale.queue._bury(await sale.queue.claim(lease=3600))
+    await sale.buy("phone", "bob", 1, order_id="claimed")
+    await sale.queue.claim(lease=3600)
+    await sale.buy("phone", "cleo", 2, order_id="listed")
+    await sale.inventory.deduct("phone", 1)
+    await sale.queue.push(order("external", buyer_id="dora"))  # by another program
+    shop.raw.delete(shop.keys.buyers("phone"))
+    assert (await syncer.run_once()).missing == ("phone",)
+    await syncer.rebuild()
+    assert await booked(sale) == 6
+    states = {name: await sale.status(name) for name in ("dead", "claimed", "listed", "external")}
+    assert states == {"dead": DEAD, "claimed": QUEUED, "listed": QUEUED, "external": QUEUED}
+    assert await outcome(sale, "phone", "cleo", 1) in {Outcome.LIMIT_REACHED, Outcome.SOLD_OUT}
+    assert await sale.queue.requeue_dead() == 1
+    await work(shop, sale)
+    assert set((await rows(sale)).values()) == {PERSISTED}
+    assert (await syncer.audit(states)).ok
 
 
 @each_backend
@@ -263,7 +288,9 @@ async def test_a_worker_waits_while_the_sale_is_closed_and_counts_no_attempt(sho
         await worker.run_once()
         shop.end_leases()
     assert await sale.queue.dead() == []
-    assert await sale.status("survivor") is None
+    for ask in (sale.status, sale.cancel, sale.confirm):
+        with pytest.raises(NotExecuted, match="waits for a rebuild"):
+            await ask("survivor")
     assert await sale.status("known") is PERSISTED
     await syncer.rebuild()
     await work(shop, sale)
@@ -645,6 +672,9 @@ async def test_of_two_syncers_one_acts_and_the_other_takes_over(shop: Shop) -> N
         "the units of a restored order": test_a_rebuild_brings_back_stock_ledger_caps_and_deadlines,
         "an adoption waits for a rebuild": test_a_worker_waits_while_the_sale_is_closed_and_counts_no_attempt,
         "new deliveries in a new epoch": test_a_worker_of_the_old_epoch_cannot_drop_what_another_claimed_in_the_new_one,
+        "a rebuild books what waits": test_what_waits_is_booked_before_the_sale_opens,
+        "untracked units are another's": test_rebuilding_a_sale_that_was_not_lost_changes_nothing_but_the_epoch,
+        "unknown, or to be rebuilt": test_a_worker_waits_while_the_sale_is_closed_and_counts_no_attempt,
         "nothing is for sale in a rebuild": test_nothing_is_for_sale_while_a_rebuild_is_under_way,
         "direct units outlive a rebuild": test_rebuilding_a_sale_that_was_not_lost_changes_nothing_but_the_epoch,
         "one leads": test_of_two_syncers_one_acts_and_the_other_takes_over,

@@ -664,7 +664,7 @@ class Chaos:
                 for goods_id in GOODS:
                     total, booked = await self._raw.hmget(self._keys.stock(goods_id), "Total", "Booked")
                     self.report.looks += 1
-                    if total and booked:
+                    if int(total or 0) and booked:  # it is 0 during a rebuild
                         self._excess[goods_id] = max(self._excess[goods_id], int(booked) - int(total))
                 await self._requeue_dead()  # who pays for such an order waits for it
             await asyncio.sleep(0.05)
@@ -691,6 +691,8 @@ class Chaos:
     async def _requeue_dead(self) -> None:
         if letters := await self._raw.hlen(self._keys.dead):
             self.report.dead += letters
+            for letter in await self._answer(self._hosts[0].queue.dead):
+                self._say(f"dead: {letter}")
             await self._answer(self._hosts[0].queue.requeue_dead)
 
     async def _until(self, check: Callable[[], Any], what: str) -> None:

@@ -244,7 +244,9 @@ _add("the record of a dead order", "L", Lua("bury", 'record("DEAD"', 'record("QU
 _add("a dead order is itself", "E", Lua("bury", '"|") == ARGV[at + 3]', '"|") ~= ""'))
 _add("the state of a dead order", "E", Lua("requeue", 'if state == "DEAD" then', "if false then"))
 _add(
-    "the direct units of an adoption", "O", Lua("adopt", "if units > goods.booked - goods.ledger then", "if true then")
+    "the direct units of an adoption",
+    "O",
+    Lua("adopt", 'if ARGV[2] == "1" or units > goods.booked - goods.ledger then', "if true then"),
 )
 _add("the ledger in an adoption", "E", Lua("adopt", "fresh[id] or known[i]", "nil"))
 _add(
@@ -302,19 +304,27 @@ _add("the caps of a restore", "a buyer's cap", Lua("restore", "hold(goods, buyer
 _add("the deadlines of a restore", "L", Lua("restore", 'if state == "PERSISTED" and goods.hold then', "if false then"))
 _add("new deliveries in a new epoch", "E", Lua("close", "integer(ARGV[1]) % 1e6 * 1e9", "0"))
 _add("nothing is for sale in a rebuild", "O", Lua("wipe", '"Total", "0"', '"Total", "3"'))
+_add("a rebuild books what waits", "E O", Patch("flashsale._sync.rebuilder.Rebuilder._take_up", lambda *_: None))
+_add("untracked units are another's", "L", Lua("adopt", 'ARGV[2] == "1" or units', "units"))
+_add("unknown, or to be rebuilt", "T", Patch("flashsale._sync.sale_state.SaleMeta.refuse_if_lost", lambda *_: None))
 _add("direct units outlive a rebuild", "O", Lua("wipe", "goods.booked - goods.ledger", "0"))
 
 # -- lost keys and bad values -----------------------------------------------------------------------------------------
 
-_LOOK = "(orphans or lost(sequence(meta[3])))"
+_LOOK = "lost(meta[1], seq, all)"
 _add(
     "a purchase asks for the ledger",
     "O E",
-    Lua("reserve", '(meta[1] or "open") ~= "open" or lost(seq)', '(meta[1] or "open") ~= "open"'),
+    Lua("reserve", '(meta[1] or "open") ~= "open" or lost(meta[1], seq, all)', '(meta[1] or "open") ~= "open"'),
 )
-_add("an adoption asks for the ledger", "O E", Lua("adopt", 'meta[2] == "closed" or lost(seq)', 'meta[2] == "closed"'))
-_add("a restore asks for the ledger", "O E", Lua("restore", "or lost(seq) and -5 or nil", "or nil"))
-_add("the syncer asks for the ledger", "O E", Lua("notice", _LOOK, "orphans"))
+_add(
+    "items tell that ledger and meta are lost",
+    "O E",
+    Lua("reserve", "goods.ours and (not state or", "false and (not state or"),
+)
+_add("an adoption asks for the ledger", "O E", Lua("adopt", " or lost(meta[2], seq, all)", ""))
+_add("a restore asks for the ledger", "O E", Lua("restore", "or lost(meta[3], seq, all) and -5 or nil", "or nil"))
+_add("the syncer asks for the ledger", "O E", Lua("notice", _LOOK, f"seq == 0 and {_LOOK}"))
 _add("the syncer asks for meta", "O E", Lua("notice", _LOOK, "false"))
 _add("the syncer asks for the buyers", "a buyer's cap", Lua("notice", "stock[3] and", "false and"))
 _add("lost names of items return", "L", Lua("notice", 'redis.pcall("SADD", KEYS[3], unpack(present))', ""))
@@ -325,6 +335,15 @@ _add("a busy queue loses nothing", "E", Patch("flashsale._sync.order_queue.Order
 _add("the end of the numbers", "a bad value is named", Lua("reserve", "seq and seq < 9e14 and seq or nil", "seq"))
 _add("the numbers begin anew", "a rebuild mends", Lua("wipe", 'redis.call("HDEL", KEYS[1], "seq")', ""))
 _add("a rebuild sweeps names", "a rebuild mends", Lua("wipe", "#name <= 64 and string.find(name, ", "true or ("))
+
+_MOVED = "flashsale._sync.stores.moved.MovedRowStore"
+_add("the record of a purge", "a purge is for good", Patch(f"{_MOVED}.purge", None))
+_add(
+    "the closed gap of a purge",
+    "a purge is for good",
+    Patch("flashsale._sync.sale_state.SaleMeta.close", lambda *_: None),
+)
+_add("a purged sale is granted nothing", "a purge is for good", Patch(f"{_MOVED}._refuse_purged", lambda *_: None))
 
 # -- the database and the worker --------------------------------------------------------------------------------------
 

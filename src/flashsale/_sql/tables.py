@@ -57,6 +57,7 @@ SALES: Final = Table(
     METADATA,
     Column("sale", _id(64), primary_key=True),
     Column("epoch", Integer, nullable=False),
+    Column("purged_at", Double),  # NULL: it was not purged
 )
 
 GOODS: Final = Table(
@@ -129,9 +130,10 @@ TABLES: Final[Mapping[TableName, Table]] = {
 def missing_parts(connection: Connection) -> list[Executable]:
     """Returns the statements that bring tables of the release before up to date; that release still works on them."""
     seen, missing = inspect(connection), list[Executable]()
-    if SETTLED.columns[1].name not in {column["name"] for column in seen.get_columns(ORDERS.name)}:
-        kind = Double().compile(connection.dialect)
-        missing.append(text(f"ALTER TABLE {ORDERS.name} ADD COLUMN settled_at {kind}"))
+    for column in (SALES.c.purged_at, ORDERS.c.settled_at):
+        if column.name not in {known["name"] for known in seen.get_columns(column.table.name)}:
+            kind = column.type.compile(connection.dialect)
+            missing.append(text(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"))
     if SETTLED.name not in {index["name"] for index in seen.get_indexes(ORDERS.name)}:
         missing.append(CreateIndex(SETTLED))
     return missing

@@ -20,7 +20,7 @@ from flashsale._sync.ledger import Ledger
 from flashsale._sync.order_queue import OrderQueue
 from flashsale._sync.purchases import Purchases
 from flashsale._sync.sale_state import SaleMeta
-from flashsale._sync.store import OrderStore, check_known
+from flashsale._sync.store import OrderStore, check_known, refuse_purged
 from flashsale._sync.ticketing import Ticketing
 from flashsale._sync.transitions import Transitions
 from flashsale._sync.transport.link import Link
@@ -103,6 +103,7 @@ class FlashSale:
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis)
         self._meta = SaleMeta(self._link, self.keys)
+        self._is_known = False
         self.store = store
         self._notifier = Notifier(observer)
         self._transitions = Transitions(self.gate, self.inventory, self._ledger, store)
@@ -150,7 +151,9 @@ class FlashSale:
 
         Raises:
             AlreadyLoaded: it exists with other values.
+            InvalidRequest: an argument breaks the contract, or the database knows that the sale was purged.
         """
+        refuse_purged(self.store, self.name)
         self.inventory.preload(goods_id, total, per_buyer=per_buyer, opens_at=opens_at, closes_at=closes_at, hold=hold)
         self.gate.preload(goods_id, total, opens_at=opens_at, closes_at=closes_at)
 
@@ -305,7 +308,7 @@ class FlashSale:
         """
         record = self._ledger.get(order_id)
         if record is None:
-            self._check_known()
+            self._check_unknown(order_id)
         return record.state if record else None
 
     def cancel(self, order_id: str) -> OrderState | None:
@@ -342,7 +345,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return self._transitions.settle_each(self._purchases.basket(basket_id), OrderState.CANCELLED)
+        return self._transitions.settle_each(self._basket(basket_id), OrderState.CANCELLED)
 
     def confirm_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Confirms that every order of a basket is paid.
@@ -350,7 +353,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return self._transitions.settle_each(self._purchases.basket(basket_id), OrderState.CONFIRMED)
+        return self._transitions.settle_each(self._basket(basket_id), OrderState.CONFIRMED)
 
     def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Gives a buyer who is paying more time: the deadline is at least `seconds` from now, by the Redis clock.
@@ -360,7 +363,7 @@ class FlashSale:
         """
         extended = self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
         if not extended:
-            self._check_known()
+            self._check_unknown(order_id)
         return extended
 
     def restock(self, goods_id: str, units: int, request_id: str | None = None) -> int:
@@ -449,8 +452,24 @@ class FlashSale:
     def _settle(self, order_id: str, state: OrderState) -> OrderState | None:
         current = self._transitions.settle(order_id, state)
         if current is None:
-            self._check_known()
+            self._check_unknown(order_id)
         return current
+
+    def _basket(self, basket_id: str) -> list[str]:
+        order_ids = self._purchases.basket(basket_id)
+        if not order_ids:
+            self._check_unknown(basket_id)
+        return order_ids
+
+    def _check_unknown(self, name: str) -> None:
+        """Refuses to call an order or a basket unknown where the sale is, or while its ledger is lost.
+
+        Raises:
+            UnknownSale: neither Redis nor the database knows the sale.
+            NotExecuted: a rebuild may bring the order back.
+        """
+        self._check_known()
+        self._meta.refuse_if_lost(name)
 
     def _check_known(self) -> None:
         """Refuses a sale that neither Redis nor the database knows.
@@ -458,8 +477,9 @@ class FlashSale:
         Raises:
             UnknownSale: it is misspelt, most likely.
         """
-        if not self._meta.is_known():
+        if not self._is_known and not self._meta.is_known():
             check_known(self.store, self.name)
+        self._is_known = True  # once is enough: a name that was right stays right
 
     def _set_paused(self, *, paused: bool) -> None:
         goods = self._meta.goods()  # first: who may not list them is refused before anything is written

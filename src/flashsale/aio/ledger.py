@@ -158,11 +158,24 @@ class Ledger:
             arguments += (numbers[row.order.goods_id], row.order.goods_id, row.order.order_id, row.state)
         return names, arguments
 
-    async def adopt(self, orders: Sequence[Order]) -> list[Adoption]:
+    async def adopt(
+        self,
+        orders: Sequence[Order],
+        state: OrderState = OrderState.QUEUED,
+        *,
+        ours: bool = False,
+        epoch: int | None = None,
+    ) -> list[Adoption]:
         """Brings orders found on the list into the ledger, when an external program pushed them there.
 
         From the untracked units if they suffice, else by deducting; sold out, the order is REJECTED. Most are ours:
         a look at the ledger is enough for them.
+
+        Args:
+            orders: each id once.
+            state: theirs: DEAD for dead letters.
+            ours: True: no external program deducted their units.
+            epoch: of the rebuild that asks: while the sale is closed nobody else may.
         """
         if not orders:
             return []
@@ -172,9 +185,10 @@ class Ledger:
         external = [at for at, state in enumerate(states) if state is None]
         if external:
             keys = [self._keys.meta, self._keys.orders]
-            reply = await self._link.run("adopt", *self._batch(keys, [orders[at] for at in external]))
-            for at, code, state in zip(external, reply[::2], reply[1::2], strict=True):
-                adoptions[at] = Adoption(code, STATES[state] if state else None)
+            keys, arguments = self._batch(keys, [orders[at] for at in external])
+            reply = await self._link.run("adopt", keys, [state, int(ours), "" if epoch is None else epoch, *arguments])
+            for at, code, named in zip(external, reply[::2], reply[1::2], strict=True):
+                adoptions[at] = Adoption(code, STATES[named] if named else None)
         return adoptions
 
     async def restore(self, rows: Sequence[StoredOrder], epoch: int) -> list[int]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
+from flashsale._rules.batches import batches
 from flashsale.aio.sale import FlashSale
-from flashsale.aio.store import AsyncOrderStore
-from flashsale.errors import CorruptState, StoreError, StoreRequired
+from flashsale.aio.store import AsyncOrderStore, refuse_purged
+from flashsale.errors import CorruptState, InvalidRequest, StoreError, StoreRequired, UnknownGoods
 from flashsale.lua import Code
-from flashsale.model import RELEASED, Goods, StoredOrder
+from flashsale.model import RELEASED, Goods, Order, OrderState, StoredOrder
+from flashsale.model.checks import MAX_UNITS
 from flashsale.model.reports import Rebuild
 
 PAGE = 500  # rows of one script call
@@ -33,14 +36,18 @@ class Rebuilder:
         """Raises the epoch in the database first, so that work for an older one is refused; see `Syncer.rebuild`."""
         meta = self._sale._meta
         await self._sale._check_known()
+        await refuse_purged(self._store, self._sale.name)
         await self._sale._ledger.meet()
         epoch = await self._store.advance_epoch()
         await meta.close(epoch)
         goods = await self._grant()
+        tracked = Counter({entry.goods_id: await self._tracked(entry.goods_id) for entry in goods})
         await meta.wipe(goods, epoch)
+        waiting = await self._waiting()  # before the rows: who leaves the queue from now on has one
         rows, booked = await self._restore_all(epoch, goods)
         for entry in goods:
             await self._reopen(entry)
+        await self._take_up(waiting, tracked - booked, epoch)
         await meta.open(epoch)
         self._sale.gate._refusals.forget()
         return Rebuild(epoch=epoch, orders=rows, goods={entry.goods_id: booked[entry.goods_id] for entry in goods})
@@ -61,14 +68,54 @@ class Rebuilder:
         """Restores every row and compares the sums; repeats it if rows came or went meanwhile."""
         for _ in range(ATTEMPTS):
             rows, booked = await self._restore(epoch)
-            ledger = {entry.goods_id: await self._in_ledger(entry.goods_id) for entry in goods}
+            ledger = {entry.goods_id: await self._tracked(entry.goods_id) for entry in goods}
             short = [goods_id for goods_id, units in ledger.items() if units < booked[goods_id]]
             if not short:
                 return rows, booked
         raise CorruptState("the sums do not agree; the sale stays closed", sale=self._sale.name, goods_id=short[0])
 
-    async def _in_ledger(self, goods_id: str) -> int:
-        stock = await self._sale.inventory.stock(goods_id)
+    async def _waiting(self) -> dict[OrderState, dict[str, Order]]:
+        """Returns the orders that wait in the queue, or lie among the dead letters, by state and id."""
+        queue = self._sale.queue
+        listed: dict[str, Order] = {}
+        async for bodies in queue._pending():
+            for body in bodies:
+                with suppress(InvalidRequest):  # a worker buries it
+                    order = Order.from_json(body)
+                    listed.setdefault(order.order_id, order)
+        letters = {letter.order.order_id: letter.order for letter in await queue.dead(MAX_UNITS) if letter.order}
+        dead = {order_id: letters[order_id] for order_id in await queue._buried(sorted(letters))}
+        return {OrderState.DEAD: dead, OrderState.QUEUED: listed}  # a dead order is surely ours
+
+    async def _take_up(self, waiting: Mapping[OrderState, Mapping[str, Order]], ours: Counter[str], epoch: int) -> None:
+        """Books what waits, before anybody can buy in its place; an order that has a row is booked already.
+
+        Args:
+            waiting: the orders.
+            ours: units of each item that were the ledger's and are in no row. The other orders were pushed by external
+                programs, and their units lie among the untracked ones.
+            epoch: of this rebuild.
+        """
+        ledger = self._sale._ledger
+        for state, orders in waiting.items():
+            for page in batches(orders.values(), PAGE):
+                known = await ledger.get_many([order.order_id for order in page])
+                mine: list[Order] = []
+                theirs: list[Order] = []
+                for order in page:
+                    if order.order_id not in known:
+                        own = order.quantity <= ours[order.goods_id]
+                        ours[order.goods_id] -= order.quantity if own else 0
+                        (mine if own else theirs).append(order)
+                await ledger.adopt(mine, state, ours=True, epoch=epoch)
+                await ledger.adopt(theirs, state, epoch=epoch)
+
+    async def _tracked(self, goods_id: str) -> int:
+        """Returns the units of the ledger's orders; 0 where the item is lost, or not what flashsale writes."""
+        try:
+            stock = await self._sale.inventory.stock(goods_id)
+        except (UnknownGoods, CorruptState):
+            return 0
         return stock.booked - stock.direct
 
     async def _reopen(self, goods: Goods) -> None:

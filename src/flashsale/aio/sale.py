@@ -19,7 +19,7 @@ from flashsale.aio.ledger import Ledger
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.purchases import Purchases
 from flashsale.aio.sale_state import SaleMeta
-from flashsale.aio.store import AsyncOrderStore, check_known
+from flashsale.aio.store import AsyncOrderStore, check_known, refuse_purged
 from flashsale.aio.ticketing import Ticketing
 from flashsale.aio.transitions import Transitions
 from flashsale.aio.transport.link import Link
@@ -102,6 +102,7 @@ class FlashSale:
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis)
         self._meta = SaleMeta(self._link, self.keys)
+        self._is_known = False
         self.store = store
         self._notifier = Notifier(observer)
         self._transitions = Transitions(self.gate, self.inventory, self._ledger, store)
@@ -149,7 +150,9 @@ class FlashSale:
 
         Raises:
             AlreadyLoaded: it exists with other values.
+            InvalidRequest: an argument breaks the contract, or the database knows that the sale was purged.
         """
+        await refuse_purged(self.store, self.name)
         await self.inventory.preload(
             goods_id, total, per_buyer=per_buyer, opens_at=opens_at, closes_at=closes_at, hold=hold
         )
@@ -306,7 +309,7 @@ class FlashSale:
         """
         record = await self._ledger.get(order_id)
         if record is None:
-            await self._check_known()
+            await self._check_unknown(order_id)
         return record.state if record else None
 
     async def cancel(self, order_id: str) -> OrderState | None:
@@ -343,7 +346,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return await self._transitions.settle_each(await self._purchases.basket(basket_id), OrderState.CANCELLED)
+        return await self._transitions.settle_each(await self._basket(basket_id), OrderState.CANCELLED)
 
     async def confirm_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Confirms that every order of a basket is paid.
@@ -351,7 +354,7 @@ class FlashSale:
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return await self._transitions.settle_each(await self._purchases.basket(basket_id), OrderState.CONFIRMED)
+        return await self._transitions.settle_each(await self._basket(basket_id), OrderState.CONFIRMED)
 
     async def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Gives a buyer who is paying more time: the deadline is at least `seconds` from now, by the Redis clock.
@@ -361,7 +364,7 @@ class FlashSale:
         """
         extended = await self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
         if not extended:
-            await self._check_known()
+            await self._check_unknown(order_id)
         return extended
 
     async def restock(self, goods_id: str, units: int, request_id: str | None = None) -> int:
@@ -450,8 +453,24 @@ class FlashSale:
     async def _settle(self, order_id: str, state: OrderState) -> OrderState | None:
         current = await self._transitions.settle(order_id, state)
         if current is None:
-            await self._check_known()
+            await self._check_unknown(order_id)
         return current
+
+    async def _basket(self, basket_id: str) -> list[str]:
+        order_ids = await self._purchases.basket(basket_id)
+        if not order_ids:
+            await self._check_unknown(basket_id)
+        return order_ids
+
+    async def _check_unknown(self, name: str) -> None:
+        """Refuses to call an order or a basket unknown where the sale is, or while its ledger is lost.
+
+        Raises:
+            UnknownSale: neither Redis nor the database knows the sale.
+            NotExecuted: a rebuild may bring the order back.
+        """
+        await self._check_known()
+        await self._meta.refuse_if_lost(name)
 
     async def _check_known(self) -> None:
         """Refuses a sale that neither Redis nor the database knows.
@@ -459,8 +478,9 @@ class FlashSale:
         Raises:
             UnknownSale: it is misspelt, most likely.
         """
-        if not await self._meta.is_known():
+        if not self._is_known and not await self._meta.is_known():
             await check_known(self.store, self.name)
+        self._is_known = True  # once is enough: a name that was right stays right
 
     async def _set_paused(self, *, paused: bool) -> None:
         goods = await self._meta.goods()  # first: who may not list them is refused before anything is written

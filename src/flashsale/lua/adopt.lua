@@ -1,12 +1,15 @@
 -- adopt: bring orders that an external program pushed into the ledger; orders of ours are recognised and left alone.
 --
--- KEYS[1]   meta    hash    state, seq
--- KEYS[2]   orders  hash    the ledger
--- KEYS[3..]         groups  per item: stock, buyers
--- ARGV[1..]         groups  per order: number of the item's group, item id, order id, quantity, buyer id
+-- KEYS[1]   meta    hash     state, seq, epoch
+-- KEYS[2]   orders  hash     the ledger
+-- KEYS[3..]         groups   per item: stock, buyers
+-- ARGV[1]   state   QUEUED, or DEAD: of what is adopted
+-- ARGV[2]   ours    0/1      1: no external program deducted these, so they are no part of the untracked units
+-- ARGV[3]   epoch   integer  of the rebuild that asks, for which the sale is not closed; else empty
+-- ARGV[4..]         groups   per order: number of the item's group, item id, order id, quantity, buyer id
 --
 -- Returns code and state of each order, one after the other; states only for 1 and 2
---    1  adopted: QUEUED from the untracked units or by deducting, REJECTED when sold out
+--    1  adopted: in that state from the untracked units or by deducting, REJECTED when sold out
 --    2  in the ledger already
 --   -1  unknown item
 --   -2  corrupt item or record
@@ -19,10 +22,11 @@
 -- include: commit
 -- include: lost
 local FIELDS = 5
-local meta = redis.call("HMGET", KEYS[1], "seq", "state")
+local meta = redis.call("HMGET", KEYS[1], "seq", "state", "epoch")
 local seq = sequence(meta[1])
-local all, ids, closed = gather(3, 2, seq), {}, meta[2] == "closed" or lost(seq)
-for at = 1, #ARGV, FIELDS do
+local all, ids = gather(3, 2, seq), {}
+local closed = (meta[2] == "closed" and meta[3] ~= ARGV[3]) or lost(meta[2], seq, all)
+for at = 4, #ARGV, FIELDS do
   ids[#ids + 1] = ARGV[at + 2]
   ask(all[tonumber(ARGV[at])], at + 4, at + 4)
 end
@@ -30,7 +34,7 @@ recall(all)
 
 local known, fresh, records, answers = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}, {}
 for i, id in ipairs(ids) do
-  local at = 1 + (i - 1) * FIELDS
+  local at = 4 + (i - 1) * FIELDS
   local goods, name, quantity, buyer = all[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 3], ARGV[at + 4]
   local code, state, current = nil, "", fresh[id] or known[i]
   if current then
@@ -41,19 +45,19 @@ for i, id in ipairs(ids) do
     code = goods.code or -2
   else
     local units = integer(quantity)
-    code, state, seq = 1, "QUEUED", seq + 1
-    if units > goods.booked - goods.ledger then
+    code, state, seq = 1, ARGV[1], seq + 1
+    if ARGV[2] == "1" or units > goods.booked - goods.ledger then
       if goods.booked + units <= goods.total then
         goods.booked = goods.booked + units
       else
         state = "REJECTED"
       end
     end
-    if state == "QUEUED" then
+    if state ~= "REJECTED" then
       goods.ledger = goods.ledger + units
       hold(goods, buyer, units)
     end
-    fresh[id] = record(state, quantity, goods.cap and state == "QUEUED" and "2" or "0", name, show(seq), buyer)
+    fresh[id] = record(state, quantity, goods.cap and state ~= "REJECTED" and "2" or "0", name, show(seq), buyer)
     records[#records + 1], records[#records + 2] = id, fresh[id]
   end
   answers[#answers + 1], answers[#answers + 2] = code, state or ""

@@ -38,7 +38,8 @@ local time, meta, wakeups = now(), redis.call("HMGET", KEYS[1], "state", "seq"),
 local seq, opening, width, runs = sequence(meta[2]), stamp(time), slot == "take" and 6 or 2, 4 + 2 * count
 redis.call("LLEN", KEYS[3]) -- a wrong type fails here, before the first write
 
-local all, last, paused = gather(5, width, seq), 3 + count, (meta[1] or "open") ~= "open" or lost(seq)
+local all, last = gather(5, width, seq), 3 + count
+local paused = (meta[1] or "open") ~= "open" or lost(meta[1], seq, all)
 for i, goods in ipairs(all) do
   goods.gate = slot == "take" and not goods.code and look(time, 7 + (i - 1) * width) or { left = goods.total }
   goods.left = math.min(math.max(0, goods.total - goods.booked), goods.gate.left)

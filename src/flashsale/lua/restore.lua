@@ -25,7 +25,7 @@
 -- include: commit
 -- include: lost
 local FIELDS, ACTIVE = 6, { QUEUED = true, PERSISTED = true, CONFIRMED = true, DEAD = true }
-local time, meta = now(), redis.call("HMGET", KEYS[1], "epoch", "seq")
+local time, meta = now(), redis.call("HMGET", KEYS[1], "epoch", "seq", "state")
 local seq, ids, answers = sequence(meta[2]), {}, {}
 local all = gather(4, 2, seq)
 redis.call("ZCARD", KEYS[3])
@@ -36,7 +36,7 @@ for at = 2, #ARGV, FIELDS do
   ids[#ids + 1] = ARGV[at + 2]
   ask(all[tonumber(ARGV[at])], at + 4, at + 4)
 end
-local refused = meta[1] ~= ARGV[1] and -8 or lost(seq) and -5 or nil -- half filled, a ledger would look alive
+local refused = meta[1] ~= ARGV[1] and -8 or lost(meta[3], seq, all) and -5 or nil -- half filled, a ledger would look alive
 if refused then
   for i = 1, #ids do
     answers[i] = refused

@@ -19,6 +19,7 @@ local function read(stock, buyers)
     buyers = buyers,
     total = integer(values[1]),
     booked = integer(values[2]),
+    ours = values[3], -- set when it is loaded, or has its first order
     ledger = ledger, -- units of orders
     before = ledger, -- the same, and stays what it was
     opens_at = values[4],

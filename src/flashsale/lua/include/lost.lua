@@ -4,8 +4,14 @@ local function sequence(text)
   return seq and seq < 9e14 and seq or nil
 end
 
--- lost(seq): true when the ledger is lost, or meta with its number: they come with the first order, and go together.
+-- lost(state, seq, all): true when the ledger is lost, or meta with its number: they come with the first order, and go
+-- together. When both are gone, the items tell: they are loaded after meta, and have units of orders only beside seq.
 -- KEYS[1] is meta, KEYS[2] the ledger.
-local function lost(seq)
+local function lost(state, seq, all)
+  for _, goods in ipairs(seq == 0 and all or {}) do
+    if goods.ours and (not state or goods.ledger > 0) then
+      return true
+    end
+  end
   return seq ~= nil and (seq > 0) ~= (redis.call("EXISTS", KEYS[2]) == 1)
 end
