@@ -230,7 +230,7 @@ def insert_new(
     """
     if dialect == "postgresql":
         arrays = {name: [row[name] for row in rows] for name in rows[0]}
-        return _unnest(table, tuple(common)), {**common, **arrays}
+        return _unnest(table, tuple(common), tuple(arrays)), {**common, **arrays}
     if dialect == "sqlite":
         statement = sqlite.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
         return statement.returning(key_of(table)), whole(common, rows)
@@ -243,14 +243,14 @@ def whole(common: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[
 
 
 @cache
-def _unnest(table: Table, common: tuple[str, ...]) -> Executable:
+def _unnest(table: Table, common: tuple[str, ...], differing: tuple[str, ...]) -> Executable:
     """One array for each column that differs, one value for each that does not; docs/design.md has what it wins."""
 
     def sent(column: Column[Any]) -> TypeEngine[Any]:
         # text, not varchar(n): a cast to varchar(n) would cut a long value silently
         return Text() if isinstance(column.type, String) else column.type
 
-    own = [column for column in table.c if column.name not in common]
+    own = [table.c[name] for name in differing]
     arrays = [bindparam(column.name, type_=postgresql.ARRAY(sent(column))) for column in own]
     rows = func.unnest(*arrays).table_valued(*(column.name for column in own)).render_derived()
     shared = [bindparam(name, type_=sent(table.c[name])) for name in common]
