@@ -75,7 +75,7 @@ async def test_row_36_a_basket_says_that_a_part_of_it_has_moved(shop: Shop, erro
     await sale.start("case")
     assert (await sale.buy_basket("ann", [("phone", 1), ("case", 1)], basket_id="b")).accepted
     await work(shop, sale)
-    mend = lose(shop, sale.real._ledger, "get_to_move", error, first=1)
+    mend = lose(shop, sale.real._ledger, "look", error, first=1)
     with pytest.raises(OutcomeUnknown):
         await sale.cancel_basket("b")
     mend()
@@ -121,18 +121,19 @@ async def test_row_36_a_saved_purchase_is_accepted(shop: Shop, error: Exception)
 
 @each_backend
 async def test_row_54_an_order_that_redis_lost_is_settled_by_its_row(shop: Shop) -> None:
-    sale = await bought(shop, "paid", "cancelled", "gone")
+    sale = await bought(shop, "paid", "cancelled", "gone", "kept")
     shop.raw.hdel(shop.keys.orders, "paid", "cancelled", "gone")
     assert await sale.confirm("paid") is CONFIRMED
     assert await sale.cancel("cancelled") is CANCELLED
     assert await sale.confirm("cancelled") is CANCELLED  # too late, and it is said
     assert await sale.confirm("ghost") is None
-    assert await rows(sale) == {"paid": CONFIRMED, "cancelled": CANCELLED, "gone": PERSISTED}
+    assert await rows(sale) == {"paid": CONFIRMED, "cancelled": CANCELLED, "gone": PERSISTED, "kept": PERSISTED}
 
 
 @each_backend
 async def test_row_54_a_basket_that_redis_lost(shop: Shop) -> None:
     sale = await shop.open(10, store=True)
+    await sale.buy("phone", "ann", order_id="kept")
     assert (await sale.buy_basket("ann", [("phone", 2)], basket_id="b")).accepted
     await work(shop, sale)
     shop.raw.hdel(shop.keys.orders, "b#1")
@@ -143,7 +144,7 @@ async def test_row_54_a_basket_that_redis_lost(shop: Shop) -> None:
 @each_backend
 async def test_row_54_a_store_that_cannot_find_leaves_it_unknown(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mutation too: without the look at the database a payment is answered with None."""
-    sale = await bought(shop, "paid")
+    sale = await bought(shop, "paid", "kept")
     shop.raw.hdel(shop.keys.orders, "paid")
     monkeypatch.setattr(type(sale.store), "find", None)
     assert await sale.confirm("paid") is None

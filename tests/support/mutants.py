@@ -306,7 +306,7 @@ _add("new deliveries in a new epoch", "E", Lua("close", "integer(ARGV[1]) % 1e6 
 _add("nothing is for sale in a rebuild", "O", Lua("wipe", '"Total", "0"', '"Total", "3"'))
 _add("a rebuild books what waits", "E O", Patch("flashsale._sync.rebuilder.Rebuilder._take_up", lambda *_: None))
 _add("untracked units are another's", "L", Lua("adopt", 'ARGV[2] == "1" or units', "units"))
-_add("unknown, or to be rebuilt", "T", Patch("flashsale._sync.sale_state.SaleMeta.refuse_if_lost", lambda *_: None))
+_add("unknown, or to be rebuilt", "T", Patch("flashsale._sync.ledger.Look.require_whole", lambda *_: None))
 _add("direct units outlive a rebuild", "O", Lua("wipe", "goods.booked - goods.ledger", "0"))
 
 # -- lost keys and bad values -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any, Self
 
 from flashsale._rules.durability import Durability, Guarantee
+from flashsale._rules.ledger_record import Record
 from flashsale._rules.observer import Notifier, Observer
 from flashsale._rules.refusal_cache import OPEN
 from flashsale._rules.server_check import Finding, judge
@@ -305,10 +306,9 @@ class FlashSale:
 
         Raises:
             UnknownSale: neither Redis nor the database knows the sale; so does whatever moves an order or a sale.
+            NotExecuted: Redis lost what it knew, and a rebuild may bring the order back; so does what moves an order.
         """
-        record = self._ledger.get(order_id)
-        if record is None:
-            self._check_unknown(order_id)
+        record = self._ledger.get(order_id) or self._look_again(order_id)
         return record.state if record else None
 
     def cancel(self, order_id: str) -> OrderState | None:
@@ -363,7 +363,7 @@ class FlashSale:
         """
         extended = self._ledger.extend_hold(order_id, check_seconds("seconds", seconds, low=0.001))
         if not extended:
-            self._check_unknown(order_id)
+            self._look_again(order_id)
         return extended
 
     def restock(self, goods_id: str, units: int, request_id: str | None = None) -> int:
@@ -452,24 +452,26 @@ class FlashSale:
     def _settle(self, order_id: str, state: OrderState) -> OrderState | None:
         current = self._transitions.settle(order_id, state)
         if current is None:
-            self._check_unknown(order_id)
+            self._check_known()
         return current
 
     def _basket(self, basket_id: str) -> list[str]:
         order_ids = self._purchases.basket(basket_id)
         if not order_ids:
-            self._check_unknown(basket_id)
+            self._look_again(basket_id)
         return order_ids
 
-    def _check_unknown(self, name: str) -> None:
-        """Refuses to call an order or a basket unknown where the sale is, or while its ledger is lost.
+    def _look_again(self, name: str) -> Record | None:
+        """Returns the record of an order that was not found a moment ago, if there is one by now.
 
         Raises:
             UnknownSale: neither Redis nor the database knows the sale.
             NotExecuted: a rebuild may bring the order back.
         """
         self._check_known()
-        self._meta.refuse_if_lost(name)
+        look = self._ledger.look(name)
+        look.require_whole(name)
+        return look.record
 
     def _check_known(self) -> None:
         """Refuses a sale that neither Redis nor the database knows.

@@ -203,17 +203,21 @@ class Transitions:
             log.warning("a gate slot of %s waits for the syncer: %s", goods_id, type(error).__name__)
 
     def _decided(self, order_id: str, state: OrderState) -> tuple[Order, OrderState] | None:
-        """Returns an order and the state that the database decided on; None when no server knows it."""
+        """Returns an order and the state that the database decided on; None when no server knows it.
+
+        Raises:
+            NotExecuted: a rebuild may bring it back.
+        """
         if self._store is None:
             raise StoreRequired("to settle an order")
         with about(check_id("order_id", order_id)):
-            found = self._ledger.get_to_move(order_id)
-            if found is not None:
-                record, now = found
-                order = replace(record.order(order_id), created_at=now)  # for the tombstone of an order without a row
-                return order, self._decide(self._store, order, record.state, state)
+            look = self._ledger.look(order_id)
+            if look.record is not None:  # with the time of the tombstone, should it have no row
+                order = replace(look.record.order(order_id), created_at=look.time)
+                return order, self._decide(self._store, order, look.record.state, state)
             for row in stored(self._store, [order_id]):  # Redis lost it
                 return row.order, self._store.settle(row.order, state)
+            look.require_whole(order_id)
         return None
 
     def _decide(self, store: OrderStore, order: Order, known: OrderState, state: OrderState) -> OrderState:

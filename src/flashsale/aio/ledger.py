@@ -9,6 +9,7 @@ from flashsale._rules.batches import batches
 from flashsale._rules.codes import about
 from flashsale._rules.ledger_record import STATES, Record, current_state, find, read
 from flashsale.aio.transport.link import Argument, Link
+from flashsale.errors import NotExecuted
 from flashsale.keys import Keys
 from flashsale.lua import Code
 from flashsale.model import Order, OrderState, StoredOrder, by_goods
@@ -24,6 +25,30 @@ class Adoption(NamedTuple):
 
     code: int
     state: OrderState | None
+
+
+class Look(NamedTuple):
+    """A look at an order.
+
+    Args:
+        record: of it; None: the ledger has none.
+        time: the Redis clock, epoch seconds.
+        waits: the sale is closed, or has lost its ledger: a rebuild may bring a record back.
+    """
+
+    record: Record | None
+    time: float
+    waits: bool
+
+    def require_whole(self, name: str) -> None:
+        """Lets nobody be told that an order is unknown which a rebuild may bring back.
+
+        Raises:
+            NotExecuted: the sale waits for a rebuild; `reason` is CLOSED.
+        """
+        if self.record is None and self.waits:
+            text = f"{name!r} is not found, and the sale waits for a rebuild, which may bring it back; ask again then"
+            raise NotExecuted(text, reason="CLOSED")
 
 
 class Move(NamedTuple):
@@ -73,14 +98,14 @@ class Ledger:
             text = await self._link.command("HGET", self._keys.orders, order_id)
         return None if text is None else read(text, order_id)
 
-    async def get_to_move(self, order_id: str) -> tuple[Record, float] | None:
-        """Returns the record of an order that is about to move, and the Redis clock, in one read.
+    async def look(self, order_id: str) -> Look:
+        """Returns what Redis knows of an order that is about to move, or was not found, in one read.
 
         Raises:
             UnknownLayout: another release began the sale.
         """
-        time, (text,) = await self._link.run("records", [self._keys.meta, self._keys.orders], [order_id])
-        return None if text is None else (read(text, order_id), float(time))
+        time, (text,), waits = await self._link.run("records", [self._keys.meta, self._keys.orders], [order_id])
+        return Look(None if text is None else read(text, order_id), float(time), bool(waits))
 
     async def get_many(self, order_ids: Collection[str]) -> dict[str, Record]:
         """Returns the records of those of `order_ids` that the ledger knows, and of which the record can be read."""

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from flashsale._rules.codes import number, policy
 from flashsale.aio.transport.link import Argument, Link
-from flashsale.errors import CorruptState, InvalidRequest, NotExecuted, UnknownGoods
+from flashsale.errors import CorruptState, InvalidRequest, UnknownGoods
 from flashsale.keys import Keys
 from flashsale.lua import Code
 from flashsale.model import Goods
@@ -66,16 +66,6 @@ class SaleMeta:
     async def is_known(self) -> bool:
         """Returns whether Redis holds a sale that was begun; a syncer's lease alone begins none."""
         return any(await self._link.command("HMGET", self._keys.meta, "layout", "seq", "deliveries"))
-
-    async def refuse_if_lost(self, name: str) -> None:
-        """Lets nobody be told that an order is unknown which a rebuild may bring back.
-
-        Raises:
-            NotExecuted: the sale is closed, or has lost its ledger; `reason` is CLOSED.
-        """
-        if await self._link.run("recoverable", [self._keys.meta, self._keys.orders]):
-            text = f"{name!r} is not found, and the sale waits for a rebuild, which may bring it back; ask again then"
-            raise NotExecuted(text, reason="CLOSED")
 
     async def notice(self, loaded: Sequence[str]) -> Loss:
         """Closes the sale if its ledger, or `meta`, is lost; names in the set `goods` that are lost return.

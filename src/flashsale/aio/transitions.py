@@ -202,17 +202,21 @@ class Transitions:
             log.warning("a gate slot of %s waits for the syncer: %s", goods_id, type(error).__name__)
 
     async def _decided(self, order_id: str, state: OrderState) -> tuple[Order, OrderState] | None:
-        """Returns an order and the state that the database decided on; None when no server knows it."""
+        """Returns an order and the state that the database decided on; None when no server knows it.
+
+        Raises:
+            NotExecuted: a rebuild may bring it back.
+        """
         if self._store is None:
             raise StoreRequired("to settle an order")
         with about(check_id("order_id", order_id)):
-            found = await self._ledger.get_to_move(order_id)
-            if found is not None:
-                record, now = found
-                order = replace(record.order(order_id), created_at=now)  # for the tombstone of an order without a row
-                return order, await self._decide(self._store, order, record.state, state)
+            look = await self._ledger.look(order_id)
+            if look.record is not None:  # with the time of the tombstone, should it have no row
+                order = replace(look.record.order(order_id), created_at=look.time)
+                return order, await self._decide(self._store, order, look.record.state, state)
             for row in await stored(self._store, [order_id]):  # Redis lost it
                 return row.order, await self._store.settle(row.order, state)
+            look.require_whole(order_id)
         return None
 
     async def _decide(self, store: AsyncOrderStore, order: Order, known: OrderState, state: OrderState) -> OrderState:

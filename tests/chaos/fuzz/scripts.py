@@ -161,7 +161,7 @@ class Sandbox:
             lambda: inventory._configure(Goods("phone", 20, version=1, opens_at=1.0, per_buyer=9, hold=600.0)),
             lambda: trusted(ledger.adopt([external])[0].code),
             lambda: trusted(ledger.move([StoredOrder(Order("o-2", "phone", "ann", 1), OrderState.CANCELLED)])[0].code),
-            lambda: ledger.get_to_move("o-2"),
+            lambda: ledger.look("o-2"),
             lambda: ledger.start_hold(row.order),
             lambda: queue.extend(claims),
             lambda: queue.nack(claims),
