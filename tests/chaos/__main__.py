@@ -31,7 +31,7 @@ from tests.support.chaos_steps import DOWN_AFTER, GOODS, HOLD, PER_BUYER, PLANS,
 from tests.support.consistency import Purchase, check
 from tests.support.database_faults import DatabaseFaults
 from tests.support.database_proxy import DatabaseProxy
-from tests.support.deployments import Alone, alone, watched
+from tests.support.deployments import Alone, alone, clustered, watched
 from tests.support.interrupted_host import InterruptedHost
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ def play(
         with store.transaction() as connection:
             connection.exec_driver_sql(SLOW)
         deployment: Alone
-        if options.elections:
+        if options.slot_moves:
+            deployment = stack.enter_context(clustered(SALE, appendfsync=options.appendfsync))
+        elif options.elections:
             deployment = stack.enter_context(watched(down_after=DOWN_AFTER, appendfsync=options.appendfsync))
         else:
             deployment = stack.enter_context(alone(appendfsync=options.appendfsync))
@@ -104,7 +106,8 @@ def play(
         stack.callback(crew.close)
         interrupted = None
         if options.strikes:
-            words = (deployment.url, SALE, "replicated" if options.elections else "accepted", "2")
+            durability = "replicated" if deployment.replicas else "accepted"
+            words = (deployment.url, SALE, durability, str(max(1, deployment.replicas)))
             interrupted = stack.enter_context(InterruptedHost(*words))
         chaos = Chaos(
             options,
@@ -180,6 +183,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="with any, Redis is a primary and two replicas behind three Sentinels, and buyers are told ACCEPTED when "
         f"a replica has their order ({request.elections})",
+    )
+    add(
+        "--slot-moves",
+        type=int,
+        default=request.slot_moves,
+        metavar="N",
+        help="with any, Redis is a Cluster of three primaries with a replica each; the sale's slot moves, and the "
+        f"source dies half way ({request.slot_moves})",
     )
     add("--cut-replies", type=int, default=request.cut_replies, metavar="N", help=f"({request.cut_replies})")
     add(

@@ -5,13 +5,24 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.__main__ import Options, main, play
+from tests.support import servers
 from tests.support.mutants import without
 
-SHORT = Options(orders=800, worker_kills=8, redis_kills=4, cut_replies=40, seed=1, seconds=60)
+SHORT = Options(
+    orders=800,
+    worker_kills=4,
+    redis_kills=2,
+    cut_replies=30,
+    database_faults=6,
+    lost_keys=6,
+    moods=1,
+    seed=1,
+    seconds=60,
+)
 
 
-def test_nothing_is_lost_or_sold_twice(fresh_postgres_url: str) -> None:
-    report = play(SHORT, fresh_postgres_url, print)
+def test_nothing_is_lost_or_sold_twice(postgres: servers.Postgres, fresh_postgres_url: str) -> None:
+    report = play(SHORT, fresh_postgres_url, print, postgres=postgres)
     print(report.table())
     assert report.wrong == []
     assert report.retries  # callers saw failures: what the library mends by itself is not all that happened

@@ -32,7 +32,7 @@ from flashsale import (
 )
 from flashsale.aio.stores import SQLAlchemyStore as AsyncStore
 from tests.support.consistency import Consistency, Purchase
-from tests.support.deployments import Alone, Watched
+from tests.support.deployments import Alone, Clustered, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -55,8 +55,20 @@ DELAY = 0.05  # seconds after its order, at most, that Redis is killed
 IN_HAND = 0.02  # seconds after orders were seen to be claimed, at most, that a worker is killed
 
 ASK_AGAIN = {Outcome.UNCERTAIN, Outcome.PAUSED}  # a sale is closed while a lost key is brought back
-REBUILT = ("orders", "meta", "stock", "buyers")  # the keys that only a rebuild brings back
-KEYS = (*REBUILT, "goods", "count", "access", "window", "order_list", "claimed", "holds", "leases")
+KEYS = (
+    "orders",
+    "meta",
+    "stock",
+    "buyers",
+    "goods",
+    "count",
+    "access",
+    "window",
+    "order_list",
+    "claimed",
+    "holds",
+    "leases",
+)
 
 PLANS = {  # what a buyer does with an order, and how many in a hundred do so
     "keep": 57,
@@ -75,6 +87,7 @@ class Options:
     worker_kills: int = 200
     redis_kills: int = 50
     elections: int = 0  # with any, Redis is three servers behind Sentinels, and orders are `replicated`
+    slot_moves: int = 0  # with any, Redis is a Cluster; the source dies half way
     cut_replies: int = 500
     database_faults: int = 0  # with any, everybody reaches the database through a proxy
     lost_keys: int = 0
@@ -92,9 +105,11 @@ class Report:
     worker_kills: int = 0
     redis_kills: int = 0
     elections: int = 0
+    slot_moves: int = 0
     replies_cut: int = 0
     database_faults: Counter[str] = field(default_factory=Counter)
     lost_keys: Counter[str] = field(default_factory=Counter)
+    rebuilds: int = 0
     strikes: int = 0
     moods: int = 0
     retries: int = 0  # by the callers; the library makes one of its own before
@@ -125,6 +140,7 @@ class Report:
             ("kill -9 of Redis, which comes back", self.redis_kills),
             ("  until an order was answered", _spread(self.redis_recoveries)),
             ("elections", self.elections),
+            ("slot moves whose source died", self.slot_moves),
             ("  until a Sentinel named another", _spread(self.named)),
             ("  until an order was answered", _spread(self.election_recoveries)),
             ("replies cut", self.replies_cut),
@@ -132,6 +148,7 @@ class Report:
             *((f"  {kind}", count) for kind, count in sorted(self.database_faults.items())),
             ("keys lost", self.lost_keys.total()),
             *((f"  {name}", count) for name, count in sorted(self.lost_keys.items())),
+            ("rebuilds", self.rebuilds),
             ("exceptions of a signal's handler in buy", self.strikes),
             ("exceptions of the workers' store", self.moods),
             ("calls repeated by callers", self.retries),
@@ -156,6 +173,7 @@ class Report:
             "worker kills": (self.worker_kills, options.worker_kills),
             "Redis kills": (self.redis_kills, options.redis_kills),
             "elections": (self.elections, options.elections),
+            "slot moves": (self.slot_moves, options.slot_moves),
             "cut replies": (self.replies_cut, options.cut_replies),
             "database faults": (self.database_faults.total(), options.database_faults),
             "lost keys": (self.lost_keys.total(), options.lost_keys),
@@ -217,10 +235,6 @@ class Crew:
     def moods(self) -> int:
         """How many exceptions the store of a moody crew has raised."""
         return self._moods.stat().st_size if self._moods.exists() else 0
-
-    def has_said(self, text: str) -> bool:
-        """True when a log has this text."""
-        return any(text in path.read_text() for path in self._logs.values())
 
     def last_lines(self) -> list[str]:
         """Returns the end of each log."""
@@ -320,15 +334,15 @@ class Chaos:
         """Sells, breaks, mends and drains."""
         async with contextlib.AsyncExitStack() as stack:
             self._raw = await stack.enter_async_context(self._stage.watch_client())
-            manager = getattr(self._raw.connection_pool, "sentinel_manager", None)
+            manager = getattr(getattr(self._raw, "connection_pool", None), "sentinel_manager", None)
             for sentinel in manager.sentinels if manager else ():  # closing a client leaves those open
                 stack.push_async_callback(sentinel.aclose)
-            durability = Durability.REPLICATED if self._options.elections else Durability.ACCEPTED
+            durability = Durability.REPLICATED if self._stage.replicas else Durability.ACCEPTED
             store = await stack.enter_async_context(AsyncStore(self._database_url, SALE))
             for _ in range(HOSTS):
                 client = await stack.enter_async_context(self._stage.host_client())
-                # on both: with one, the Sentinels may promote the other, which has not the order
-                sale = aio.FlashSale(client, SALE, store=store, durability=durability, replicas=2)
+                replicas = max(1, self._stage.replicas)
+                sale = aio.FlashSale(client, SALE, store=store, durability=durability, replicas=replicas)
                 self._hosts.append(await stack.enter_async_context(sale))
             self._crew.start("syncer", "--interval", "0.2")
             for _ in range(WORKERS):
@@ -339,7 +353,7 @@ class Chaos:
                 await self._sell()
                 await self._drain()
                 await self._stage.whole()
-                if self._options.elections:
+                if self._stage.replicas:
                     await self._find_again(store)
             finally:
                 self._over = True
@@ -465,6 +479,7 @@ class Chaos:
             (self._options.worker_kills, self._kill_worker),
             (self._options.redis_kills, self._kill_redis),
             (self._options.elections, self._elect),
+            (self._options.slot_moves, self._move_slot),
             (self._options.database_faults, self._break_database),
             (self._options.lost_keys, self._lose_key),
         ):
@@ -552,11 +567,20 @@ class Chaos:
 
     async def _elect(self, group: asyncio.TaskGroup) -> None:
         async def elect() -> None:
-            assert isinstance(self._stage, Watched)
+            assert isinstance(self._stage, Watched | Clustered)
             await self._stage.elect()
             self.report.elections += 1
 
         await self._strike(group, elect, self.report.election_recoveries)
+
+    async def _move_slot(self, group: asyncio.TaskGroup) -> None:
+        async def move() -> None:
+            assert isinstance(self._stage, Clustered)
+            await self._stage.move()
+            await self._heal()
+            self.report.slot_moves += 1
+
+        await self._strike(group, move, self.report.election_recoveries)
 
     async def _break_database(self, group: asyncio.TaskGroup) -> None:
         """Lets the database fail in one of its ways, when the fault before is over."""
@@ -589,10 +613,8 @@ class Chaos:
         async def lose() -> None:
             try:
                 await self._until(lambda: self._delete(name), f"{name} is there")
-                self._calm.clear()
-                await self._mend(name)
+                await self._heal()
             finally:
-                self._calm.set()
                 self._redis_lock.release()
             self.report.lost_keys[name] += 1
             self._progress()
@@ -604,20 +626,22 @@ class Chaos:
         names = [key] if isinstance(key, str) else [key(goods_id) for goods_id in GOODS]
         return any([await self._read(lambda name=name: self._raw.delete(name)) for name in names])
 
-    async def _mend(self, name: str) -> None:
-        """Nobody does anything but `rebuild`, where that is needed."""
+    async def _heal(self) -> None:
+        """Returns when all is well again; nobody does anything but `rebuild`, where the syncer asks for it."""
         syncer = aio.Syncer(self._hosts[0])
-        if name in REBUILT:
-            await self._until(lambda: self._is_noticed(name), f"somebody has noticed the loss of {name}")
-            await self._answer(syncer.rebuild)
-        await self._until(lambda: self._is_well(syncer), f"the loss of {name} is mended")
-
-    async def _is_noticed(self, name: str) -> bool:
-        if name in {"stock", "buyers"}:
-            return self._crew.has_said("goods lost from Redis")
-        return await self._read(lambda: self._raw.hget(self._keys.meta, "state")) == b"closed"
+        self._calm.clear()
+        try:
+            await self._until(lambda: self._is_well(syncer), "what was lost is mended")
+        finally:
+            self._calm.set()
 
     async def _is_well(self, syncer: aio.Syncer) -> bool:
+        report = await self._answer(syncer.run_once)
+        if not report.leading:
+            return False
+        if report.closed or report.missing:
+            await self._answer(syncer.rebuild)
+            self.report.rebuilds += 1
         audit = await self._answer(syncer.audit)
         return audit.ok and not audit.moving
 
@@ -697,14 +721,14 @@ class Chaos:
 
     async def _until(self, check: Callable[[], Any], what: str) -> None:
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(90):
                 while True:
                     answer = check()
                     if await answer if asyncio.iscoroutine(answer) else answer:
                         return
                     await asyncio.sleep(0.02)
         except TimeoutError as error:
-            raise TimeoutError(f"not within a minute: {what}") from error
+            raise TimeoutError(f"not within 90 s: {what}") from error
 
     def _progress(self) -> None:
         report = self.report

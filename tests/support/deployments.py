@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,7 +25,10 @@ class Alone:
     Attributes:
         primary: the Redis.
         proxies: in front of it.
+        replicas: that must have an order before its buyer is told ACCEPTED.
     """
+
+    replicas = 0
 
     def __init__(self, primary: servers.RedisServer, proxy: FaultProxy) -> None:
         self.primary = primary
@@ -70,6 +74,8 @@ class Watched(Alone):
         named: seconds from each kill until a Sentinel named another primary.
     """
 
+    replicas = 2  # with one, the Sentinels may promote the other, which has not the order
+
     def __init__(
         self, members: list[servers.RedisServer], proxies: list[FaultProxy], sentinels: servers.Sentinels
     ) -> None:
@@ -111,9 +117,9 @@ class Watched(Alone):
         """Kills the primary for good; when another one was elected, it comes back as a replica."""
         victim, began = self.primary, time.monotonic()
         victim.kill()
-        await self._see("another primary", lambda: self.sentinels.primary_ports() - {0, victim.port})
+        await _seen("another primary", lambda: self.sentinels.primary_ports() - {0, victim.port})
         self.named.append(time.monotonic() - began)
-        await self._see("its election", lambda: self.sentinels.primary_port() not in {0, victim.port})
+        await _seen("its election", lambda: self.sentinels.primary_port() not in {0, victim.port})
         # as start scripts do that ask the Sentinels first; else it is a primary of its own for ten seconds
         await asyncio.to_thread(victim.follow, self._member(self.sentinels.primary_port()))
         await self.whole()
@@ -137,7 +143,7 @@ class Watched(Alone):
             self.primary = self._member(states[0]["port"])
             return self._follow(self.primary)
 
-        await self._see("a primary that all agree on, and two replicas in step", is_whole)
+        await _seen("a primary that all agree on, and two replicas in step", is_whole)
 
     def _follow(self, primary: servers.RedisServer) -> bool:
         infos: dict[int, Any] = {port: raw.info("replication") for port, raw in self._raw.items()}
@@ -153,12 +159,147 @@ class Watched(Alone):
     def _member(self, port: int) -> servers.RedisServer:
         return next(member for member in self.members if member.port == port)
 
-    async def _see(self, what: str, check: Callable[[], Any]) -> None:
-        def seen() -> Any:
-            with contextlib.suppress(redis.RedisError):  # it restarts, or loads
-                return check()
 
-        await until(lambda: asyncio.to_thread(seen), what, within=60)
+class Clustered(Alone):
+    """Three primaries of a Cluster with a replica each; a proxy in front of each node, for those who buy.
+
+    Attributes:
+        cluster: the six.
+        members: their processes.
+    """
+
+    replicas = 1
+
+    def __init__(self, cluster: servers.Cluster, proxies: list[FaultProxy], sale: str) -> None:
+        self.cluster = cluster
+        self.members = cluster.nodes + cluster.replicas
+        super().__init__(cluster.node_of(f"{{{sale}}}"), proxies[0])
+        self.proxies = proxies
+        self._slot = int(self.primary.client().cluster("KEYSLOT", f"{{{sale}}}"))
+        for proxy in proxies:
+            proxy._faults = proxies[0]._faults  # what is due strikes whoever has the slot by then
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"{servers.HOST}:{member.port}" for member in self.members)
+
+    def host_client(self) -> Any:
+        doors = {member.port: proxy.port for member, proxy in zip(self.members, self.proxies, strict=True)}
+        return redis.asyncio.RedisCluster(
+            host=servers.HOST,
+            port=self.proxies[0].port,
+            socket_timeout=5,
+            address_remap=lambda address: (address[0], doors.get(address[1], address[1])),
+        )
+
+    def watch_client(self) -> Any:
+        return self.cluster.aclient(socket_timeout=5)
+
+    async def restart(self, down: float) -> None:
+        """Kills the primary of the slot, and starts it again before its replica takes over."""
+        self.primary.kill()
+        await asyncio.sleep(down)
+        await asyncio.to_thread(self.primary.start)
+        await self.whole()
+
+    async def elect(self) -> None:
+        """Kills the primary of the slot; when its replica has taken over, it comes back as the replica."""
+        victim = self.primary
+        victim.kill()
+        await _seen("another primary", lambda: self._owner() not in {None, victim})
+        await asyncio.to_thread(victim.start)
+        await self.whole()
+
+    async def move(self) -> None:
+        """Moves the slot to another primary, whose source dies when half of the keys are there."""
+        await self.whole()
+        source = self.primary
+        target = next(node for node in self._primaries() if node is not source)
+        servers.begin_move(self._slot, source, target)
+        raw = source.client()
+        names = raw.execute_command("CLUSTER", "GETKEYSINSLOT", self._slot, 1000)
+        for name in names[: len(names) // 2]:
+            raw.execute_command("MIGRATE", servers.HOST, target.port, name, 0, 5000)
+        raw.wait(1, 5000)  # for the replica that inherits: else it would still have what has gone
+        source.kill()
+        await _seen("another primary", lambda: self._owner() not in {None, source})
+        await asyncio.to_thread(source.start)
+        heir = self._owner()
+        assert heir is not None
+        await _seen("the end of the move", lambda: self._end_move(heir, target))
+        await self.whole()
+
+    def _end_move(self, source: servers.RedisServer, target: servers.RedisServer) -> bool:
+        """Does what `redis-cli --cluster fix` does with a slot that was left half way; who has moved, stays.
+
+        A key that was made anew where the old one had gone is dropped.
+        """
+        raw = source.client()
+        servers.begin_move(self._slot, source, target)
+        while names := raw.execute_command("CLUSTER", "GETKEYSINSLOT", self._slot, 1000):
+            for name in names:
+                try:
+                    raw.execute_command("MIGRATE", servers.HOST, target.port, name, 0, 5000)
+                except redis.ResponseError as error:
+                    if "BUSYKEY" not in str(error):
+                        raise
+                    raw.delete(name)
+        servers.end_move(self._slot, source, target)
+        return True
+
+    async def whole(self) -> None:
+        """Returns when every node says that all is well, and the slot's primary has its replica."""
+        await _seen("a whole Cluster", self._is_whole)
+
+    def _is_whole(self) -> bool:
+        if not all(member.client().cluster("INFO")["cluster_state"] == "ok" for member in self.members):
+            return False
+        owners = {self._seen_by(member) for member in self.members}
+        if len(owners) > 1 or (owner := owners.pop()) is None:
+            return False
+        self.primary = owner
+        info: dict[str, Any] = owner.client().info("replication")
+        return info.get("slave0", {}).get("state") == "online"
+
+    def _primaries(self) -> list[servers.RedisServer]:
+        return [member for member in self.members if member.client().role()[0] == b"master"]
+
+    def _owner(self) -> servers.RedisServer | None:
+        """Returns who has the slot, as most see it: a node that imports it does not hear of an election."""
+        views: Counter[servers.RedisServer | None] = Counter()
+        for member in self.members:
+            with contextlib.suppress(redis.RedisError):
+                views[self._seen_by(member)] += 1
+        return views.most_common(1)[0][0]
+
+    def _seen_by(self, witness: servers.RedisServer) -> servers.RedisServer | None:
+        for low, high, (_, port, *_), *_ in witness.client().execute_command("CLUSTER SLOTS"):
+            if low <= self._slot <= high:
+                return next(each for each in self.members if each.port == port)
+        return None
+
+
+async def _seen(what: str, check: Callable[[], Any]) -> None:
+    def seen() -> Any:
+        with contextlib.suppress(redis.RedisError):  # it restarts, or loads
+            return check()
+
+    await until(lambda: asyncio.to_thread(seen), what, within=60)
+
+
+@contextlib.contextmanager
+def clustered(sale: str, **config: Any) -> Iterator[Clustered]:
+    """A Cluster of three primaries with append-only files, and a replica of each.
+
+    Args:
+        sale: whose slot moves.
+        config: settings of all nodes.
+    """
+    config = {"aof": True, "auto_aof_rewrite_percentage": 0, "cluster_require_full_coverage": "no", **config}
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(servers.cluster(replicas=True, **config))
+        proxies = [stack.enter_context(FaultProxy(member.port)) for member in cluster.nodes + cluster.replicas]
+        yield Clustered(cluster, proxies, sale)
 
 
 @contextlib.contextmanager
