@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -246,8 +247,9 @@ class Worker:
         return states
 
     async def _tell_refusal(self, order_id: str, error: Exception) -> None:
-        log.error("order %s was refused by the database: %s", order_id, _reason(error))
-        await self._queue._explain(order_id, _reason(error))
+        reason, message = _reason(error), "order %s was refused by the database: %s"
+        self._log.tell((message, reason), message, order_id, reason, level=logging.ERROR)
+        await self._queue._explain(order_id, reason)
 
     async def _split(self, orders: Sequence[Order], refusals: dict[str, Exception]) -> dict[str, OrderState]:
         """Saves orders, half by half where it must; what is refused alone goes to `refusals`."""
