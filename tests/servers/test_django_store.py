@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 
-import pymysql
 import pytest
-from sqlalchemy import make_url
 
 from flashsale.testing import OrderStoreSuite
 from tests.support import django_shop
@@ -16,8 +14,10 @@ django_shop.set_up()
 
 from django.core.management import call_command  # noqa: E402 - settings come first
 from django.db import connections, transaction  # noqa: E402
+from django.test import override_settings  # noqa: E402
 
 from flashsale import Goods, Order, OrderState  # noqa: E402
+from flashsale.contrib.django import checks, set_sale  # noqa: E402
 from flashsale.contrib.django.models import SaleOrder  # noqa: E402
 from flashsale.contrib.django.store import DjangoStore  # noqa: E402
 from flashsale.stores import SQLAlchemyStore  # noqa: E402
@@ -53,18 +53,8 @@ class TestSQLite(Suite):
 
 @pytest.fixture(scope="module")
 def postgresql_alias(postgres):
-    with postgres.database() as text:
-        url = make_url(text)
-        options = {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": url.database,
-            "USER": url.username or "",
-            "PASSWORD": url.password or "",
-            "HOST": url.host or url.query.get("host", ""),
-            "PORT": url.port or "",
-        }
-        with django_shop.database("postgresql", **options) as alias:
-            yield alias
+    with postgres.database() as url, django_shop.database("postgresql", url) as alias:
+        yield alias
 
 
 class TestPostgreSQL(Suite):
@@ -75,17 +65,8 @@ class TestPostgreSQL(Suite):
 
 @pytest.fixture(scope="module")
 def mariadb_alias(mysql):
-    pymysql.install_as_MySQLdb()  # mysqlclient wants a compiler
-    with mysql.database() as text:
-        url = make_url(text)
-        options = {
-            "ENGINE": "django.db.backends.mysql",
-            "NAME": url.database,
-            "USER": url.username,
-            "OPTIONS": {"unix_socket": url.query["unix_socket"]},
-        }
-        with django_shop.database("mysql", **options) as alias:
-            yield alias
+    with mysql.database() as url, django_shop.database("mysql", url) as alias:
+        yield alias
 
 
 class TestMariaDB(Suite):
@@ -142,6 +123,16 @@ def test_the_host_deletes_an_order_with_an_event() -> None:
 
 def test_the_migrations_are_complete() -> None:
     call_command("makemigrations", "flashsale", "--check", "--dry-run", verbosity=0)
+
+
+def test_a_system_check_says_what_atomic_requests_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.check_transactions() == []
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
+    for durability, message in (("accepted", "flashsale.I001"), ("persisted", "flashsale.W003")):
+        set_sale(None)
+        with override_settings(FLASHSALE_DURABILITY=durability):
+            assert [found.id for found in checks.check_transactions()] == [message]
+    set_sale(None)
 
 
 @pytest.fixture
