@@ -356,6 +356,7 @@ _add(
     Patch("flashsale._rules.sqlstates._sqlstate", lambda _: ""),
     Patch("flashsale._rules.sqlstates._number", lambda _: 0),
 )
+_add("the rows taken since", "L", Patch("flashsale.Worker._blame_suspects", lambda _: None))
 _add("the reason of a dead letter", "T", Patch("flashsale.OrderQueue._explain", lambda *_: None))
 _add(
     "the blame for any exception",

@@ -225,13 +225,13 @@ class World(Host):
         assert isinstance(answer, kind), f"T: {answer!r}"
         return answer
 
-    async def work(self, sale: Awaited, rounds: int = 8) -> list[FlashSaleError]:
+    async def work(self, sale: Awaited, worker: Awaited | None = None, *, rounds: int = 8) -> list[FlashSaleError]:
         """Lets a worker try again and again, more often than an order has attempts; delays end at once.
 
         Returns:
             What it raised.
         """
-        worker, raised = self.worker(sale), []
+        worker, raised = worker or self.worker(sale), []
         for _ in range(rounds):
             self.end_leases()
             if isinstance(answer := await self.answer(worker.run_once()), FlashSaleError):
