@@ -1,12 +1,12 @@
-"""Two releases on one live sale: built as wheels, installed side by side, run as processes of their own."""
+"""Two releases on one live sale: wheels that are installed side by side, and run as processes of their own."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,25 +104,17 @@ print(json.dumps(answers))
 
 
 class Release:
-    """An installed wheel of this tree that reads the layouts `oldest` to `newest`; the oldest with fewer columns."""
+    """The wheel of this tree, changed to read the layouts `oldest` to `newest`; the first one with fewer columns."""
 
-    def __init__(self, folder: Path, oldest: int, newest: int) -> None:
-        self.site = folder / "site"
-        tree = folder / "tree"
-        shutil.copytree(PROJECT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(PROJECT / file, tree)
-        self._patch(tree / "pyproject.toml", '\nversion = "', f'\nversion = "{newest}.')
-        self._patch(
-            tree / "src/flashsale/lua/include/layout.lua", LAYOUTS, LAYOUTS.replace("1, 1", f"{oldest}, {newest}")
-        )
-        for file, changes in (BEFORE if newest == 1 else {}).items():
-            for old, new in changes:
-                self._patch(tree / "src/flashsale" / file, old, new)
-        run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, tree)
-        (wheel,) = folder.glob("*.whl")
-        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
-        run(*pip, "--no-deps", "--no-index", "--target", self.site, wheel)
+    def __init__(self, wheel: Path, site: Path, oldest: int, newest: int) -> None:
+        self.site = site
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+        layouts = (LAYOUTS, LAYOUTS.replace("1, 1", f"{oldest}, {newest}"))
+        changes = {"lua/include/layout.lua": (layouts,)} | (BEFORE if newest == 1 else {})
+        for file, pairs in changes.items():
+            for old, new in pairs:
+                self._patch(site / "flashsale" / file, old, new)
 
     @staticmethod
     def _patch(file: Path, old: str, new: str) -> None:
@@ -153,10 +145,11 @@ class Release:
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Release]:
     """The release before, this one with another layout, and the next, by their newest layout."""
-    return {
-        newest: Release(tmp_path_factory.mktemp(f"release-{newest}"), oldest, newest)
-        for oldest, newest in ((1, 1), (1, 2), (2, 3))
-    }
+    folder = tmp_path_factory.mktemp("releases")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, PROJECT)
+    (wheel,) = folder.glob("*.whl")
+    layouts = ((1, 1), (1, 2), (2, 3))
+    return {newest: Release(wheel, folder / f"{newest}", oldest, newest) for oldest, newest in layouts}
 
 
 def opened(store: SQLAlchemyStore, total: int) -> None:
