@@ -142,6 +142,9 @@ class NotPersisted(OrderError):
 class NotExecuted(OrderError):
     """Nothing happened: there was no connection, or the server refused before the first write. Safe to try again.
 
+    A call of several steps (`preload`, `requeue_dead`, `nack` of many claims, `repair`, `rebuild`, `purge`, a pass of
+    worker or syncer) may have made the steps before; made again, it makes the rest.
+
     Attributes:
         order_id: set by `buy` and `reserve`, also when flashsale made the id.
         reason: the server's error code, such as `READONLY` or `OOM`, or None.
@@ -164,7 +167,7 @@ class OutcomeUnknown(OrderError):
 
 
 class Overloaded(NotExecuted):
-    """More callers wait in this process than `max_waiting`; nothing was sent.
+    """More callers of one operation wait in this process than `max_waiting`; nothing was sent.
 
     Attributes:
         waiting: how many callers wait.

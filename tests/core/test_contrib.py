@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from flashsale import FlashSale, Goods, InvalidRequest, NotExecuted, Order
-from flashsale.contrib import refuse
+from flashsale.contrib import buyer_id, refuse
 from flashsale.contrib.fastapi import FastAPISale, response, sqlalchemy_store
 from flashsale.contrib.flask import FlaskSale
 from flashsale.contrib.settings import Settings
@@ -23,7 +23,9 @@ from tests.support import django_shop
 
 django_shop.set_up()
 
-from django.core.management import CommandError, call_command  # noqa: E402 - settings come first
+from django.contrib.auth.decorators import login_required  # noqa: E402 - settings come first
+from django.contrib.auth.models import User  # noqa: E402
+from django.core.management import CommandError, call_command  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
 from django.urls import path  # noqa: E402
@@ -34,6 +36,7 @@ from flashsale.contrib.django.models import SaleGoods  # noqa: E402
 from flashsale.contrib.django.store import DjangoStore  # noqa: E402
 
 KEY = "1" * 32
+HINT = "buyer_id: must be a string of 1-128 printable ASCII characters without spaces; flashsale.contrib.buyer_id makes"
 
 
 @pytest.fixture
@@ -143,6 +146,22 @@ def test_flask_answers(flask_app) -> None:
     assert web.post("/buy/no%20phone").json["field"] == "goods_id"
 
 
+def test_in_flask_a_user_whose_key_is_a_number_buys(flask_app) -> None:
+    app, sales = flask_app
+
+    @app.post("/bought-by/<int:user_id>")
+    def bought_by(user_id: int):
+        who: object = buyer_id(user_id) if user_id == 42 else user_id
+        return sales.answer(sales.sale.buy("phone", who, order_id="o-1"), location="/orders/o-1")
+
+    with app.app_context():
+        sales.sale.preload("phone", 1)
+        sales.sale.start("phone")
+        assert HINT in app.test_client().post("/bought-by/7").json["detail"]
+        assert app.test_client().post("/bought-by/42").status_code == 202
+        assert sales.sale._ledger.get_many(["o-1"])["o-1"].buyer_id == "42"
+
+
 def test_flask_has_commands(flask_app) -> None:
     app, sales = flask_app
     runner = app.test_cli_runner()
@@ -230,6 +249,26 @@ async def test_starlette_answers(config) -> None:
         assert (await web.post("/buy/no%20phone")).json()["field"] == "goods_id"
 
 
+async def test_in_starlette_a_user_whose_key_is_a_number_buys(config) -> None:
+    sales = FastAPISale(config)
+
+    async def bought_by(request: Request):
+        user_id = request.path_params["user_id"]
+        who: object = buyer_id(user_id) if user_id == 42 else user_id
+        receipt = await (await sales(request)).buy("phone", who, order_id="o-1")
+        return await sales.answer(receipt, location="/orders/o-1")
+
+    routes = [Route("/bought-by/{user_id:int}", bought_by, methods=["POST"])]
+    app = Starlette(routes=routes, lifespan=sales.lifespan)
+    sales.install(app)
+    async with sales.lifespan(app), AsyncClient(transport=ASGITransport(app), base_url="http://shop") as web:
+        await sales.sale.preload("phone", 1)
+        await sales.sale.start("phone")
+        assert HINT in (await web.post("/bought-by/7")).json()["detail"]
+        assert (await web.post("/bought-by/42")).status_code == 202
+        assert (await sales.sale._ledger.get_many(["o-1"]))["o-1"].buyer_id == "42"
+
+
 async def test_the_app_closes_what_it_has_opened(config) -> None:
     stores = []
 
@@ -262,7 +301,18 @@ def fail(request) -> HttpResponse:
     raise ZeroDivisionError
 
 
-urlpatterns = [path("buy/<str:goods_id>", buy), path("sale", look), path("fail", fail)]
+@login_required
+def bought_by(request, how):
+    who = buyer_id(request.user.pk) if how == "buyer_id" else request.user.pk
+    return django_api.answer(django_api.get_sale().buy("phone", who, order_id="o-1"), location="/orders/o-1")
+
+
+urlpatterns = [
+    path("buy/<str:goods_id>", buy),
+    path("bought-by/<str:how>", bought_by),
+    path("sale", look),
+    path("fail", fail),
+]
 
 
 @pytest.fixture
@@ -299,6 +349,17 @@ def test_django_answers(django_sale: FlashSale) -> None:
     assert web.post("/buy/no%20phone").json()["field"] == "goods_id"
     with pytest.raises(ZeroDivisionError):
         web.get("/fail")  # not ours
+
+
+def test_in_django_a_user_whose_key_is_a_number_buys(django_sale: FlashSale) -> None:
+    user = User.objects.create(username=django_sale.name)
+    web = Client()
+    web.force_login(user)
+    django_sale.preload("phone", 1)
+    django_sale.start("phone")
+    assert HINT in web.post("/bought-by/pk").json()["detail"]
+    assert web.post("/bought-by/buyer_id").status_code == 202
+    assert django_sale._ledger.get_many(["o-1"])["o-1"].buyer_id == str(user.pk)
 
 
 def test_django_audits(django_sale: FlashSale, capsys) -> None:
@@ -349,8 +410,10 @@ def test_the_admin_looks_where_the_sale_is(tmp_path) -> None:
     from django.contrib.admin import site
 
     admin = site._registry[SaleGoods]
-    options = {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "other.db"}
-    with django_shop.database("elsewhere", **options) as alias, override_settings(FLASHSALE_DATABASE=alias):
+    with (
+        django_shop.database("elsewhere", f"sqlite:///{tmp_path / 'other.db'}") as alias,
+        override_settings(FLASHSALE_DATABASE=alias),
+    ):
         admin.save_model(None, SaleGoods(sale="moved", goods_id="phone", total=5), None, change=False)
         assert [row.total for row in admin.get_queryset(None)] == [5]
         assert [goods.total for goods in DjangoStore("moved", using=alias).goods()] == [5]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 
-import pymysql
 import pytest
-from sqlalchemy import make_url
 
 from flashsale.testing import OrderStoreSuite
 from tests.support import django_shop
@@ -17,12 +16,15 @@ django_shop.set_up()
 from django.contrib import admin  # noqa: E402 - settings come first
 from django.core.management import call_command  # noqa: E402
 from django.db import connections, transaction  # noqa: E402
+from django.db.migrations.executor import MigrationExecutor  # noqa: E402
 from django.http import HttpRequest  # noqa: E402
+from django.test import override_settings  # noqa: E402
 
 from flashsale import Goods, InvalidRequest, Order, OrderState  # noqa: E402
+from flashsale.contrib.django import checks, set_sale  # noqa: E402
 from flashsale.contrib.django.models import SaleGoods, SaleOrder  # noqa: E402
-from flashsale.contrib.django.store import DjangoStore  # noqa: E402
-from flashsale.stores import SQLAlchemyStore  # noqa: E402
+from flashsale.contrib.django.store import _MODELS, DjangoStore  # noqa: E402
+from flashsale.stores import RowStore, SQLAlchemyStore  # noqa: E402
 
 
 class Suite(OrderStoreSuite):
@@ -55,18 +57,8 @@ class TestSQLite(Suite):
 
 @pytest.fixture(scope="module")
 def postgresql_alias(postgres):
-    with postgres.database() as text:
-        url = make_url(text)
-        options = {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": url.database,
-            "USER": url.username or "",
-            "PASSWORD": url.password or "",
-            "HOST": url.host or url.query.get("host", ""),
-            "PORT": url.port or "",
-        }
-        with django_shop.database("postgresql", **options) as alias:
-            yield alias
+    with postgres.database() as url, django_shop.database("postgresql", url) as alias:
+        yield alias
 
 
 class TestPostgreSQL(Suite):
@@ -77,17 +69,8 @@ class TestPostgreSQL(Suite):
 
 @pytest.fixture(scope="module")
 def mariadb_alias(mysql):
-    pymysql.install_as_MySQLdb()  # mysqlclient wants a compiler
-    with mysql.database() as text:
-        url = make_url(text)
-        options = {
-            "ENGINE": "django.db.backends.mysql",
-            "NAME": url.database,
-            "USER": url.username,
-            "OPTIONS": {"unix_socket": url.query["unix_socket"]},
-        }
-        with django_shop.database("mysql", **options) as alias:
-            yield alias
+    with mysql.database() as url, django_shop.database("mysql", url) as alias:
+        yield alias
 
 
 class TestMariaDB(Suite):
@@ -157,6 +140,49 @@ def test_the_form_of_an_item_says_that_its_sale_was_purged() -> None:
 
 def test_the_migrations_are_complete() -> None:
     call_command("makemigrations", "flashsale", "--check", "--dry-run", verbosity=0)
+
+
+def test_a_system_check_says_what_atomic_requests_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.check_transactions() == []
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
+    for durability, message in (("accepted", "flashsale.I001"), ("persisted", "flashsale.W003")):
+        set_sale(None)
+        with override_settings(FLASHSALE_DURABILITY=durability):
+            assert [found.id for found in checks.check_transactions()] == [message]
+    set_sale(None)
+
+
+@contextlib.contextmanager
+def release_before(alias: str) -> Iterator[None]:
+    """The models of the first migration: they know neither when an order moved nor which restocks were done."""
+    state = MigrationExecutor(connections[alias]).loader.project_state(("flashsale", "0001_initial"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(_MODELS, "orders", state.apps.get_model("flashsale", "SaleOrder"))
+        monkeypatch.setattr(DjangoStore, "_state_values", RowStore._state_values)
+        yield
+
+
+@pytest.mark.parametrize("alias", ["default", "postgresql_alias", "mariadb_alias"])
+def test_the_release_before_works_on_migrated_tables(alias: str, request: pytest.FixtureRequest) -> None:
+    alias = alias if alias == "default" else request.getfixturevalue(alias)
+    store = DjangoStore("two-releases", using=alias)
+    with release_before(alias):
+        store.put_goods(Goods("phone", 9))
+        assert store.save([order("o-1"), order("o-2"), order("o-3")]).inserted == {"o-1", "o-2", "o-3"}
+        assert store.settle(order("o-1"), OrderState.CANCELLED) is OrderState.CANCELLED
+        assert store.settle(order("o-4"), OrderState.EXPIRED) is OrderState.EXPIRED  # a tombstone
+    assert store.settled(0.0) == []
+    assert store.settle(order("o-2"), OrderState.CONFIRMED) is OrderState.CONFIRMED
+    assert store.restock_once("phone", 1, "r-1")[1] == 10
+    with release_before(alias):
+        assert store.settle(order("o-2"), OrderState.CANCELLED) is OrderState.CANCELLED
+        assert store.save([order("o-3"), order("o-5")]).inserted == {"o-5"}
+        assert store.restock("phone", 1).total == 11
+    states = {row.order.order_id: row.state for row in store.orders()}
+    assert [states[f"o-{number}"].value for number in range(1, 6)] == [
+        "CANCELLED", "CANCELLED", "PERSISTED", "EXPIRED", "PERSISTED"
+    ]  # fmt: skip
+    assert [row.order.order_id for row, _ in store.settled(0.0)] == ["o-2"]
 
 
 @pytest.fixture

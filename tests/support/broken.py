@@ -173,6 +173,19 @@ def no_split(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
     monkeypatch.setattr(Worker, "_save", all_or_nothing)
 
 
+def every_refusal_blames(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """What the database refuses is to blame, also when it refuses all."""
+
+    def save(self: Worker, orders: Any, _: object) -> Any:
+        refusals: dict[str, Exception] = {}
+        states = self._split(orders, refusals)
+        for refusal in refusals.items():
+            self._tell_refusal(*refusal)
+        return states
+
+    monkeypatch.setattr(Worker, "_save", save)
+
+
 def no_timeout(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
     """The connection waits for ever."""
     made = Topology.__init__

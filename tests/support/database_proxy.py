@@ -16,7 +16,7 @@ from tests.support.servers import HOST
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_COMMIT = re.compile(b"COMMIT(?!TED)")  # of READ COMMITTED
+_COMMIT = re.compile(b"(?<!AUTO)COMMIT(?!TED)")  # of AUTOCOMMIT, of READ COMMITTED
 
 
 class DatabaseProxy:

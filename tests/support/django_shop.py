@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import django
+import pymysql
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
+from sqlalchemy import make_url
 
 FOLDER = tempfile.TemporaryDirectory(prefix="flashsale-django-")
 
@@ -60,10 +62,24 @@ def set_up() -> None:
     call_command("migrate", verbosity=0)
 
 
+def options(database: str) -> dict[str, object]:
+    """Returns Django's settings for a database that has this URL of SQLAlchemy."""
+    url = make_url(database)
+    kind = {"postgresql": "postgresql", "sqlite": "sqlite3"}.get(url.get_backend_name(), "mysql")
+    known: dict[str, object] = {"ENGINE": f"django.db.backends.{kind}", "NAME": url.database}
+    if kind == "sqlite3":
+        return known | {"OPTIONS": {"timeout": 30}}
+    if kind == "mysql":
+        pymysql.install_as_MySQLdb()  # mysqlclient wants a compiler
+        known["OPTIONS"] = dict(url.query)
+    host = url.host or url.query.get("host", "")
+    return known | {"USER": url.username or "", "PASSWORD": url.password or "", "HOST": host, "PORT": url.port or ""}
+
+
 @contextlib.contextmanager
-def database(name: str, **options: object) -> Iterator[str]:
-    """Adds a database to Django's; gives its alias, with our tables in it."""
-    connections.settings[name] = connections.configure_settings({name: options, "default": {}})[name]
+def database(name: str, url: str, **more: object) -> Iterator[str]:
+    """Adds the database of this URL to Django's; gives its alias, with our tables in it."""
+    connections.settings[name] = connections.configure_settings({name: options(url) | more, "default": {}})[name]
     try:
         call_command("migrate", "flashsale", database=name, verbosity=0)
         yield name

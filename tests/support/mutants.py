@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from flashsale import RowRefused
 from flashsale._rules.redis_errors import unsent
 from flashsale._sync.transitions import Transitions
 from flashsale.lua import SCRIPTS, Script
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.faults.world import World
 
-SYNC, AIO = "flashsale", "flashsale.aio"
+SYNC, AIO, DJANGO = "flashsale", "flashsale.aio", "django"
 
 
 def change(monkeypatch: pytest.MonkeyPatch, script: str, old: str, new: str) -> None:
@@ -359,6 +360,48 @@ _add("the mark that they were loaded", "O", _store(broken.NeverLoaded))
 _add("the ack after the commit", "E", broken.ack_before_commit)
 _add("the split of the batch", "E", broken.no_split)
 _add("the rebuild from the database", "T", broken.restores_nothing)
+_add("the doubt about a COMMIT", "E T", Patch("flashsale._sql.engines.is_rolled_back", lambda _: True))
+_add(
+    "the doubt about a COMMIT of Django's",
+    "E T",
+    Patch("flashsale.contrib.django.store.is_rolled_back", lambda _: True),
+    api=DJANGO,
+)
+_add(
+    "the blame of rows alone",
+    "E",
+    Patch("flashsale._rules.sqlstates._ROW_CLASSES", frozenset({"22", "23", "25", "44", "P0"})),
+)
+_add("the look at the whole batch", "E", broken.every_refusal_blames)
+_add(
+    "the SQLSTATE",
+    "E",
+    Patch("flashsale._rules.sqlstates._sqlstate", lambda _: ""),
+    Patch("flashsale._rules.sqlstates._number", lambda _: 0),
+)
+_add("the rows taken since", "L", Patch("flashsale.Worker._blame_suspects", lambda _: None))
+_add("the reason of a dead letter", "T", Patch("flashsale.OrderQueue._explain", lambda *_: None))
+_add(
+    "the blame for any exception",
+    "E T",
+    Patch("flashsale._sync.worker._blames_row", lambda error: isinstance(error, RowRefused)),
+)
+_add("the deadline of a transaction", "T", Patch("flashsale._sql.deadlines._add", lambda *_: None))
+_add("a store's connections of a process' own", "E T", Tell("shares"))
+_add("Django's connections of a process' own", "E T", Tell("shares"), api=DJANGO)
+_add(
+    "the wait for the host's commit",
+    "E L",
+    Patch("flashsale.contrib.django.store.DjangoStore.on_commit", lambda *_: False),
+    api=DJANGO,
+)
+_add(
+    "the look at the host's transaction",
+    "E",
+    Patch("flashsale._sync.transitions.in_transaction", lambda _: False),
+    api=DJANGO,
+)
+_add("the row under a change", "O", Patch("flashsale._sync.stores.base.completed", lambda goods, _: goods))
 
 # -- the connection and the server ------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,10 +19,10 @@ each_backend = pytest.mark.parametrize(
 """The fake with bytes replies and the server with str replies: what is tested in all four mixes elsewhere."""
 
 
-async def store_at(shop: Shop, url: str, *goods: Goods) -> Awaited:
+async def store_at(shop: Shop, url: str, *goods: Goods, **settings: Any) -> Awaited:
     """Returns a store of sale "spring" on this database, with this item."""
     stores = importlib.import_module(f"{shop.api.__name__}.stores")
-    store = Awaited(stores.SQLAlchemyStore(url, "spring"), shop._threads)
+    store = Awaited(stores.SQLAlchemyStore(url, "spring", **settings), shop._threads)
     shop._opened.append(store)
     await store.create_all()
     for each in goods:

@@ -199,7 +199,7 @@ class Gate(Component):
         Raises:
             UnknownGoods: never preloaded.
             OutcomeUnknown: sent, no reply: a slot may be taken; the Syncer gives it back.
-            NotExecuted: surely nothing happened.
+            NotExecuted: nothing happened.
         """
         try:
             refusal = self._remembered[goods_id]

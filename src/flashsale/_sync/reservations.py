@@ -76,7 +76,7 @@ class Reservations:
 
         Raises:
             OutcomeUnknown: sent, no reply.
-            NotExecuted: surely nothing happened.
+            NotExecuted: nothing happened.
         """
         began = time.perf_counter()
         keys, arguments = self._words(orders, mode)

@@ -57,7 +57,8 @@ class FlashSale:
         store: the host's database; needed to cancel and confirm, and by `Worker` and `Syncer`.
         keys: the key layout; `PlainKeys()` for the article's bare names.
         cache_for: seconds for which a refusal is answered from the process.
-        max_waiting: callers that may wait in this process before `Overloaded` is raised.
+        max_waiting: callers of `buy`, of `gate.enter` and of `deduct`, each counted by itself, that may wait in this
+            process before `Overloaded` is raised. Baskets and other calls are not counted.
         observer: metrics and tracing.
         durability: where an order must be before `buy` says ACCEPTED; else it says UNCERTAIN.
         replicas: with `Durability.REPLICATED`: how many replicas must have it.
@@ -231,7 +232,8 @@ class FlashSale:
             goods_id: what.
             buyer_id: who; 1-128 printable ASCII characters without spaces.
             quantity: units, 1..1,000,000.
-            order_id: names the request; None: we make one that nobody can guess.
+            order_id: names the request: repeating an accepted one returns its receipt with `replayed=True`, a refused
+                one is decided anew. None: we make one that nobody can guess.
             data: any JSON value of the host's that goes with the order to the database.
             ticket: from `enter`; the gate was passed then, and the order id is the ticket's.
 
@@ -243,7 +245,7 @@ class FlashSale:
             UnknownGoods: never preloaded, or lost.
             OrderConflict: the order id is taken by other content.
             OutcomeUnknown: sent, no reply.
-            NotExecuted: surely nothing happened; `Overloaded` when too many callers wait in this process.
+            NotExecuted: nothing happened; `Overloaded` when too many callers wait in this process.
             CorruptState: what Redis holds of this item cannot be trusted.
         """
         refusal = OPEN

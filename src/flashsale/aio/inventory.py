@@ -128,7 +128,7 @@ class Inventory(Component):
         Raises:
             UnknownGoods: never preloaded.
             OutcomeUnknown: sent, no reply: the units may be taken.
-            NotExecuted: surely nothing happened.
+            NotExecuted: nothing happened.
         """
         check_quantity(quantity)
         return await self._deductions.submit(_Deduction(goods_id, quantity, self.keys.stock(goods_id)))
@@ -172,7 +172,8 @@ class Inventory(Component):
     async def reserve(self, orders: Sequence[Order], *, together: bool = False) -> list[Receipt]:
         """Books orders: one script consults the ledger, checks window, cap and stock, deducts, records and enqueues.
 
-        Idempotent by order id: a repeat returns the first answer with `replayed=True`. The start flag is the gate's.
+        Idempotent by order id: repeating an accepted order returns its receipt with `replayed=True`; a refused one is
+        decided anew. The start flag is the gate's.
 
         Args:
             orders: any number; with `together` at most 1,000. Each is answered on its own.
@@ -187,7 +188,7 @@ class Inventory(Component):
             UnknownGoods: the item was never preloaded.
             CorruptState: what Redis holds of this item cannot be trusted.
             OutcomeUnknown: sent, no reply: ask again with the same order ids.
-            NotExecuted: surely nothing happened.
+            NotExecuted: nothing happened.
             The first three concern single orders: the others are answered all the same, in the error's `answers`.
         """
         if len(orders) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -57,6 +58,8 @@ class Worker:
         self._batch = check_int("batch", batch, 1, 1000)
         self._lease = check_seconds("lease", lease, low=0.001)
         self._log = RateLimitedLog()
+        self._suspects: AbstractSet[str] = frozenset()  # ids of the last batch that was refused alike
+        self._blamed: AbstractSet[str] = frozenset()  # such ids, once the database took other rows
 
     async def run(self, stop: StopEvent | None = None) -> None:
         """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch that was begun is finished.
@@ -226,8 +229,8 @@ class Worker:
     async def _save(self, orders: Sequence[Order], known: AbstractSet[str]) -> dict[str, OrderState]:
         """Saves a batch; a row that the database refuses is found by splitting.
 
-        A batch of which every order is refused alike is the database's fault, unless each of them is `known`: was
-        refused before, beside others that were saved.
+        A batch of which every order is refused alike is the database's fault, unless the database took other rows
+        since it refused these: beside them (they are `known`), or in a later batch.
 
         Returns:
             The current state of each order that the database took.
@@ -238,16 +241,27 @@ class Worker:
         refusals: dict[str, Exception] = {}
         states = await self._split(orders, refusals)
         causes = {_reason(error) for error in refusals.values()}
-        if 1 < len(refusals) == len(orders) and len(causes) == 1 and not refusals.keys() <= known:
-            raise StoreError(f"each order of a batch was refused: {causes.pop()}")
+        alike = 1 < len(refusals) == len(orders) and len(causes) == 1
+        if alike and not refusals.keys() <= known | self._blamed:
+            self._suspects = frozenset(refusals)
+            refusal = next(iter(refusals.values()))
+            raise StoreError(f"each order of a batch was refused: {_reason(refusal)}") from refusal
+        if len(refusals) < len(orders):
+            self._blame_suspects()
         for order_id, error in refusals.items():
             await self._tell_refusal(order_id, error)
         await self._queue._forget_reasons(states.keys() & known)
         return states
 
+    def _blame_suspects(self) -> None:
+        """The database takes rows: it was not its fault that it refused a batch alike."""
+        if self._suspects:
+            self._blamed, self._suspects = self._suspects, frozenset()
+
     async def _tell_refusal(self, order_id: str, error: Exception) -> None:
-        log.error("order %s was refused by the database: %s", order_id, _reason(error))
-        await self._queue._explain(order_id, _reason(error))
+        reason, message = _reason(error), "order %s was refused by the database: %s"
+        self._log.tell((message, reason), message, order_id, reason, level=logging.ERROR)
+        await self._queue._explain(order_id, reason)
 
     async def _split(self, orders: Sequence[Order], refusals: dict[str, Exception]) -> dict[str, OrderState]:
         """Saves orders, half by half where it must; what is refused alone goes to `refusals`."""

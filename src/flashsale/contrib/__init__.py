@@ -6,7 +6,7 @@ from flashsale.model.checks import check_id
 
 
 def buyer_id(primary_key: int | str) -> str:
-    """Returns a user's primary key as a buyer id: Django's and Flask-Login's are often an int.
+    """Returns a user's primary key as a buyer id: it is an int in most databases, and a purchase wants a string.
 
     >>> buyer_id(42)
     '42'

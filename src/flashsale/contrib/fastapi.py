@@ -6,8 +6,8 @@
     Sale = Annotated[FlashSale, Depends(sales)]
 
     @app.post("/buy/{goods_id}")
-    async def buy(goods_id: str, order_id: str, buyer: Buyer, sale: Sale) -> Response:
-        receipt = await sale.buy(goods_id, buyer.id, order_id=order_id)
+    async def buy(goods_id: str, order_id: str, user: User, sale: Sale) -> Response:
+        receipt = await sale.buy(goods_id, buyer_id(user.id), order_id=order_id)
         return await sales.answer(receipt, location=f"/orders/{receipt.order_id}")
 
 A test puts its own sale in, without the lifespan: `sales.sale = sale`.

@@ -10,7 +10,7 @@
 
     @app.post("/buy/<goods_id>")
     def buy(goods_id):
-        receipt = sales.sale.buy(goods_id, session["buyer"], order_id=request.form["order_id"])
+        receipt = sales.sale.buy(goods_id, buyer_id(current_user.id), order_id=request.form["order_id"])
         return sales.answer(receipt, location=url_for("order", order_id=receipt.order_id))
 
 A test puts its own sale in: `sales.sale = sale`, in the app's context.

@@ -37,7 +37,8 @@ def check_id(name: str, value: object) -> str:
     """Returns a buyer or order id if it is 1-128 printable ASCII characters without spaces."""
     if type(value) is str and _ID.fullmatch(value):
         return value
-    raise InvalidRequest(name, "must be a string of 1-128 printable ASCII characters without spaces")
+    more = "; flashsale.contrib.buyer_id makes one of a number" if type(value) is int else ""
+    raise InvalidRequest(name, f"must be a string of 1-128 printable ASCII characters without spaces{more}")
 
 
 def is_goods_id(value: str) -> bool:

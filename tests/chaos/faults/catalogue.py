@@ -1,4 +1,4 @@
-"""The rows: a scenario is written once, and runs sound on both APIs and again with each mechanism taken out."""
+"""The rows: a scenario is written once, and runs sound on each API and again with each mechanism taken out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.mutants import AIO, MUTANTS, SYNC, kills
+from tests.support.mutants import AIO, DJANGO, MUTANTS, SYNC, kills
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,9 @@ class Row:
 
 ROWS: dict[int, Row] = {}
 
+EVERYWHERE = (SYNC, AIO, DJANGO)
+_WORDS = {SYNC: "sync", AIO: "aio", DJANGO: "django"}
+
 
 def fault(
     number: int,
@@ -44,13 +47,14 @@ def fault(
     holds: str,
     mechanism: str,
     without: tuple[str, ...],
+    on: tuple[str, ...] = (SYNC, AIO),
 ) -> Callable[[Any], Any]:
     """Makes a test that takes `world` the row of this number, played sound and without each of these mutants."""
 
     def register(test: Any) -> Any:
         assert number not in ROWS
         assert without
-        cases: dict[str, Any] = {"aio" if api == AIO else "sync": pytest.param(api) for api in (SYNC, AIO)}
+        cases: dict[str, Any] = {_WORDS[api]: pytest.param(api) for api in on}
         for name in without:
             cases[f"without {name}"] = pytest.param(MUTANTS[name].api, marks=kills(name))
         path = test.__module__.replace(".", "/") + ".py"

@@ -27,9 +27,9 @@ What a sale promises, and what happens to each promise when its mechanism is tak
 | T | the caller gets a value or a typed error that says whether anything happened; nothing hangs |
 
 Each row is one test on real servers, in `tests/chaos/faults`. It plays one fault from end to end, with the sync and
-with the asyncio API, and then again with each mechanism taken out: then the same assertions must fail. `make
-guarantees` plays all rows and writes this page. The [runbook](runbook.md) tells an operator what to do about each
-fault.
+with the asyncio API, and where the database is what fails also with Django's store. Then it plays it again with each
+mechanism taken out: the same assertions must fail. `make guarantees` plays all rows and writes this page. The
+[runbook](runbook.md) tells an operator what to do about each fault.
 
 """
 
@@ -70,9 +70,9 @@ def render(results: Mapping[str, str], servers: str) -> str:
 
 def _result(row: Row, results: Mapping[str, str]) -> str:
     runs = {name.split("[")[1].rstrip("]"): outcome for name, outcome in results.items() if _is_of(name, row)}
-    sound = {case: outcome for case, outcome in runs.items() if not case.startswith("without ")}
+    sound = [case for case in row.cases if not case.startswith("without ")]
     broken = [case for case in runs if case not in sound and runs[case] == "passed"]
-    words = [f"{case} {outcome}" for case, outcome in sorted(sound.items(), reverse=True)] or ["not run"]
+    words = [f"{case} {runs[case]}" for case in sound if case in runs] or ["not run"]
     return f"{', '.join(words)}; {len(broken)} of {len(row.mechanisms)} mutations red"
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any
 
-from flashsale import OrderState, StoredOrder
+from django.db import transaction
+
+from flashsale import NotExecuted, OrderState, StoredOrder
 from flashsale.lua import SCRIPTS
-from tests.chaos.faults.catalogue import fault
+from tests.chaos.faults.catalogue import EVERYWHERE, fault
+from tests.chaos.faults.world import DATABASES
 from tests.support.helpers import order, settled
+from tests.support.mutants import DJANGO
 
 if TYPE_CHECKING:
+    from flashsale import FlashSale
     from tests.chaos.faults.world import World
 
 CANCELLED, CONFIRMED, PERSISTED = OrderState.CANCELLED, OrderState.CONFIRMED, OrderState.PERSISTED
@@ -92,16 +98,66 @@ async def test_row_54_a_webhook_for_an_order_that_redis_lost(world: World) -> No
     await world.holds(sale, ["paid", "undone"], total=10)
 
 
+class Undone(Exception):
+    """The view failed: the host rolls back."""
+
+
+def _views(sale: FlashSale, strict: FlashSale) -> None:
+    """What a host's views do inside `atomic`: one of them fails."""
+    using = sale.store._using
+
+    def stands() -> Any:
+        stock = sale.inventory.stock("phone")
+        return sale.status("o-1"), sale.status("o-2"), stock.booked, stock.total
+
+    with contextlib.suppress(Undone), transaction.atomic(using=using):
+        assert (sale.cancel("o-1"), sale.confirm("o-2")) == (CANCELLED, CONFIRMED)
+        assert sale.restock("phone", 5, "r-1") == 15
+        raise Undone
+    assert stands() == (PERSISTED, PERSISTED, 2, 10), "E: Redis follows what was rolled back"
+    for call in (lambda: strict.buy("phone", "ann"), lambda: strict.buy_basket("ann", [("phone", 1)])):
+        with transaction.atomic(using=using):
+            try:
+                call()
+            except NotExecuted as error:
+                assert (error.reason, error.retry_safe) == ("TRANSACTION", False)
+            else:
+                raise AssertionError("E: a purchase is PERSISTED that may be rolled back")
+    assert sale.inventory.stock("phone").booked == 2
+    with transaction.atomic(using=using):
+        assert sale.buy("phone", "ann", order_id="o-3").accepted  # promises no row
+        assert (sale.cancel("o-1"), sale.confirm("o-2")) == (CANCELLED, CONFIRMED)
+        assert sale.restock("phone", 5, "r-1") == 15
+        assert stands() == (PERSISTED, PERSISTED, 3, 10), "E: Redis follows before the commit"
+    assert stands() == (CANCELLED, CONFIRMED, 2, 15), "L: Redis does not follow the commit"
+    assert sale.gate.state("phone").count == 15
+    assert strict.buy("phone", "ann", order_id="o-4").accepted
+
+
+async def _inside_transactions(world: World, url: str) -> None:
+    sale = await world.sell(world.redis_server.port, url=url)
+    strict = world.beside(world.redis_server.port, sale.real.store, durability="persisted")
+    for name in ("o-1", "o-2"):
+        assert (await sale.buy("phone", "ann", order_id=name)).accepted
+    await world.drain(sale)
+    await world.in_thread(lambda: _views(sale.real, strict.real))
+    await world.holds(sale, ["o-1", "o-2", "o-3", "o-4"], total=15)
+
+
 @fault(
     56,
     "a payment that was rolled back",
-    "the ledger says CONFIRMED, the row does not; `repair`",
-    holds="E T",
-    mechanism="the ledger is no proof of a payment: only `trust_ledger=True` confirms",
-    without=("the distrust of the ledger",),
+    "a view of Django's fails inside `atomic`; the ledger says CONFIRMED, the row does not; `repair`",
+    holds="E L T",
+    mechanism="Redis follows after the commit; the ledger is no proof of a payment: only `trust_ledger=True` confirms",
+    without=("the distrust of the ledger", "the wait for the host's commit", "the look at the host's transaction"),
+    on=EVERYWHERE,
 )
 async def test_row_56_a_payment_that_was_rolled_back(world: World) -> None:
-    sale = await world.sell(world.redis_server.port)
+    for url in world.databases(*(DATABASES if world.case == DJANGO else ())):
+        await _inside_transactions(world, url)
+    world.raw.flushall()
+    sale = await world.sell(world.redis_server.port, url=world.url("sqlite"))
     assert (await sale.buy("phone", "ann", order_id="o-1")).accepted
     await world.drain(sale)
     await sale._ledger.move([StoredOrder(order("o-1"), CONFIRMED)])

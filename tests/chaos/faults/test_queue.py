@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import pytest
 
 from flashsale import OrderState, StoreError
 from tests.chaos.faults.catalogue import fault
-from tests.chaos.faults.world import PATIENCE
+from tests.chaos.faults.world import PATIENCE, Heard
 from tests.support import servers
 from tests.support.helpers import order, settled
 
@@ -138,29 +137,6 @@ async def test_row_44_leases_are_lost(world: World) -> None:
     await world.holds(sale, [*accepted, "o-5"], total=10)
 
 
-class _Heard(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-    def says(self, *words: str) -> int:
-        """In how many lines all these words are."""
-        return sum(all(word in record.getMessage() for word in words) for record in self.records)
-
-
-@contextlib.contextmanager
-def _listening() -> Any:
-    heard, log = _Heard(), logging.getLogger("flashsale")
-    log.addHandler(heard)
-    try:
-        yield heard
-    finally:
-        log.removeHandler(heard)
-
-
 @fault(
     61,
     "a database that hangs, dead letters, expiries that fail",
@@ -178,7 +154,7 @@ async def test_row_61_the_log_says_what_goes_on_once(world: World, monkeypatch: 
     sale = await world.sell(world.redis_server.port, 30, hold=600)
     await sale.inventory.reserve([order(f"o-{number}", buyer_id="secret") for number in range(20)])
     worker, syncer = world.worker(sale), world.syncer(sale)
-    with _listening() as heard:
+    with Heard() as heard:
         with _locked(world):
             for _ in range(3):
                 await world.answered(StoreError, worker.run_once())

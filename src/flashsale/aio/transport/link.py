@@ -41,7 +41,7 @@ class Link:
         """Runs the script `name` once and returns its reply.
 
         Raises:
-            NotExecuted: surely nothing happened.
+            NotExecuted: nothing happened.
             OutcomeUnknown: sent, no whole reply.
             CorruptState: a key has the wrong type; nothing was changed.
         """

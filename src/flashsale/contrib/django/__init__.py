@@ -5,10 +5,12 @@
     FLASHSALE_SALE = "nov11"
     FLASHSALE_REDIS_URL = "redis://localhost:6379"
 
+    from flashsale.contrib import buyer_id
     from flashsale.contrib.django import answer, get_sale
 
+    @login_required
     def buy(request, goods_id):
-        receipt = get_sale().buy(goods_id, str(request.user.pk), order_id=request.POST["order_id"])
+        receipt = get_sale().buy(goods_id, buyer_id(request.user.pk), order_id=request.POST["order_id"])
         return answer(receipt, location=reverse("order", args=[receipt.order_id]))
 
 A test puts its own sale in: `set_sale(sale)`.
