@@ -146,7 +146,7 @@ class Syncer:
     async def rebuild(self) -> Rebuild:
         """Restores Redis from the database after a loss, under a new epoch; closed until the sums are verified.
 
-        Orders that had not reached the database are lost, unless they are still on the list; name the acknowledged ones
+        Orders that had not reached the database are lost, unless they wait in the queue; name the acknowledged ones
         with `audit(expected=...)`. Goods without an opening time stay shut until `start`.
 
         Raises:
