@@ -215,6 +215,7 @@ async def test_tables_of_the_release_before_are_upgraded_and_still_serve_it(real
     await run(
         f"DROP INDEX flashsale_orders_settled{on}",
         "ALTER TABLE flashsale_orders DROP COLUMN settled_at",
+        "ALTER TABLE flashsale_sales DROP COLUMN purged_at",
         "DROP TABLE flashsale_requests",
     )
     with pytest.raises(StoreError):
@@ -231,3 +232,5 @@ async def test_tables_of_the_release_before_are_upgraded_and_still_serve_it(real
     assert await store.settle(row.order, CANCELLED) is CANCELLED
     assert [moved.order.order_id for moved, _ in await store.settled(0.0)] == ["old"]
     assert (await store.restock_once("phone", 1, "r-1"))[1] == 10
+    assert not await store.purged()
+    assert (await store.purge(), await store.purged(), await store.epoch()) == (2, True, 2)

@@ -14,11 +14,13 @@ from tests.support import django_shop
 
 django_shop.set_up()
 
-from django.core.management import call_command  # noqa: E402 - settings come first
+from django.contrib import admin  # noqa: E402 - settings come first
+from django.core.management import call_command  # noqa: E402
 from django.db import connections, transaction  # noqa: E402
+from django.http import HttpRequest  # noqa: E402
 
-from flashsale import Goods, Order, OrderState  # noqa: E402
-from flashsale.contrib.django.models import SaleOrder  # noqa: E402
+from flashsale import Goods, InvalidRequest, Order, OrderState  # noqa: E402
+from flashsale.contrib.django.models import SaleGoods, SaleOrder  # noqa: E402
 from flashsale.contrib.django.store import DjangoStore  # noqa: E402
 from flashsale.stores import SQLAlchemyStore  # noqa: E402
 
@@ -138,6 +140,19 @@ def test_the_host_deletes_an_order_with_an_event() -> None:
         store.settle(order(each), OrderState.CANCELLED)
     SaleOrder.objects.filter(sale="archived", order_id="o-1").delete()
     assert [event.order for event in store.events(now=0, limit=1)] == [order("o-2")]
+
+
+def test_the_form_of_an_item_says_that_its_sale_was_purged() -> None:
+    store = DjangoStore("over")
+    store.put_goods(Goods("phone", 9))
+    assert store.purge() == 2
+    with pytest.raises(InvalidRequest, match="was purged"):
+        store.put_goods(Goods("case", 1))
+    form = admin.site.get_model_admin(SaleGoods).get_form(HttpRequest())
+    said = {name: form({"sale": name, "goods_id": "case", "total": 1}).errors for name in ("over", "next", "a b")}
+    assert "was purged" in str(said["over"])
+    assert not said["next"]
+    assert "was purged" not in str(said["a b"])
 
 
 def test_the_migrations_are_complete() -> None:

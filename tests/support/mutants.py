@@ -329,6 +329,15 @@ _add("the end of the numbers", "a bad value is named", Lua("reserve", "seq and s
 _add("the numbers begin anew", "a rebuild mends", Lua("wipe", 'redis.call("HDEL", KEYS[1], "seq")', ""))
 _add("a rebuild sweeps names", "a rebuild mends", Lua("wipe", "#name <= 64 and string.find(name, ", "true or ("))
 
+_MOVED = "flashsale._sync.stores.moved.MovedRowStore"
+_add("the record of a purge", "a purge is for good", Patch(f"{_MOVED}.purge", None))
+_add(
+    "the closed gap of a purge",
+    "a purge is for good",
+    Patch("flashsale._sync.sale_state.SaleMeta.close", lambda *_: None),
+)
+_add("a purged sale is granted nothing", "a purge is for good", Patch(f"{_MOVED}._refuse_purged", lambda *_: None))
+
 # -- the database and the worker --------------------------------------------------------------------------------------
 
 _add("the guard in the database", "O", broken.no_guard)

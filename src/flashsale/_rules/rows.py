@@ -87,6 +87,11 @@ def completed(goods: Goods, row: Row) -> Goods:
     return replace(goods, **{name: row[name] for name, value in policy_values(goods).items() if value is None})
 
 
+def purged(sale: str) -> InvalidRequest:
+    """Returns the error for what would bring a purged sale back."""
+    return InvalidRequest("sale", f"{sale} was purged and is over; sell under another name")
+
+
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
     try:

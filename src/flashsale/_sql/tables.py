@@ -57,6 +57,7 @@ SALES: Final = Table(
     METADATA,
     Column("sale", _id(64), primary_key=True),
     Column("epoch", Integer, nullable=False),
+    Column("purged_at", Double),  # NULL: it was not purged
 )
 
 GOODS: Final = Table(
@@ -129,9 +130,10 @@ TABLES: Final[Mapping[TableName, Table]] = {
 def missing_parts(connection: Connection) -> list[Executable]:
     """Returns the statements that bring tables of the release before up to date; that release still works on them."""
     seen, missing = inspect(connection), list[Executable]()
-    if SETTLED.columns[1].name not in {column["name"] for column in seen.get_columns(ORDERS.name)}:
-        kind = Double().compile(connection.dialect)
-        missing.append(text(f"ALTER TABLE {ORDERS.name} ADD COLUMN settled_at {kind}"))
+    for column in (SALES.c.purged_at, ORDERS.c.settled_at):
+        if column.name not in {known["name"] for known in seen.get_columns(column.table.name)}:
+            kind = column.type.compile(connection.dialect)
+            missing.append(text(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"))
     if SETTLED.name not in {index["name"] for index in seen.get_indexes(ORDERS.name)}:
         missing.append(CreateIndex(SETTLED))
     return missing
@@ -228,7 +230,7 @@ def insert_new(
     """
     if dialect == "postgresql":
         arrays = {name: [row[name] for row in rows] for name in rows[0]}
-        return _unnest(table, tuple(common)), {**common, **arrays}
+        return _unnest(table, tuple(common), tuple(rows[0])), {**common, **arrays}
     if dialect == "sqlite":
         statement = sqlite.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
         return statement.returning(key_of(table)), whole(common, rows)
@@ -241,17 +243,16 @@ def whole(common: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[
 
 
 @cache
-def _unnest(table: Table, common: tuple[str, ...]) -> Executable:
+def _unnest(table: Table, common: tuple[str, ...], own: tuple[str, ...]) -> Executable:
     """One array for each column that differs, one value for each that does not; docs/design.md has what it wins."""
 
     def sent(column: Column[Any]) -> TypeEngine[Any]:
         # text, not varchar(n): a cast to varchar(n) would cut a long value silently
         return Text() if isinstance(column.type, String) else column.type
 
-    own = [column for column in table.c if column.name not in common]
-    arrays = [bindparam(column.name, type_=postgresql.ARRAY(sent(column))) for column in own]
-    rows = func.unnest(*arrays).table_valued(*(column.name for column in own)).render_derived()
+    arrays = [bindparam(name, type_=postgresql.ARRAY(sent(table.c[name]))) for name in own]
+    rows = func.unnest(*arrays).table_valued(*own).render_derived()
     shared = [bindparam(name, type_=sent(table.c[name])) for name in common]
-    names = [*common, *(column.name for column in own)]
+    names = [*common, *own]
     statement = postgresql.insert(table).from_select(names, select(*shared, *rows.c))
     return statement.on_conflict_do_nothing(index_elements=list(table.primary_key)).returning(key_of(table))

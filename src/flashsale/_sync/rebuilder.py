@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from flashsale._sync.sale import FlashSale
-from flashsale._sync.store import OrderStore
+from flashsale._sync.store import OrderStore, refuse_purged
 from flashsale.errors import CorruptState, StoreError, StoreRequired
 from flashsale.lua import Code
 from flashsale.model import RELEASED, Goods, StoredOrder
@@ -34,6 +34,7 @@ class Rebuilder:
         """Raises the epoch in the database first, so that work for an older one is refused; see `Syncer.rebuild`."""
         meta = self._sale._meta
         self._sale._check_known()
+        refuse_purged(self._store, self._sale.name)
         self._sale._ledger.meet()
         epoch = self._store.advance_epoch()
         meta.close(epoch)

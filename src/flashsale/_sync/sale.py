@@ -20,7 +20,7 @@ from flashsale._sync.ledger import Ledger
 from flashsale._sync.order_queue import OrderQueue
 from flashsale._sync.purchases import Purchases
 from flashsale._sync.sale_state import SaleMeta
-from flashsale._sync.store import OrderStore, check_known
+from flashsale._sync.store import OrderStore, check_known, refuse_purged
 from flashsale._sync.ticketing import Ticketing
 from flashsale._sync.transitions import Transitions
 from flashsale._sync.transport.link import Link
@@ -150,7 +150,9 @@ class FlashSale:
 
         Raises:
             AlreadyLoaded: it exists with other values.
+            InvalidRequest: an argument breaks the contract, or the database knows that the sale was purged.
         """
+        refuse_purged(self.store, self.name)
         self.inventory.preload(goods_id, total, per_buyer=per_buyer, opens_at=opens_at, closes_at=closes_at, hold=hold)
         self.gate.preload(goods_id, total, opens_at=opens_at, closes_at=closes_at)
 

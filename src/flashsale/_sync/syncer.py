@@ -19,7 +19,7 @@ from flashsale._sync.auditor import Auditor
 from flashsale._sync.known import wait_until_known
 from flashsale._sync.rebuilder import Rebuilder
 from flashsale._sync.sale import FlashSale
-from flashsale._sync.store import OrderStore, settled_since
+from flashsale._sync.store import OrderStore, is_purged, record_purge, settled_since
 from flashsale._sync.transport.runtime import StopEvent, pause, stop_on_signals
 from flashsale.errors import (
     AlreadyLoaded,
@@ -72,13 +72,15 @@ class Syncer:
             while not event.is_set():
                 try:
                     report = self.run_once()
+                    if report.purged:
+                        self._log.tell("purged", "the sale was purged: there is nothing to do for a syncer")
+                    elif report.missing:
+                        message, names = "goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing)
+                        self._log.tell(report.missing, message, names, level=logging.ERROR)
                     if report.lost:
                         log.error("the sale has lost its key %r", report.lost)
                     if report.closed:
                         self._log.tell("closed", "the sale is closed; only a rebuild opens it", level=logging.ERROR)
-                    if report.missing:
-                        message, names = "goods lost from Redis, closed until rebuild: %s", ", ".join(report.missing)
-                        self._log.tell(report.missing, message, names, level=logging.ERROR)
                 except FlashSaleError as error:
                     self._log.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
                 pause(event, self._interval)
@@ -93,6 +95,9 @@ class Syncer:
             StoreError: the database does not answer.
             NotExecuted, OutcomeUnknown: Redis does not answer.
         """
+        if is_purged(self._store):  # first: no key comes back
+            gone = tuple(goods.goods_id for goods in self._store.goods() if goods.loaded)
+            return SyncReport(leading=False, purged=True, missing=gone)
         if not self._sale._meta.lead(self._token, self._LEASE):
             return SyncReport(leading=False)
         try:
@@ -141,6 +146,7 @@ class Syncer:
         with `audit(expected=...)`. Goods without an opening time stay shut until `start`.
 
         Raises:
+            InvalidRequest: the sale was purged.
             CorruptState: the sums do not agree, or another rebuild has begun; the sale stays closed.
         """
         return Rebuilder(self._sale).rebuild()
@@ -160,7 +166,9 @@ class Syncer:
         return Settlement(audit=audit, orders=counts, gate=gate, refused=dict(self._sale.gate._refusals.counts))
 
     def purge(self) -> Settlement:
-        """Removes the sale's keys from Redis, when it is settled. The database keeps everything.
+        """Ends the sale: removes its keys from Redis, when it is settled. The database keeps all rows, and records it.
+
+        Nothing brings a purged sale back: no syncer, no rebuild, no `preload` and no `put_goods`. The name is used up.
 
         Raises:
             NotSettled: units are queued, unpaid or dead, or something disagrees; nothing was removed.
@@ -178,6 +186,9 @@ class Syncer:
             except FlashSaleError:
                 self._sale.resume()
                 raise
+        epoch = record_purge(self._store)
+        if epoch is not None:  # neither `resume` nor a rebuild that has begun opens it from now
+            self._sale._meta.close(epoch)
         self._sale._forget()
         return settlement
 

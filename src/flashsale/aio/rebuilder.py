@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from flashsale.aio.sale import FlashSale
-from flashsale.aio.store import AsyncOrderStore
+from flashsale.aio.store import AsyncOrderStore, refuse_purged
 from flashsale.errors import CorruptState, StoreError, StoreRequired
 from flashsale.lua import Code
 from flashsale.model import RELEASED, Goods, StoredOrder
@@ -33,6 +33,7 @@ class Rebuilder:
         """Raises the epoch in the database first, so that work for an older one is refused; see `Syncer.rebuild`."""
         meta = self._sale._meta
         await self._sale._check_known()
+        await refuse_purged(self._store, self._sale.name)
         await self._sale._ledger.meet()
         epoch = await self._store.advance_epoch()
         await meta.close(epoch)

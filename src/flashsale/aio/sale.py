@@ -19,7 +19,7 @@ from flashsale.aio.ledger import Ledger
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.purchases import Purchases
 from flashsale.aio.sale_state import SaleMeta
-from flashsale.aio.store import AsyncOrderStore, check_known
+from flashsale.aio.store import AsyncOrderStore, check_known, refuse_purged
 from flashsale.aio.ticketing import Ticketing
 from flashsale.aio.transitions import Transitions
 from flashsale.aio.transport.link import Link
@@ -149,7 +149,9 @@ class FlashSale:
 
         Raises:
             AlreadyLoaded: it exists with other values.
+            InvalidRequest: an argument breaks the contract, or the database knows that the sale was purged.
         """
+        await refuse_purged(self.store, self.name)
         await self.inventory.preload(
             goods_id, total, per_buyer=per_buyer, opens_at=opens_at, closes_at=closes_at, hold=hold
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from flashsale._rules.rows import purged
 from flashsale.errors import InvalidRequest, UnknownSale
 from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
 
@@ -12,6 +13,8 @@ States: TypeAlias = Mapping[str, OrderState]
 Names: TypeAlias = Iterable[str]
 ListSales: TypeAlias = Callable[[], Awaitable[Names]]
 Rows: TypeAlias = Iterable[StoredOrder]
+Purge: TypeAlias = Callable[[], Awaitable[int]]
+IsPurged: TypeAlias = Callable[[], Awaitable[bool]]
 Find: TypeAlias = Callable[[Collection[str]], Awaitable[Rows]]
 Restocked: TypeAlias = tuple[Goods, int]
 RestockOnce: TypeAlias = Callable[[str, int, str], Awaitable[Restocked]]
@@ -37,7 +40,8 @@ class AsyncOrderStore(Protocol):
     A store may have `settle_many`, `find`, `restock_once` and `settled` beside these methods; `bulk_settle`, `stored`,
     the function `restock_once` and `settled_since` say what they do. One that joins the host's transactions has
     `on_commit` and `in_transaction`; `after_commit` and the function `in_transaction` say why. It may have
-    `sales`: the names of the sales in its database, for the error `UnknownSale`.
+    `sales`: the names of the sales in its database, for the error `UnknownSale`; and `purge` with `purged`: see
+    `record_purge`.
     """
 
     async def goods(self) -> Iterable[Goods]:
@@ -169,6 +173,29 @@ async def check_known(store: AsyncOrderStore | None, sale: str) -> None:
         return
     sales: ListSales | None = getattr(store, "sales", None)
     raise UnknownSale(sale, [] if sales is None else sorted(await sales()))
+
+
+async def record_purge(store: AsyncOrderStore) -> int | None:
+    """Records that the sale was purged, by the store's `purge`; None when it has none.
+
+    It may have both beside the protocol: `purge()` raises the epoch by one, notes in the same transaction that the sale
+    is over, and returns the epoch; `purged()` returns whether it was noted. From then `grant` raises InvalidRequest, so
+    neither a syncer nor a rebuild brings the sale back. Without them only Redis knows of the purge.
+    """
+    purge: Purge | None = getattr(store, "purge", None)
+    return None if purge is None else await purge()
+
+
+async def is_purged(store: AsyncOrderStore | None) -> bool:
+    """Returns whether the sale was purged, as far as the store can tell."""
+    asked: IsPurged | None = getattr(store, "purged", None)
+    return asked is not None and await asked()
+
+
+async def refuse_purged(store: AsyncOrderStore | None, sale: str) -> None:
+    """Raises InvalidRequest when the sale was purged."""
+    if await is_purged(store):
+        raise purged(sale)
 
 
 def bulk_settle(store: AsyncOrderStore | None) -> SettleMany | None:

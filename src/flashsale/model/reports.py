@@ -16,10 +16,11 @@ class SyncReport:
     Args:
         leading: False when another syncer held the lease, and this pass did nothing.
         closed: True while a rebuild is under way, has failed, or is needed: this pass did nothing.
+        purged: True when the database says that the sale was purged: this pass did nothing.
         lost: the key, `orders` or `meta`, whose loss this pass noticed; it closed the sale.
         loaded: items preloaded now.
         missing: items that were loaded once and that Redis no longer holds, or no longer knows what each buyer has:
-            closed until `rebuild`.
+            closed until `rebuild`, or for ever if the sale was purged.
         corrupt: items whose keys in Redis are not what flashsale writes; left alone.
         resized: items whose `Total` changed, with their current total.
         returned: gate slots given back, in units.
@@ -29,6 +30,7 @@ class SyncReport:
 
     leading: bool
     closed: bool = False
+    purged: bool = False
     lost: str | None = None
     loaded: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()

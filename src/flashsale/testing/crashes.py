@@ -29,7 +29,7 @@ Reach: TypeAlias = Callable[[str, Callable[[], Any]], Any]
 
 _SCRIPT_NAMES: Final = {script.sha: name for name, script in SCRIPTS.items()}
 _STORE_CALLS: Final = [name for name in vars(OrderStore) if not name.startswith("_")]
-_BESIDE: Final = ("find", "restock_once", "settled")  # what a store may have beside the protocol
+_BESIDE: Final = ("find", "purge", "purged", "restock_once", "settled")  # what a store may have beside the protocol
 
 
 class Crash(BaseException):

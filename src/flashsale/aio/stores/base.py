@@ -175,10 +175,11 @@ class RowStore(ABC, Generic[Connection]):
             replace: None removes them.
 
         Raises:
-            InvalidRequest: what it changes and what it leaves do not go together.
+            InvalidRequest: what it changes and what it leaves do not go together, or the sale was purged.
         """
         async with self.transaction() as connection:
             row = await self._lock_or_insert(connection, "goods", GOODS_COLUMNS, goods_values(goods))
+            await self._refuse_purged(connection)
             if row is not None:
                 policy = policy_values(goods if replace else completed(goods, row))
                 values = {"version": max(row["version"] + 1, goods.version), **policy}
@@ -197,11 +198,13 @@ class RowStore(ABC, Generic[Connection]):
             False when the row has another version than `version`; nothing was changed.
 
         Raises:
+            InvalidRequest: the sale was purged.
             StoreError: no row of this item.
         """
         check_int("units", units, 0)
         async with self.transaction() as connection:
             row = await self._lock_goods(connection, goods_id)
+            await self._refuse_purged(connection)
             if version is not None and version != row["version"]:
                 return False
             values = {"granted": units} | ({"loaded": True} if loaded else {})
@@ -226,14 +229,7 @@ class RowStore(ABC, Generic[Connection]):
 
     async def advance_epoch(self) -> int:
         """Raises the epoch by one, and returns it."""
-        first = 2
-        async with self.transaction() as connection:
-            row = await self._lock_or_insert(connection, "sales", ("epoch",), {"epoch": first})
-            if row is None:
-                return first
-            grown = int(row["epoch"]) + 1
-            await self.update(connection, "sales", {"sale": self.sale}, {"epoch": grown})
-            return grown
+        return await self._advance_epoch()
 
     # -- orders ---------------------------------------------------------------------------------------------------
 
@@ -382,6 +378,20 @@ class RowStore(ABC, Generic[Connection]):
         for row in await self.select(connection, "goods", GOODS_COLUMNS, self._goods_key(goods_id), lock=True):
             return row
         raise self._no_row(goods_id)
+
+    async def _advance_epoch(self, **values: Any) -> int:
+        """Raises the epoch by one, writes `values` beside it, and returns it."""
+        first = 2
+        async with self.transaction() as connection:
+            row = await self._lock_or_insert(connection, "sales", ("epoch",), {"epoch": first, **values})
+            if row is None:
+                return first
+            grown = int(row["epoch"]) + 1
+            await self.update(connection, "sales", {"sale": self.sale}, {"epoch": grown, **values})
+            return grown
+
+    async def _refuse_purged(self, connection: Connection) -> None:
+        """Raises InvalidRequest when the rows say that the sale was purged."""
 
     async def _add_units(self, connection: Connection, goods_id: str, units: int) -> Goods:
         row = await self._lock_goods(connection, goods_id)

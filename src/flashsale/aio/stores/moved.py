@@ -1,4 +1,4 @@
-"""A store whose tables also tell when an order moved, and which restocks were done: the tables of this release."""
+"""A store whose tables also tell when an order moved, what was restocked and what was purged: those of this release."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from flashsale._rules.rows import Row, read_goods, read_order
+from flashsale._rules.rows import Row, purged, read_goods, read_order
 from flashsale.aio.stores.base import Connection, RowStore
 from flashsale.errors import InvalidRequest
 from flashsale.model import Goods, OrderState, StoredOrder
@@ -15,8 +15,10 @@ from flashsale.model.checks import MAX_UNITS, check_id, check_int
 
 
 class MovedRowStore(RowStore[Connection]):
-    """A `RowStore` with the column `orders.settled_at` (float, NULL, indexed after `sale`), and one table more.
+    """A `RowStore` with two columns and one table more.
 
+    - `orders.settled_at`: float, NULL, indexed after `sale`.
+    - `sales.purged_at`: float, NULL.
     - `requests`: sale, request_id, goods_id, units, result. Key: sale, request_id.
     """
 
@@ -34,6 +36,19 @@ class MovedRowStore(RowStore[Connection]):
         async with self.transaction() as connection:
             rows = await self.select_settled(connection, moment, order_id, limit)
             return [(read_order(row), float(row["settled_at"])) for row in rows]
+
+    async def purge(self) -> int:
+        """Records that the sale was purged: it is over, and nothing of it is granted to Redis any more.
+
+        Returns:
+            The epoch of the sale, raised by one: a rebuild that has begun is refused from then.
+        """
+        return await self._advance_epoch(purged_at=time.time())
+
+    async def purged(self) -> bool:
+        """Returns whether the sale was purged."""
+        async with self.transaction() as connection:
+            return await self._is_purged(connection)
 
     async def restock_once(self, goods_id: str, units: int, request_id: str) -> tuple[Goods, int]:
         """Adds `units` as `restock` does, once for each request id.
@@ -57,6 +72,14 @@ class MovedRowStore(RowStore[Connection]):
             if (known["goods_id"], known["units"]) != (goods_id, units):
                 raise InvalidRequest("request_id", "belongs to another restock")
             return read_goods(await self._lock_goods(connection, goods_id)), known["result"]
+
+    async def _refuse_purged(self, connection: Connection) -> None:
+        if await self._is_purged(connection):
+            raise purged(self.sale)
+
+    async def _is_purged(self, connection: Connection) -> bool:
+        rows = await self.select(connection, "sales", ("purged_at",), {"sale": self.sale})
+        return any(row["purged_at"] is not None for row in rows)
 
     def _state_values(self, state: OrderState) -> dict[str, Any]:
         moved_at = None if state is OrderState.PERSISTED else time.time()

@@ -116,10 +116,10 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
     async def upgrade(self) -> None:
         """Adds to tables of the release before what this release needs; that release still works on them.
 
-        It adds a column and an index to the orders: do it before the sale, a long table is locked meanwhile.
+        It adds columns, and an index to the orders: do it before the sale, a long table is locked meanwhile.
         """
         await self._create(REQUESTS)
-        for _ in range(2):  # a column, an index: another process may add each of them at the same moment
+        for _ in range(3):  # two columns, an index: another process may add each of them at the same moment
             with suppress(StoreError):
                 await self._add_missing()
         await self._add_missing()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
+from django.forms import ModelForm
 from django.http import HttpRequest
 
-from flashsale import FlashSaleError
+from flashsale import FlashSaleError, InvalidRequest
+from flashsale._rules.rows import purged
 from flashsale.contrib.django import database, get_sale
 from flashsale.contrib.django.models import SaleGoods, SaleOrder
 from flashsale.contrib.django.store import DjangoStore
@@ -23,10 +27,24 @@ class OfTheSale(admin.ModelAdmin):
         return rows
 
 
+class GoodsForm(ModelForm):
+    """Refuses an item of a sale that was purged."""
+
+    def clean(self) -> dict[str, Any]:
+        """Checks what the fields alone do not tell; Django calls it."""
+        given: dict[str, Any] = super().clean() or self.cleaned_data
+        sale = given.get("sale", self.instance.sale)
+        with suppress(InvalidRequest):  # not a name of a sale: the model says so
+            if DjangoStore(sale, using=database()).purged():
+                raise ValidationError(str(purged(sale)))
+        return given
+
+
 @admin.register(SaleGoods)
 class GoodsAdmin(OfTheSale):
     """The policy of each item; the syncer brings it to Redis."""
 
+    form = GoodsForm
     list_display = ("goods_id", "sale", "total", "granted", "booked", "per_buyer", "version", "loaded")
     list_filter = ("sale",)
     readonly_fields = ("granted", "booked", "version", "loaded")

@@ -24,10 +24,11 @@ class IdField(models.CharField):
 
 
 class Sale(models.Model):
-    """One sale; a rebuild raises its epoch."""
+    """One sale; a rebuild raises its epoch, and a purge ends it."""
 
     sale = IdField(max_length=64, primary_key=True)
     epoch = models.IntegerField()
+    purged_at = models.FloatField(null=True, editable=False)
 
     class Meta:
         db_table = "flashsale_sales"
