@@ -102,6 +102,7 @@ class FlashSale:
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis)
         self._meta = SaleMeta(self._link, self.keys)
+        self._is_known = False
         self.store = store
         self._notifier = Notifier(observer)
         self._transitions = Transitions(self.gate, self.inventory, self._ledger, store)
@@ -461,8 +462,9 @@ class FlashSale:
         Raises:
             UnknownSale: it is misspelt, most likely.
         """
-        if not await self._meta.is_known():
+        if not self._is_known and not await self._meta.is_known():
             await check_known(self.store, self.name)
+        self._is_known = True  # once is enough: a name that was right stays right
 
     async def _set_paused(self, *, paused: bool) -> None:
         goods = await self._meta.goods()  # first: who may not list them is refused before anything is written
