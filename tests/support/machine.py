@@ -38,6 +38,7 @@ from flashsale import (
     RowRefused,
     StoreError,
     Syncer,
+    UnknownGoods,
     Worker,
 )
 from flashsale._rules.rows import read_order
@@ -46,7 +47,19 @@ from flashsale.model.reports import Problem
 from flashsale.stores import SQLAlchemyStore
 from flashsale.testing import Crash
 from tests.support.article import SCRIPT
-from tests.support.model import FAR, PERSISTED, QUEUED, REJECTED, ROW_ACTIVE, Element, Handle, Model, Policy, policy_of
+from tests.support.model import (
+    FAR,
+    PERSISTED,
+    QUEUED,
+    REJECTED,
+    ROW_ACTIVE,
+    Element,
+    Handle,
+    Model,
+    Policy,
+    policy_of,
+    shut,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Backend
@@ -262,6 +275,14 @@ class World:
             "orders": {each.order.order_id: (each.state, replace(each.order, created_at=None)) for each in stored},
         }
 
+    def lose(self, name: str, goods_id: str) -> bool:
+        """Deletes a key; False when it was not there."""
+        raw = self.gate_raw if name in {"count", "start", "access", "window"} else self.raw
+        key = getattr(self.keys, name)
+        if name == "claimed":  # what is left of them ends: the next claim drops it
+            self.raw.zadd(self.keys.leases, dict.fromkeys(self.raw.hkeys(key), 0) or {"none": 0}, xx=True)
+        return bool(raw.delete(key if isinstance(key, str) else key(goods_id)))
+
     def time(self) -> float:
         seconds, micros = self.raw.time()
         return seconds + micros / 1e6
@@ -360,6 +381,12 @@ crashes = st.one_of(st.none(), boundaries)
 outages = st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 2), st.booleans()))
 CLAIM_VERBS: Final = ("save", "save", "save", "ack", "ack", "nack", "nack later", "nack uncounted", "extend", "bury")
 PRIVATE: Final = {"bury": "_bury"}  # in the real queue
+BACK: Final = {  # a key that is lost, and what brings it back
+    **dict.fromkeys(("meta", "orders", "stock", "buyers"), "rebuild"),
+    **dict.fromkeys(("goods", "count", "access", "window", "wakeup"), "sync"),
+    **dict.fromkeys(("order_list", "claimed", "leases", "dead", "holds"), "repair"),
+    "start": "start",
+}
 picks = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 
 
@@ -371,16 +398,19 @@ class SaleMachine(RuleBasedStateMachine):
     wrap: Callable[[Any], Any]
     steps = 0
     crashed = 0
+    lost = 0
     names = itertools.count()
 
     def __init__(self) -> None:
         super().__init__()
-        self.failed = False
+        self.failed = self.lossy = False
         self.process: Process | None = None
         self.world: World
         self.made = itertools.count(1)
-        self.patch = mock.patch("flashsale._sync.sale.new_order_id", lambda: f"made-{next(self.made)}")
-        self.patch.start()
+        self.patches = contextlib.ExitStack()
+        new_id = mock.patch("flashsale._sync.sale.new_order_id", lambda: f"made-{next(self.made)}")
+        self.patches.enter_context(new_id)
+        self.patches.enter_context(mock.patch("flashsale._sync.auditor.BETWEEN", 0))
         self.handles: list[tuple[Claim, Handle]] = []
         self.accepted: set[str] = set()
 
@@ -474,8 +504,8 @@ class SaleMachine(RuleBasedStateMachine):
             assert booked <= total, f"oversold: {goods_id}"
         for goods_id, (_, granted, booked, _, _, _) in found["rows"].items():
             assert booked <= granted, f"oversold in the database: {goods_id}"
-        for order_id in self.accepted:
-            assert order_id in found["ledger"], f"an accepted order is nowhere: {order_id}"
+        for order_id in self.accepted - model.popped:  # another consumer has those
+            assert order_id in found["ledger"] or self._is_somewhere(found, order_id), f"accepted and gone: {order_id}"
         self.world.set_time(model)
         sale = self.process.sale
         goods_id = GOODS_IDS[model.step % len(GOODS_IDS)]  # in turn: the keys behind the answers were all compared
@@ -487,6 +517,12 @@ class SaleMachine(RuleBasedStateMachine):
             ideally = model.run(ideal(goods_id))
             assert answer == ideally, f"wanted {ideally}, got {answer}"
         assert sale.queue.size() == len(model.queue)
+
+    def _is_somewhere(self, found: dict[str, Any], order_id: str) -> bool:
+        """True for an order on the list, under a lease or among the dead: after a rebuild it comes back from there."""
+        deliveries = [*found["claimed"].values(), *found["dead"].values()]
+        elements = [*found["list"], *(delivery[2] for delivery in deliveries)]
+        return any(isinstance(element, Order) and element.order_id == order_id for element in elements)
 
     def restart(self) -> None:
         self.process.close()
@@ -802,8 +838,9 @@ class SaleMachine(RuleBasedStateMachine):
     def _settle(self, verb: str, state: OrderState, order_id: str, crash: Any, outage: Any) -> None:
         faults = {"crash": crash} if crash else {"outage": outage}
         self.step(lambda p: getattr(p.sale, verb)(order_id), lambda m: m.settle(order_id, state), **faults)
-        known = self.model.ledger.get(order_id)
-        assert self.process.sale.status(order_id) is (known.state if known else None)
+        if self.model.stocks:
+            known = self.model.ledger.get(order_id)
+            assert self.process.sale.status(order_id) is (known.state if known else None)
 
     # -- the world --------------------------------------------------------------------------------------------------
 
@@ -814,6 +851,61 @@ class SaleMachine(RuleBasedStateMachine):
         self.world.set_time(self.model)
         if leases:
             self.world.raw.hdel(self.world.keys.meta, "leader_until")
+
+    @precondition(lambda self: self.model.stocks and self.model.stocks.keys() <= self.model.rows.keys())
+    @rule(name=st.sampled_from(sorted(BACK)), goods_id=loadable)
+    def lose(self, name: str, goods_id: str) -> None:
+        """A key is gone; the table in docs/operating.md says who notices, and what brings it back."""
+        self.world.raw.hdel(self.world.keys.meta, "leader_until")
+        self.model.led = False
+        for _ in range(3):  # so that the next pass would find nothing else
+            self.sync(None)
+        if goods_id not in self.model.stocks:
+            goods_id = min(self.model.stocks)
+        if self.world.lose(name, goods_id):
+            type(self).lost += 1
+            self.lossy = True
+            self.model.lose(name, goods_id)
+            if BACK[name] == "repair":  # since a rebuild the ledger may not know what was lost now
+                self.accepted &= self.model.places()
+            self._bring_back(BACK[name], name, goods_id)
+
+    def _bring_back(self, how: str, name: str, goods_id: str) -> None:
+        if how == "rebuild":
+            self._rebuild(name, goods_id)
+        elif how == "start":
+            self.start(goods_id)
+        elif how == "sync":
+            self.sync(None)
+        else:
+            if self.model.claimed or name == "claimed":
+                self.claim(500, short=False, crash=None, then=[])
+            self.repair()
+
+    def repair(self) -> None:
+        self.step(lambda p: len(p.syncer.repair(dry_run=False).mended), lambda m: m.repair())
+
+    def _rebuild(self, name: str, goods_id: str) -> None:
+        """Nothing is sold until the rebuild, and the syncer says why."""
+        policy, syncer = self.model.stocks[goods_id].policy, self.process.syncer
+        wanted = shut(policy.opens_at, policy.closes_at, paused=True)
+        for looks in range(2):
+            if name != "buyers" or policy.per_buyer is not None:  # items without a cap do not need that key
+                assert self._probe(goods_id) == (UnknownGoods if name == "stock" else wanted), f"sold without {name}"
+            if not looks:
+                report = syncer.run_once()
+                noticed = goods_id in report.missing if name in {"stock", "buyers"} else report.lost == name
+                assert noticed, f"lost {name}, and the syncer says {report}"
+        self.accepted -= self.model.popped - self.model.orders.keys()  # another consumer has these
+        self.step(lambda p: p.syncer.rebuild() and None, lambda m: m.rebuild())
+
+    def _probe(self, goods_id: str) -> Any:
+        """What the stock answers to a purchase."""
+        try:
+            (receipt,) = self.process.sale.inventory.reserve([Order("probe", goods_id, "ann", 1)])
+        except FlashSaleError as error:
+            return type(error)
+        return receipt.outcome
 
     @rule(what=st.sampled_from(["new process", "scripts", "poison", "cure"]))
     def upset(self, what: str) -> None:
@@ -836,7 +928,7 @@ class SaleMachine(RuleBasedStateMachine):
             if self.process is not None and not self.failed:
                 self.drain()
         finally:
-            self.patch.stop()
+            self.patches.close()
             if self.process is not None:
                 self.process.close()
                 self.world.close()
@@ -850,6 +942,9 @@ class SaleMachine(RuleBasedStateMachine):
         self._run_empty()
         self.requeue_dead()
         self._run_empty()
+        if self.lossy:  # an element that only had the id of a lost one was in its place
+            self.repair()
+            self._run_empty()
         for _ in range(3):
             self.sync(None)
         self.agree()
@@ -898,7 +993,7 @@ def database() -> Any:
 
 def machine(backend: Backend, engine: Any, *, wrap: Callable[[Any], Any] = lambda store: store) -> type[SaleMachine]:
     """The machine on one backend; the class counts the steps it made and the crashes it survived."""
-    body = {"backend": backend, "engine": engine, "wrap": staticmethod(wrap), "steps": 0, "crashed": 0}
+    body = {"backend": backend, "engine": engine, "wrap": staticmethod(wrap), "steps": 0, "crashed": 0, "lost": 0}
     return type("SaleMachine", (SaleMachine,), body)
 
 

@@ -34,6 +34,7 @@ from flashsale import (
     StoreError,
     SyncReport,
     UnknownGoods,
+    UnknownSale,
 )
 from flashsale.model import RELEASED, TRANSITIONS
 
@@ -75,7 +76,7 @@ class StockHash:
     direct: int  # units taken past the ledger
     policy: Policy
     version: int
-    preload: tuple[Any, ...]
+    preload: tuple[Any, ...] | None  # None: after a rebuild
 
 
 @dataclass
@@ -138,6 +139,7 @@ class GoodsRow:
 class OrderRow:
     order: Order
     state: OrderState
+    moved: int = 0  # in which step, if it did
 
 
 class Handle(NamedTuple):
@@ -186,6 +188,7 @@ class Model:
     claimed: dict[int, Delivery] = field(default_factory=dict)
     turn: int | None = None
     counter: int = 0  # of deliveries and leases
+    epoch: int = 1
     dead: dict[str, Delivery] = field(default_factory=dict)
     holds: dict[str, float] = field(default_factory=dict)
     led: bool = False  # a syncer died while it led
@@ -196,7 +199,7 @@ class Model:
     step: int = 0
     last: dict[str, tuple[int, int]] = field(default_factory=dict)  # what the syncer remembers
     granted: dict[str, int] = field(default_factory=dict)  # likewise
-    around: bool = False  # likewise: the last pass looked at the rows, so the next one begins again
+    cursor: str | None = None  # likewise: the last row that it has looked at; None: the next pass begins again
     outage: tuple[int, bool] | None = None  # the database fails at the call of this number, before or after it
 
     # -- running ----------------------------------------------------------------------------------------------------
@@ -226,7 +229,7 @@ class Model:
 
     def restarted(self) -> None:
         """The process died: what it only remembered is gone."""
-        self.last, self.granted, self.around = {}, {}, False
+        self.last, self.granted, self.cursor = {}, {}, None
 
     # -- derived ----------------------------------------------------------------------------------------------------
 
@@ -264,12 +267,19 @@ class Model:
         if not known:
             raise Refused(UnknownGoods)
 
+    def _known_sale(self) -> None:
+        """Somebody has begun the sale: in the database, or in Redis."""
+        if not (self.rows or self.state or self.ledger or self.counter):
+            raise Refused(UnknownSale)
+
     # -- setting up -------------------------------------------------------------------------------------------------
 
     def load(self, goods_id: str, total: int, booked: int, policy: Policy, version: int = 0) -> None:
         request = (total, booked, policy)
         if goods_id in self.stocks:
-            if self.stocks[goods_id].preload != request:
+            stock = self.stocks[goods_id]
+            again = (stock.total, 0, Policy()) if stock.preload is None else stock.preload
+            if again != request:
                 raise Refused(AlreadyLoaded)
             return
         self.stocks[goods_id] = StockHash(total, booked, policy, version, request)
@@ -300,6 +310,7 @@ class Model:
         self.gates[goods_id].start, self.gates[goods_id].auto = start, False
 
     def set_state(self, state: str) -> Steps:
+        self._known_sale()
         self._known(self.state)
         self.state = state
         yield
@@ -612,7 +623,7 @@ class Model:
             row = self.orders.get(order.order_id)
             if row is None:
                 fits = self.row_booked(order.goods_id) + order.quantity <= self.rows[order.goods_id].granted
-                row = self.orders[order.order_id] = OrderRow(order, PERSISTED if fits else REJECTED)
+                row = self.orders[order.order_id] = OrderRow(order, PERSISTED if fits else REJECTED, self.step)
             if row.order.content == order.content:
                 standing[order.order_id] = row.state
         self._fails(after=True)
@@ -624,11 +635,11 @@ class Model:
         if row is None:
             if state is CONFIRMED:
                 raise Refused(NotPersisted)
-            row = self.orders[order.order_id] = OrderRow(order, state)
+            row = self.orders[order.order_id] = OrderRow(order, state, self.step)
         elif row.order.content != order.content:
             raise Refused(OrderConflict)
         elif state in TRANSITIONS[row.state]:
-            row.state = state
+            row.state, row.moved = state, self.step
         self._fails(after=True)
         return row.state
 
@@ -637,11 +648,15 @@ class Model:
     def settle(self, order_id: str, state: OrderState) -> Steps:
         known = self.ledger.get(order_id)
         if known is None:
+            self._known_sale()
             return None
         if state in RELEASED and known.state in RELEASED:
             state = known.state  # released already: the database can only learn how
         bare = Order(order_id, *known.order.content)
-        current = self.store_settle(bare, state)
+        if state is CONFIRMED and known.state in RELEASED and order_id not in self.orders:
+            current = known.state  # it was sold out when it was adopted, and will never have a row
+        else:
+            current = self.store_settle(bare, state)
         yield
         yield from self.follow({order_id: current})
         return current
@@ -827,6 +842,7 @@ class Model:
             yield
 
     def restock(self, goods_id: str, units: int) -> Steps:
+        self._known_sale()
         self._known(goods_id in self.stocks)
         before = self.stocks[goods_id].total
         row = self.rows.get(goods_id)
@@ -839,17 +855,20 @@ class Model:
         return self.stocks[goods_id].total
 
     def _reconcile_page(self) -> Steps:
-        """The ledger follows what the database decided and a crash kept from it; every other pass: pages go round."""
-        self.around = not self.around and bool(self.orders)
+        """The ledger follows the rows from which a crash kept it: moves at once, saved rows page by page."""
+        page = [pair for pair in sorted(self.orders.items()) if self.cursor is None or pair[0] > self.cursor]
+        self.cursor = page[-1][0] if page else None
         settled = 0
-        for order_id, row in sorted(self.orders.items()) if self.around else []:
+        moved = [pair for pair in self.orders.items() if pair[1].state is not PERSISTED]
+        moved.sort(key=lambda pair: (pair[1].moved, pair[1].order.goods_id, pair[0]))
+        for order_id, row in [*moved, *page]:
             known = self.ledger[order_id]
             if way(known.state, row.state):
                 yield from self.follow({order_id: row.state})
                 settled += 1
         return settled
 
-    def _mirror(self, goods_id: str, row: GoodsRow) -> Steps:
+    def _mirror(self, goods_id: str, row: GoodsRow, *, looks: bool = True) -> Steps:
         total, booked = self.stocks[goods_id].total, self.booked(goods_id)
         if goods_id not in self.gates:
             self.gates[goods_id] = GateKeys(total, total)
@@ -859,7 +878,7 @@ class Model:
         self.schedule(goods_id, row.policy)
         yield
         before, access = self.last.get(goods_id), gate.access
-        if before == (booked, access):
+        if looks and before == (booked, access):
             access = min(access, booked)  # nobody is between gate and stock: the rest has leaked
         access = max(access, min(booked, total))
         returned = max(0, gate.access - access)
@@ -869,9 +888,84 @@ class Model:
             gate.start = False
         elif refusal is None and not gate.start:
             gate.start, gate.auto = True, False
-        self.last[goods_id] = (booked, access)
+        if looks:
+            self.last[goods_id] = (booked, access)
         yield
         return returned
+
+    # -- what is lost, and what brings it back ------------------------------------------------------------------------
+
+    def lose(self, name: str, goods_id: str) -> None:
+        """A key is gone; what the ledger, or an item that sells nothing, would answer is not asked until `rebuild`."""
+        gate, stock = self.gates.get(goods_id), self.stocks[goods_id]
+        if name == "meta":
+            self.counter, self.turn = 0, None
+        elif name == "stock":
+            stock.direct = 0  # nobody knows them any more
+        elif name == "count" and gate:
+            gate.count = gate.preload = stock.total
+            gate.auto = gate.auto or stock.policy.opens_at is not None
+        elif name == "window" and gate:
+            gate.opens_at, gate.closes_at, gate.auto, gate.pause, gate.preload = None, None, False, False, -1
+        elif name == "start" and gate:
+            gate.start = False
+        elif name == "access" and gate:
+            gate.access = 0
+        elif name == "order_list":
+            self.queue = []
+        elif name == "claimed":
+            self.claimed = {}
+        elif name == "leases":
+            for delivery in self.claimed.values():
+                delivery.ends = FAR
+        elif name == "dead":
+            self.dead = {}
+        elif name == "holds":
+            self.holds = {}
+
+    def places(self) -> set[str]:
+        """Ids of the orders that are in the ledger, on the list, under a lease or among the dead."""
+        deliveries = (*self.claimed.values(), *self.dead.values())
+        elements = (*self.queue, *(delivery.element for delivery in deliveries))
+        return {*self.ledger, *(element.order_id for element in elements if isinstance(element, Order))}
+
+    def rebuild(self) -> Steps:
+        """The ledger is what the database has; the queue stays, and its orders come back as those of others do."""
+        yield from ()
+        direct = {goods_id: stock.direct for goods_id, stock in self.stocks.items()}
+        self.ledger, self.holds, self.state, self.epoch = {}, {}, "open", self.epoch + 1
+        self.counter = max(self.counter, self.epoch * 10**9)
+        for order_id, row in self.orders.items():
+            policy = self.rows[row.order.goods_id].policy
+            self.ledger[order_id] = Record(row.order, row.state, gated=True, counted=policy.per_buyer is not None)
+            if row.state is PERSISTED and policy.hold is not None:
+                self.holds[order_id] = FAR
+        for goods_id, item in self.rows.items():
+            stock = self.stocks[goods_id] = StockHash(0, direct[goods_id], item.policy, item.version, None)
+            stock.total = item.granted = max(item.total, self.booked(goods_id))
+            yield from self._mirror(goods_id, item, looks=False)
+        self.popped &= self.ledger.keys()
+
+    def repair(self) -> Steps:
+        """Returns how many orders were mended."""
+        yield from ()
+        mended = 0
+        elements = [*self.queue, *(delivery.element for delivery in self.claimed.values())]
+        pending = {element.order_id for element in elements if isinstance(element, Order)}
+        for order_id, known in sorted(self.ledger.items()):
+            row, hold = self.orders.get(order_id), self.stocks[known.order.goods_id].policy.hold
+            if row is None and known.state in {QUEUED, DEAD} and order_id not in {*pending, *self.dead}:
+                known.state = QUEUED
+                self.queue.append(Order(order_id, *known.order.content))
+                self.popped.discard(order_id)
+            elif row and row.state is known.state is PERSISTED and hold is not None and order_id not in self.holds:
+                self.holds[order_id] = FAR
+            elif row and way(known.state, row.state) and not (known.state is QUEUED and order_id in pending):
+                yield from self.follow({order_id: row.state})
+            else:
+                continue
+            mended += 1
+        return mended
 
     # -- time -------------------------------------------------------------------------------------------------------
 
