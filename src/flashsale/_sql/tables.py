@@ -230,7 +230,7 @@ def insert_new(
     """
     if dialect == "postgresql":
         arrays = {name: [row[name] for row in rows] for name in rows[0]}
-        return _unnest(table, tuple(common), tuple(arrays)), {**common, **arrays}
+        return _unnest(table, tuple(common), tuple(rows[0])), {**common, **arrays}
     if dialect == "sqlite":
         statement = sqlite.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
         return statement.returning(key_of(table)), whole(common, rows)
@@ -243,17 +243,16 @@ def whole(common: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[
 
 
 @cache
-def _unnest(table: Table, common: tuple[str, ...], differing: tuple[str, ...]) -> Executable:
+def _unnest(table: Table, common: tuple[str, ...], own: tuple[str, ...]) -> Executable:
     """One array for each column that differs, one value for each that does not; docs/design.md has what it wins."""
 
     def sent(column: Column[Any]) -> TypeEngine[Any]:
         # text, not varchar(n): a cast to varchar(n) would cut a long value silently
         return Text() if isinstance(column.type, String) else column.type
 
-    own = [table.c[name] for name in differing]
-    arrays = [bindparam(column.name, type_=postgresql.ARRAY(sent(column))) for column in own]
-    rows = func.unnest(*arrays).table_valued(*(column.name for column in own)).render_derived()
+    arrays = [bindparam(name, type_=postgresql.ARRAY(sent(table.c[name]))) for name in own]
+    rows = func.unnest(*arrays).table_valued(*own).render_derived()
     shared = [bindparam(name, type_=sent(table.c[name])) for name in common]
-    names = [*common, *(column.name for column in own)]
+    names = [*common, *own]
     statement = postgresql.insert(table).from_select(names, select(*shared, *rows.c))
     return statement.on_conflict_do_nothing(index_elements=list(table.primary_key)).returning(key_of(table))
