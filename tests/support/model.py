@@ -34,6 +34,7 @@ from flashsale import (
     StoreError,
     SyncReport,
     UnknownGoods,
+    UnknownSale,
 )
 from flashsale.model import RELEASED, TRANSITIONS
 
@@ -264,6 +265,15 @@ class Model:
         if not known:
             raise Refused(UnknownGoods)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether Redis or the database knows the sale."""
+        return bool(self.state or self.counter or self.rows)
+
+    def _known_sale(self) -> None:
+        if not self.is_known:
+            raise Refused(UnknownSale)
+
     # -- setting up -------------------------------------------------------------------------------------------------
 
     def load(self, goods_id: str, total: int, booked: int, policy: Policy, version: int = 0) -> None:
@@ -300,6 +310,8 @@ class Model:
         self.gates[goods_id].start, self.gates[goods_id].auto = start, False
 
     def set_state(self, state: str) -> Steps:
+        if not self.state:
+            self._known_sale()
         self._known(self.state)
         self.state = state
         yield
@@ -637,6 +649,7 @@ class Model:
     def settle(self, order_id: str, state: OrderState) -> Steps:
         known = self.ledger.get(order_id)
         if known is None:
+            self._known_sale()
             return None
         if state in RELEASED and known.state in RELEASED:
             state = known.state  # released already: the database can only learn how
@@ -827,6 +840,8 @@ class Model:
             yield
 
     def restock(self, goods_id: str, units: int) -> Steps:
+        if goods_id not in self.stocks:
+            self._known_sale()
         self._known(goods_id in self.stocks)
         before = self.stocks[goods_id].total
         row = self.rows.get(goods_id)
