@@ -69,7 +69,7 @@ class Ticketing:
     async def _current_epoch(self) -> int:
         """Returns the epoch, which one caller reads once a second: a busy endpoint checks tickets without Redis."""
         now = time.monotonic()
-        if now >= self._epoch_at + EPOCH_EVERY:
+        if not self._epoch or now >= self._epoch_at + EPOCH_EVERY:  # 0: nothing is loaded yet
             if self._epoch:
                 self._epoch_at = now  # the others use the epoch that is known
             self._epoch = (await self._meta.state()).epoch or 0
