@@ -80,6 +80,15 @@ class StockHash:
 
 
 @dataclass
+class Kept:
+    """A ticket that the gate keeps."""
+
+    order_id: str
+    units: int
+    ends: float
+
+
+@dataclass
 class GateKeys:
     count: int
     preload: int
@@ -89,6 +98,8 @@ class GateKeys:
     closes_at: float | None = None
     auto: bool = False  # the clock may still set the flag
     pause: bool = False
+    cap: int | None = None
+    tickets: dict[str, Kept] = field(default_factory=dict)  # by buyer
 
     @property
     def left(self) -> int:
@@ -287,7 +298,7 @@ class Model:
 
     def open_gate(self, goods_id: str, total: int, policy: Policy) -> None:
         if goods_id not in self.gates:
-            self.gates[goods_id] = GateKeys(total, total)
+            self.gates[goods_id] = GateKeys(total, total, cap=policy.per_buyer)
             self.schedule(goods_id, policy)
         elif total not in {self.gates[goods_id].count, self.gates[goods_id].preload}:
             raise Refused(AlreadyLoaded)
@@ -341,6 +352,34 @@ class Model:
             return Admission(Outcome.SOLD_OUT, gate.left)
         gate.admit(units)
         return Admission(Outcome.ADMITTED, gate.left)
+
+    def enter_with_ticket(self, order: Order, *, named: bool) -> Steps:
+        """`order` is what the ticket would be for; answers with the admission, and the units of the ticket."""
+        yield from ()
+        self._known(order.goods_id in self.gates)
+        gate, units, known = self.gates[order.goods_id], order.quantity, self.ledger
+        kept = gate.tickets.get(order.buyer_id)
+        kept = kept if kept and kept.ends == FAR else None
+        if gate.refusal() or gate.cap is None or not (gate.left or gate.tickets):
+            kept = None
+        elif units > gate.cap:
+            return Admission(Outcome.LIMIT_REACHED, gate.left), 0
+        if kept and (kept.order_id not in known or order.order_id == kept.order_id):
+            if units != kept.units or (named and order.order_id != kept.order_id):
+                raise Refused(InvalidRequest)
+            return Admission(Outcome.ADMITTED, gate.left, kept.order_id), kept.units
+        admission = self._enter(order.goods_id, units)
+        if not admission.admitted:
+            return admission, 0
+        if gate.cap is not None:
+            gate.tickets[order.buyer_id] = Kept(order.order_id, units, FAR)
+            if order.order_id in known:  # named: it exists, with a slot of its own
+                gate.access -= units
+        return admission._replace(order_id=order.order_id), units
+
+    def buy_with_ticket(self, order: Order) -> Steps:
+        yield from ()
+        return self._told(self._answer(order, gate=False, gated=True))
 
     def leave(self, goods_id: str, units: int) -> Steps:
         yield from ()
@@ -867,7 +906,7 @@ class Model:
     def _mirror(self, goods_id: str, row: GoodsRow) -> Steps:
         total, booked = self.stocks[goods_id].total, self.booked(goods_id)
         if goods_id not in self.gates:
-            self.gates[goods_id] = GateKeys(total, total)
+            self.gates[goods_id] = GateKeys(total, total, cap=row.policy.per_buyer)
             self.schedule(goods_id, row.policy)
         gate = self.gates[goods_id]
         yield
@@ -880,24 +919,33 @@ class Model:
         returned = max(0, gate.access - access)
         refusal = gate.refusal()
         gate.count, gate.access, gate.pause = max(total, access), access, self.state != "open"
+        gate.cap = row.policy.per_buyer
         if refusal is Outcome.ENDED:
             gate.start = False
         elif refusal is None and not gate.start:
             gate.start, gate.auto = True, False
         self.last[goods_id] = (booked, access)
         yield
+        used = self.ledger if self.one_redis else {}
+        gate.tickets = {
+            buyer_id: kept for buyer_id, kept in gate.tickets.items() if kept.ends == FAR and kept.order_id not in used
+        }
+        yield
         return returned
 
     # -- time -------------------------------------------------------------------------------------------------------
 
     def time_passes(self, *, leases: bool, holds: bool) -> None:
-        """All leases end, also the syncer's, and all delays; all payment deadlines pass."""
+        """All leases end, also the syncer's, and all delays; all payment deadlines pass, and tickets expire."""
         if leases:
             self.led = False
             for delivery in self.claimed.values():
                 delivery.ends = min(delivery.ends, float(self.step))
         if holds:
             self.holds = {order_id: min(ends, float(self.step)) for order_id, ends in self.holds.items()}
+            for gate in self.gates.values():
+                for kept in gate.tickets.values():
+                    kept.ends = 1.0
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -919,8 +967,13 @@ class Model:
                 if (held := self.held(goods_id, buyer_id))
             },
             "gate": {
-                goods_id: (g.count, g.start, g.access, g.opens_at, g.closes_at, g.auto, g.pause)
+                goods_id: (g.count, g.start, g.access, g.opens_at, g.closes_at, g.auto, g.pause, g.cap)
                 for goods_id, g in self.gates.items()
+            },
+            "tickets": {
+                (goods_id, buyer_id): (kept.ends == FAR, kept.units, kept.order_id)
+                for goods_id, gate in self.gates.items()
+                for buyer_id, kept in gate.tickets.items()
             },
             "ledger": {order_id: (r.state, r.order.content, r.gated, r.counted) for order_id, r in self.ledger.items()},
             "list": self.queue,

@@ -78,8 +78,9 @@ class Rebuilder:
         if total != goods.total:  # more is booked than the host wants to sell
             self._store.grant(goods_id, total, version=goods.version)
         stock = self._sale.inventory.stock(goods_id)
-        gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
-        gate._mirror(goods_id, total, stock.booked)
+        cap = goods.per_buyer
+        gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at, per_buyer=cap)
+        gate._mirror(goods_id, total, stock.booked, per_buyer=cap)
 
     def _restore(self, epoch: int) -> tuple[int, Counter[str]]:
         """Brings every row into the ledger, the released ones too: their ids never buy again."""

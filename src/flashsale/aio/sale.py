@@ -111,7 +111,9 @@ class FlashSale:
         durability = self._guarantee.durability
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
-        self._ticketing = Ticketing(self.gate, self._meta, tickets)
+        self._ticketing = Ticketing(
+            self.gate, self._meta, self._ledger, self._transitions, tickets, max_waiting=max_waiting
+        )
         self._view_cache = ViewCache(self.gate, self._ledger, cache_for)
         self._purchases = Purchases(
             self.gate,
@@ -153,7 +155,7 @@ class FlashSale:
         await self.inventory.preload(
             goods_id, total, per_buyer=per_buyer, opens_at=opens_at, closes_at=closes_at, hold=hold
         )
-        await self.gate.preload(goods_id, total, opens_at=opens_at, closes_at=closes_at)
+        await self.gate.preload(goods_id, total, opens_at=opens_at, closes_at=closes_at, per_buyer=per_buyer)
 
     async def start(self, goods_id: str) -> None:
         """Sets the gate's start flag to 1.
@@ -195,6 +197,10 @@ class FlashSale:
         A slot whose ticket is not used in time returns with the Syncer. `stop` ends the giving of tickets; `pause`
         stops those that are out as well.
 
+        Of an item with a cap a buyer has one live ticket at a time: until it is used or has expired by the Redis clock,
+        entering again returns a ticket for the same order, and takes no slot. After that there is a new one. More units
+        than the cap are LIMIT_REACHED; what the buyer has bought already, only `buy` counts.
+
         Args:
             goods_id: what.
             buyer_id: who.
@@ -205,7 +211,8 @@ class FlashSale:
             The gate's answer and, when ADMITTED, the ticket that `buy` takes.
 
         Raises:
-            As `Gate.enter`; `InvalidRequest` also when the sale has no `tickets`.
+            As `Gate.enter`; `InvalidRequest` also when the sale has no `tickets`, and when the buyer has a live ticket
+            for another quantity or order id.
         """
         return await self._ticketing.enter(goods_id, buyer_id, quantity, order_id)
 
