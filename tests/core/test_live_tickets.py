@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flashsale import Admission, CorruptState, Goods, InvalidRequest, Outcome, Tickets
+from flashsale import Admission, CorruptState, Goods, InvalidRequest, InvalidTicket, Outcome, Tickets
 from tests.core.test_sale import slots
-from tests.support.helpers import inside, settled, until
+from tests.support.helpers import inside, settled, snapshot, until
 from tests.support.mutants import promises
 from tests.support.sales import work
 
@@ -305,6 +305,27 @@ async def test_a_purge_removes_the_tickets(shop: Shop) -> None:
     assert shop.raw.keys("*") == []
 
 
+# -- nobody without a ticket ----------------------------------------------------------------------------------------
+
+
+async def a_ticket_is_required(shop: Shop) -> None:
+    sale = await shop.open(5, sale=shop.sale(tickets=Tickets({"a": b"s" * 32}, required=True)))
+    before = snapshot(shop.raw)
+    for attempt in (
+        lambda: sale.buy("phone", "ann"),
+        lambda: sale.buy("phone", "ann", order_id="o-1"),
+        lambda: sale.buy_basket("ann", [("phone", 1)]),
+    ):
+        with pytest.raises(InvalidTicket, match="missing"):
+            await attempt()
+    assert snapshot(shop.raw) == before
+    assert (await sale.buy("phone", "ann", ticket=(await sale.enter("phone", "ann")).ticket)).accepted
+
+
+async def test_where_tickets_are_required_nobody_buys_without_one(shop: Shop) -> None:
+    await a_ticket_is_required(shop)
+
+
 @promises(
     {
         "the cap of a ticket": more_than_the_cap,
@@ -315,6 +336,7 @@ async def test_a_purge_removes_the_tickets(shop: Shop) -> None:
         "an order has one slot": a_used_one,
         "a ticket outlives the last unit": the_last_unit,
         "dead tickets are removed": swept,
+        "a purchase takes a ticket": a_ticket_is_required,
     }
 )
 async def test_without_its_mechanism_a_buyer_gets_more_or_nothing(sync_shop: Shop, promise: Any) -> None:

@@ -224,6 +224,7 @@ _add("the end of a ticket", "L", Lua("ticket", "(seconds(ends) or 0) > time", "s
 _add("a used ticket blocks nobody", "L", Patch("flashsale._sync.ledger.Ledger.get_many", lambda *_: {}))
 _add("an order has one slot", "L", Patch("flashsale._sync.transitions.Transitions.leave", lambda *_: None))
 _add("a ticket outlives the last unit", "T", broken.always_remembered)
+_add("a purchase takes a ticket", "a buyer's cap", broken.never_required)
 
 # -- claim, nack, extend, bury, requeue, adopt: the queue -------------------------------------------------------------
 

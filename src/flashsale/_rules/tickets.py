@@ -1,7 +1,7 @@
 """Admission tickets: signs and reads them. Pure: the buy endpoint checks a ticket without Redis.
 
-A ticket is signed with HMAC-SHA256, and nobody can make one before the start.
-Using it twice is placing the same order twice, because it names the order id.
+A ticket is signed with HMAC-SHA256, and nobody can make one before the start. Where tickets are `required`, nobody buys
+without one. Using it twice is placing the same order twice, because it names the order id.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Tickets:
     Args:
         secrets: key id -> secret, 16 bytes or more, the same in every process. The first signs; all are accepted.
         lifetime: seconds for which a ticket is good.
+        required: True: `buy` without a ticket is refused, and so is `buy_basket`, which takes none.
         clock: epoch seconds. The stock never depends on it: a wrong one only changes how long a buyer may take.
 
     Raises:
@@ -67,6 +68,7 @@ class Tickets:
         secrets: Mapping[str, bytes],
         *,
         lifetime: float = 120.0,
+        required: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not secrets:
@@ -79,6 +81,7 @@ class Tickets:
         self._secrets = dict(secrets)
         self._signs_with = next(iter(self._secrets))
         self.lifetime = check_seconds("lifetime", lifetime, low=1.0)
+        self.required = required
         self._clock = clock
 
     def __repr__(self) -> str:

@@ -24,7 +24,7 @@ from flashsale.aio.ticketing import Ticketing
 from flashsale.aio.transitions import Transitions
 from flashsale.aio.transport.link import Link
 from flashsale.aio.view_cache import ViewCache
-from flashsale.errors import OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
+from flashsale.errors import InvalidTicket, OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
 from flashsale.keys import Keys
 from flashsale.lua import Slot
 from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
@@ -114,6 +114,7 @@ class FlashSale:
         self._ticketing = Ticketing(
             self.gate, self._meta, self._ledger, self._transitions, tickets, max_waiting=max_waiting
         )
+        self._ticket_required = tickets is not None and tickets.required
         self._view_cache = ViewCache(self.gate, self._ledger, cache_for)
         self._purchases = Purchases(
             self.gate,
@@ -237,7 +238,8 @@ class FlashSale:
             quantity: units, 1..1,000,000.
             order_id: names the request; None: we make one that nobody can guess.
             data: any JSON value of the host's that goes with the order to the database.
-            ticket: from `enter`; the gate was passed then, and the order id is the ticket's.
+            ticket: from `enter`; the gate was passed then, and the order id is the ticket's. Where `Tickets` are
+                `required`, nobody buys without one.
 
         Returns:
             The receipt; sold out is an answer, not an exception.
@@ -253,6 +255,8 @@ class FlashSale:
         refusal = OPEN
         if ticket is not None:
             order_id = await self._ticketing.check(ticket, goods_id, buyer_id, quantity, order_id)
+        elif self._ticket_required:
+            raise InvalidTicket("is missing")
         elif order_id is None:
             refusal = self._refusals.of(goods_id)
             if monotonic() < refusal.fresh_until and data is None and type(goods_id) is str:
@@ -285,8 +289,11 @@ class FlashSale:
             One receipt for the basket and one for each order.
 
         Raises:
-            As `buy`; `OrderConflict` when the basket id is taken by another basket.
+            As `buy`; `OrderConflict` when the basket id is taken by another basket; `InvalidTicket` where `Tickets` are
+            `required`: a basket takes none.
         """
+        if self._ticket_required:
+            raise InvalidTicket("is missing: a basket takes none")
         return await self._purchases.buy_basket(
             new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
         )
