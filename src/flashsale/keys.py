@@ -69,11 +69,15 @@ class Keys:
         return self._goods(goods_id, "access")
 
     def window(self, goods_id: str) -> str:
-        """Hash: opens_at, closes_at, pause: the gate's copy of what the stock says."""
+        """Hash: opens_at, closes_at, pause, per_buyer: the gate's copy of what the stock says."""
         return self._goods(goods_id, "window")
 
+    def tickets(self, goods_id: str) -> str:
+        """Hash: buyer id -> `end|units|order id` of the buyer's ticket, of an item that has a cap."""
+        return self._goods(goods_id, "tickets")
+
     def gate(self, goods_id: str) -> tuple[str, str, str, str]:
-        """The gate's four keys, in the order in which its scripts take them."""
+        """The gate's four keys without the tickets, in the order in which its scripts take them."""
         return (self.count(goods_id), self.start(goods_id), self.access(goods_id), self.window(goods_id))
 
     # -- stock --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flashsale import Goods, InvalidRequest, InvalidTicket, OrderConflict, OrderState, Outcome, Tickets
+from flashsale import Goods, InvalidRequest, InvalidTicket, OrderConflict, OrderState, Outcome, Tickets, UnknownGoods
 from tests.core.test_sale import slots
 from tests.core.test_worker import units
 from tests.support.helpers import inside, snapshot
@@ -85,6 +85,16 @@ async def test_a_ticket_ends_with_the_epoch(shop: Shop, raw: redis.Redis, monkey
     raw.hincrby(shop.keys.meta, "epoch", 1)
     with pytest.raises(InvalidTicket, match="rebuilt"):
         await sale.buy("phone", "ann", ticket=entry.ticket)
+
+
+async def test_who_was_too_early_does_not_spoil_the_first_tickets(shop: Shop) -> None:
+    sale = shop.sale(tickets=Tickets(SECRETS))
+    with pytest.raises(UnknownGoods):
+        await sale.enter("phone", "ann")
+    await shop.open(2, sale=sale)
+    entry = await sale.enter("phone", "ann")
+    sale.real._ticketing._epoch_at -= 1000  # a second later
+    assert (await sale.buy("phone", "ann", ticket=entry.ticket)).accepted
 
 
 async def test_one_caller_asks_for_the_epoch(real_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,7 @@ def test_settings_come_as_text_or_as_values() -> None:
             "FLASHSALE_TICKET_SECRETS",
         ),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_LIFETIME": "0"}, "FLASHSALE_TICKET_LIFETIME"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_REQUIRED": "1"}, "FLASHSALE_TICKET_SECRETS"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_CACHE_FOR": [1]}, "FLASHSALE_CACHE_FOR"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_REPLICAS": float("inf")}, "FLASHSALE_REPLICAS"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_REPLICAS": 2.7}, "FLASHSALE_REPLICAS"),
@@ -98,6 +99,12 @@ def test_secrets_are_not_shown() -> None:
     assert "sss" not in repr(read)
     assert "pw" not in repr(read)
     assert read.tickets() is not None
+
+
+@pytest.mark.parametrize("given", ["1", "0", None])
+def test_tickets_may_be_required(given: str | None) -> None:
+    config = {"FLASHSALE_SALE": "a", "FLASHSALE_TICKET_SECRETS": "k:" + "s" * 32, "FLASHSALE_TICKET_REQUIRED": given}
+    assert Settings.read(config).tickets().required is (given == "1")
 
 
 def test_a_secret_may_be_any_bytes_of_the_environment() -> None:

@@ -11,7 +11,18 @@ import pytest
 import redis
 
 import flashsale
-from flashsale import FlashSale, Goods, NotExecuted, OrderState, Outcome, OutcomeUnknown, Syncer, UnknownGoods, Worker
+from flashsale import (
+    FlashSale,
+    Goods,
+    NotExecuted,
+    OrderState,
+    Outcome,
+    OutcomeUnknown,
+    Syncer,
+    Tickets,
+    UnknownGoods,
+    Worker,
+)
 from flashsale.lua import SCRIPTS
 from flashsale.stores import SQLAlchemyStore
 from tests.support import acl, servers
@@ -25,7 +36,8 @@ if TYPE_CHECKING:
 SOURCES = Path(flashsale.__file__).parent
 CONNECTION = {"PING", "SELECT", "EVAL", "EVALSHA", "SCRIPT|LOAD"}  # of redis-py's connections, and of our link
 # The scripts of a shop's web process.
-BUYING = {"enter", "gate_state", "hold", "layout", "leave", "persist", "records", "reserve", "settle"}
+BUYING = {"enter", "gate_state", "hold", "layout", "leave", "persist", "records", "reserve", "settle", "ticket"}
+TICKETS = Tickets({"a": b"s" * 32})
 
 
 def of_scripts(names: set[str]) -> set[str]:
@@ -135,7 +147,7 @@ def test_a_shop_touches_no_key_but_those_of_a_purchase(server: servers.RedisServ
         everything_lies_in_redis(back)
     keys, commands = back.keys, raw.command()
     touched = {keys.meta, keys.orders, keys.order_list, keys.wakeup, keys.holds, *keys.gate("phone")}
-    touched |= {keys.stock("phone"), keys.buyers("phone")}
+    touched |= {keys.stock("phone"), keys.buyers("phone"), keys.tickets("phone")}
     others = {key.decode() for key in raw.keys("*")} - touched
     assert others == {keys.leases, keys.claimed, keys.dead, keys.goods}
     before = snapshot(raw)
@@ -174,6 +186,9 @@ def shops_life(front: FlashSale, back: FlashSale) -> None:
     front.extend_hold("o-1", 60)
     front.confirm("o-1")
     front.cancel("o-1")
+    ticket = front.enter("phone", "bob").ticket
+    assert front.enter("phone", "bob").admitted
+    front.cancel(front.buy("phone", "bob", ticket=ticket).order_id)
 
 
 @pytest.mark.parametrize("pattern", acl.keys("shop"))
@@ -183,7 +198,7 @@ def test_a_shop_needs_each_of_its_keys(server: servers.RedisServer, tmp_path: Pa
     with (
         SQLAlchemyStore(f"sqlite:///{tmp_path}/shop.db", "nov11") as store,
         FlashSale(server.client(**acl.LIBRARY), "nov11") as back,
-        FlashSale(server.client(**acl.SHOP), "nov11", store=store, durability="persisted") as front,
+        FlashSale(server.client(**acl.SHOP), "nov11", store=store, durability="persisted", tickets=TICKETS) as front,
     ):
         store.create_all()
         store.put_goods(Goods("phone", 9))
@@ -233,6 +248,7 @@ def test_the_users_serve_every_layout(server: servers.RedisServer, tmp_path: Pat
                     gate_client=gate.client(**user) if two else None,
                     keys=keys,
                     store=store,
+                    tickets=TICKETS,
                     **settings,
                 )
             )

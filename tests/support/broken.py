@@ -12,8 +12,9 @@ from sqlalchemy import insert, update
 import flashsale.aio.ledger
 import flashsale.aio.stores
 import flashsale.aio.transport.topology
-from flashsale import InvalidRequest, OrderQueue, OrderState, StoreError, Worker
+from flashsale import InvalidRequest, OrderQueue, OrderState, StoreError, Tickets, Worker
 from flashsale._rules.durability import Guarantee
+from flashsale._rules.refusal_cache import Refusal
 from flashsale._sql.tables import GOODS, ORDERS
 from flashsale._sync.auditor import Auditor
 from flashsale._sync.ledger import Ledger
@@ -321,3 +322,13 @@ def restock_again(store, goods_id, units, _request_id):
     """A request is made as often as it is asked."""
     goods = store.restock(goods_id, units)
     return goods, goods.total
+
+
+def always_remembered(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """What a process remembers answers a buyer who has a ticket, too."""
+    monkeypatch.setattr(Refusal, "for_buyers", property(lambda _: True, lambda *_: None))
+
+
+def never_required(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """Nobody needs a ticket."""
+    monkeypatch.setattr(Tickets, "required", property(lambda _: False, lambda *_: None), raising=False)

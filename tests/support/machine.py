@@ -38,6 +38,7 @@ from flashsale import (
     RowRefused,
     StoreError,
     Syncer,
+    Tickets,
     UnknownGoods,
     Worker,
 )
@@ -68,6 +69,7 @@ PAST, FUTURE = 1000.0, FAR
 LONG = 3600.0  # seconds: no lease or deadline of this length ends while a test runs
 GOODS_IDS = ("a", "b", "x")  # nobody ever preloads x
 BUYERS = ("ann", "bob", "eve")
+TICKETS = Tickets({"a": b"s" * 32}, lifetime=LONG)
 
 
 class Faults:
@@ -153,7 +155,7 @@ class Process:
         self.faults = Faults()
         self.store = Store(world.store, self.faults, world.poison)
         gate = {"gate_client": world.gate_client} if world.gate_client is not None else {}
-        self.sale = FlashSale(world.client, world.name, store=self.store, cache_for=0, **gate)
+        self.sale = FlashSale(world.client, world.name, store=self.store, cache_for=0, tickets=TICKETS, **gate)
         for link in {self.sale._link, self.sale._gate_link}:
             link._send = partial(self.faults.send, link._send)
         self.worker = Worker(self.sale)
@@ -221,6 +223,7 @@ class World:
         for goods_id in GOODS_IDS:
             pipe.mget(*keys.gate(goods_id)[:3])
             pipe.hgetall(keys.window(goods_id))
+            pipe.hgetall(keys.tickets(goods_id))
         gates = pipe.execute()
 
         def ended(score: float, ends: float | None) -> bool:
@@ -251,8 +254,13 @@ class World:
             "held": held,
             "gate": {
                 goods_id: _gate(counters, window)
-                for goods_id, counters, window in zip(GOODS_IDS, gates[::2], gates[1::2], strict=True)
+                for goods_id, counters, window in zip(GOODS_IDS, gates[::3], gates[1::3], strict=True)
                 if counters[0] is not None
+            },
+            "tickets": {
+                (goods_id, buyer.decode()): _ticket(text, now)
+                for goods_id, tickets in zip(GOODS_IDS, gates[2::3], strict=True)
+                for buyer, text in tickets.items()
             },
             "ledger": records,
             "list": [_element(body) for body in reversed(elements)],
@@ -293,6 +301,10 @@ class World:
             self.raw.zadd(self.keys.leases, {name: delivery.ends for name, delivery in model.claimed.items()}, xx=True)
         if model.holds:
             self.raw.zadd(self.keys.holds, dict(model.holds), xx=True)
+        for goods_id, gate in model.gates.items():
+            for buyer_id, kept in gate.tickets.items():
+                text = f"{kept.ends:.6f}|{kept.units}|{kept.order_id}"
+                self.gate_raw.hset(self.keys.tickets(goods_id), buyer_id, text)
 
 
 def _number(text: bytes | None) -> float | None:
@@ -321,11 +333,16 @@ def _record(text: bytes) -> tuple[Any, ...]:
     return (OrderState(state), (goods_id, buyer_id, int(quantity)), gated in {"1", "3"}, gated in {"2", "3"})
 
 
+def _ticket(text: bytes, now: float) -> tuple[Any, ...]:
+    ends, units, order_id = text.decode().split("|", 2)
+    return (float(ends) > now, int(units), order_id)
+
+
 def _gate(counters: list[bytes | None], window: dict[bytes, bytes]) -> tuple[Any, ...]:
     count, start, access = counters
     times = (_number(window.get(b"opens_at")), _number(window.get(b"closes_at")))
     flags = (window.get(name) == b"1" for name in (b"auto", b"pause"))
-    return (int(count or 0), start == b"1", int(access or 0), *times, *flags)
+    return (int(count or 0), start == b"1", int(access or 0), *times, *flags, _number(window.get(b"per_buyer")))
 
 
 def differences(wanted: dict[str, Any], found: dict[str, Any]) -> str:
@@ -408,9 +425,11 @@ class SaleMachine(RuleBasedStateMachine):
         self.world: World
         self.made = itertools.count(1)
         self.patches = contextlib.ExitStack()
-        new_id = mock.patch("flashsale._sync.sale.new_order_id", lambda: f"made-{next(self.made)}")
-        self.patches.enter_context(new_id)
+        for module in ("sale", "ticketing"):
+            new_id = mock.patch(f"flashsale._sync.{module}.new_order_id", lambda: f"made-{next(self.made)}")
+            self.patches.enter_context(new_id)
         self.patches.enter_context(mock.patch("flashsale._sync.auditor.BETWEEN", 0))
+        self.tickets: list[tuple[str, Order]] = []  # and what they are for
         self.handles: list[tuple[Claim, Handle]] = []
         self.accepted: set[str] = set()
 
@@ -630,11 +649,41 @@ class SaleMachine(RuleBasedStateMachine):
     def buy_anything(self, order: Order) -> None:
         self._buy(order)
 
-    @rule(goods_id=goods_ids, buyer_id=buyers, quantity=units, crash=crashes)
-    def buy_unnamed(self, goods_id: str, buyer_id: str, quantity: int, crash: Any) -> None:
+    def _next_made(self) -> str:
+        """The order id that will be made next."""
         number = next(self.made)
         self.made = itertools.chain([number], self.made)
-        self._buy(Order(f"made-{number}", goods_id, buyer_id, quantity), named=False, crash=crash)
+        return f"made-{number}"
+
+    @rule(goods_id=goods_ids, buyer_id=buyers, quantity=units, crash=crashes)
+    def buy_unnamed(self, goods_id: str, buyer_id: str, quantity: int, crash: Any) -> None:
+        self._buy(Order(self._next_made(), goods_id, buyer_id, quantity), named=False, crash=crash)
+
+    @rule(order=usual, named=st.sampled_from([False, False, True]))
+    def enter_with_ticket(self, order: Order, named: bool) -> None:
+        order = order if named else replace(order, order_id=self._next_made())
+
+        def real(process: Process) -> Any:
+            name = order.order_id if named else None
+            admission = process.sale.enter(order.goods_id, order.buyer_id, order.quantity, order_id=name)
+            if not admission.admitted:
+                return admission, 0
+            ticket = TICKETS.read(admission.ticket)
+            self.tickets.append((admission.ticket, replace(order, order_id=ticket.order_id, quantity=ticket.quantity)))
+            return admission._replace(ticket=None), ticket.quantity
+
+        self.step(real, lambda m: m.enter_with_ticket(order, named=named))
+
+    @precondition(lambda self: self.tickets)
+    @rule(picked=st.integers(0, 3))
+    def buy_with_ticket(self, picked: int) -> None:
+        """Most often one of the last, also one that the gate knows no more."""
+        ticket, order = self.tickets[-1 - picked % len(self.tickets)]
+        answer = self.step(
+            lambda p: p.sale.buy(order.goods_id, order.buyer_id, order.quantity, ticket=ticket),
+            lambda m: m.buy_with_ticket(order),
+        )
+        self._accept(answer)
 
     @rule(basket=st.lists(st.one_of(usual, orders), min_size=1, max_size=4), together=st.booleans(), crash=crashes)
     def reserve(self, basket: list[Order], together: bool, crash: Any) -> None:
@@ -838,8 +887,8 @@ class SaleMachine(RuleBasedStateMachine):
     def _settle(self, verb: str, state: OrderState, order_id: str, crash: Any, outage: Any) -> None:
         faults = {"crash": crash} if crash else {"outage": outage}
         self.step(lambda p: getattr(p.sale, verb)(order_id), lambda m: m.settle(order_id, state), **faults)
-        if self.model.stocks:
-            known = self.model.ledger.get(order_id)
+        known = self.model.ledger.get(order_id)
+        if self.model.is_known:
             assert self.process.sale.status(order_id) is (known.state if known else None)
 
     # -- the world --------------------------------------------------------------------------------------------------
@@ -897,7 +946,7 @@ class SaleMachine(RuleBasedStateMachine):
                 noticed = goods_id in report.missing if name in {"stock", "buyers"} else report.lost == name
                 assert noticed, f"lost {name}, and the syncer says {report}"
         self.accepted -= self.model.popped - self.model.orders.keys()  # another consumer has these
-        self.step(lambda p: p.syncer.rebuild() and None, lambda m: m.rebuild())
+        self.step(lambda p: p.syncer.rebuild() and None, lambda m: m.rebuild(name, goods_id))
 
     def _probe(self, goods_id: str) -> Any:
         """What the stock answers to a purchase."""

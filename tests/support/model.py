@@ -80,6 +80,15 @@ class StockHash:
 
 
 @dataclass
+class Kept:
+    """A ticket that the gate keeps."""
+
+    order_id: str
+    units: int
+    ends: float
+
+
+@dataclass
 class GateKeys:
     count: int
     preload: int
@@ -89,6 +98,8 @@ class GateKeys:
     closes_at: float | None = None
     auto: bool = False  # the clock may still set the flag
     pause: bool = False
+    cap: int | None = None
+    tickets: dict[str, Kept] = field(default_factory=dict)  # by buyer
 
     @property
     def left(self) -> int:
@@ -267,9 +278,14 @@ class Model:
         if not known:
             raise Refused(UnknownGoods)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether Redis or the database knows the sale."""
+        return bool(self.state or self.ledger or self.counter or self.rows)
+
     def _known_sale(self) -> None:
         """Somebody has begun the sale: in the database, or in Redis."""
-        if not (self.rows or self.state or self.ledger or self.counter):
+        if not self.is_known:
             raise Refused(UnknownSale)
 
     # -- setting up -------------------------------------------------------------------------------------------------
@@ -287,7 +303,7 @@ class Model:
 
     def open_gate(self, goods_id: str, total: int, policy: Policy) -> None:
         if goods_id not in self.gates:
-            self.gates[goods_id] = GateKeys(total, total)
+            self.gates[goods_id] = GateKeys(total, total, cap=policy.per_buyer)
             self.schedule(goods_id, policy)
         elif total not in {self.gates[goods_id].count, self.gates[goods_id].preload}:
             raise Refused(AlreadyLoaded)
@@ -340,6 +356,34 @@ class Model:
             return Admission(Outcome.SOLD_OUT, gate.left)
         gate.admit(units)
         return Admission(Outcome.ADMITTED, gate.left)
+
+    def enter_with_ticket(self, order: Order, *, named: bool) -> Steps:
+        """`order` is what the ticket would be for; answers with the admission, and the units of the ticket."""
+        yield from ()
+        self._known(order.goods_id in self.gates)
+        gate, units, known = self.gates[order.goods_id], order.quantity, self.ledger
+        kept = gate.tickets.get(order.buyer_id)
+        kept = kept if kept and kept.ends == FAR else None
+        if gate.refusal() or gate.cap is None or not (gate.left or gate.tickets):
+            kept = None
+        elif units > gate.cap:
+            return Admission(Outcome.LIMIT_REACHED, gate.left), 0
+        if kept and (kept.order_id not in known or order.order_id == kept.order_id):
+            if units != kept.units or (named and order.order_id != kept.order_id):
+                raise Refused(InvalidRequest)
+            return Admission(Outcome.ADMITTED, gate.left, kept.order_id), kept.units
+        admission = self._enter(order.goods_id, units)
+        if not admission.admitted:
+            return admission, 0
+        if gate.cap is not None:
+            gate.tickets[order.buyer_id] = Kept(order.order_id, units, FAR)
+            if order.order_id in known:  # named: it exists, with a slot of its own
+                gate.access -= units
+        return admission._replace(order_id=order.order_id), units
+
+    def buy_with_ticket(self, order: Order) -> Steps:
+        yield from ()
+        return self._told(self._answer(order, gate=False, gated=True))
 
     def leave(self, goods_id: str, units: int) -> Steps:
         yield from ()
@@ -685,19 +729,23 @@ class Model:
 
     # -- the worker -------------------------------------------------------------------------------------------------
 
-    def adopt(self, order: Order) -> OrderState | type[FlashSaleError]:
+    def adopt(
+        self, order: Order, state: OrderState = QUEUED, *, most: int | None = None
+    ) -> OrderState | type[FlashSaleError]:
         known = self.ledger.get(order.order_id)
         if known:
             return known.state if known.order.content == order.content else OrderConflict
         stock = self.stocks.get(order.goods_id)
         if stock is None:
             return UnknownGoods
-        state = QUEUED
-        if order.quantity <= stock.direct:
-            stock.direct -= order.quantity
-        elif order.quantity > stock.total - self.booked(order.goods_id):
+        taken = min(stock.direct, order.quantity if most is None else most)
+        if most is None and taken < order.quantity:
+            taken = 0
+        if taken < order.quantity and order.quantity - taken > stock.total - self.booked(order.goods_id):
             state = REJECTED
-        counted = stock.policy.per_buyer is not None and state is QUEUED
+        else:
+            stock.direct -= taken
+        counted = stock.policy.per_buyer is not None and state is not REJECTED
         self.ledger[order.order_id] = Record(order, state, gated=False, counted=counted)
         return state
 
@@ -815,7 +863,33 @@ class Model:
             returned=returned,
             expired=expired,
             settled=(yield from self._reconcile_page()),
+            recovered=(yield from self._recover()),
         )
+
+    def _recover(self) -> Steps:
+        """What lost its place with a key comes back, if the ledger tells; a busy queue tells nothing."""
+        recovered, idle = 0, not self.queue and not self.claimed and self.counter
+        for order_id, known in sorted(self.ledger.items()):
+            row, stock = self.orders.get(order_id), self.stocks.get(known.order.goods_id)
+            if row is None and known.state is DEAD and order_id not in self.dead:
+                known.state = QUEUED
+                yield
+            elif row is None and known.state is QUEUED and idle:
+                pass
+            elif row and row.state is known.state is PERSISTED and order_id not in self.holds:
+                if stock is None or stock.policy.hold is None:
+                    continue
+                self.holds[order_id] = FAR
+                recovered += 1
+                yield
+                continue
+            else:
+                continue
+            self.queue.append(Order(order_id, *known.order.content))
+            self.popped.discard(order_id)
+            recovered += 1
+            yield
+        return recovered
 
     def _expire(self) -> Steps:
         """All that is overdue, in one transaction; then the ledger follows."""
@@ -871,7 +945,7 @@ class Model:
     def _mirror(self, goods_id: str, row: GoodsRow, *, looks: bool = True) -> Steps:
         total, booked = self.stocks[goods_id].total, self.booked(goods_id)
         if goods_id not in self.gates:
-            self.gates[goods_id] = GateKeys(total, total)
+            self.gates[goods_id] = GateKeys(total, total, cap=row.policy.per_buyer)
             self.schedule(goods_id, row.policy)
         gate = self.gates[goods_id]
         yield
@@ -884,12 +958,18 @@ class Model:
         returned = max(0, gate.access - access)
         refusal = gate.refusal()
         gate.count, gate.access, gate.pause = max(total, access), access, self.state != "open"
+        gate.cap = row.policy.per_buyer
         if refusal is Outcome.ENDED:
             gate.start = False
         elif refusal is None and not gate.start:
             gate.start, gate.auto = True, False
         if looks:
             self.last[goods_id] = (booked, access)
+        yield
+        used = self.ledger if self.one_redis else {}
+        gate.tickets = {
+            buyer_id: kept for buyer_id, kept in gate.tickets.items() if kept.ends == FAR and kept.order_id not in used
+        }
         yield
         return returned
 
@@ -929,9 +1009,17 @@ class Model:
         elements = (*self.queue, *(delivery.element for delivery in deliveries))
         return {*self.ledger, *(element.order_id for element in elements if isinstance(element, Order))}
 
-    def rebuild(self) -> Steps:
-        """The ledger is what the database has; the queue stays, and its orders come back as those of others do."""
+    def rebuild(self, lost: str = "", of: str = "") -> Steps:
+        """The ledger is what the database has, and what waits in the queue, which stays.
+
+        Args:
+            lost: the key that was lost.
+            of: its item; with `stock` it is not known what the ledger had.
+        """
         yield from ()
+        tracked = {
+            goods_id: 0 if (lost, of) == ("stock", goods_id) else self.in_ledger(goods_id) for goods_id in self.stocks
+        }
         direct = {goods_id: stock.direct for goods_id, stock in self.stocks.items()}
         self.ledger, self.holds, self.state, self.epoch = {}, {}, "open", self.epoch + 1
         self.counter = max(self.counter, self.epoch * 10**9)
@@ -944,7 +1032,22 @@ class Model:
             stock = self.stocks[goods_id] = StockHash(0, direct[goods_id], item.policy, item.version, None)
             stock.total = item.granted = max(item.total, self.booked(goods_id))
             yield from self._mirror(goods_id, item, looks=False)
+        self._take_up({name: units - self.in_ledger(name) for name, units in tracked.items()})
         self.popped &= self.ledger.keys()
+
+    def _take_up(self, ours: dict[str, int]) -> None:
+        """Who waits is booked before anybody else can buy; `ours`: units that no external program deducted."""
+        letters = [delivery.element for delivery in self.dead.values()]
+        listed = [*self.queue, *(delivery.element for delivery in self.claimed.values())]
+        dead = [each for each in letters if isinstance(each, Order) and each.order_id in self.dead]
+        for state, elements in ((DEAD, dead), (QUEUED, [each for each in listed if isinstance(each, Order)])):
+            in_order = sorted(elements, key=lambda order: (order.order_id, order.content), reverse=True)
+            orders = {order.order_id: order for order in in_order}
+            for order_id, order in sorted(orders.items()):
+                if order_id not in self.ledger:
+                    own = min(order.quantity, ours.get(order.goods_id, 0))
+                    ours[order.goods_id] = ours.get(order.goods_id, 0) - own
+                    self.adopt(order, state, most=order.quantity - own)
 
     def repair(self) -> Steps:
         """Returns how many orders were mended."""
@@ -970,13 +1073,16 @@ class Model:
     # -- time -------------------------------------------------------------------------------------------------------
 
     def time_passes(self, *, leases: bool, holds: bool) -> None:
-        """All leases end, also the syncer's, and all delays; all payment deadlines pass."""
+        """All leases end, also the syncer's, and all delays; all payment deadlines pass, and tickets expire."""
         if leases:
             self.led = False
             for delivery in self.claimed.values():
                 delivery.ends = min(delivery.ends, float(self.step))
         if holds:
             self.holds = {order_id: min(ends, float(self.step)) for order_id, ends in self.holds.items()}
+            for gate in self.gates.values():
+                for kept in gate.tickets.values():
+                    kept.ends = 1.0
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -998,8 +1104,13 @@ class Model:
                 if (held := self.held(goods_id, buyer_id))
             },
             "gate": {
-                goods_id: (g.count, g.start, g.access, g.opens_at, g.closes_at, g.auto, g.pause)
+                goods_id: (g.count, g.start, g.access, g.opens_at, g.closes_at, g.auto, g.pause, g.cap)
                 for goods_id, g in self.gates.items()
+            },
+            "tickets": {
+                (goods_id, buyer_id): (kept.ends == FAR, kept.units, kept.order_id)
+                for goods_id, gate in self.gates.items()
+                for buyer_id, kept in gate.tickets.items()
             },
             "ledger": {order_id: (r.state, r.order.content, r.gated, r.counted) for order_id, r in self.ledger.items()},
             "list": self.queue,

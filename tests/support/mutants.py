@@ -217,6 +217,16 @@ _add("no look at Redis before a move", "few trips", broken.one_more_look)
 _add("more time comes too late", "L", Lua("hold", "tonumber(current) <= time", "false"))
 _add("never less time", "L", Lua("hold", "if wanted > tonumber(current) then", "if true then"))
 
+# -- ticket: one live ticket of a buyer -------------------------------------------------------------------------------
+
+_add("the cap of a ticket", "a buyer's cap", Lua("ticket", "if units > cap then", "if false then"))
+_add("one live ticket", "a buyer's cap", Lua("ticket", "elseif not id or id == used then", "elseif true then"))
+_add("the end of a ticket", "L", Lua("ticket", "(seconds(ends) or 0) > time", "seconds(ends)"))
+_add("a used ticket blocks nobody", "L", Patch("flashsale._sync.ledger.Ledger.get_many", lambda *_: {}))
+_add("an order has one slot", "L", Patch("flashsale._sync.transitions.Transitions.leave", lambda *_: None))
+_add("a ticket outlives the last unit", "T", broken.always_remembered)
+_add("a purchase takes a ticket", "a buyer's cap", broken.never_required)
+
 # -- claim, nack, extend, bury, requeue, adopt: the queue -------------------------------------------------------------
 
 DUE = 'KEYS[4], "-inf", string.format("%.6f", time)'
@@ -247,7 +257,7 @@ _add("the state of a dead order", "E", Lua("requeue", 'if state == "DEAD" then',
 _add(
     "the direct units of an adoption",
     "O",
-    Lua("adopt", 'if ARGV[2] == "1" or units > goods.booked - goods.ledger then', "if true then"),
+    Lua("adopt", "math.min(untracked,", "math.min(0,"),
 )
 _add("the ledger in an adoption", "E", Lua("adopt", "fresh[id] or known[i]", "nil"))
 _add(
@@ -281,6 +291,8 @@ _add(
 )
 _add("leaked slots return", "L", Lua("mirror", "if show(access) == ARGV[3] then", "if false then"))
 _add("a stock that moves keeps its slots", "O", Lua("mirror", "if show(access) == ARGV[3] then", "if true then"))
+_add("the cap that the gate has", "a buyer's cap", Lua("mirror", '"per_buyer", ARGV[5]', '"?", ARGV[5]'))
+_add("dead tickets are removed", "bounded memory", Lua("sweep", "if #dead > 0 then", "if false then"))
 _add("one leads", "one syncer acts", Lua("lead", "time < until_ and", "false and"))
 _add("the longest lease", "L", Lua("lead", "until_ - time <= LONGEST", "true"))
 _add("who was replaced stops", "events in their order", Lua("lead", "values[1] == ARGV[2] and 2 or 1", "2"))
@@ -306,7 +318,7 @@ _add("the deadlines of a restore", "L", Lua("restore", 'if state == "PERSISTED" 
 _add("new deliveries in a new epoch", "E", Lua("close", "integer(ARGV[1]) % 1e6 * 1e9", "0"))
 _add("nothing is for sale in a rebuild", "O", Lua("wipe", '"Total", "0"', '"Total", "3"'))
 _add("a rebuild books what waits", "E O", Patch("flashsale._sync.rebuilder.Rebuilder._take_up", lambda *_: None))
-_add("untracked units are another's", "L", Lua("adopt", 'ARGV[2] == "1" or units', "units"))
+_add("untracked units are another's", "L", Lua("adopt", "or integer(most)", "or units"))
 _add("unknown, or to be rebuilt", "T", Patch("flashsale._sync.ledger.Look.require_whole", lambda *_: None))
 _add("direct units outlive a rebuild", "O", Lua("wipe", "goods.booked - goods.ledger", "0"))
 

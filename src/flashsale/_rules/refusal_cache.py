@@ -23,17 +23,19 @@ class Refusal:
         admission: the answer.
         fresh_until: monotonic seconds; until then it is given without asking.
         primary_at: monotonic seconds of the primary's answer.
+        for_buyers: False: a buyer may have a ticket, and must ask.
 
     Attributes:
         given: how often it was given from memory; threads may lose a few.
     """
 
-    __slots__ = ("admission", "fresh_until", "given", "primary_at")
+    __slots__ = ("admission", "for_buyers", "fresh_until", "given", "primary_at")
 
-    def __init__(self, admission: Admission, fresh_until: float, primary_at: float) -> None:
+    def __init__(self, admission: Admission, fresh_until: float, primary_at: float, *, for_buyers: bool = True) -> None:
         self.admission = admission
         self.fresh_until = fresh_until
         self.primary_at = primary_at
+        self.for_buyers = for_buyers
         self.given = 0
 
 
@@ -91,17 +93,24 @@ class RefusalCache:
         if refusal is not OPEN:
             refusal.fresh_until = monotonic() + self._keep
 
-    def note(self, goods_id: str, admission: Admission, callers: int = 1) -> None:
+    def note(self, goods_id: str, admission: Admission, callers: int = 1, *, ticketless: bool = False) -> None:
         """Remembers a refusal that the primary gave to so many callers, or forgets it when the item is open.
 
         Sold out is kept only at 0 units left: with fewer units than asked, another caller may still buy one.
+
+        Args:
+            goods_id: which item.
+            admission: the answer.
+            callers: how many got it.
+            ticketless: no buyer has a ticket of this item, as far as the gate knows.
         """
-        outcome = admission.outcome
+        outcome, units = admission.outcome, admission.remaining
         self._counts[goods_id] += callers
-        if self._keep > 0 and (outcome in _KEPT or (outcome is Outcome.SOLD_OUT and admission.remaining == 0)):
+        if self._keep > 0 and (outcome in _KEPT or (outcome is Outcome.SOLD_OUT and units == 0)):
             now = monotonic()
-            self._replace(goods_id, Refusal(admission, now + self._keep, now))
-        else:
+            for_buyers = ticketless or outcome is not Outcome.SOLD_OUT
+            self._replace(goods_id, Refusal(admission, now + self._keep, now, for_buyers=for_buyers))
+        elif outcome is not Outcome.LIMIT_REACHED or units > 0:  # the cap is looked at before the units
             self._replace(goods_id, OPEN)
 
     def learn(self, answers: Iterable[object]) -> None:

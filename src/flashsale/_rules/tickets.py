@@ -1,7 +1,7 @@
 """Admission tickets: signs and reads them. Pure: the buy endpoint checks a ticket without Redis.
 
-A ticket is signed with HMAC-SHA256. Nobody reaches the stock without one, and nobody can make one before the start.
-Using it twice is placing the same order twice, because it names the order id.
+A ticket is signed with HMAC-SHA256, and nobody can make one before the start. Where tickets are `required`, nobody buys
+without one. Using it twice is placing the same order twice, because it names the order id.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Tickets:
     Args:
         secrets: key id -> secret, 16 bytes or more, the same in every process. The first signs; all are accepted.
         lifetime: seconds for which a ticket is good.
+        required: True: `buy` without a ticket is refused, and so is `buy_basket`, which takes none.
         clock: epoch seconds. The stock never depends on it: a wrong one only changes how long a buyer may take.
 
     Raises:
@@ -63,7 +64,12 @@ class Tickets:
     """
 
     def __init__(
-        self, secrets: Mapping[str, bytes], *, lifetime: float = 120.0, clock: Callable[[], float] = time.time
+        self,
+        secrets: Mapping[str, bytes],
+        *,
+        lifetime: float = 120.0,
+        required: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         if not secrets:
             raise InvalidRequest("secrets", "must be at least one")
@@ -74,20 +80,37 @@ class Tickets:
                 raise InvalidRequest("secrets", f"each secret must be {MIN_SECRET} bytes or more")
         self._secrets = dict(secrets)
         self._signs_with = next(iter(self._secrets))
-        self._lifetime = check_seconds("lifetime", lifetime, low=1.0)
+        self.lifetime = check_seconds("lifetime", lifetime, low=1.0)
+        self.required = required
         self._clock = clock
 
     def __repr__(self) -> str:
         return f"Tickets({', '.join(self._secrets)})"
 
-    def issue(self, sale: str, epoch: int, goods_id: str, buyer_id: str, order_id: str, quantity: int) -> str:
-        """Returns a ticket: printable ASCII without spaces, fit for a URL, a header, a form or a cookie."""
+    def issue(
+        self,
+        sale: str,
+        epoch: int,
+        goods_id: str,
+        buyer_id: str,
+        order_id: str,
+        quantity: int,
+        *,
+        lifetime: float | None = None,
+    ) -> str:
+        """Returns a ticket: printable ASCII without spaces, fit for a URL, a header, a form or a cookie.
+
+        Args:
+            sale, epoch, goods_id, buyer_id, order_id, quantity: as in `Ticket`.
+            lifetime: seconds that are left of a ticket that was given out before; None: a whole lifetime.
+        """
         check_sale(sale)
         check_goods_id(goods_id)
         check_id("buyer_id", buyer_id)
         check_id("order_id", order_id)
         check_quantity(quantity)
-        expires_at = math.ceil(self._clock() + self._lifetime)  # never less than was promised
+        left = self.lifetime if lifetime is None else lifetime
+        expires_at = math.ceil(self._clock() + left)  # never less than was promised
         words = (sale, str(epoch), goods_id, str(quantity), str(expires_at), order_id, buyer_id)
         text = f"{VERSION}.{self._signs_with}.{_encode(' '.join(words).encode('ascii'))}"
         return f"{text}.{self._sign(text, self._signs_with)}"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from flashsale._rules.batches import batches
@@ -189,7 +189,7 @@ class Ledger:
         orders: Sequence[Order],
         state: OrderState = OrderState.QUEUED,
         *,
-        ours: bool = False,
+        untracked: Mapping[str, int] | None = None,
         epoch: int | None = None,
     ) -> list[Adoption]:
         """Brings orders found on the list into the ledger, when an external program pushed them there.
@@ -200,7 +200,7 @@ class Ledger:
         Args:
             orders: each id once.
             state: theirs: DEAD for dead letters.
-            ours: True: no external program deducted their units.
+            untracked: by order id, how many of its units may be among the untracked ones; by default all or none.
             epoch: of the rebuild that asks: while the sale is closed nobody else may.
         """
         if not orders:
@@ -210,9 +210,12 @@ class Ledger:
         adoptions = [Adoption(Code.REPLAYED, state) for state in states]
         external = [at for at, state in enumerate(states) if state is None]
         if external:
-            keys = [self._keys.meta, self._keys.orders]
-            keys, arguments = self._batch(keys, [orders[at] for at in external])
-            reply = self._link.run("adopt", keys, [state, int(ours), "" if epoch is None else epoch, *arguments])
+            first = [self._keys.meta, self._keys.orders]
+            keys, arguments = self._batch(first, [orders[at] for at in external])
+            fields = iter(arguments)
+            most = [untracked[orders[at].order_id] if untracked else "" for at in external]
+            groups = [value for units in most for value in (*(next(fields) for _ in range(5)), units)]
+            reply = self._link.run("adopt", keys, [state, "" if epoch is None else epoch, *groups])
             for at, code, named in zip(external, reply[::2], reply[1::2], strict=True):
                 adoptions[at] = Adoption(code, STATES[named] if named else None)
         return adoptions

@@ -26,7 +26,7 @@ from flashsale._sync.ticketing import Ticketing
 from flashsale._sync.transitions import Transitions
 from flashsale._sync.transport.link import Link
 from flashsale._sync.view_cache import ViewCache
-from flashsale.errors import OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
+from flashsale.errors import InvalidTicket, OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
 from flashsale.keys import Keys
 from flashsale.lua import Slot
 from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
@@ -115,7 +115,10 @@ class FlashSale:
         durability = self._guarantee.durability
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
-        self._ticketing = Ticketing(self.gate, self._meta, tickets)
+        self._ticketing = Ticketing(
+            self.gate, self._meta, self._ledger, self._transitions, tickets, max_waiting=max_waiting
+        )
+        self._ticket_required = tickets is not None and tickets.required
         self._view_cache = ViewCache(self.gate, self._ledger, cache_for)
         self._purchases = Purchases(
             self.gate,
@@ -157,7 +160,7 @@ class FlashSale:
         """
         refuse_purged(self.store, self.name)
         self.inventory.preload(goods_id, total, per_buyer=per_buyer, opens_at=opens_at, closes_at=closes_at, hold=hold)
-        self.gate.preload(goods_id, total, opens_at=opens_at, closes_at=closes_at)
+        self.gate.preload(goods_id, total, opens_at=opens_at, closes_at=closes_at, per_buyer=per_buyer)
 
     def start(self, goods_id: str) -> None:
         """Sets the gate's start flag to 1.
@@ -199,6 +202,10 @@ class FlashSale:
         A slot whose ticket is not used in time returns with the Syncer. `stop` ends the giving of tickets; `pause`
         stops those that are out as well.
 
+        Of an item with a cap a buyer has one live ticket at a time: until it is used or has expired by the Redis clock,
+        entering again returns a ticket for the same order, and takes no slot. After that there is a new one. More units
+        than the cap are LIMIT_REACHED; what the buyer has bought already, only `buy` counts.
+
         Args:
             goods_id: what.
             buyer_id: who.
@@ -209,7 +216,8 @@ class FlashSale:
             The gate's answer and, when ADMITTED, the ticket that `buy` takes.
 
         Raises:
-            As `Gate.enter`; `InvalidRequest` also when the sale has no `tickets`.
+            As `Gate.enter`; `InvalidRequest` also when the sale has no `tickets`, and when the buyer has a live ticket
+            for another quantity or order id.
         """
         return self._ticketing.enter(goods_id, buyer_id, quantity, order_id)
 
@@ -235,7 +243,8 @@ class FlashSale:
             order_id: names the request: repeating an accepted one returns its receipt with `replayed=True`, a refused
                 one is decided anew. None: we make one that nobody can guess.
             data: any JSON value of the host's that goes with the order to the database.
-            ticket: from `enter`; the gate was passed then, and the order id is the ticket's.
+            ticket: from `enter`; the gate was passed then, and the order id is the ticket's. Where `Tickets` are
+                `required`, nobody buys without one.
 
         Returns:
             The receipt; sold out is an answer, not an exception.
@@ -251,6 +260,8 @@ class FlashSale:
         refusal = OPEN
         if ticket is not None:
             order_id = self._ticketing.check(ticket, goods_id, buyer_id, quantity, order_id)
+        elif self._ticket_required:
+            raise InvalidTicket("is missing")
         elif order_id is None:
             refusal = self._refusals.of(goods_id)
             if monotonic() < refusal.fresh_until and data is None and type(goods_id) is str:
@@ -283,8 +294,11 @@ class FlashSale:
             One receipt for the basket and one for each order.
 
         Raises:
-            As `buy`; `OrderConflict` when the basket id is taken by another basket.
+            As `buy`; `OrderConflict` when the basket id is taken by another basket; `InvalidTicket` where `Tickets` are
+            `required`: a basket takes none.
         """
+        if self._ticket_required:
+            raise InvalidTicket("is missing: a basket takes none")
         return self._purchases.buy_basket(
             new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
         )

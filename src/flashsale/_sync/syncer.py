@@ -35,6 +35,7 @@ from flashsale.model.reports import Audit, Rebuild, Repair, Settlement, SyncRepo
 
 PAGE: Final = 100  # overdue orders of one transaction
 PAGES: Final = 50  # of orders that have moved, in one pass
+SWEEPS: Final = 20  # pages of tickets of one item, in one pass
 OVERLAP: Final = 10.0  # seconds that are read again: a commit may come late, and clocks differ
 LOOK_BACK: Final = 600.0  # seconds of moves that a new syncer reads; older ones it meets on its way through the table
 
@@ -64,6 +65,7 @@ class Syncer:
         self._moved = time.time() - LOOK_BACK, ""  # the last move that this syncer has read, and its order id
         self._last: dict[str, tuple[int, int]] = {}  # item -> booked and access at the last look
         self._granted: dict[str, int] = {}  # item -> units that this process last granted
+        self._swept: dict[str, str] = {}  # item -> where the next page of its tickets begins
 
     def run(self, stop: StopEvent | None = None) -> None:
         """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT."""
@@ -216,6 +218,7 @@ class Syncer:
         if total != stock.total:
             report = replace(report, resized=(*report.resized, (goods_id, total)))
         returned = self._mirror(goods, total)
+        self._sweep(goods_id)
         return replace(report, returned=report.returned + returned)
 
     def _load(self, goods: Goods) -> Stock | None:
@@ -246,15 +249,25 @@ class Syncer:
         """Makes the gate follow; slots that nobody uses any more let more traffic in."""
         sale, goods_id = self._sale, goods.goods_id
         booked = (sale.inventory.stock(goods_id)).booked
-        sale.gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
+        cap = goods.per_buyer
+        sale.gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at, per_buyer=cap)
         before = self._last.get(goods_id)
         unmoved = before[1] if before and before[0] == booked else None
         paused = (sale._meta.state()).state != "open"
         access, returned = sale.gate._mirror(
-            goods_id, total, booked, access=unmoved, paused=paused, stock_here=sale._one_redis
+            goods_id, total, booked, access=unmoved, paused=paused, per_buyer=cap, stock_here=sale._one_redis
         )
         self._last[goods_id] = (booked, access)
         return returned
+
+    def _sweep(self, goods_id: str) -> None:
+        """Removes dead tickets, a bounded number of pages in a pass; the next pass goes on from there."""
+        cursor = self._swept.get(goods_id, "0")
+        for _ in range(SWEEPS):
+            cursor = self._sale.gate._sweep(goods_id, cursor, orders_here=self._sale._one_redis)
+            if cursor == "0":
+                break
+        self._swept[goods_id] = cursor
 
     def _expire(self) -> int:
         """Expires orders whose payment deadline has passed by the Redis clock; paying has won or loses here."""

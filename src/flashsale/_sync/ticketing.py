@@ -4,15 +4,49 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
+from typing import Final, NamedTuple, TypeAlias
 
+from flashsale._rules.codes import REFUSALS, seconds, unknown
+from flashsale._rules.refusal_cache import OPEN, Refusal
 from flashsale._rules.tickets import Tickets
 from flashsale._sync.gate import Gate
+from flashsale._sync.ledger import Ledger
 from flashsale._sync.sale_state import SaleMeta
-from flashsale.errors import InvalidRequest, InvalidTicket
-from flashsale.model import Admission
-from flashsale.model.checks import check_id, check_quantity, new_order_id
+from flashsale._sync.transitions import Transitions
+from flashsale._sync.transport.coalescer import Coalescer
+from flashsale._sync.transport.link import Argument
+from flashsale.errors import FlashSaleError, InvalidRequest, InvalidTicket, NotExecuted
+from flashsale.lua import Code
+from flashsale.model import Admission, Outcome
+from flashsale.model.checks import check_goods_id, check_id, check_quantity, new_order_id
 
 EPOCH_EVERY = 1.0  # seconds; a rebuild, which ends an epoch, takes longer
+_ITEM_AND_UNITS: Final = itemgetter(0, 1)
+_LINE: Final = itemgetter(2)
+
+_Request: TypeAlias = tuple[str, int, str]  # item id, units, and a line of the script: see `_line`
+
+
+class _Kept(NamedTuple):
+    """A ticket that the gate keeps, of an item with a cap.
+
+    Args:
+        order_id: of the order that it is for.
+        units: of that order, at most.
+        lifetime: seconds that are left.
+        before: True when it was given out before.
+    """
+
+    order_id: str
+    units: int
+    lifetime: float
+    before: bool
+
+
+_Entry: TypeAlias = tuple[Admission, _Kept | None]  # the gate's answer, with the ticket that it keeps, if any
 
 
 class Ticketing:
@@ -21,26 +55,56 @@ class Ticketing:
     Args:
         gate: of the sale.
         meta: knows the epoch.
+        ledger: knows whether a ticket was used: then its order is there.
+        transitions: gives slots back.
         tickets: signs and reads; None: this sale has no tickets.
+        max_waiting: callers that may wait in this process before `Overloaded` is raised.
     """
 
-    def __init__(self, gate: Gate, meta: SaleMeta, tickets: Tickets | None) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        meta: SaleMeta,
+        ledger: Ledger,
+        transitions: Transitions,
+        tickets: Tickets | None,
+        *,
+        max_waiting: int,
+    ) -> None:
         self._gate = gate
         self._meta = meta
+        self._ledger = ledger
+        self._transitions = transitions
         self._maybe_tickets = tickets
         self._epoch = 0
         self._epoch_at = float("-inf")  # monotonic seconds
+        self._group = lru_cache(1024)(self._make_group)  # every call needs them, and they cost more than the lookup
+        self._entries = Coalescer[_Request, _Entry](self._enter, max_waiting=max_waiting, abandon=self._abandon)
 
     def enter(self, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> Admission:
         """See `FlashSale.enter`."""
         tickets = self._tickets
+        refusal = self._gate._refusals.of(goods_id)
+        if type(goods_id) is not str or goods_id not in self._gate._remembered:
+            check_goods_id(goods_id)
         check_id("buyer_id", buyer_id)
+        check_quantity(quantity)
         name = new_order_id() if order_id is None else check_id("order_id", order_id)
         epoch = self._current_epoch()
-        admission = self._gate.enter(goods_id, quantity)
+        if refusal is not OPEN and (remembered := self._remembered(goods_id, refusal)):
+            return remembered
+        admission, kept = self._entries.submit((goods_id, quantity, _line(buyer_id, name)))
+        while kept is not None and kept.before:
+            if kept.order_id == name or not self._is_used(kept.order_id):
+                _check_same(kept, quantity, order_id)
+                break
+            admission, kept = self._entries.submit((goods_id, quantity, _line(buyer_id, name, kept.order_id)))
         if not admission.admitted:
             return admission
-        ticket = tickets.issue(self._gate.sale, epoch, goods_id, buyer_id, name, quantity)
+        if kept is not None and not kept.before and order_id is not None:
+            self._leave_if_used(goods_id, quantity, order_id)
+        name, lifetime = (name, tickets.lifetime) if kept is None else (kept.order_id, kept.lifetime)
+        ticket = tickets.issue(self._gate.sale, epoch, goods_id, buyer_id, name, quantity, lifetime=lifetime)
         return admission._replace(order_id=name, ticket=ticket)
 
     def check(self, shown: str, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> str:
@@ -70,9 +134,86 @@ class Ticketing:
     def _current_epoch(self) -> int:
         """Returns the epoch, which one caller reads once a second: a busy endpoint checks tickets without Redis."""
         now = time.monotonic()
-        if now >= self._epoch_at + EPOCH_EVERY:
+        if not self._epoch or now >= self._epoch_at + EPOCH_EVERY:  # 0: nothing is loaded yet
             if self._epoch:
                 self._epoch_at = now  # the others use the epoch that is known
             self._epoch = (self._meta.state()).epoch or 0
             self._epoch_at = time.monotonic()
         return self._epoch
+
+    def _is_used(self, order_id: str) -> bool:
+        """Returns whether a ticket for this order was used: the ledger has the order, whatever became of it."""
+        return bool(self._ledger.get_many([order_id]))
+
+    def _leave_if_used(self, goods_id: str, quantity: int, order_id: str) -> None:
+        """Gives the slot of a new ticket back when its order exists: that has one of its own."""
+        try:
+            if self._is_used(order_id):
+                self._transitions.leave(goods_id, quantity)
+        except NotExecuted as error:
+            raise unknown("the gate keeps a ticket, and enter returns it again", error, order_id) from error
+
+    def _remembered(self, goods_id: str, refusal: Refusal) -> Admission | None:
+        """Returns a refusal that this process remembers; none that a buyer who has a ticket must not get."""
+        if not refusal.for_buyers:
+            return None
+        admission = self._gate._refused(goods_id, refusal)
+        if admission is None or admission.outcome is not refusal.admission.outcome:
+            return None  # a replica says that it is sold out by now: to whom it was sold only the primary knows
+        return admission
+
+    def _make_group(self, goods_id: str) -> tuple[str, ...]:
+        keys = self._gate.keys
+        return (*keys.gate(goods_id), keys.tickets(goods_id))
+
+    def _enter(self, requests: list[_Request]) -> list[_Entry | FlashSaleError]:
+        """Sends one batch; buyers in a row who ask for the same are one run of the script."""
+        runs = [(*asked, list(buyers)) for asked, buyers in groupby(requests, _ITEM_AND_UNITS)]
+        goods = dict.fromkeys(goods_id for goods_id, _, _ in runs)
+        numbers = {goods_id: number for number, goods_id in enumerate(goods, start=1)}
+        keys = [key for goods_id in goods for key in self._group(goods_id)]
+        arguments: list[Argument] = [seconds(self._tickets.lifetime)]
+        for goods_id, units, buyers in runs:
+            arguments += (numbers[goods_id], units, len(buyers), "".join(map(_LINE, buyers)))
+        reply = self._gate._link.run("ticket", keys, arguments)
+        answers: list[_Entry | FlashSaleError] = []
+        at = 0
+        for goods_id, units, buyers in runs:
+            code, admitted, left, tickets = reply[at : at + 4]
+            at += 4
+            if tickets:
+                end = at + 5 * tickets
+                answers += [self._answer(goods_id, *reply[place : place + 5]) for place in range(at, end, 5)]
+                at = end
+            else:
+                told = self._gate._answer(goods_id, units, len(buyers), code, admitted, left, ticketless=True)
+                answers += [(each, None) if isinstance(each, Admission) else each for each in told]
+        return answers
+
+    def _answer(self, goods_id: str, code: int, left: int, order_id: bytes, units: int, lifetime: bytes) -> _Entry:
+        """Returns the answer to one buyer of an item with a cap."""
+        if code in REFUSALS:
+            refusal = Admission(REFUSALS[code], left)
+            self._gate._refusals.note(goods_id, refusal)
+            return refusal, None
+        kept = _Kept(str(order_id, "ascii"), units, float(lifetime), code == Code.REPLAYED)
+        return Admission(Outcome.ADMITTED, left), kept
+
+    def _abandon(self, request: _Request, entry: _Entry) -> None:
+        """A caller was cancelled while the answer was under way: its slot returns, unless the gate keeps its ticket."""
+        admission, kept = entry
+        if admission.admitted and kept is None:
+            self._gate.leave(*request[:2])
+
+
+def _line(buyer_id: str, order_id: str, used: str = "") -> str:
+    """Returns who enters, for which order; `used` is the order id of the buyer's ticket, when it has been used."""
+    return f"{buyer_id} {order_id} {used}\n"
+
+
+def _check_same(kept: _Kept, quantity: int, order_id: str | None) -> None:
+    """Refuses a request that is another one than the ticket that this buyer has."""
+    if quantity != kept.units:
+        raise InvalidRequest("quantity", f"this buyer has a ticket for {kept.units}, which is still valid")
+    if order_id not in {None, kept.order_id}:
+        raise InvalidRequest("order_id", "this buyer has a ticket for another order; enter without an id returns it")

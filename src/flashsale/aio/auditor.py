@@ -193,7 +193,7 @@ class Auditor:
         endless = set(held) - set(await self._sale._ledger.deadlines(held)) if held else set()
         return {
             name: record
-            for name, record in records.items()
+            for name, record in sorted(records.items())
             if name in endless or record.state is OrderState.DEAD or (idle and record.state is OrderState.QUEUED)
         }
 

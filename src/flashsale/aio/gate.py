@@ -25,6 +25,7 @@ from flashsale.model import Admission, GateState, Outcome
 from flashsale.model.checks import check_goods_id, check_int, check_policy, check_quantity, check_seconds
 
 ONE: Final = 1  # unit: what a caller who says nothing asks for
+SWEPT: Final = 500  # tickets of one page: some tenths of a millisecond of Redis
 
 _Entry: TypeAlias = tuple[str, int]  # item id, units
 
@@ -32,8 +33,8 @@ _Entry: TypeAlias = tuple[str, int]  # item id, units
 class Gate(Component):
     """Lets as many units pass as are for sale, once the sale has started.
 
-    Keys, per item: `count`, `start`, `access` (the article's `goodsId_count`, `goodsId_start`, `goodsId_access`) and
-    `window`.
+    Keys, per item: `count`, `start`, `access` (the article's `goodsId_count`, `goodsId_start`, `goodsId_access`),
+    `window` and `tickets`.
 
     Args:
         client: a redis-py asyncio client; we copy its settings and leave it alone.
@@ -69,7 +70,13 @@ class Gate(Component):
         return await self._link.load(list(SCRIPTS.values()))
 
     async def preload(
-        self, goods_id: str, count: int, *, opens_at: float | None = None, closes_at: float | None = None
+        self,
+        goods_id: str,
+        count: int,
+        *,
+        opens_at: float | None = None,
+        closes_at: float | None = None,
+        per_buyer: int | None = None,
     ) -> None:
         """Creates the gate of one item, shut; the same call again changes nothing, not even the window.
 
@@ -78,21 +85,28 @@ class Gate(Component):
             count: units that may pass.
             opens_at: as in `schedule`.
             closes_at: as in `schedule`.
+            per_buyer: most units of one ticket; `enter` here does not ask who comes.
 
         Raises:
             AlreadyLoaded: it exists with another count.
         """
-        if await self._create(goods_id, count, opens_at, closes_at) == Code.DIFFERENT:
+        if await self._create(goods_id, count, opens_at, closes_at, per_buyer) == Code.DIFFERENT:
             raise AlreadyLoaded("the gate exists with another count", sale=self.sale, goods_id=goods_id)
 
     async def _ensure(
-        self, goods_id: str, count: int, *, opens_at: float | None = None, closes_at: float | None = None
+        self,
+        goods_id: str,
+        count: int,
+        *,
+        opens_at: float | None = None,
+        closes_at: float | None = None,
+        per_buyer: int | None = None,
     ) -> None:
         """Creates the gate if it is not there, whatever count it has, and sets its window if that differs.
 
         Setting the same window again would let the clock start an item that somebody has stopped.
         """
-        await self._create(goods_id, count, opens_at, closes_at)
+        await self._create(goods_id, count, opens_at, closes_at, per_buyer)
         state = await self._read(self._link, goods_id)
         if (seconds(state.opens_at), seconds(state.closes_at)) != (seconds(opens_at), seconds(closes_at)):
             await self.schedule(goods_id, opens_at=opens_at, closes_at=closes_at)
@@ -149,7 +163,7 @@ class Gate(Component):
     async def _forget(self, goods_ids: Iterable[str]) -> None:
         """Removes the gates of these items."""
         for goods_id in goods_ids:
-            await self._link.command("UNLINK", *self.keys.gate(goods_id))
+            await self._link.command("UNLINK", *self.keys.gate(goods_id), self.keys.tickets(goods_id))
             self._refusals.forget(goods_id)
 
     async def _mirror(
@@ -160,6 +174,7 @@ class Gate(Component):
         *,
         access: int | None = None,
         paused: bool = False,
+        per_buyer: int | None = None,
         stock_here: bool = False,
     ) -> tuple[int, int]:
         """Makes the gate follow the stock; the Syncer's call.
@@ -171,6 +186,7 @@ class Gate(Component):
             access: what `access` was at the last look, if the stock has not moved since: then whatever lies above
                 `booked` has leaked and is given back.
             paused: the sale is paused.
+            per_buyer: the cap, in units.
             stock_here: the stock shares this Redis: its booked units are read in the same script.
 
         Returns:
@@ -179,11 +195,23 @@ class Gate(Component):
         Raises:
             UnknownGoods: never preloaded.
         """
-        arguments = [count, booked, "" if access is None else access, int(paused)]
+        arguments = [count, booked, _given(access), int(paused), _given(per_buyer)]
         keys = [*self.keys.gate(goods_id), *([self.keys.stock(goods_id)] if stock_here else [])]
         code, access_now, returned = await self._link.run("mirror", keys, arguments)
         self._done(goods_id, code)
         return int(access_now), int(returned)
+
+    async def _sweep(self, goods_id: str, cursor: str, *, orders_here: bool) -> str:
+        """Removes dead tickets of one page, and returns where the next one begins; "0" after the last.
+
+        Args:
+            goods_id: which item.
+            cursor: where the page begins; "0" at first.
+            orders_here: the ledger shares this Redis: used tickets are removed as well as expired ones.
+        """
+        keys = [self.keys.tickets(goods_id), *([self.keys.orders] if orders_here else [])]
+        following, _ = await self._link.run("sweep", keys, [cursor, SWEPT])
+        return str(following, "ascii")
 
     # -- the hot path -----------------------------------------------------------------------------------------------
 
@@ -277,7 +305,7 @@ class Gate(Component):
             await self.leave(*entry)
 
     def _answer(
-        self, goods_id: str, units: int, callers: int, code: int, admitted: int, left: int
+        self, goods_id: str, units: int, callers: int, code: int, admitted: int, left: int, *, ticketless: bool = False
     ) -> list[Admission | FlashSaleError]:
         """Returns the answers of one run: the first callers were admitted, `code` says why the others were not."""
         answers: list[Admission | FlashSaleError] = []
@@ -288,7 +316,7 @@ class Gate(Component):
         others = callers - admitted
         if others and code in REFUSALS:
             refusal = Admission(REFUSALS[code], left)
-            self._refusals.note(goods_id, refusal, others)
+            self._refusals.note(goods_id, refusal, others, ticketless=ticketless)
             answers += [refusal] * others
         elif others:
             answers += [goods_error(code, self.sale, goods_id) for _ in range(others)]
@@ -305,9 +333,12 @@ class Gate(Component):
         self._refusals.renew(goods_id)
         return Admission(state.outcome, state.remaining)
 
-    async def _create(self, goods_id: str, count: int, opens_at: float | None, closes_at: float | None) -> int:
-        check_policy(None, opens_at, closes_at)
-        arguments: list[Argument] = [check_int("count", count, 0), seconds(opens_at), seconds(closes_at)]
+    async def _create(
+        self, goods_id: str, count: int, opens_at: float | None, closes_at: float | None, per_buyer: int | None
+    ) -> int:
+        check_policy(per_buyer, opens_at, closes_at)
+        check_int("count", count, 0)
+        arguments: list[Argument] = [count, seconds(opens_at), seconds(closes_at), _given(per_buyer)]
         return int(await self._link.run("open_gate", self.keys.gate(goods_id), arguments))
 
     async def _read(self, link: Link, goods_id: str) -> GateState:
@@ -339,3 +370,7 @@ class Gate(Component):
     def _units(self, goods_id: str, reply: int) -> int:
         self._refusals.forget(goods_id)
         return reply if reply >= 0 else fail(reply, self.sale, goods_id)
+
+
+def _given(value: int | None) -> Argument:
+    return "" if value is None else value

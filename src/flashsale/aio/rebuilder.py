@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 
 from flashsale._rules.batches import batches
 from flashsale.aio.sale import FlashSale
@@ -17,6 +18,7 @@ from flashsale.model.reports import Rebuild
 
 PAGE = 500  # rows of one script call
 ATTEMPTS = 3  # reads of rows that change meanwhile
+_CONTENT = attrgetter("order_id", "content")
 
 
 class Rebuilder:
@@ -74,41 +76,39 @@ class Rebuilder:
                 return rows, booked
         raise CorruptState("the sums do not agree; the sale stays closed", sale=self._sale.name, goods_id=short[0])
 
-    async def _waiting(self) -> dict[OrderState, dict[str, Order]]:
-        """Returns the orders that wait in the queue, or lie among the dead letters, by state and id."""
+    async def _waiting(self) -> dict[OrderState, list[Order]]:
+        """Returns the orders that wait in the queue, or lie among the dead letters, by state; each id once."""
         queue = self._sale.queue
-        listed: dict[str, Order] = {}
+        listed: list[Order] = []
         async for bodies in queue._pending():
             for body in bodies:
                 with suppress(InvalidRequest):  # a worker buries it
-                    order = Order.from_json(body)
-                    listed.setdefault(order.order_id, order)
-        letters = {letter.order.order_id: letter.order for letter in await queue.dead(MAX_UNITS) if letter.order}
-        dead = {order_id: letters[order_id] for order_id in await queue._buried(sorted(letters))}
-        return {OrderState.DEAD: dead, OrderState.QUEUED: listed}  # a dead order is surely ours
+                    listed.append(Order.from_json(body))
+        letters = [letter.order for letter in await queue.dead(MAX_UNITS) if letter.order is not None]
+        buried = await queue._buried([order.order_id for order in letters])
+        dead = [order for order in letters if order.order_id in buried]
+        return {OrderState.DEAD: _by_id(dead), OrderState.QUEUED: _by_id(listed)}  # a dead order is surely ours
 
-    async def _take_up(self, waiting: Mapping[OrderState, Mapping[str, Order]], ours: Counter[str], epoch: int) -> None:
+    async def _take_up(self, waiting: Mapping[OrderState, list[Order]], ours: Counter[str], epoch: int) -> None:
         """Books what waits, before anybody can buy in its place; an order that has a row is booked already.
 
         Args:
             waiting: the orders.
-            ours: units of each item that were the ledger's and are in no row. The other orders were pushed by external
-                programs, and their units lie among the untracked ones.
+            ours: units of each item that were the ledger's and are in no row. Those of all other orders, which external
+                programs pushed, lie among the untracked ones. Which order is whose does not change a sum.
             epoch: of this rebuild.
         """
         ledger = self._sale._ledger
         for state, orders in waiting.items():
-            for page in batches(orders.values(), PAGE):
+            for page in batches(orders, PAGE):
                 known = await ledger.get_many([order.order_id for order in page])
-                mine: list[Order] = []
-                theirs: list[Order] = []
-                for order in page:
-                    if order.order_id not in known:
-                        own = order.quantity <= ours[order.goods_id]
-                        ours[order.goods_id] -= order.quantity if own else 0
-                        (mine if own else theirs).append(order)
-                await ledger.adopt(mine, state, ours=True, epoch=epoch)
-                await ledger.adopt(theirs, state, epoch=epoch)
+                unknown = [order for order in page if order.order_id not in known]
+                untracked = {}
+                for order in unknown:
+                    own = min(order.quantity, ours[order.goods_id])
+                    ours[order.goods_id] -= own
+                    untracked[order.order_id] = order.quantity - own
+                await ledger.adopt(unknown, state, untracked=untracked, epoch=epoch)
 
     async def _tracked(self, goods_id: str) -> int:
         """Returns the units of the ledger's orders; 0 where the item is lost, or not what flashsale writes."""
@@ -125,8 +125,9 @@ class Rebuilder:
         if total != goods.total:  # more is booked than the host wants to sell
             await self._store.grant(goods_id, total, version=goods.version)
         stock = await self._sale.inventory.stock(goods_id)
-        await gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at)
-        await gate._mirror(goods_id, total, stock.booked)
+        cap = goods.per_buyer
+        await gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at, per_buyer=cap)
+        await gate._mirror(goods_id, total, stock.booked, per_buyer=cap)
 
     async def _restore(self, epoch: int) -> tuple[int, Counter[str]]:
         """Brings every row into the ledger, the released ones too: their ids never buy again."""
@@ -147,3 +148,8 @@ class Rebuilder:
                 raise CorruptState(
                     f"a row cannot be restored: {Code(code).name}", sale=self._sale.name, goods_id=row.order.goods_id
                 )
+
+
+def _by_id(orders: Sequence[Order]) -> list[Order]:
+    """Returns the orders sorted by id; of those that share one, the first."""
+    return list({order.order_id: order for order in sorted(orders, key=_CONTENT, reverse=True)}.values())[::-1]

@@ -29,6 +29,7 @@ class Settings:
         database_url: an SQLAlchemy URL, for a shop without a store of its own.
         ticket_secrets: `id:secret`, or several, separated by commas; the first signs.
         ticket_lifetime: seconds.
+        ticket_required: nobody buys without a ticket.
         cache_for: seconds for which a refusal is answered from the process.
         max_waiting: callers that may wait in this process.
         durability: where an order must be before it is ACCEPTED.
@@ -43,6 +44,7 @@ class Settings:
     database_url: str = field(default="", repr=False)
     ticket_secrets: str = field(default="", repr=False)
     ticket_lifetime: float = 120.0
+    ticket_required: bool = False
     cache_for: float = 0.05
     max_waiting: int = 10_000
     durability: str = Durability.ACCEPTED
@@ -95,12 +97,14 @@ class Settings:
     def tickets(self) -> Tickets | None:
         """Returns the signer of the tickets; None without secrets."""
         if not self.ticket_secrets:
+            if self.ticket_required:
+                raise InvalidRequest("secrets", "is missing: tickets are required")
             return None
         pairs = [pair.strip().partition(":") for pair in self.ticket_secrets.split(",")]
         if len({key_id for key_id, _, _ in pairs}) < len(pairs):
             raise InvalidRequest("secrets", "each id must have one secret")
         secrets = {key_id: secret.encode(errors="surrogateescape") for key_id, _, secret in pairs}
-        return Tickets(secrets, lifetime=self.ticket_lifetime)
+        return Tickets(secrets, lifetime=self.ticket_lifetime, required=self.ticket_required)
 
     def open(self, store: OrderStore | None, observer: Observer | None = None) -> flashsale.FlashSale:
         """Returns a sale for threads; its own clients of Redis live as long as the process."""

@@ -4,9 +4,9 @@
 -- KEYS[2]   orders  hash     the ledger
 -- KEYS[3..]         groups   per item: stock, buyers
 -- ARGV[1]   state   QUEUED, or DEAD: of what is adopted
--- ARGV[2]   ours    0/1      1: no external program deducted these, so they are no part of the untracked units
--- ARGV[3]   epoch   integer  of the rebuild that asks, for which the sale is not closed; else empty
--- ARGV[4..]         groups   per order: number of the item's group, item id, order id, quantity, buyer id
+-- ARGV[2]   epoch   integer  of the rebuild that asks, for which the sale is not closed; else empty
+-- ARGV[3..]         groups   per order: number of the item's group, item id, order id, quantity, buyer id, most units that
+--                            come from the untracked ones; empty: all of its own, or none
 --
 -- Returns code and state of each order, one after the other; states only for 1 and 2
 --    1  adopted: in that state from the untracked units or by deducting, REJECTED when sold out
@@ -21,12 +21,12 @@
 -- include: record
 -- include: commit
 -- include: lost
-local FIELDS = 5
+local FIELDS = 6
 local meta = redis.call("HMGET", KEYS[1], "seq", "state", "epoch")
 local seq = sequence(meta[1])
 local all, ids = gather(3, 2, seq), {}
-local closed = (meta[2] == "closed" and meta[3] ~= ARGV[3]) or lost(meta[2], seq, all)
-for at = 4, #ARGV, FIELDS do
+local closed = (meta[2] == "closed" and meta[3] ~= ARGV[2]) or lost(meta[2], seq, all)
+for at = 3, #ARGV, FIELDS do
   ids[#ids + 1] = ARGV[at + 2]
   ask(all[tonumber(ARGV[at])], at + 4, at + 4)
 end
@@ -34,7 +34,7 @@ recall(all)
 
 local known, fresh, records, answers = redis.call("HMGET", KEYS[2], unpack(ids)), {}, {}, {}
 for i, id in ipairs(ids) do
-  local at = 4 + (i - 1) * FIELDS
+  local at = 3 + (i - 1) * FIELDS
   local goods, name, quantity, buyer = all[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 3], ARGV[at + 4]
   local code, state, current = nil, "", fresh[id] or known[i]
   if current then
@@ -44,14 +44,14 @@ for i, id in ipairs(ids) do
   elseif goods.code or goods.held[buyer] == "corrupt" then
     code = goods.code or -2
   else
-    local units = integer(quantity)
+    local units, untracked, most = integer(quantity), goods.booked - goods.ledger, ARGV[at + 5]
+    local taken = math.min(untracked, most == "" and units or integer(most))
+    taken = most == "" and taken < units and 0 or taken
     code, state, seq = 1, ARGV[1], seq + 1
-    if ARGV[2] == "1" or units > goods.booked - goods.ledger then
-      if goods.booked + units <= goods.total then
-        goods.booked = goods.booked + units
-      else
-        state = "REJECTED"
-      end
+    if taken == units or goods.booked + units - taken <= goods.total then
+      goods.booked = goods.booked + units - taken
+    else
+      state = "REJECTED"
     end
     if state ~= "REJECTED" then
       goods.ledger = goods.ledger + units

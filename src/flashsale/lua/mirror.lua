@@ -1,14 +1,15 @@
--- mirror: make one gate follow the stock: count, pause, the start flag's schedule, slots that leaked.
+-- mirror: make one gate follow the stock: count, pause, cap, the start flag's schedule, slots that leaked.
 --
 -- KEYS[1]  count   string   units that may pass
 -- KEYS[2]  start   string   start flag
 -- KEYS[3]  access  string   units that passed
--- KEYS[4]  window  hash     opens_at, closes_at, pause, auto
+-- KEYS[4]  window  hash     opens_at, closes_at, pause, auto, per_buyer
 -- KEYS[5]  stock   hash     Booked; named only where gate and stock share a Redis
 -- ARGV[1]  count   integer  the stock's total
 -- ARGV[2]  booked  integer  the stock's booked units, where KEYS[5] is not named: access is never below them
 -- ARGV[3]  access  integer  what access was at the last look, if the stock has not moved since, else ""
 -- ARGV[4]  pause   0/1      the sale is paused or closed
+-- ARGV[5]  cap     integer  most units of one buyer, or "" for no cap
 --
 -- Returns {code, access that stands, slots returned}
 --    1  mirrored
@@ -35,6 +36,11 @@ access = math.max(access, math.min(booked, count))
 redis.call("SET", KEYS[1], show(math.max(count, access)))
 redis.call("SET", KEYS[3], show(access))
 redis.call("HSET", KEYS[4], "pause", ARGV[4])
+if ARGV[5] == "" then
+  redis.call("HDEL", KEYS[4], "per_buyer")
+else
+  redis.call("HSET", KEYS[4], "per_buyer", ARGV[5])
+end
 start(gate)
 if gate.code == -4 then
   redis.call("SET", KEYS[2], "0")

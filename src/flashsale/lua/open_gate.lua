@@ -3,10 +3,11 @@
 -- KEYS[1]  count   string   created
 -- KEYS[2]  start   string   created as 0
 -- KEYS[3]  access  string   created as 0
--- KEYS[4]  window  hash     opens_at, closes_at, auto; preload: the count it was created with
+-- KEYS[4]  window  hash     opens_at, closes_at, auto, per_buyer; preload: the count it was created with
 -- ARGV[1]  count      integer  units that may pass
 -- ARGV[2]  opens_at   number   epoch seconds, or "" for by hand
 -- ARGV[3]  closes_at  number   epoch seconds, or "" for never
+-- ARGV[4]  cap        integer  most units of one buyer, or "" for no cap
 --
 -- Returns a code
 --    1  created, or created before with the same count
@@ -24,5 +25,8 @@ if ARGV[2] ~= "" then
 end
 if ARGV[3] ~= "" then
   redis.call("HSET", KEYS[4], "closes_at", ARGV[3])
+end
+if ARGV[4] ~= "" then
+  redis.call("HSET", KEYS[4], "per_buyer", ARGV[4])
 end
 return 1

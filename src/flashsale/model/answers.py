@@ -12,7 +12,7 @@ class Admission(NamedTuple):
     """The gate's answer.
 
     Args:
-        outcome: ADMITTED, NOT_STARTED, ENDED, PAUSED or SOLD_OUT.
+        outcome: ADMITTED, NOT_STARTED, ENDED, PAUSED or SOLD_OUT; from `FlashSale.enter` also LIMIT_REACHED.
         remaining: units that may still pass, after this call.
         order_id: from `FlashSale.enter`: the id of the order that the ticket is for; None unless admitted.
         ticket: from `FlashSale.enter`: `buy` takes it; None unless admitted.

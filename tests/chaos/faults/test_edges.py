@@ -1,7 +1,8 @@
-"""Rows 49, 50 and 62: a web process that was taken over, a cache that everybody shares, and small ones."""
+"""Rows 48 to 50 and 62: a greedy buyer, a web process that was taken over, a shared cache, and small ones."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +14,11 @@ from starlette.applications import Starlette
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.routing import Route
 
-from flashsale import InvalidRequest, OrderState, web
+from flashsale import InvalidRequest, OrderState, Outcome, Tickets, web
 from flashsale.contrib.fastapi import FastAPISale
 from flashsale.contrib.flask import FlaskSale
 from tests.chaos.faults.catalogue import AIO, fault
-from tests.support import acl
+from tests.support import acl, servers
 from tests.support.helpers import settled
 
 if TYPE_CHECKING:
@@ -29,6 +30,68 @@ if TYPE_CHECKING:
 
 CONFIG = {"FLASHSALE_SALE": "spring", "SECRET_KEY": "of the shop"}
 PAGE = b"<h1>Phone</h1>"
+
+
+@fault(
+    48,
+    "one buyer enters again and again",
+    "more than the cap; 20 callers at a time; gate and stock on one Redis, and on two",
+    holds="L T",
+    mechanism="the gate has the cap, and keeps one live ticket of a buyer, until it is used or has expired",
+    without=(
+        "the cap of a ticket",
+        "one live ticket",
+        "the end of a ticket",
+        "a used ticket blocks nobody",
+        "dead tickets are removed",
+    ),
+)
+async def test_row_48_one_buyer_enters_again_and_again(world: World) -> None:
+    gate = world.enter(servers.redis_server())
+    await _greedy(world, world.redis_server, gate)
+    await _greedy(world, world.server())
+
+
+async def _greedy(world: World, server: servers.RedisServer, gate: servers.RedisServer | None = None) -> None:
+    """Four units and four buyers, one of whom is greedy."""
+    settings = {} if gate is None else {"gate_client": world.connect(gate.port)}
+    url = f"sqlite:///{world.folder}/{server.port}.db"
+    sale = await world.sell(server.port, 4, url=url, per_buyer=1, tickets=Tickets({"a": b"s" * 32}), **settings)
+    syncer, at_the_gate, tickets = world.syncer(sale), (gate or server).client(), world.keys.tickets("phone")
+    for units in (2, 4, 100):
+        greedy = await world.answer(sale.enter("phone", "greedy", units))
+        assert greedy.outcome is Outcome.LIMIT_REACHED, "L: more than the cap"
+    entries = await asyncio.gather(*(sale.enter("phone", "greedy") for _ in range(20)))
+    assert len({each.order_id for each in entries}) == 1, "L: one buyer has many tickets"
+    await world.answered(InvalidRequest, sale.enter("phone", "greedy", order_id="another"))
+    bought = [await sale.buy("phone", "greedy", ticket=entries[0].ticket)]
+    for buyer in ("ann", "bob"):
+        entry = await sale.enter("phone", buyer)
+        assert entry.admitted, "L: an honest buyer finds no slot"
+        bought.append(await sale.buy("phone", buyer, ticket=entry.ticket))
+    assert all(each.accepted for each in bought)
+
+    late = await sale.enter("phone", "cleo")
+    assert late.admitted
+    _, _, rest = at_the_gate.hget(tickets, "cleo").partition(b"|")
+    at_the_gate.hset(tickets, "cleo", b"1.000000|" + rest)  # time passes
+    early = await sale.enter("phone", "cleo")
+    assert early.outcome is Outcome.SOLD_OUT, "L: a ticket never expires"  # its slot has not returned yet
+    for _ in range(2):  # a slot has leaked when it was there in two looks
+        await syncer.run_once()
+    assert not at_the_gate.hexists(tickets, "cleo"), "L: dead tickets stay for ever"
+    entry = await sale.enter("phone", "cleo")
+    assert entry.order_id != late.order_id
+    assert (await sale.buy("phone", "cleo", ticket=entry.ticket)).accepted
+
+    await world.drain(sale)
+    assert await sale.cancel(bought[0].order_id) is OrderState.CANCELLED
+    entry = await sale.enter("phone", "greedy")
+    assert entry.order_id != bought[0].order_id, "L: a cancelled order blocks its buyer"
+    assert (await sale.buy("phone", "greedy", ticket=entry.ticket)).accepted
+    await world.drain(sale)
+    assert await world.active_units(sale) == 4
+    assert (await syncer.audit()).ok
 
 
 @fault(

@@ -22,6 +22,7 @@ from flashsale import (
     OutcomeUnknown,
     StoredOrder,
     Syncer,
+    Tickets,
     Worker,
 )
 from flashsale._sync import auditor
@@ -53,7 +54,7 @@ PLACES: list[Callable[[Any, bytes], object]] = [
     ),
     *(
         lambda raw, value, field=field: raw.hset(KEYS.window("phone"), field, value)
-        for field in ("opens_at", "closes_at", "pause", "auto")
+        for field in ("opens_at", "closes_at", "pause", "auto", "per_buyer")
     ),
     *(
         lambda raw, value, field=field: raw.hset(KEYS.meta, field, value)
@@ -62,6 +63,7 @@ PLACES: list[Callable[[Any, bytes], object]] = [
     lambda raw, value: raw.hset(KEYS.orders, "o-1", value),
     lambda raw, value: raw.hset(KEYS.orders, value, value),
     lambda raw, value: raw.hset(KEYS.buyers("phone"), "ann", value),
+    lambda raw, value: raw.hset(KEYS.tickets("phone"), "ann", value),
     lambda raw, value: raw.lpush(KEYS.order_list, value),
     lambda raw, value: raw.rpush(KEYS.order_list, value),
     lambda raw, value: [raw.hset(KEYS.claimed, name, value) for name in raw.hkeys(KEYS.claimed)],
@@ -72,7 +74,13 @@ PLACES: list[Callable[[Any, bytes], object]] = [
     lambda raw, value: raw.sadd(KEYS.goods, value),
     *(
         lambda raw, value, key=key: of_another_type(raw, key, value)
-        for key in (*KEYS._of_sale(), KEYS.stock("phone"), KEYS.buyers("phone"), *KEYS.gate("phone"))
+        for key in (
+            *KEYS._of_sale(),
+            KEYS.stock("phone"),
+            KEYS.buyers("phone"),
+            KEYS.tickets("phone"),
+            *KEYS.gate("phone"),
+        )
     ),
 ]
 
@@ -96,7 +104,7 @@ class Sandbox:
         self.store = SQLAlchemyStore("sqlite://", "spring")
         self.store.create_all()
         self.store.put_goods(Goods("phone", 20, opens_at=1.0, per_buyer=9, hold=600.0))
-        self.sale = FlashSale(client, "spring", store=self.store, cache_for=0)
+        self.sale = FlashSale(client, "spring", store=self.store, cache_for=0, tickets=Tickets({"a": b"s" * 32}))
         self.worker, self.syncer = Worker(self.sale), Syncer(self.sale)
         self.raw.flushall()
         self.syncer.run_once()
@@ -106,6 +114,7 @@ class Sandbox:
         for number in (3, 4, 5, 6):
             self.sale.buy("phone", "bob", order_id=f"o-{number}")
         sale = self.sale
+        sale.enter("phone", "ann", order_id="t-1")
         sale.queue._bury(sale.queue.claim(1))
         self._claims = sale.queue.claim(2)
         self._kept = {key: raw.dump(key) for key in raw.keys("*")}
@@ -144,7 +153,9 @@ class Sandbox:
             lambda: gate.start("phone"),
             lambda: gate.resize("phone", 20),
             lambda: gate.schedule("phone", opens_at=1.0),
-            lambda: gate._mirror("phone", 20, 3),
+            lambda: gate._mirror("phone", 20, 3, per_buyer=9),
+            lambda: sale._ticketing._enter([("phone", 1, "ann t-2 \n")]),
+            lambda: gate._sweep("phone", "0", orders_here=True),
             lambda: sale.status("o-1"),
             lambda: sale.extend_hold("o-1", 60),
             sale._ledger.overdue,
