@@ -947,6 +947,7 @@ class SaleMachine(RuleBasedStateMachine):
                 assert noticed, f"lost {name}, and the syncer says {report}"
         self.accepted -= self.model.popped - self.model.orders.keys()  # another consumer has these
         self.step(lambda p: p.syncer.rebuild() and None, lambda m: m.rebuild(name, goods_id))
+        self.tickets.clear()  # from before the rebuild: they are refused, within a second
 
     def _probe(self, goods_id: str) -> Any:
         """What the stock answers to a purchase."""
@@ -994,6 +995,8 @@ class SaleMachine(RuleBasedStateMachine):
         if self.lossy:  # an element that only had the id of a lost one was in its place
             self.repair()
             self._run_empty()
+        self.sync(None)  # what another consumer took is queued again, beside workers
+        self._run_empty()
         for _ in range(3):
             self.sync(None)
         self.agree()
