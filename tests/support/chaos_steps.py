@@ -317,9 +317,9 @@ class Chaos:
 
     def stand(self) -> str:
         """Returns what is not answered yet, what Redis holds of it, and the last lines of every log."""
-        with self._stage.primary.client() as raw:
-            found: dict[str, object] = {
-                "asked": list(self._asking.values()),
+        found: dict[str, object] = {"asked": list(self._asking.values())}
+        with contextlib.suppress(redis.RedisError), self._stage.primary.client() as raw:
+            found |= {
                 "meta": raw.hgetall(self._keys.meta),
                 "time": raw.time(),
                 "list": raw.lrange(self._keys.order_list, 0, 20),

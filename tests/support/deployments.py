@@ -224,16 +224,17 @@ class Clustered(Alone):
         source.kill()
         await _seen("another primary", lambda: self._owner() not in {None, source})
         await asyncio.to_thread(source.start)
-        heir = self._owner()
-        assert heir is not None
-        await _seen("the end of the move", lambda: self._end_move(heir, target))
+        await _seen("the end of the move", lambda: self._end_move(target))
         await self.whole()
 
-    def _end_move(self, source: servers.RedisServer, target: servers.RedisServer) -> bool:
+    def _end_move(self, target: servers.RedisServer) -> bool:
         """Does what `redis-cli --cluster fix` does with a slot that was left half way; who has moved, stays.
 
         A key that was made anew where the old one had gone is dropped.
         """
+        source = self._owner()
+        if source is None or source is target:
+            return source is target
         raw = source.client()
         servers.begin_move(self._slot, source, target)
         while names := raw.execute_command("CLUSTER", "GETKEYSINSLOT", self._slot, 1000):
@@ -280,11 +281,18 @@ class Clustered(Alone):
 
 
 async def _seen(what: str, check: Callable[[], Any]) -> None:
-    def seen() -> Any:
-        with contextlib.suppress(redis.RedisError):  # it restarts, or loads
-            return check()
+    last: list[redis.RedisError] = []
 
-    await until(lambda: asyncio.to_thread(seen), what, within=60)
+    def seen() -> Any:
+        try:
+            return check()
+        except redis.RedisError as error:  # it restarts, or loads
+            last[:] = [error]
+
+    try:
+        await until(lambda: asyncio.to_thread(seen), what, within=60)
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}; {last}") from error
 
 
 @contextlib.contextmanager
