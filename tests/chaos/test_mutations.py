@@ -291,7 +291,7 @@ def the_worker_dies_before_its_ack(backend: Any) -> None:
         assert order.accepted
         (claim,) = small.sale.queue.claim(1, timeout=0)
         small.store.save([claim.order])
-        small.syncer.run_once()
+        assert small.syncer.run_once().recovered == 0, "the time to pay does not begin with the state"
         assert small.sale.status("o1") is OrderState.PERSISTED
         for order_id in small.raw.zrange(small.sale.keys.holds, 0, -1):
             small.raw.zadd(small.sale.keys.holds, {order_id: 0})  # the minute is over

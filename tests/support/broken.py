@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -268,7 +269,7 @@ def no_write_before_wait(monkeypatch: pytest.MonkeyPatch, _: World | None) -> No
 
 
 def restores_nothing(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
-    monkeypatch.setattr(Rebuilder, "_restore", lambda *_: (0, {"phone": 0}))
+    monkeypatch.setattr(Rebuilder, "_restore", lambda *_: (0, Counter(phone=0)))
 
 
 def no_append_only_file(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:

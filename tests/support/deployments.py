@@ -175,7 +175,8 @@ class Clustered(Alone):
         self.members = cluster.nodes + cluster.replicas
         super().__init__(cluster.node_of(f"{{{sale}}}"), proxies[0])
         self.proxies = proxies
-        self._slot = int(self.primary.client().cluster("KEYSLOT", f"{{{sale}}}"))
+        self._raw = {member: self._raw[member] for member in self.members}
+        self._slot = int(self._raw[self.primary].cluster("KEYSLOT", f"{{{sale}}}"))
         for proxy in proxies:
             proxy._faults = proxies[0]._faults  # what is due strikes whoever has the slot by then
 
@@ -216,7 +217,7 @@ class Clustered(Alone):
         source = self.primary
         target = next(node for node in self._primaries() if node is not source)
         servers.begin_move(self._slot, source, target)
-        raw = source.client()
+        raw = self._raw[source]
         names = raw.execute_command("CLUSTER", "GETKEYSINSLOT", self._slot, 1000)
         for name in names[: len(names) // 2]:
             raw.execute_command("MIGRATE", servers.HOST, target.port, name, 0, 5000)
@@ -235,7 +236,7 @@ class Clustered(Alone):
         source = self._owner()
         if source is None or source is target:
             return source is target
-        raw = source.client()
+        raw = self._raw[source]
         servers.begin_move(self._slot, source, target)
         while names := raw.execute_command("CLUSTER", "GETKEYSINSLOT", self._slot, 1000):
             for name in names:
@@ -253,17 +254,17 @@ class Clustered(Alone):
         await _seen("a whole Cluster", self._is_whole)
 
     def _is_whole(self) -> bool:
-        if not all(member.client().cluster("INFO")["cluster_state"] == "ok" for member in self.members):
+        if not all(self._raw[member].cluster("INFO")["cluster_state"] == "ok" for member in self.members):
             return False
         owners = {self._seen_by(member) for member in self.members}
         if len(owners) > 1 or (owner := owners.pop()) is None:
             return False
         self.primary = owner
-        info: dict[str, Any] = owner.client().info("replication")
+        info: dict[str, Any] = self._raw[owner].info("replication")
         return info.get("slave0", {}).get("state") == "online"
 
     def _primaries(self) -> list[servers.RedisServer]:
-        return [member for member in self.members if member.client().role()[0] == b"master"]
+        return [member for member in self.members if self._raw[member].role()[0] == b"master"]
 
     def _owner(self) -> servers.RedisServer | None:
         """Returns who has the slot, as most see it: a node that imports it does not hear of an election."""
@@ -274,20 +275,20 @@ class Clustered(Alone):
         return views.most_common(1)[0][0]
 
     def _seen_by(self, witness: servers.RedisServer) -> servers.RedisServer | None:
-        for low, high, (_, port, *_), *_ in witness.client().execute_command("CLUSTER SLOTS"):
+        for low, high, (_, port, *_), *_ in self._raw[witness].execute_command("CLUSTER SLOTS"):
             if low <= self._slot <= high:
                 return next(each for each in self.members if each.port == port)
         return None
 
 
 async def _seen(what: str, check: Callable[[], Any]) -> None:
-    last: list[redis.RedisError] = []
+    last: list[str] = []
 
     def seen() -> Any:
         try:
             return check()
         except redis.RedisError as error:  # it restarts, or loads
-            last[:] = [error]
+            last[:] = [str(error)]
 
     try:
         await until(lambda: asyncio.to_thread(seen), what, within=60)

@@ -1,9 +1,13 @@
 """The adapter for Django: an app with models, `DjangoStore`, checks, commands and admin pages.
 
+Settings::
+
     INSTALLED_APPS = [..., "flashsale.contrib.django"]
     MIDDLEWARE = [..., "flashsale.contrib.django.middleware.FlashSaleMiddleware"]
     FLASHSALE_SALE = "nov11"
     FLASHSALE_REDIS_URL = "redis://localhost:6379"
+
+A view::
 
     from flashsale.contrib import buyer_id
     from flashsale.contrib.django import answer, get_sale
