@@ -429,6 +429,7 @@ class SaleMachine(RuleBasedStateMachine):
             new_id = mock.patch(f"flashsale._sync.{module}.new_order_id", lambda: f"made-{next(self.made)}")
             self.patches.enter_context(new_id)
         self.patches.enter_context(mock.patch("flashsale._sync.auditor.BETWEEN", 0))
+        self.patches.enter_context(mock.patch("flashsale._sync.ticketing.EPOCH_EVERY", 0))  # no clock of ours decides
         self.tickets: list[tuple[str, Order]] = []  # and what they are for
         self.handles: list[tuple[Claim, Handle]] = []
         self.accepted: set[str] = set()
