@@ -91,6 +91,8 @@ def _is_once(item: pytest.Item) -> bool:
 
 
 def _is_quick(item: pytest.Item) -> bool:
+    if item.get_closest_marker("kills") or item.get_closest_marker("without"):
+        return False  # a mutant: it tests the tests
     asked = (_words(item) | set(getattr(item, "fixturenames", ()))) & (NOT_QUICK | QUICK[0] | QUICK[1])
     return any(asked <= combination for combination in QUICK)
 
