@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from flashsale.testing.proxy import FaultProxy
 from tests.support import servers
+from tests.support.deployments import clustered
 from tests.support.helpers import eventually, snapshot
 
 if TYPE_CHECKING:
@@ -256,6 +257,17 @@ def test_a_cluster_keeps_each_key_at_its_node() -> None:
         for key in ("a", "b", "c", "d"):
             client.set(key, key)
             assert cluster.node_of(key).client().get(key) == key.encode()
+
+
+async def test_a_slot_whose_source_dies_half_way_is_moved_to_its_end() -> None:
+    with clustered("spring") as stage:
+        before = stage.primary
+        for number in range(8):
+            before.client().set(f"{{spring}}{number}", number)
+        await stage.move()
+        assert stage.primary is not before
+        found = [stage.primary.client().get(f"{{spring}}{number}") for number in range(8)]
+        assert found == [str(number).encode() for number in range(8)]
 
 
 def test_each_database_is_fresh(postgres: servers.Postgres) -> None:

@@ -586,8 +586,7 @@ class Chaos:
         """Lets the database fail in one of its ways, when the fault before is over."""
         faults = self._database_faults
         assert faults is not None
-        await self._until(lambda: not self._database_lock.locked(), "the database is whole again")
-        await self._database_lock.acquire()
+        await self._take(self._database_lock, "the database is whole again")
         kind = list(faults.kinds)[self.report.database_faults.total() % len(faults.kinds)]
         seconds = self._chance.uniform(0.5, 8.0)
 
@@ -606,8 +605,7 @@ class Chaos:
 
         A second loss may take what the first could be mended by, and so may a server that dies with it.
         """
-        await self._until(lambda: not self._redis_lock.locked(), "Redis is whole again")
-        await self._redis_lock.acquire()
+        await self._take(self._redis_lock, "Redis is whole again")
         name = KEYS[self.report.lost_keys.total() % len(KEYS)]
 
         async def lose() -> None:
@@ -649,8 +647,7 @@ class Chaos:
         self, group: asyncio.TaskGroup, outage: Callable[[], Awaitable[None]], seconds: list[float]
     ) -> None:
         """Lets Redis die in a moment, when the outage before is over; `replicated` outlives one loss, not two."""
-        await self._until(lambda: not self._redis_lock.locked(), "Redis is whole again")
-        await self._redis_lock.acquire()
+        await self._take(self._redis_lock, "Redis is whole again")
 
         async def strike(delay: float) -> None:
             try:
@@ -718,6 +715,10 @@ class Chaos:
             for letter in await self._answer(self._hosts[0].queue.dead):
                 self._say(f"dead: {letter}")
             await self._answer(self._hosts[0].queue.requeue_dead)
+
+    async def _take(self, lock: asyncio.Lock, what: str) -> None:
+        await self._until(lambda: not lock.locked(), what)
+        await lock.acquire()
 
     async def _until(self, check: Callable[[], Any], what: str) -> None:
         try:

@@ -175,7 +175,7 @@ class Clustered(Alone):
         self.members = cluster.nodes + cluster.replicas
         super().__init__(cluster.node_of(f"{{{sale}}}"), proxies[0])
         self.proxies = proxies
-        self._raw = {member: self._raw[member] for member in self.members}
+        self._raw = {member: member.client() for member in self.members}
         self._slot = int(self._raw[self.primary].cluster("KEYSLOT", f"{{{sale}}}"))
         for proxy in proxies:
             proxy._faults = proxies[0]._faults  # what is due strikes whoever has the slot by then
@@ -272,7 +272,7 @@ class Clustered(Alone):
         for member in self.members:
             with contextlib.suppress(redis.RedisError):
                 views[self._seen_by(member)] += 1
-        return views.most_common(1)[0][0]
+        return max(views, key=views.__getitem__, default=None)
 
     def _seen_by(self, witness: servers.RedisServer) -> servers.RedisServer | None:
         for low, high, (_, port, *_), *_ in self._raw[witness].execute_command("CLUSTER SLOTS"):
