@@ -210,10 +210,8 @@ class Ledger:
         external = [at for at, state in enumerate(states) if state is None]
         if external:
             first = [self._keys.meta, self._keys.orders]
-            keys, arguments = self._batch(first, [orders[at] for at in external])
-            fields = iter(arguments)
             most = [untracked[orders[at].order_id] if untracked else "" for at in external]
-            groups = [value for units in most for value in (*(next(fields) for _ in range(5)), units)]
+            keys, groups = self._batch(first, [orders[at] for at in external], most)
             reply = await self._link.run("adopt", keys, [state, "" if epoch is None else epoch, *groups])
             for at, code, named in zip(external, reply[::2], reply[1::2], strict=True):
                 adoptions[at] = Adoption(code, STATES[named] if named else None)
@@ -228,10 +226,8 @@ class Ledger:
         if not rows:
             return []
         first = [self._keys.meta, self._keys.orders, self._keys.holds]
-        keys, arguments = self._batch(first, [row.order for row in rows])
-        fields = iter(arguments)
-        with_states = [value for row in rows for value in (*(next(fields) for _ in range(5)), row.state)]
-        return list(await self._link.run("restore", keys, [epoch, *with_states]))
+        keys, groups = self._batch(first, [row.order for row in rows], [row.state for row in rows])
+        return list(await self._link.run("restore", keys, [epoch, *groups]))
 
     async def overdue(self, limit: int = 1000) -> dict[str, Record | None]:
         """Returns the orders whose payment deadline has passed by the Redis clock, the oldest first.
@@ -275,15 +271,17 @@ class Ledger:
         keys = [self._keys.orders, self._keys.holds, self._keys.stock(order.goods_id)]
         return bool(await self._link.run("start_hold", keys, [order.order_id]))
 
-    def _batch(self, keys: list[str], orders: Sequence[Order]) -> tuple[list[str], list[Argument]]:
-        """Numbers the items of a batch, as the scripts refer to them; gives keys and the five fields of each order."""
+    def _batch(
+        self, keys: list[str], orders: Sequence[Order], sixth: Sequence[Argument]
+    ) -> tuple[list[str], list[Argument]]:
+        """Numbers the items of a batch, as the scripts refer to them; gives keys and the six fields of each order."""
         numbers = self._keys._number(orders)
         for goods_id in numbers:
             keys += (self._keys.stock(goods_id), self._keys.buyers(goods_id))
-        arguments: list[Argument] = []
-        for order in orders:
-            arguments += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id)
-        return keys, arguments
+        groups: list[Argument] = []
+        for order, last in zip(orders, sixth, strict=True):
+            groups += (numbers[order.goods_id], order.goods_id, order.order_id, order.quantity, order.buyer_id, last)
+        return keys, groups
 
 
 async def acknowledge(link: Link, keys: Keys, deliveries: Sequence[str], orders: Iterable[Order]) -> tuple[int, float]:
