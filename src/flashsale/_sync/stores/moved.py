@@ -32,7 +32,7 @@ class MovedRowStore(RowStore[Connection]):
 
     def settled(self, moment: float, order_id: str = "", *, limit: int = 1000) -> Sequence[tuple[StoredOrder, float]]:
         """Returns the next page of orders that have moved since `moment` (epoch seconds), each with when it did."""
-        with self.transaction() as connection:
+        with self._reading() as connection:
             rows = self.select_settled(connection, moment, order_id, limit)
             return [(read_order(row), float(row["settled_at"])) for row in rows]
 
@@ -46,7 +46,7 @@ class MovedRowStore(RowStore[Connection]):
 
     def purged(self) -> bool:
         """Returns whether the sale was purged."""
-        with self.transaction() as connection:
+        with self._reading() as connection:
             return self._is_purged(connection)
 
     def restock_once(self, goods_id: str, units: int, request_id: str) -> tuple[Goods, int]:

@@ -142,7 +142,7 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
 
     def sales(self) -> list[str]:
         """Returns the names of the sales that have items in this database: the first hundred."""
-        with self.transaction() as connection:
+        with self._reading() as connection:
             names = connection.execute(select(GOODS.c.sale).distinct().order_by(GOODS.c.sale).limit(100))
             return [row.sale for row in names]
 

@@ -33,7 +33,7 @@ class MovedRowStore(RowStore[Connection]):
         self, moment: float, order_id: str = "", *, limit: int = 1000
     ) -> Sequence[tuple[StoredOrder, float]]:
         """Returns the next page of orders that have moved since `moment` (epoch seconds), each with when it did."""
-        async with self.transaction() as connection:
+        async with self._reading() as connection:
             rows = await self.select_settled(connection, moment, order_id, limit)
             return [(read_order(row), float(row["settled_at"])) for row in rows]
 
@@ -47,7 +47,7 @@ class MovedRowStore(RowStore[Connection]):
 
     async def purged(self) -> bool:
         """Returns whether the sale was purged."""
-        async with self.transaction() as connection:
+        async with self._reading() as connection:
             return await self._is_purged(connection)
 
     async def restock_once(self, goods_id: str, units: int, request_id: str) -> tuple[Goods, int]:

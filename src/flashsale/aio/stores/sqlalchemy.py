@@ -142,7 +142,7 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
 
     async def sales(self) -> list[str]:
         """Returns the names of the sales that have items in this database: the first hundred."""
-        async with self.transaction() as connection:
+        async with self._reading() as connection:
             names = await connection.execute(select(GOODS.c.sale).distinct().order_by(GOODS.c.sale).limit(100))
             return [row.sale for row in names]
 

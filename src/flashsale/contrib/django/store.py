@@ -81,7 +81,7 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
 
     def sales(self) -> list[str]:
         """Returns the names of the sales that have items in this database: the first hundred."""
-        with self.transaction():
+        with self._reading():
             names = SaleGoods.objects.using(self._using).order_by("sale").values_list("sale", flat=True)
             return list(names.distinct()[:100])
 
