@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
-from flashsale._rules.observer import log
+from flashsale._rules.rate_limited_log import RateLimitedLog
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.transport.runtime import StopEvent, pause
 from flashsale.errors import FlashSaleError, UnknownSale
 
 AGAIN: Final = 0.5  # seconds between looks
-QUIET: Final = 60.0  # seconds between log lines
 
 
 async def wait_until_known(sale: FlashSale, who: str, stop: StopEvent) -> None:
@@ -22,14 +20,12 @@ async def wait_until_known(sale: FlashSale, who: str, stop: StopEvent) -> None:
         who: waits, for the log.
         stop: ends it.
     """
-    said: float | None = None
+    log = RateLimitedLog()
     while not stop.is_set():
         try:
             await sale._check_known()
         except UnknownSale as error:
-            if said is None or time.monotonic() - said >= QUIET:
-                said = time.monotonic()
-                log.warning("%s waits: UnknownSale: %s", who, error)
+            log.tell(who, "%s waits: UnknownSale: %s", who, error)
             await pause(stop, AGAIN)
         except FlashSaleError:  # a server does not answer: who waits meets it again, and says so in its own words
             return
