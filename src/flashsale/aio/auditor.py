@@ -186,7 +186,8 @@ class Auditor:
 
     async def _unplaced(self, records: Mapping[str, Record]) -> dict[str, Record]:
         """Returns those that may have lost their place: queued in an empty queue, dead, or unpaid without an end."""
-        idle = await self._sale.queue._is_idle()
+        queued = any(record.state is OrderState.QUEUED for record in records.values())
+        idle = queued and await self._sale.queue._is_idle()
         unpaid = {name: record for name, record in records.items() if record.state is OrderState.PERSISTED}
         holds = await self._sale.inventory._holds({record.goods_id for record in unpaid.values()})
         held = [name for name, record in unpaid.items() if holds[record.goods_id] is not None]
