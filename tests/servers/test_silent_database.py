@@ -3,60 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy
 
 from flashsale import FlashSaleError, Goods, InvalidRequest, OrderState, OutcomeUnknown, StoreError
-from flashsale._sql import deadlines, engines
-from tests.support.database_proxy import DatabaseProxy
+from tests.support.database_proxy import DatabaseProxy, frozen
 from tests.support.helpers import Awaited, inside, order, settled
+from tests.support.mutants import without
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.helpers import Shop
 
 TIMEOUT = 2.0
 PATIENCE = 2 * TIMEOUT + 4.0  # a busy machine among it
 
 databases = pytest.mark.parametrize("database", ["fresh_postgres_url", "fresh_mysql_url"])
-
-
-def pids_of(url: str) -> list[int]:
-    """Returns the processes of a server: of PostgreSQL one for each connection, too."""
-    engine = sqlalchemy.create_engine(engines.database_url(url, engines.DRIVERS))
-    with engine.connect() as connection:
-        if engine.dialect.name == "postgresql":
-            folder = connection.exec_driver_sql("SHOW data_directory").scalar_one()
-            first = int(Path(folder, "postmaster.pid").read_text().split()[0])
-        else:
-            first = int(Path(connection.exec_driver_sql("SELECT @@pid_file").scalar_one()).read_text())
-        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-    engine.dispose()
-    return [first, *map(int, children)]
-
-
-@contextlib.contextmanager
-def frozen(url: str) -> Iterator[None]:
-    """Stops a server, as a host that hangs: its kernel still acknowledges packets."""
-    pids = pids_of(url)
-    try:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):  # of the connection by which we looked
-                os.kill(pid, signal.SIGSTOP)
-        yield
-    finally:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 async def store_of(shop: Shop, url: Any) -> Awaited:
@@ -90,10 +55,8 @@ async def test_a_call_at_a_frozen_host_ends(real_shop: Shop, request: pytest.Fix
     await calls_end(real_shop, request.getfixturevalue(database))
 
 
-async def test_without_a_deadline_of_our_own_it_would_hang(
-    real_shop: Shop, fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deadlines, "_add", lambda *_: None)
+@without("the database's deadline")
+async def test_without_a_deadline_of_our_own_it_would_hang(real_shop: Shop, fresh_postgres_url: str) -> None:
     with pytest.raises(TimeoutError):
         await calls_end(real_shop, fresh_postgres_url)
 
