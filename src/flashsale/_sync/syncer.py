@@ -66,12 +66,15 @@ class Syncer:
         self._granted: dict[str, int] = {}  # item -> units that this process last granted
 
     def run(self, stop: StopEvent | None = None) -> None:
-        """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT."""
+        """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT.
+
+        It waits for a Redis or a database that cannot be reached; told to stop, it waits 20 seconds at most.
+        """
         with stop_on_signals(stop) as event:
             wait_until_known(self._sale, "the syncer", event)
             while not event.is_set():
                 try:
-                    report = self.run_once()
+                    report = self._pass(event)
                     if report.lost:
                         log.error("the sale has lost its key %r", report.lost)
                     if report.closed:
@@ -93,6 +96,10 @@ class Syncer:
             StoreError: the database does not answer.
             NotExecuted, OutcomeUnknown: Redis does not answer.
         """
+        return self._pass(None)
+
+    def _pass(self, stop: StopEvent | None) -> SyncReport:
+        """Makes a pass; `stop` ends it between two items, and the next pass takes up the rest."""
         if not self._sale._meta.lead(self._token, self._LEASE):
             return SyncReport(leading=False)
         try:
@@ -102,13 +109,15 @@ class Syncer:
                 return SyncReport(leading=True, closed=True, lost=loss.key)
             report = SyncReport(leading=True, missing=loss.goods, expired=self._expire())
             for goods in all_goods:
+                if stop and stop.is_set():
+                    return report
                 try:
                     report = self._sync(goods, report)
                 except CorruptState as error:  # it stops this item, not the others
                     message = "goods %s cannot be synced, the next pass tries again: %s"
                     self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
-            return replace(report, settled=self._follow_moves() + self._reconcile_page())
+            return replace(report, settled=self._follow_moves(stop) + self._reconcile_page())
         finally:
             self._sale._meta.lead(self._token, 0.0)
 
@@ -246,13 +255,15 @@ class Syncer:
         pages = [dict(page) for page in batches(overdue.items(), PAGE)]
         return sum([self._sale._transitions.expire(page) for page in pages])
 
-    def _follow_moves(self) -> int:
+    def _follow_moves(self, stop: StopEvent | None) -> int:
         """Makes the ledger follow the orders that have moved of late, at any size of the table."""
         settled = settled_since(self._store)
         if settled is None:
             return 0
         began, moved = time.time(), 0
         for _ in range(PAGES):
+            if stop and stop.is_set():
+                break
             page = settled(*self._moved)
             if not page:
                 self._moved = began - OVERLAP, ""
