@@ -28,7 +28,7 @@ def _own_connection():
     """Each caller sends for itself, on one of so many held connections."""
     room = threading.BoundedSemaphore(CONNECTIONS)
 
-    def submit(self, item):
+    def submit(self, item, until=None):
         with room:
             (answer,) = self._send([item])
         if isinstance(answer, Exception):
@@ -52,7 +52,7 @@ def _in_flight(batches):
 
 @contextlib.contextmanager
 def _connections(held):
-    with mock.patch.multiple("flashsale._sync.transport.topology", AT_HAND=held, MAX_CONNECTIONS=2 * held + 64):
+    with mock.patch("flashsale._sync.transport.topology.MAX_CONNECTIONS", 2 * held + 64):
         yield
 
 

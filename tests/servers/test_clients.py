@@ -23,7 +23,7 @@ import flashsale.aio
 from flashsale import InvalidRequest, NotExecuted, OutcomeUnknown
 from flashsale.testing.proxy import FaultProxy
 from tests.support import servers
-from tests.support.helpers import inside, until
+from tests.support.helpers import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,20 +174,6 @@ async def test_a_full_pool_is_waited_for(host: Host, server: servers.RedisServer
     assert {state.count for state in answers[1:]} == {10}
 
 
-async def test_but_not_for_ever(host: Host, server: servers.RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside(host.api, "transport.topology"), "TIMEOUT", 0.5)
-    pool = host.redis.BlockingConnectionPool(port=server.port, max_connections=1, socket_timeout=5, timeout=None)
-    sale = await host.opened(host.keep(host.redis.Redis.from_pool(pool)))
-    popping = asyncio.create_task(sale.queue.pop(2))
-    await until(
-        lambda: any(each["cmd"] == "brpop" for each in server.client().client_list()), "the one connection taken"
-    )
-    with pytest.raises(NotExecuted):
-        await sale.inventory.stock("phone")
-    assert await popping is None
-    assert (await sale.inventory.stock("phone")).total == 10
-
-
 async def test_dead_idle_connections_are_no_excuse(host: Host) -> None:
     with servers.redis_server(aof=True) as server:
         sale = await host.opened(host.connect(server.port))
@@ -197,11 +183,8 @@ async def test_dead_idle_connections_are_no_excuse(host: Host) -> None:
             assert await sale.inventory.deduct("phone") == 1  # which nobody tries again
 
 
-async def test_a_closed_sale_opens_again(
-    host: Host, server: servers.RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_closed_sale_opens_again(host: Host, server: servers.RedisServer) -> None:
     """As a web application's tests do, that enter its lifespan again and again."""
-    monkeypatch.setattr(inside(host.api, "transport.topology"), "TIMEOUT", 0.1)
     pool = host.redis.ConnectionPool(port=server.port, max_connections=9)
     sale = await host.opened(host.keep(host.redis.Redis.from_pool(pool)))
     for _ in range(10):
@@ -221,15 +204,15 @@ async def test_whatever_does_not_close_the_rest_is_closed(
     for link in links.values():
         await host.call(link.command, "PING")
 
-    def fail() -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("will not close")
 
     def connected() -> set[str]:
         return {each["name"] for each in server.client().client_list()} & set(links)
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="will not close"):
-        (pool,) = links[broken]._servers._pools.values()
-        patch.setattr(pool, "disconnect", fail)
+        (connection,) = links[broken]._servers._made
+        patch.setattr(connection, "disconnect", fail)
         await host.call(sale.aclose if host.is_async else sale.close)
     await until(lambda: connected() == {broken}, "all others are closed")
 

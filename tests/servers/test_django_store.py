@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from flashsale.testing import OrderStoreSuite
-from tests.support import django_shop
+from tests.support import django_shop, servers
+from tests.support.database_proxy import frozen
+from tests.support.mutants import kills
 
 django_shop.set_up()
 
@@ -20,7 +22,7 @@ from django.db.migrations.executor import MigrationExecutor  # noqa: E402
 from django.http import HttpRequest  # noqa: E402
 from django.test import override_settings  # noqa: E402
 
-from flashsale import Goods, InvalidRequest, Order, OrderState  # noqa: E402
+from flashsale import Goods, InvalidRequest, Order, OrderState, StoreError  # noqa: E402
 from flashsale.contrib.django import checks, set_sale  # noqa: E402
 from flashsale.contrib.django.models import SaleGoods, SaleOrder  # noqa: E402
 from flashsale.contrib.django.store import _MODELS, DjangoStore  # noqa: E402
@@ -208,3 +210,42 @@ def test_both_stores_work_on_the_same_tables(tables: str, request: pytest.Fixtur
         store.settle(order("o-2"), OrderState.CANCELLED)
         assert list(other.orders()) == list(store.orders())
         assert [event.order for event in other.events(now=0)] == [event.order for event in store.events(now=0)]
+
+
+def call_ends(postgres: servers.Postgres, alias: str, age: int | None) -> None:
+    """A call at a database that is frozen ends."""
+    store = DjangoStore("silent", using=alias, timeout=2.0)
+    answers: list[object] = []
+
+    def call() -> None:
+        connections[alias].settings_dict = connections[alias].settings_dict | {"CONN_MAX_AGE": age}
+        store.put_goods(Goods("phone", 3))
+        connected.set()
+        is_frozen.wait(10)
+        try:
+            answers.append(store.save([order("o-1")]))
+        except StoreError as error:
+            answers.append(error)
+        connections[alias].close()
+
+    connected, is_frozen = threading.Event(), threading.Event()
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
+    assert connected.wait(10)
+    with frozen(postgres.uri):
+        is_frozen.set()
+        caller.join(8)
+        ended = not caller.is_alive()
+    caller.join(10)
+    assert ended
+    assert [type(answer) for answer in answers] == [StoreError]
+
+
+@pytest.mark.parametrize("age", [0, None], ids=["while it connects", "on a connection that stands"])
+def test_a_silent_database_is_given_up(postgres: servers.Postgres, postgresql_alias: str, age: int | None) -> None:
+    call_ends(postgres, postgresql_alias, age)
+
+
+@kills("the database's deadline")
+def test_a_silent_database_is_given_up_by_our_own_deadline(postgres: servers.Postgres, postgresql_alias: str) -> None:
+    call_ends(postgres, postgresql_alias, None)

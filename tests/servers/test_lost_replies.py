@@ -18,7 +18,7 @@ from flashsale import CorruptState, NotExecuted, Outcome, OutcomeUnknown
 from flashsale.lua import SCRIPTS
 from flashsale.testing.proxy import FaultProxy
 from tests.support import servers
-from tests.support.helpers import inside, until
+from tests.support.helpers import until
 from tests.support.mutants import without
 
 if TYPE_CHECKING:
@@ -180,11 +180,12 @@ async def test_two_redis(host: Host, proxy: FaultProxy, sale: Any) -> None:
     assert (receipt.accepted, (await split.inventory.stock("phone")).booked) == (True, 1)
 
 
+@pytest.mark.parametrize("seconds", [None, 3600])
 async def test_nothing_hangs_where_the_host_set_no_timeout(
-    host: Host, proxy: FaultProxy, sale: Any, monkeypatch: pytest.MonkeyPatch
+    host: Host, proxy: FaultProxy, sale: Any, seconds: float | None
 ) -> None:
-    monkeypatch.setattr(inside(host.api, "transport.topology"), "TIMEOUT", SHORT)
-    patient = host.on(host.connect(proxy.port, socket_timeout=None, socket_connect_timeout=None))
+    client = host.connect(proxy.port, socket_timeout=seconds, socket_connect_timeout=seconds)
+    patient = host.on(client, timeout=2 * SHORT)
     proxy.swallow_request(times=None)
     with pytest.raises(NotExecuted):  # not even the first words of a connection are answered
         await patient.buy("phone", "ann")

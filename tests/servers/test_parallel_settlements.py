@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flashsale import Goods, OrderState, Outcome
-from tests.support.helpers import inside
 from tests.support.sales import access, active_units, booked, overdue, rows, store_at, work
 
 if TYPE_CHECKING:
@@ -23,14 +22,13 @@ CANCELLED, EXPIRED = OrderState.CANCELLED, OrderState.EXPIRED
 @pytest.mark.parametrize("two", [False, True], ids=["one Redis", "two Redis"])
 @pytest.mark.parametrize("persisted", [False, True], ids=["queued", "persisted"])
 async def test_a_hundred_orders_cancelled_by_four_callers_each_are_sold_once_more(
-    real_shop: Shop, fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch, persisted: bool, two: bool
+    real_shop: Shop, fresh_postgres_url: str, persisted: bool, two: bool
 ) -> None:
     shop = real_shop
-    monkeypatch.setattr(inside(shop.api, "transport.topology"), "TIMEOUT", 60.0)  # they wait for a few connections
     policy = {"per_buyer": 1, "hold": 900.0}
     store = await store_at(shop, fresh_postgres_url, Goods("phone", 100, **policy), timeout=60)
     apart = {"gate_client": shop.client(db=1)} if two else {}
-    sale = shop.sale(store=store, cache_for=0, **apart)
+    sale = shop.sale(store=store, cache_for=0, timeout=100.0, **apart)  # four hundred wait for few connections
     await shop.open(100, sale=sale, **policy)
 
     async def load(name: str) -> Counter[Outcome]:

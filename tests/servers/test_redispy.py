@@ -12,6 +12,7 @@ import importlib
 import inspect
 import socket
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -61,12 +62,10 @@ class Api:
         return await self.do(self.fence.receive(connection))
 
     @contextlib.asynccontextmanager
-    async def pool(self, port: int, settings: Settings | None = None, **arguments: Any) -> AsyncIterator[Any]:
+    async def pool(self, port: int, **arguments: Any) -> AsyncIterator[Any]:
         """A pool of our own, made from the settings of a host's client."""
         client = self.redis.Redis(host=servers.HOST, port=port, **arguments)
-        settings = settings or settings_of_client(client)
-        places = min(settings.max_connections, 8)  # in older releases it is 2 ** 31, and each is made at once
-        pool = self.fence.new_pool(settings._replace(max_connections=places), 0.2)
+        pool = self.fence.new_pool(settings_of_client(client))
         try:
             yield pool
         finally:
@@ -75,13 +74,16 @@ class Api:
 
     @contextlib.asynccontextmanager
     async def connection(self, port: int, settings: Settings | None = None, **arguments: Any) -> AsyncIterator[Any]:
-        async with self.pool(port, settings, **arguments) as pool:
-            connection = await self.do(pool.get_connection())
-            try:
-                yield connection
-            finally:
-                await self.do(self.fence.disconnect(connection))
-                await self.do(pool.release(connection))
+        """A connection of our own, made from the settings of a host's client."""
+        client = self.redis.Redis(host=servers.HOST, port=port, **arguments)
+        connection = self.fence.new_connection(settings or settings_of_client(client))
+        try:
+            await self.do(self.fence.connect(connection, 5.0))
+            yield connection
+        finally:
+            await self.do(self.fence.disconnect(connection))
+            await asyncio.sleep(0.01)  # the loop ends the socket
+            await self.do(client.aclose() if self.is_async else client.close())
 
 
 @pytest.fixture(params=["_sync", "aio"])
@@ -228,7 +230,7 @@ def test_other_modules_import_documented_names_alone() -> None:
 def test_both_fences_offer_the_same() -> None:
     def offered(module: Any) -> dict[str, list[str]]:
         own = {name: each for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__}
-        return {name: list(inspect.signature(each).parameters) for name, each in own.items()}
+        return {name: list(inspect.signature(own[name]).parameters) for name in own if not name.startswith("_")}
 
     assert offered(Api("_sync").fence) == offered(Api("aio").fence)
 
@@ -392,41 +394,30 @@ async def _now(answer: bool) -> bool:
     return answer
 
 
-async def test_a_dropped_connection_comes_back_fresh(api: Api, server: servers.RedisServer) -> None:
-    """With a reply under way: the place in the pool is free again, and nobody gets another's reply."""
-    async with api.pool(server.port, max_connections=1) as pool:
-        connection = await api.do(pool.get_connection())
-        await api.do(api.fence.send(connection, b"*2\r\n$4\r\nECHO\r\n$3\r\nold\r\n"))
-        await api.do(api.fence.disconnect(connection))
-        assert api.fence.is_stale(connection) or not api.is_async  # a sync one connects again when it is asked
-        await api.do(pool.release(connection))
-        again = await api.do(pool.get_connection())
-        assert await api.ask(again, "ECHO", "new") == b"new"
-        await api.do(pool.release(again))
-
-
 def test_an_asyncio_disconnect_need_not_wait() -> None:
     assert list(inspect.signature(redis.asyncio.Connection.disconnect).parameters)[1] == "nowait"
 
 
-async def test_a_pool_has_so_many_places(api: Api, server: servers.RedisServer) -> None:
-    async with api.pool(server.port, max_connections=2) as pool:
-        taken = [await api.do(pool.get_connection()) for _ in range(2)]
-        with pytest.raises(redis.ConnectionError):
-            await api.do(pool.get_connection())
-        await api.do(pool.release(taken.pop()))
-        taken.append(await api.do(pool.get_connection()))
-        assert [await api.ask(each, "PING") for each in taken] == [b"PONG"] * 2
-        for each in taken:
-            await api.do(pool.release(each))
-
-
-async def test_the_end_of_a_pool_closes_connections_in_use(api: Api, server: servers.RedisServer) -> None:
-    async with api.pool(server.port, client_name="ending") as pool:
-        connection = await api.do(pool.get_connection())
-        await api.do(pool.disconnect())
-        await until(lambda: _now("ending" not in str(server.client().client_list())), "the end")
-        await api.do(pool.release(connection))
+@pytest.mark.parametrize("left", [0.2, 5.0])
+async def test_a_reply_is_waited_for_until_its_time_is_over(api: Api, server: servers.RedisServer, left: float) -> None:
+    """And the next one as long as ever."""
+    raw = server.client()
+    async with api.connection(server.port, socket_timeout=10.0) as connection:
+        assert await api.ask(connection, "PING") == b"PONG"
+        raw.client_pause(1000, all=False)
+        await api.do(api.fence.send(connection, b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n"))
+        reply = (
+            api.do(api.fence.receive(connection, time.monotonic() + left))
+            if api.is_async
+            else asyncio.to_thread(api.fence.receive, connection, time.monotonic() + left)
+        )
+        if left < 1:
+            with pytest.raises(exceptions.TimeoutError):
+                await reply
+            raw.client_unpause()
+        else:
+            assert await reply == b"OK"
+            assert await api.ask(connection, "PING") == b"PONG"
 
 
 async def test_a_silent_server_is_a_timeout(api: Api) -> None:
@@ -542,7 +533,7 @@ async def test_sentinels_name_the_primary_and_its_replicas(api: Api, watched: An
 
 
 def sentinel_pools(api: Api, watch: Any) -> list[Any]:
-    return [api.fence.new_pool(each._replace(max_connections=2), 1.0) for each in watch.sentinels]
+    return [api.fence.new_pool(each) for each in watch.sentinels]
 
 
 async def _discovered(api: Api, watch: Any, pools: Any) -> bool:

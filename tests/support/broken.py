@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -20,6 +21,7 @@ from flashsale._sql.tables import GOODS, ORDERS
 from flashsale._sync.auditor import Auditor
 from flashsale._sync.ledger import Ledger
 from flashsale._sync.rebuilder import Rebuilder
+from flashsale._sync.transport import runtime
 from flashsale._sync.transport.link import Link
 from flashsale._sync.transport.topology import Topology
 from flashsale.lua import SCRIPTS
@@ -192,11 +194,22 @@ def no_timeout(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
     """The connection waits for ever."""
     made = Topology.__init__
 
-    def patient(self: Topology, settings: Any) -> None:
-        made(self, settings)
-        self._settings.arguments["socket_timeout"] = 3600.0
+    def patient(self: Topology, settings: Any, _: float) -> None:
+        made(self, settings._replace(arguments=settings.arguments | {"socket_timeout": None}), 3600.0)
 
     monkeypatch.setattr(Topology, "__init__", patient)
+    monkeypatch.setattr("flashsale._sync.transport._redispy.monotonic", lambda: 0.0)
+    monkeypatch.setattr("flashsale._sync.transport.topology.hurried", lambda settings, _: settings)
+
+
+def a_time_for_each_step(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """Whoever waits in line waits as long as it takes, and then for each try as long as ever."""
+
+    def spend(_until: float, function: Any, *args: Any, has_place: bool = False) -> Any:
+        return runtime.spend(inf, function, *args, has_place=has_place)
+
+    monkeypatch.setattr("flashsale._sync.transport.coalescer.spend", spend)
+    monkeypatch.setattr("flashsale._sync.transport.coalescer.monotonic", lambda: 0.0)
 
 
 def no_eval(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
@@ -246,14 +259,14 @@ def kept_in_midst(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
     topology = flashsale.aio.transport.topology
     read = AbstractConnection.read_response
 
-    async def drop(self: Any, address: Any, connection: Any) -> None:
-        await self.give_back(address, connection)
+    async def drop(self: Any, connection: Any, **_: Any) -> None:
+        await self.give_back(topology.ANYWHERE, connection)
 
     async def read_on(self: Any, *args: Any, **kwargs: Any) -> Any:
         return await read(self, *args, **(kwargs | {"disconnect_on_error": False}))
 
     monkeypatch.setattr(topology.Topology, "drop", drop)
-    monkeypatch.setattr(topology, "is_stale", lambda _: False)
+    monkeypatch.setattr("flashsale.aio.transport.link.is_stale_connection", lambda _: False)
     monkeypatch.setattr(AbstractConnection, "read_response", read_on)
 
 

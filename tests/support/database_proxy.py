@@ -1,20 +1,24 @@
-"""A proxy in front of PostgreSQL, MariaDB or MySQL that keeps what the server says: to a COMMIT, or altogether."""
+"""Databases that say nothing: a proxy keeps what the server says, to a COMMIT or altogether; or it is frozen."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import sqlalchemy
 from sqlalchemy import URL, make_url
 
+from flashsale._sql import engines
 from tests.support.servers import HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _COMMIT = re.compile(b"(?<!AUTO)COMMIT(?!TED)")  # of AUTOCOMMIT, of READ COMMITTED
 
@@ -135,3 +139,32 @@ class DatabaseProxy:
                         each.shutdown(socket.SHUT_RDWR)
 
         threading.Thread(target=pump, daemon=True).start()
+
+
+def pids_of(url: str) -> list[int]:
+    """Returns the processes of a server: of PostgreSQL one for each connection, too."""
+    engine = sqlalchemy.create_engine(engines.database_url(url, engines.DRIVERS))
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            folder = connection.exec_driver_sql("SHOW data_directory").scalar_one()
+            first = int(Path(folder, "postmaster.pid").read_text().split()[0])
+        else:
+            first = int(Path(connection.exec_driver_sql("SELECT @@pid_file").scalar_one()).read_text())
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    engine.dispose()
+    return [first, *map(int, children)]
+
+
+@contextlib.contextmanager
+def frozen(url: str) -> Iterator[None]:
+    """Stops a server, as a host that hangs: its kernel still acknowledges packets."""
+    pids = pids_of(url)
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # of the connection by which we looked
+                os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)

@@ -169,7 +169,9 @@ class Shop:
         return self.make("Gate", self.client(), "spring", **kwargs)
 
     def inventory(self, *, patient: bool = False, **kwargs: Any) -> Awaited:
-        return self.make("Inventory", self.client(**({"socket_timeout": 60} if patient else {})), "spring", **kwargs)
+        if patient:
+            return self.sale(timeout=120.0, **kwargs).inventory
+        return self.make("Inventory", self.client(), "spring", **kwargs)
 
     def queue(self, **kwargs: Any) -> Awaited:
         return self.make("OrderQueue", self.client(), "spring", **kwargs)

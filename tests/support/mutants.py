@@ -454,6 +454,28 @@ _add("the clock of Redis", "E L", Tell("own_clock"))
 _add("connections of a process' own", "O T", Tell("inherits"))
 _add("the end of a connection in the midst of a reply", "T", broken.kept_in_midst, api=AIO)
 
+# -- callers that wait, and exceptions that strike ---------------------------------------------------------------------
+
+_WAITING = "transport.waiting"
+_add(
+    "the count of all who wait",
+    "T",
+    *(Patch(f"flashsale.{api}.{_WAITING}.Callers.check", lambda _: None) for api in ("aio", "_sync")),
+)
+_add("one deadline for a call", "T", broken.a_time_for_each_step)
+_add("the database's deadline", "T", Patch("flashsale._sql.deadlines._file_number", lambda _: None))
+_add(
+    "the main thread goes alone",
+    "T",
+    *(Patch(f"flashsale._sync.transport.{name}.in_main_thread", lambda: False) for name in ("coalescer", "waiting")),
+)
+_add(
+    "who shares a call is answered",
+    "T",
+    Patch("flashsale.aio.transport.coalescer.Coalescer._landed", lambda *_: None),
+    api=AIO,
+)
+
 # -- the log ----------------------------------------------------------------------------------------------------------
 
 _add("the count of repeats", "T", Patch("flashsale._rules.rate_limited_log.EVERY", 0.0))

@@ -118,6 +118,14 @@ class ClusterNodes(NamedTuple):
     remap: Callable[[Address], Address] | None
 
 
+def hurried(settings: Settings, seconds: float) -> Settings:
+    """Returns the settings with timeouts of so many seconds, where they are not shorter."""
+    short = max(0.001, seconds)
+    names = ("socket_timeout", "socket_connect_timeout")
+    hurry = {name: min(short, settings.arguments.get(name) or short) for name in names}
+    return settings._replace(arguments=settings.arguments | hurry)
+
+
 def settings_of_client(client: Any) -> Settings:
     """Returns what our connections copy from a client of one server."""
     return settings_of(client.connection_pool)

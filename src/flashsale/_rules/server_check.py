@@ -14,7 +14,7 @@ class Finding(NamedTuple):
     """Something about the server that can cost orders.
 
     Args:
-        name: eviction, persistence, replicas or version.
+        name: eviction, persistence, replicas, version or database.
         message: what is wrong, and what to do.
     """
 

@@ -7,74 +7,91 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from math import inf
 from typing import Any, Final, Self
 
+from flashsale._rules.deadline import ends_at
+from flashsale.errors import StoreError
+
+TIMEOUT: Final = 7.0  # seconds of a transaction
 _TICK: Final = 0.25  # seconds between two looks at what lasts
 
 
 class Deadline:
-    """A time for what happens on one connection, from `watch` to the end of the context; then its socket is shut.
+    """A time for what happens on one connection, from the beginning of the context; then its socket is shut.
 
     The driver finds the connection ended, and raises, in a thread as in an event loop. One thread of the process looks
     after all, as long as there is something to look after.
 
     Args:
-        seconds: None: for ever.
+        seconds: it is less where the call around it has less time left.
     """
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._twin: socket.socket | None = None
 
     def __enter__(self) -> Self:
+        self._end = ends_at(self._seconds)
+        if self._end <= time.monotonic():
+            raise StoreError("its time was over before the database was asked")
         return self
 
     def watch(self, driver: Any) -> None:
-        """Begins to watch a driver's connection; one without a socket is left alone."""
-        number = None if self._seconds is None else _file_number(driver)
-        if self._seconds is not None and number is not None:
+        """Begins to watch a driver's connection, in the place of another; one without a socket is left alone."""
+        self.__exit__()
+        number = None if self._end == inf else _file_number(driver)
+        if number is not None:
             self._twin = socket.socket(fileno=os.dup(number))  # of our own: its number is not used again meanwhile
-            _add(self._twin, time.monotonic() + self._seconds)
+            _add(self._twin, self._end)
+
+    def left(self, seconds: float) -> float:
+        """Returns how many seconds there are for a step: so many, or less where there is less."""
+        return max(0.0, min(seconds, self._end - time.monotonic()))
 
     def __exit__(self, *_: object) -> None:
-        if self._twin is not None:
-            with _lock:
-                _ends.pop(self._twin, None)
-            self._twin.close()
+        twin, self._twin = self._twin, None
+        if twin is not None and _ends.pop(twin, None) is not None:
+            twin.close()  # else whoever has taken it out does
 
 
-_lock = threading.Lock()
-_ends: dict[socket.socket, float] = {}
+def time_left(seconds: float) -> float:
+    """Returns how many seconds there are for a step: so many, or less where the call around it has less left."""
+    return max(0.0, ends_at(seconds) - time.monotonic())
+
+
+_ends: dict[socket.socket, float] = {}  # no lock: an exception that strikes would leave it locked
 _thread: threading.Thread | None = None
 
 
 def _add(twin: socket.socket, end: float) -> None:
     global _thread  # noqa: PLW0603 - one for the process
-    with _lock:
-        _ends[twin] = end
-        if _thread is None:
-            _thread = threading.Thread(target=_look, name="flashsale-deadlines", daemon=True)
-            _thread.start()
+    _ends[twin] = end
+    if _thread is None:  # two at a time do no harm
+        _thread = threading.Thread(target=_look, name="flashsale-deadlines", daemon=True)
+        _thread.start()
 
 
 def _look() -> None:
     global _thread  # noqa: PLW0603 - one for the process
     while True:
         time.sleep(_TICK)
-        with _lock:
-            if not _ends:
-                _thread = None
-                return
-            now = time.monotonic()
-            for twin in [twin for twin, end in _ends.items() if end < now]:
+        now = time.monotonic()
+        for twin in [twin for twin, end in list(_ends.items()) if end < now]:
+            if _ends.pop(twin, None) is not None:
                 with suppress(OSError):  # it has ended by itself
                     twin.shutdown(socket.SHUT_RDWR)
+                twin.close()
+        if not _ends:
+            _thread = None  # whoever comes from now on starts another, and who came before is seen now
+            if not _ends:
+                return
 
 
 def _start_anew() -> None:
     """Of the parent's thread and connections, a child that was forked has nothing."""
-    global _lock, _thread
-    _lock, _thread = threading.Lock(), None
+    global _thread  # noqa: PLW0603 - one for the process
+    _thread = None
     _ends.clear()
 
 

@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, StatementError
+from sqlalchemy.pool import Pool, QueuePool
 
 from flashsale._rules.sqlstates import blames_row, is_rolled_back
+from flashsale._sql.deadlines import Deadline, time_left
 from flashsale.errors import InvalidRequest, OutcomeUnknown, RowRefused, StoreError
 
 DRIVERS: Final = {
@@ -31,7 +33,6 @@ ASYNC_DRIVERS: Final = {
 }
 
 ISOLATION: Final = "READ COMMITTED"
-TIMEOUT: Final = 7.0  # seconds: waiting for a free connection and a transaction on it stay within 15
 SQLITE_WAIT: Final = 10.0  # seconds that a writer waits for another before it gives up
 
 
@@ -48,33 +49,62 @@ def database_url(url: object, drivers: Mapping[str, str]) -> URL:
     return parsed.set(drivername=drivers.get(parsed.drivername, parsed.drivername))
 
 
-def engine_options(url: URL, timeout: float) -> dict[str, Any]:
+def engine_options(url: URL, timeout: float, drivers: Mapping[str, str]) -> dict[str, Any]:
     """Returns how we make an engine: without buyers' data in messages, and a database in memory shared by all.
 
-    It waits `timeout` seconds for a connection of the pool, and as long to make one.
+    It waits for a connection of the pool for half of `timeout` at most.
     """
     options: dict[str, Any] = {"hide_parameters": True}
+    dialect: Any = url.get_dialect()
+    if drivers is ASYNC_DRIVERS:
+        dialect = dialect.get_async_dialect_cls(url)
     if url.get_backend_name() != "sqlite":
         options["isolation_level"] = ISOLATION  # once a connection, where a host's engine needs it in each transaction
-        options["pool_timeout"] = timeout
-        options["connect_args"] = _connect_args(url.get_driver_name(), timeout)
     if is_in_memory(url):
         # Each connection would have a database of its own: one connection, and whoever comes second waits for it.
-        pool = url.get_dialect().get_pool_class(url.set(database="file"))  # type: ignore[attr-defined]
-        options |= {"poolclass": pool, "pool_size": 1, "max_overflow": 0}
+        url = url.set(database="file")
+        options |= {"pool_size": 1, "max_overflow": 0}
         options["connect_args"] = {"check_same_thread": False}
+    kind: type[Pool] = dialect.get_pool_class(url)
+    if issubclass(kind, QueuePool):
+        options |= {"poolclass": _in_time(kind), "pool_timeout": timeout / 2}
     return options
 
 
-def _connect_args(driver: str, timeout: float) -> dict[str, Any]:
-    whole = max(2, round(timeout))  # libpq takes 1 for 2
-    if driver in {"psycopg", "psycopg2", "mysqldb"}:
-        return {"connect_timeout": whole}
-    if driver == "pymysql":
-        return {"connect_timeout": whole, "read_timeout": whole, "write_timeout": whole}
-    if driver == "aiomysql":
-        return {"async_creator_fn": partial(_connect_aiomysql, timeout)}
-    return {"timeout": timeout} if driver == "asyncpg" else {}
+def _in_time(kind: type[QueuePool]) -> type[QueuePool]:
+    """Returns a pool that is waited for no longer than the call around it has time."""
+
+    class InTime(kind):  # type: ignore[valid-type, misc]
+        longest = 0.0
+
+        @property
+        def _timeout(self) -> float:
+            return time_left(self.longest)
+
+        @_timeout.setter
+        def _timeout(self, seconds: float) -> None:
+            self.longest = seconds
+
+        def recreate(self) -> QueuePool:
+            pool: InTime = super().recreate()
+            pool.longest = self.longest
+            return pool
+
+    return InTime
+
+
+def connect_in_time(timeout: float, dialect: Any, _record: object, _args: object, settings: dict[str, Any]) -> None:
+    """Limits the making of a connection to half of `timeout`, or to what the call around it has left."""
+    left = time_left(timeout / 2)
+    whole = max(2, round(left))  # libpq takes 1 for 2
+    if dialect.driver in {"psycopg", "psycopg_async", "psycopg2", "mysqldb"}:
+        settings["connect_timeout"] = whole
+    elif dialect.driver == "pymysql":
+        settings |= {"connect_timeout": whole, "read_timeout": whole, "write_timeout": whole}
+    elif dialect.driver == "aiomysql":
+        settings["async_creator_fn"] = partial(_connect_aiomysql, left)
+    elif dialect.driver == "asyncpg":
+        settings["timeout"] = left
 
 
 async def _connect_aiomysql(timeout: float, **settings: Any) -> Any:
@@ -87,14 +117,21 @@ async def _connect_aiomysql(timeout: float, **settings: Any) -> Any:
 def limit_waiting(dialect: str, timeout: float, connection: Any, _record: object) -> None:
     """Sets up a new connection: the server gives up as well, so that what we left holds no lock for long."""
     lock = max(1, round(timeout / 2))
-    cursor = connection.cursor()
-    if dialect in {"mysql", "mariadb"}:
-        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}")
-    elif dialect == "postgresql":
-        cursor.execute(f"SET statement_timeout = {timeout * 1000:.0f}")
-        cursor.execute(f"SET lock_timeout = {lock * 1000}")
-        connection.commit()
-    cursor.close()
+    driver = getattr(connection, "driver_connection", connection)
+    with Deadline(timeout) as deadline:
+        deadline.watch(driver)
+        cursor = connection.cursor()
+        if dialect in {"mysql", "mariadb"}:
+            cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}")
+        elif dialect == "postgresql":
+            cursor.execute(f"SET statement_timeout = {timeout * 1000:.0f}")
+            cursor.execute(f"SET lock_timeout = {lock * 1000}")
+            connection.commit()
+        cursor.close()
+    if hasattr(
+        driver, "_read_timeout"
+    ):  # PyMySQL's, which was for connecting: from here on each transaction is watched
+        driver._read_timeout = driver._write_timeout = None
 
 
 def driver_connection(connection: Any) -> Any:

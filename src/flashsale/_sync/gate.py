@@ -17,7 +17,7 @@ from flashsale._rules.codes import REFUSALS, fail, goods_error, seconds
 from flashsale._rules.refusal_cache import OPEN, Refusal, RefusalCache
 from flashsale._sync.clients import Client
 from flashsale._sync.transport.coalescer import Coalescer
-from flashsale._sync.transport.component import Component
+from flashsale._sync.transport.component import MAX_WAITING, Component
 from flashsale._sync.transport.link import Argument, Link
 from flashsale.errors import AlreadyLoaded, FlashSaleError
 from flashsale.keys import Keys
@@ -54,14 +54,16 @@ class Gate(Component):
         replica: Client | None = None,
         keys: Keys | None = None,
         cache_for: float = 0.05,
-        max_waiting: int = 10_000,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
-        super().__init__(client, sale, keys)
+        super().__init__(client, sale, keys, max_waiting)
         self._refusals = RefusalCache(check_seconds("cache_for", cache_for))
         self._remembered = self._refusals.by_goods
-        self._replica = None if replica is None else Link(replica)
-        check_int("max_waiting", max_waiting, 1)
-        self._entries = Coalescer[_Entry, Admission](self._enter, max_waiting=max_waiting, abandon=self._abandon)
+        link = self._link
+        self._replica = None if replica is None else Link(replica, link.callers, timeout=link.timeout)
+        self._entries = Coalescer[_Entry, Admission](
+            self._enter, callers=link.callers, time=link.timeout, last=link.patience, abandon=self._abandon
+        )
         self._ask = self._entries.submit  # the primary: for whom no remembered refusal may answer, or has
 
     # -- setting up -------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from flashsale._rules.codes import about, fail, goods_error, hold_seconds, numbe
 from flashsale._sync.clients import Client
 from flashsale._sync.reservations import Answers, Mode, Reservations
 from flashsale._sync.transport.coalescer import BATCH, Coalescer
-from flashsale._sync.transport.component import Component
+from flashsale._sync.transport.component import MAX_WAITING, Component
 from flashsale._sync.transport.link import Argument, Link
 from flashsale.errors import AlreadyLoaded, FlashSaleError, InvalidRequest, NotExecuted, OutcomeUnknown
 from flashsale.keys import Keys
@@ -41,16 +41,18 @@ class Inventory(Component):
         client: a redis-py client; we copy its settings and leave it alone.
         sale: name of the sale.
         keys: the key layout; `PlainKeys()` for the article's bare names.
-        max_waiting: callers of `reserve`, and of `deduct`, that may wait in this process before `Overloaded` is raised.
+        max_waiting: callers that may wait in this process before `Overloaded` is raised.
     """
 
     def __init__(
-        self, client: Client | Link, sale: str, *, keys: Keys | None = None, max_waiting: int = 10_000
+        self, client: Client | Link, sale: str, *, keys: Keys | None = None, max_waiting: int = MAX_WAITING
     ) -> None:
-        super().__init__(client, sale, keys)
-        check_int("max_waiting", max_waiting, 1)
-        self._reservations = Reservations(self._link, self.keys, max_waiting=max_waiting)
-        self._deductions = Coalescer[_Deduction, int](self._deduct, max_waiting=max_waiting, abandon=self._abandon)
+        super().__init__(client, sale, keys, max_waiting)
+        link = self._link
+        self._reservations = Reservations(link, self.keys)
+        self._deductions = Coalescer[_Deduction, int](
+            self._deduct, callers=link.callers, time=link.timeout, last=link.patience, abandon=self._abandon
+        )
 
     # -- setting up -------------------------------------------------------------------------------------------------
 

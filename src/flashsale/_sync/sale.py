@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from time import monotonic
 from typing import Any, Self
 
+from flashsale._rules.deadline import TIMEOUT
 from flashsale._rules.durability import Durability, Guarantee
 from flashsale._rules.ledger_record import Record
 from flashsale._rules.observer import Notifier, Observer
@@ -21,10 +22,13 @@ from flashsale._sync.ledger import Ledger
 from flashsale._sync.order_queue import OrderQueue
 from flashsale._sync.purchases import Purchases
 from flashsale._sync.sale_state import SaleMeta
-from flashsale._sync.store import OrderStore, check_known, refuse_purged
+from flashsale._sync.store import OrderStore, check_known, refuse_purged, store_findings
 from flashsale._sync.ticketing import Ticketing
 from flashsale._sync.transitions import Transitions
+from flashsale._sync.transport.component import MAX_WAITING
 from flashsale._sync.transport.link import Link
+from flashsale._sync.transport.runtime import in_time, spend
+from flashsale._sync.transport.waiting import Callers
 from flashsale._sync.view_cache import ViewCache
 from flashsale.errors import InvalidTicket, OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
 from flashsale.keys import Keys
@@ -57,8 +61,9 @@ class FlashSale:
         store: the host's database; needed to cancel and confirm, and by `Worker` and `Syncer`.
         keys: the key layout; `PlainKeys()` for the article's bare names.
         cache_for: seconds for which a refusal is answered from the process.
-        max_waiting: callers of `buy`, of `gate.enter` and of `deduct`, each counted by itself, that may wait in this
-            process before `Overloaded` is raised. Baskets and other calls are not counted.
+        max_waiting: callers that may wait in this process, in whatever call, before `Overloaded` is raised.
+        timeout: seconds within which each call ends, whatever it waits for; one request to Redis is given up after 45 %
+            of it, or after the client's `socket_timeout` where that is shorter.
         observer: metrics and tracing.
         durability: where an order must be before `buy` says ACCEPTED; else it says UNCERTAIN.
         replicas: with `Durability.REPLICATED`: how many replicas must have it.
@@ -80,7 +85,8 @@ class FlashSale:
         store: OrderStore | None = None,
         keys: Keys | None = None,
         cache_for: float = 0.05,
-        max_waiting: int = 10_000,
+        max_waiting: int = MAX_WAITING,
+        timeout: float = TIMEOUT,
         observer: Observer | None = None,
         durability: Durability = Durability.ACCEPTED,
         replicas: int = 1,
@@ -89,19 +95,16 @@ class FlashSale:
     ) -> None:
         self.name = check_sale(sale)
         self.keys = (keys or Keys()).of(sale)
-        self._link = Link(client)
+        self._timeout = check_seconds("timeout", timeout, low=0.1)
+        callers = Callers(check_int("max_waiting", max_waiting, 1))
+        self._link = Link(client, callers, timeout=timeout)
         self._one_redis = gate_client is None or gate_client is client
-        self._gate_link = self._link if gate_client is None or gate_client is client else Link(gate_client)
-        self.gate = Gate(
-            self._gate_link,
-            sale,
-            replica=gate_replica,
-            keys=self.keys,
-            cache_for=cache_for,
-            max_waiting=max_waiting,
-        )
+        self._gate_link = self._link
+        if gate_client is not None and gate_client is not client:
+            self._gate_link = Link(gate_client, callers, timeout=timeout)
+        self.gate = Gate(self._gate_link, sale, replica=gate_replica, keys=self.keys, cache_for=cache_for)
         self._refusals = self.gate._refusals
-        self.inventory = Inventory(self._link, sale, keys=self.keys, max_waiting=max_waiting)
+        self.inventory = Inventory(self._link, sale, keys=self.keys)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis)
         self._meta = SaleMeta(self._link, self.keys)
@@ -115,9 +118,7 @@ class FlashSale:
         durability = self._guarantee.durability
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
-        self._ticketing = Ticketing(
-            self.gate, self._meta, self._ledger, self._transitions, tickets, max_waiting=max_waiting
-        )
+        self._ticketing = Ticketing(self.gate, self._meta, self._ledger, self._transitions, tickets)
         self._ticket_required = tickets is not None and tickets.required
         self._view_cache = ViewCache(self.gate, self._ledger, cache_for)
         self._purchases = Purchases(
@@ -132,6 +133,7 @@ class FlashSale:
 
     # -- before the sale --------------------------------------------------------------------------------------------
 
+    @in_time
     def preload(
         self,
         goods_id: str,
@@ -162,6 +164,7 @@ class FlashSale:
         self.inventory.preload(goods_id, total, per_buyer=per_buyer, opens_at=opens_at, closes_at=closes_at, hold=hold)
         self.gate.preload(goods_id, total, opens_at=opens_at, closes_at=closes_at, per_buyer=per_buyer)
 
+    @in_time
     def start(self, goods_id: str) -> None:
         """Sets the gate's start flag to 1.
 
@@ -170,6 +173,7 @@ class FlashSale:
         """
         self.gate.start(goods_id)
 
+    @in_time
     def stop(self, goods_id: str) -> None:
         """Sets the gate's start flag to 0, at once.
 
@@ -178,6 +182,7 @@ class FlashSale:
         """
         self.gate.stop(goods_id)
 
+    @in_time
     def pause(self) -> None:
         """Pauses the whole sale: every purchase is answered PAUSED until `resume`.
 
@@ -186,6 +191,7 @@ class FlashSale:
         """
         self._set_paused(paused=True)
 
+    @in_time
     def resume(self) -> None:
         """Ends a pause.
 
@@ -196,6 +202,7 @@ class FlashSale:
 
     # -- during the sale --------------------------------------------------------------------------------------------
 
+    @in_time
     def enter(self, goods_id: str, buyer_id: str, quantity: int = 1, *, order_id: str | None = None) -> Admission:
         """Lets a buyer pass the gate, and gives out a ticket: the right to try for a while, not a reservation.
 
@@ -257,14 +264,15 @@ class FlashSale:
             NotExecuted: nothing happened; `Overloaded` when too many callers wait in this process.
             CorruptState: what Redis holds of this item cannot be trusted.
         """
-        refusal = OPEN
+        refusal, now = OPEN, monotonic()
+        until = now + self._timeout
         if ticket is not None:
-            order_id = self._ticketing.check(ticket, goods_id, buyer_id, quantity, order_id)
+            order_id = spend(until, self._ticketing.check, ticket, goods_id, buyer_id, quantity, order_id)
         elif self._ticket_required:
             raise InvalidTicket("is missing")
         elif order_id is None:
             refusal = self._refusals.of(goods_id)
-            if monotonic() < refusal.fresh_until and data is None and type(goods_id) is str:
+            if now < refusal.fresh_until and data is None and type(goods_id) is str:
                 check_id("buyer_id", buyer_id)
                 if quantity is not ONE:
                     check_quantity(quantity)
@@ -275,8 +283,9 @@ class FlashSale:
                 return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
         order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
         slot = _TAKE if ticket is None else _HELD
-        return self._purchases.buy(order, slot, named=order_id is not None, refusal=refusal)
+        return self._purchases.buy(order, slot, until, named=order_id is not None, refusal=refusal)
 
+    @in_time
     def buy_basket(
         self, buyer_id: str, items: Iterable[tuple[str, int]], *, basket_id: str | None = None, data: Any = None
     ) -> BasketReceipt:
@@ -303,6 +312,7 @@ class FlashSale:
             new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
         )
 
+    @in_time
     def view(self, goods_id: str) -> GateState:
         """Returns what a product page shows: whether a buyer may pass, how many units are left, and the times.
 
@@ -315,6 +325,7 @@ class FlashSale:
 
     # -- after the sale ---------------------------------------------------------------------------------------------
 
+    @in_time
     def status(self, order_id: str) -> OrderState | None:
         """Returns where an order stands, from Redis in one read; None when the ledger does not know it.
 
@@ -327,6 +338,7 @@ class FlashSale:
         record = self._ledger.get(order_id) or self._look_again(order_id)
         return record.state if record else None
 
+    @in_time
     def cancel(self, order_id: str) -> OrderState | None:
         """Cancels an order, paid or not: the database decides, then its units, allowance and slot return, once.
 
@@ -342,6 +354,7 @@ class FlashSale:
         """
         return self._settle(order_id, OrderState.CANCELLED)
 
+    @in_time
     def confirm(self, order_id: str) -> OrderState | None:
         """Confirms that an order is paid.
 
@@ -355,6 +368,7 @@ class FlashSale:
         """
         return self._settle(order_id, OrderState.CONFIRMED)
 
+    @in_time
     def cancel_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Cancels every order of a basket; a second call finishes what a crash left.
 
@@ -363,6 +377,7 @@ class FlashSale:
         """
         return self._transitions.settle_each(self._basket(basket_id), OrderState.CANCELLED)
 
+    @in_time
     def confirm_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Confirms that every order of a basket is paid.
 
@@ -371,6 +386,7 @@ class FlashSale:
         """
         return self._transitions.settle_each(self._basket(basket_id), OrderState.CONFIRMED)
 
+    @in_time
     def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Gives a buyer who is paying more time: the deadline is at least `seconds` from now, by the Redis clock.
 
@@ -382,6 +398,7 @@ class FlashSale:
             self._look_again(order_id)
         return extended
 
+    @in_time
     def restock(self, goods_id: str, units: int, request_id: str | None = None) -> int:
         """Adds units to an item on sale, or takes some away, never below what is booked.
 
@@ -421,8 +438,9 @@ class FlashSale:
             error.retry_safe = request_id is not None
             raise
 
+    @in_time
     def check(self, *, replicas: int = 0, strict: bool = False) -> tuple[Finding, ...]:
-        """Looks at the Redis servers' settings before a sale: eviction, persistence, replicas, version.
+        """Looks at the servers' settings before a sale: eviction, persistence, replicas, version; the store's engine.
 
         Args:
             replicas: how many replicas the stock should have; at least those that `durability` waits for.
@@ -436,6 +454,7 @@ class FlashSale:
         """
         wanted = max(check_int("replicas", replicas, 0), self._guarantee.replicas_needed)
         findings = judge(self._link.info(), replicas=wanted, oldest=self._guarantee.oldest)
+        findings += tuple(Finding("database", found) for found in store_findings(self.store))
         if strict and findings:
             raise UnsafeServer(findings)
         return findings

@@ -38,11 +38,11 @@ class OrderStore(Protocol):
     Whoever was told "accepted" must hear how it ended: each order that `save` refuses and each move that `settle` makes
     (a tombstone too) writes one event in the same transaction. PERSISTED makes none. The `Outbox` delivers them.
 
-    A store may have `settle_many`, `find`, `restock_once` and `settled` beside these methods; `bulk_settle`, `stored`,
-    the function `restock_once` and `settled_since` say what they do. One that joins the host's transactions has
-    `on_commit` and `in_transaction`; `after_commit` and the function `in_transaction` say why. It may have
-    `sales`: the names of the sales in its database, for the error `UnknownSale`; and `purge` with `purged`: see
-    `record_purge`.
+    A store may have `settle_many`, `find`, `restock_once`, `settled` and `findings` beside these methods;
+    `bulk_settle`, `stored`, the function `restock_once`, `settled_since` and `store_findings` say what they do. One
+    that joins the host's transactions has `on_commit` and `in_transaction`; `after_commit` and the function
+    `in_transaction` say why. It may have `sales`: the names of the sales in its database, for the error `UnknownSale`;
+    and `purge` with `purged`: see `record_purge`.
     """
 
     def goods(self) -> Iterable[Goods]:
@@ -214,6 +214,12 @@ def bulk_settle(store: OrderStore | None) -> SettleMany | None:
             return None
     settle_many: SettleMany | None = getattr(store, "settle_many", None)
     return settle_many
+
+
+def store_findings(store: OrderStore | None) -> list[str]:
+    """Returns what the store's `findings()`, which it may have beside the protocol, says of its settings."""
+    findings: Callable[[], list[str]] | None = getattr(store, "findings", None)
+    return [] if findings is None else findings()
 
 
 def restock_once(store: OrderStore, goods_id: str, units: int, request_id: str) -> Restocked:

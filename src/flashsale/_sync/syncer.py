@@ -68,12 +68,15 @@ class Syncer:
         self._swept: dict[str, str] = {}  # item -> where the next page of its tickets begins
 
     def run(self, stop: StopEvent | None = None) -> None:
-        """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT."""
+        """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT.
+
+        It waits for a Redis or a database that cannot be reached; told to stop, it waits 20 seconds at most.
+        """
         with stop_on_signals(stop) as event:
             wait_until_known(self._sale, "the syncer", event)
             while not event.is_set():
                 try:
-                    self._tell(self.run_once())
+                    self._tell(self._pass(event))
                 except FlashSaleError as error:
                     self._log.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
                 pause(event, self._interval)
@@ -101,6 +104,10 @@ class Syncer:
             StoreError: the database does not answer.
             NotExecuted, OutcomeUnknown: Redis does not answer.
         """
+        return self._pass(None)
+
+    def _pass(self, stop: StopEvent | None) -> SyncReport:
+        """Makes a pass; `stop` ends it between two items, and the next pass takes up the rest."""
         if is_purged(self._store):  # first: no key comes back
             gone = tuple(goods.goods_id for goods in self._store.goods() if goods.loaded)
             return SyncReport(leading=False, purged=True, missing=gone)
@@ -113,13 +120,15 @@ class Syncer:
                 return SyncReport(leading=True, closed=True, lost=loss.key)
             report = SyncReport(leading=True, missing=loss.goods, expired=self._expire())
             for goods in all_goods:
+                if stop and stop.is_set():
+                    return report
                 try:
                     report = self._sync(goods, report)
                 except CorruptState as error:  # it stops this item, not the others
                     message = "goods %s cannot be synced, the next pass tries again: %s"
                     self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
-            settled = self._follow_moves() + self._reconcile_page()
+            settled = self._follow_moves(stop) + self._reconcile_page()
             return replace(report, settled=settled, recovered=self._auditor.recover())
         finally:
             self._sale._meta.lead(self._token, 0.0)
@@ -275,13 +284,15 @@ class Syncer:
         pages = [dict(page) for page in batches(overdue.items(), PAGE)]
         return sum([self._sale._transitions.expire(page) for page in pages])
 
-    def _follow_moves(self) -> int:
+    def _follow_moves(self, stop: StopEvent | None) -> int:
         """Makes the ledger follow the orders that have moved of late, at any size of the table."""
         settled = settled_since(self._store)
         if settled is None:
             return 0
         began, moved = time.time(), 0
         for _ in range(PAGES):
+            if stop and stop.is_set():
+                break
             page = settled(*self._moved)
             if not page:
                 self._moved = began - OVERLAP, ""

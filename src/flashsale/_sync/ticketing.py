@@ -58,7 +58,6 @@ class Ticketing:
         ledger: knows whether a ticket was used: then its order is there.
         transitions: gives slots back.
         tickets: signs and reads; None: this sale has no tickets.
-        max_waiting: callers that may wait in this process before `Overloaded` is raised.
     """
 
     def __init__(
@@ -68,8 +67,6 @@ class Ticketing:
         ledger: Ledger,
         transitions: Transitions,
         tickets: Tickets | None,
-        *,
-        max_waiting: int,
     ) -> None:
         self._gate = gate
         self._meta = meta
@@ -79,7 +76,10 @@ class Ticketing:
         self._epoch = 0
         self._epoch_at = float("-inf")  # monotonic seconds
         self._group = lru_cache(1024)(self._make_group)  # every call needs them, and they cost more than the lookup
-        self._entries = Coalescer[_Request, _Entry](self._enter, max_waiting=max_waiting, abandon=self._abandon)
+        link = gate._link
+        self._entries = Coalescer[_Request, _Entry](
+            self._enter, callers=link.callers, time=link.timeout, last=link.patience, abandon=self._abandon
+        )
 
     def enter(self, goods_id: str, buyer_id: str, quantity: int, order_id: str | None) -> Admission:
         """See `FlashSale.enter`."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from flashsale._rules.backoff import Backoff
@@ -18,7 +19,7 @@ from flashsale._sync.ledger import Adoption
 from flashsale._sync.order_queue import MAX_ATTEMPTS
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore
-from flashsale._sync.transport.runtime import BackgroundTask, StopEvent, pause, repeating, stop_on_signals
+from flashsale._sync.transport.runtime import BackgroundTask, StopEvent, pause, repeating, spend, stop_on_signals
 from flashsale.errors import (
     FlashSaleError,
     NotExecuted,
@@ -32,6 +33,7 @@ from flashsale.lua import Code
 from flashsale.model import Claim, Order, OrderState, StoredOrder
 from flashsale.model.checks import check_int, check_seconds
 
+_GIVING_BACK: Final = 2.0  # seconds for returning what was claimed ahead; else its leases end by themselves
 _EXTENSIONS: Final = 30  # of a lease, each by a third: what takes ten leases is left to another worker
 
 
@@ -65,7 +67,7 @@ class Worker:
     def run(self, stop: StopEvent | None = None) -> None:
         """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch that was begun is finished.
 
-        It waits for a Redis or a database that cannot be reached.
+        It waits for a Redis or a database that cannot be reached; told to stop, it waits 20 seconds at most.
         """
         backoff = Backoff()
         with stop_on_signals(stop) as event, BackgroundTask() as background:
@@ -120,7 +122,7 @@ class Worker:
             try:
                 self._process(claims)
             except FlashSaleError:
-                self._requeue(next_claims())
+                spend(monotonic() + _GIVING_BACK, self._requeue, next_claims())
                 raise
             return next_claims()
 

@@ -67,19 +67,24 @@ def _watched(place: Place, *, replica: bool) -> Redis:
     return client
 
 
-def private(client: Client) -> Topology:
+def private(client: Client, patience: float) -> Topology:
     """Returns connections of our own to the servers that `client` reaches.
+
+    Args:
+        client: the host's.
+        patience: seconds that ours wait at most.
 
     Raises:
         InvalidRequest: not a redis-py client of this API (sync for `flashsale`, asyncio for `flashsale.aio`).
     """
     if isinstance(client, RedisCluster):
-        return ClusterTopology(*nodes_of(client))
+        nodes = nodes_of(client)
+        return ClusterTopology(nodes.settings, nodes.addresses, patience, nodes.remap)
     if isinstance(client, Nodes):
-        return ClusterTopology(settings_of(client.pool), client.addresses)
+        return ClusterTopology(settings_of(client.pool), client.addresses, patience)
     if not isinstance(client, Redis):
         kind = f"{type(client).__module__}.{type(client).__qualname__}"
         raise InvalidRequest("client", f"{kind} is not a {Redis.__module__.partition('.client')[0]} client")
     if (watch := watch_of(client)) is not None:
-        return SentinelTopology(watch)
-    return Topology(settings_of_client(client))
+        return SentinelTopology(watch, patience)
+    return Topology(settings_of_client(client), patience)

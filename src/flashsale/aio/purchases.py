@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from flashsale._rules.codes import about, set_order_id
+from flashsale._rules.deadline import TOO_LATE
 from flashsale._rules.durability import Durability, Guarantee
 from flashsale._rules.observer import Notifier, log
 from flashsale._rules.refusal_cache import OPEN, Refusal
@@ -17,6 +18,7 @@ from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
 from flashsale.aio.reservations import Answers, Mode
 from flashsale.aio.transitions import Transitions
+from flashsale.aio.transport.runtime import spend
 from flashsale.errors import (
     FlashSaleError,
     InvalidRequest,
@@ -65,6 +67,7 @@ class Purchases:
         self._transitions = transitions
         self._notifier = notifier
         self._one_redis = one_redis
+        self._callers = inventory._link.callers
         self._persists = guarantee.durability is Durability.PERSISTED
         self._book, self._submit = inventory._reservations.book, inventory._reservations.singles.submit
         slot = Slot.TAKE if one_redis else Slot.HELD
@@ -73,27 +76,35 @@ class Purchases:
         self._modes = {Slot.HELD: self._held, Slot.TAKE: taking if one_redis else None}
         self._basket = Mode(slot, together=True, guarantee=guarantee, finish=self._finish)
 
-    async def buy(self, order: Order, slot: Slot, *, named: bool, refusal: Refusal = OPEN) -> Receipt:
+    async def buy(self, order: Order, slot: Slot, until: float, *, named: bool, refusal: Refusal = OPEN) -> Receipt:
         """Buys; with a slot that is HELD, refused by the stock, the slot stays the ticket's.
 
         Args:
             order: what is bought.
             slot: TAKE one at the gate; or one is HELD, by a ticket.
+            until: monotonic seconds that the call has.
             named: the caller brought the order id, so that the ledger may know it.
             refusal: what this process remembers of the item, where that may answer.
         """
         if self._persists:
             self._transitions.require_commit()
         mode = self._modes[slot]
-        admission = None if refusal is OPEN else await self._gate._refused(order.goods_id, refusal)
+        admission = None
+        if refusal is not OPEN:
+            admission = await spend(until, self._gate._refused, order.goods_id, refusal)
         if admission is not None:
             receipt = _refusal(order, admission)
         else:
             try:
-                receipt = await (self._submit((order, mode)) if mode else self._take_and_hold(order, known=named))
+                if mode:
+                    receipt = await self._submit((order, mode), until)
+                else:
+                    receipt = await spend(until, self._take_and_hold, order, named)
             except (NotExecuted, OutcomeUnknown) as error:
                 again = (
-                    partial(self._submit, (order, mode)) if mode else partial(self._take_and_hold, order, known=True)
+                    partial(self._submit, (order, mode), until)
+                    if mode
+                    else partial(spend, until, self._take_and_hold, order, True)  # noqa: FBT003
                 )
                 receipt = await _once_more(error, again, order.order_id, named=named)
         if self._notifier.observed:
@@ -107,15 +118,9 @@ class Purchases:
         _check_basket_id(basket_id)
         if self._persists:
             self._transitions.require_commit()
-        units: Counter[str] = Counter()
-        for goods_id, quantity in check_pairs("items", items):
-            units[check_goods_id(goods_id)] += check_quantity(quantity)
-        if not 1 <= len(units) <= MAX_GOODS:
-            raise InvalidRequest("items", f"1..{MAX_GOODS} goods")
-        orders = [
-            Order(f"{basket_id}#{place}", goods_id, buyer_id, units[goods_id], data=data)
-            for place, goods_id in enumerate(sorted(units), start=1)
-        ]
+        with about(basket_id):
+            self._callers.refuse_if_full()
+        orders = _orders_of(basket_id, buyer_id, items, data)
         try:
             receipts = await self._buy_all(orders)
         except (NotExecuted, OutcomeUnknown) as error:
@@ -134,7 +139,7 @@ class Purchases:
         with about(basket_id):
             return list(await self._ledger.get_many(names)) or await self._transitions.stored(names)
 
-    async def _take_and_hold(self, order: Order, *, known: bool) -> Receipt:
+    async def _take_and_hold(self, order: Order, known: bool) -> Receipt:  # noqa: FBT001
         """Takes a slot at the gate on its own Redis, then reserves with it; refused by the stock, the slot returns."""
         request = order, self._held
         if known and await self._ledger.get(order.order_id):
@@ -245,7 +250,7 @@ async def _once_more(
 ) -> Answer:
     """Asks again with the same order id after an error: the ledger then answers what was answered."""
     set_order_id(first, order_id, by_caller=named)
-    if isinstance(first, Overloaded):
+    if isinstance(first, NotExecuted) and (isinstance(first, Overloaded) or first.reason == TOO_LATE):
         raise first
     try:
         return await ask()
@@ -254,6 +259,18 @@ async def _once_more(
         if isinstance(first, OutcomeUnknown):
             raise first from error  # it may still have happened
         raise
+
+
+def _orders_of(basket_id: str, buyer_id: str, items: Iterable[tuple[str, int]], data: Any) -> list[Order]:
+    units: Counter[str] = Counter()
+    for goods_id, quantity in check_pairs("items", items):
+        units[check_goods_id(goods_id)] += check_quantity(quantity)
+    if not 1 <= len(units) <= MAX_GOODS:
+        raise InvalidRequest("items", f"1..{MAX_GOODS} goods")
+    return [
+        Order(f"{basket_id}#{place}", goods_id, buyer_id, units[goods_id], data=data)
+        for place, goods_id in enumerate(sorted(units), start=1)
+    ]
 
 
 def _persisted(receipt: Receipt, state: OrderState | None) -> Receipt:

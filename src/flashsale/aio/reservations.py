@@ -57,18 +57,19 @@ class Reservations:
     Args:
         link: to the Redis of the stock.
         keys: of the sale.
-        max_waiting: callers with a single order that may wait in this process before `Overloaded` is raised.
 
     Attributes:
         singles: takes one order and its mode, and gives its receipt.
     """
 
-    def __init__(self, link: Link, keys: Keys, *, max_waiting: int) -> None:
+    def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link
         self._keys = keys
         self._head = (keys.meta, keys.orders, keys.order_list, keys.wakeup)
         self._group = lru_cache(1024)(self._make_group)  # every call needs them, and they cost more than the lookup
-        self.singles = Coalescer[Request, Receipt](self._send, max_waiting=max_waiting, weigh=_weigh)
+        self.singles = Coalescer[Request, Receipt](
+            self._send, callers=link.callers, time=link.timeout, last=link.patience, weigh=_weigh
+        )
 
     async def book(self, orders: Sequence[Order], mode: Mode) -> Answers:
         """Books orders by one call, and returns what became of each: its receipt or its error.
@@ -110,7 +111,7 @@ class Reservations:
     def _words(self, orders: Sequence[Order], mode: Mode) -> tuple[list[str], list[Argument]]:
         """Returns KEYS and ARGV of the script; orders in a row that ask for the same are one run."""
         keys = list(self._head)
-        arguments: list[Argument] = ["1" if mode.together else "0", mode.slot, len(orders)]
+        arguments: list[Argument] = ["1" if mode.together else "0", mode.slot, str(len(orders))]
         arguments += map(_ORDER_ID, orders)
         arguments += map(_BUYER_ID, orders)
         places: dict[str, int] = {}

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from time import monotonic
 from typing import Any, Self
 
+from flashsale._rules.deadline import TIMEOUT
 from flashsale._rules.durability import Durability, Guarantee
 from flashsale._rules.ledger_record import Record
 from flashsale._rules.observer import Notifier, Observer
@@ -20,10 +21,13 @@ from flashsale.aio.ledger import Ledger
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.purchases import Purchases
 from flashsale.aio.sale_state import SaleMeta
-from flashsale.aio.store import AsyncOrderStore, check_known, refuse_purged
+from flashsale.aio.store import AsyncOrderStore, check_known, refuse_purged, store_findings
 from flashsale.aio.ticketing import Ticketing
 from flashsale.aio.transitions import Transitions
+from flashsale.aio.transport.component import MAX_WAITING
 from flashsale.aio.transport.link import Link
+from flashsale.aio.transport.runtime import in_time, spend
+from flashsale.aio.transport.waiting import Callers
 from flashsale.aio.view_cache import ViewCache
 from flashsale.errors import InvalidTicket, OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
 from flashsale.keys import Keys
@@ -56,8 +60,9 @@ class FlashSale:
         store: the host's database; needed to cancel and confirm, and by `Worker` and `Syncer`.
         keys: the key layout; `PlainKeys()` for the article's bare names.
         cache_for: seconds for which a refusal is answered from the process.
-        max_waiting: callers of `buy`, of `gate.enter` and of `deduct`, each counted by itself, that may wait in this
-            process before `Overloaded` is raised. Baskets and other calls are not counted.
+        max_waiting: callers that may wait in this process, in whatever call, before `Overloaded` is raised.
+        timeout: seconds within which each call ends, whatever it waits for; one request to Redis is given up after 45 %
+            of it, or after the client's `socket_timeout` where that is shorter.
         observer: metrics and tracing.
         durability: where an order must be before `buy` says ACCEPTED; else it says UNCERTAIN.
         replicas: with `Durability.REPLICATED`: how many replicas must have it.
@@ -79,7 +84,8 @@ class FlashSale:
         store: AsyncOrderStore | None = None,
         keys: Keys | None = None,
         cache_for: float = 0.05,
-        max_waiting: int = 10_000,
+        max_waiting: int = MAX_WAITING,
+        timeout: float = TIMEOUT,
         observer: Observer | None = None,
         durability: Durability = Durability.ACCEPTED,
         replicas: int = 1,
@@ -88,19 +94,16 @@ class FlashSale:
     ) -> None:
         self.name = check_sale(sale)
         self.keys = (keys or Keys()).of(sale)
-        self._link = Link(client)
+        self._timeout = check_seconds("timeout", timeout, low=0.1)
+        callers = Callers(check_int("max_waiting", max_waiting, 1))
+        self._link = Link(client, callers, timeout=timeout)
         self._one_redis = gate_client is None or gate_client is client
-        self._gate_link = self._link if gate_client is None or gate_client is client else Link(gate_client)
-        self.gate = Gate(
-            self._gate_link,
-            sale,
-            replica=gate_replica,
-            keys=self.keys,
-            cache_for=cache_for,
-            max_waiting=max_waiting,
-        )
+        self._gate_link = self._link
+        if gate_client is not None and gate_client is not client:
+            self._gate_link = Link(gate_client, callers, timeout=timeout)
+        self.gate = Gate(self._gate_link, sale, replica=gate_replica, keys=self.keys, cache_for=cache_for)
         self._refusals = self.gate._refusals
-        self.inventory = Inventory(self._link, sale, keys=self.keys, max_waiting=max_waiting)
+        self.inventory = Inventory(self._link, sale, keys=self.keys)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis)
         self._meta = SaleMeta(self._link, self.keys)
@@ -114,9 +117,7 @@ class FlashSale:
         durability = self._guarantee.durability
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
-        self._ticketing = Ticketing(
-            self.gate, self._meta, self._ledger, self._transitions, tickets, max_waiting=max_waiting
-        )
+        self._ticketing = Ticketing(self.gate, self._meta, self._ledger, self._transitions, tickets)
         self._ticket_required = tickets is not None and tickets.required
         self._view_cache = ViewCache(self.gate, self._ledger, cache_for)
         self._purchases = Purchases(
@@ -131,6 +132,7 @@ class FlashSale:
 
     # -- before the sale --------------------------------------------------------------------------------------------
 
+    @in_time
     async def preload(
         self,
         goods_id: str,
@@ -163,6 +165,7 @@ class FlashSale:
         )
         await self.gate.preload(goods_id, total, opens_at=opens_at, closes_at=closes_at, per_buyer=per_buyer)
 
+    @in_time
     async def start(self, goods_id: str) -> None:
         """Sets the gate's start flag to 1.
 
@@ -171,6 +174,7 @@ class FlashSale:
         """
         await self.gate.start(goods_id)
 
+    @in_time
     async def stop(self, goods_id: str) -> None:
         """Sets the gate's start flag to 0, at once.
 
@@ -179,6 +183,7 @@ class FlashSale:
         """
         await self.gate.stop(goods_id)
 
+    @in_time
     async def pause(self) -> None:
         """Pauses the whole sale: every purchase is answered PAUSED until `resume`.
 
@@ -187,6 +192,7 @@ class FlashSale:
         """
         await self._set_paused(paused=True)
 
+    @in_time
     async def resume(self) -> None:
         """Ends a pause.
 
@@ -197,6 +203,7 @@ class FlashSale:
 
     # -- during the sale --------------------------------------------------------------------------------------------
 
+    @in_time
     async def enter(self, goods_id: str, buyer_id: str, quantity: int = 1, *, order_id: str | None = None) -> Admission:
         """Lets a buyer pass the gate, and gives out a ticket: the right to try for a while, not a reservation.
 
@@ -258,14 +265,15 @@ class FlashSale:
             NotExecuted: nothing happened; `Overloaded` when too many callers wait in this process.
             CorruptState: what Redis holds of this item cannot be trusted.
         """
-        refusal = OPEN
+        refusal, now = OPEN, monotonic()
+        until = now + self._timeout
         if ticket is not None:
-            order_id = await self._ticketing.check(ticket, goods_id, buyer_id, quantity, order_id)
+            order_id = await spend(until, self._ticketing.check, ticket, goods_id, buyer_id, quantity, order_id)
         elif self._ticket_required:
             raise InvalidTicket("is missing")
         elif order_id is None:
             refusal = self._refusals.of(goods_id)
-            if monotonic() < refusal.fresh_until and data is None and type(goods_id) is str:
+            if now < refusal.fresh_until and data is None and type(goods_id) is str:
                 check_id("buyer_id", buyer_id)
                 if quantity is not ONE:
                     check_quantity(quantity)
@@ -276,8 +284,9 @@ class FlashSale:
                 return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
         order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
         slot = _TAKE if ticket is None else _HELD
-        return await self._purchases.buy(order, slot, named=order_id is not None, refusal=refusal)
+        return await self._purchases.buy(order, slot, until, named=order_id is not None, refusal=refusal)
 
+    @in_time
     async def buy_basket(
         self, buyer_id: str, items: Iterable[tuple[str, int]], *, basket_id: str | None = None, data: Any = None
     ) -> BasketReceipt:
@@ -304,6 +313,7 @@ class FlashSale:
             new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
         )
 
+    @in_time
     async def view(self, goods_id: str) -> GateState:
         """Returns what a product page shows: whether a buyer may pass, how many units are left, and the times.
 
@@ -316,6 +326,7 @@ class FlashSale:
 
     # -- after the sale ---------------------------------------------------------------------------------------------
 
+    @in_time
     async def status(self, order_id: str) -> OrderState | None:
         """Returns where an order stands, from Redis in one read; None when the ledger does not know it.
 
@@ -328,6 +339,7 @@ class FlashSale:
         record = await self._ledger.get(order_id) or await self._look_again(order_id)
         return record.state if record else None
 
+    @in_time
     async def cancel(self, order_id: str) -> OrderState | None:
         """Cancels an order, paid or not: the database decides, then its units, allowance and slot return, once.
 
@@ -343,6 +355,7 @@ class FlashSale:
         """
         return await self._settle(order_id, OrderState.CANCELLED)
 
+    @in_time
     async def confirm(self, order_id: str) -> OrderState | None:
         """Confirms that an order is paid.
 
@@ -356,6 +369,7 @@ class FlashSale:
         """
         return await self._settle(order_id, OrderState.CONFIRMED)
 
+    @in_time
     async def cancel_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Cancels every order of a basket; a second call finishes what a crash left.
 
@@ -364,6 +378,7 @@ class FlashSale:
         """
         return await self._transitions.settle_each(await self._basket(basket_id), OrderState.CANCELLED)
 
+    @in_time
     async def confirm_basket(self, basket_id: str) -> dict[str, OrderState | None]:
         """Confirms that every order of a basket is paid.
 
@@ -372,6 +387,7 @@ class FlashSale:
         """
         return await self._transitions.settle_each(await self._basket(basket_id), OrderState.CONFIRMED)
 
+    @in_time
     async def extend_hold(self, order_id: str, seconds: float) -> bool:
         """Gives a buyer who is paying more time: the deadline is at least `seconds` from now, by the Redis clock.
 
@@ -383,6 +399,7 @@ class FlashSale:
             await self._look_again(order_id)
         return extended
 
+    @in_time
     async def restock(self, goods_id: str, units: int, request_id: str | None = None) -> int:
         """Adds units to an item on sale, or takes some away, never below what is booked.
 
@@ -422,8 +439,9 @@ class FlashSale:
             error.retry_safe = request_id is not None
             raise
 
+    @in_time
     async def check(self, *, replicas: int = 0, strict: bool = False) -> tuple[Finding, ...]:
-        """Looks at the Redis servers' settings before a sale: eviction, persistence, replicas, version.
+        """Looks at the servers' settings before a sale: eviction, persistence, replicas, version; the store's engine.
 
         Args:
             replicas: how many replicas the stock should have; at least those that `durability` waits for.
@@ -437,6 +455,7 @@ class FlashSale:
         """
         wanted = max(check_int("replicas", replicas, 0), self._guarantee.replicas_needed)
         findings = judge(await self._link.info(), replicas=wanted, oldest=self._guarantee.oldest)
+        findings += tuple(Finding("database", found) for found in store_findings(self.store))
         if strict and findings:
             raise UnsafeServer(findings)
         return findings

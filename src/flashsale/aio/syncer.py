@@ -67,12 +67,15 @@ class Syncer:
         self._swept: dict[str, str] = {}  # item -> where the next page of its tickets begins
 
     async def run(self, stop: StopEvent | None = None) -> None:
-        """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT."""
+        """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT.
+
+        It waits for a Redis or a database that cannot be reached; told to stop, it waits 20 seconds at most.
+        """
         async with stop_on_signals(stop) as event:
             await wait_until_known(self._sale, "the syncer", event)
             while not event.is_set():
                 try:
-                    self._tell(await self.run_once())
+                    self._tell(await self._pass(event))
                 except FlashSaleError as error:
                     self._log.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
                 await pause(event, self._interval)
@@ -100,6 +103,10 @@ class Syncer:
             StoreError: the database does not answer.
             NotExecuted, OutcomeUnknown: Redis does not answer.
         """
+        return await self._pass(None)
+
+    async def _pass(self, stop: StopEvent | None) -> SyncReport:
+        """Makes a pass; `stop` ends it between two items, and the next pass takes up the rest."""
         if await is_purged(self._store):  # first: no key comes back
             gone = tuple(goods.goods_id for goods in await self._store.goods() if goods.loaded)
             return SyncReport(leading=False, purged=True, missing=gone)
@@ -112,13 +119,15 @@ class Syncer:
                 return SyncReport(leading=True, closed=True, lost=loss.key)
             report = SyncReport(leading=True, missing=loss.goods, expired=await self._expire())
             for goods in all_goods:
+                if stop and stop.is_set():
+                    return report
                 try:
                     report = await self._sync(goods, report)
                 except CorruptState as error:  # it stops this item, not the others
                     message = "goods %s cannot be synced, the next pass tries again: %s"
                     self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
                     report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
-            settled = await self._follow_moves() + await self._reconcile_page()
+            settled = await self._follow_moves(stop) + await self._reconcile_page()
             return replace(report, settled=settled, recovered=await self._auditor.recover())
         finally:
             await self._sale._meta.lead(self._token, 0.0)
@@ -274,13 +283,15 @@ class Syncer:
         pages = [dict(page) for page in batches(overdue.items(), PAGE)]
         return sum([await self._sale._transitions.expire(page) for page in pages])
 
-    async def _follow_moves(self) -> int:
+    async def _follow_moves(self, stop: StopEvent | None) -> int:
         """Makes the ledger follow the orders that have moved of late, at any size of the table."""
         settled = settled_since(self._store)
         if settled is None:
             return 0
         began, moved = time.time(), 0
         for _ in range(PAGES):
+            if stop and stop.is_set():
+                break
             page = await settled(*self._moved)
             if not page:
                 self._moved = began - OVERLAP, ""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from flashsale._rules.backoff import Backoff
@@ -17,7 +18,7 @@ from flashsale.aio.ledger import Adoption
 from flashsale.aio.order_queue import MAX_ATTEMPTS
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.aio.transport.runtime import BackgroundTask, StopEvent, pause, repeating, stop_on_signals
+from flashsale.aio.transport.runtime import BackgroundTask, StopEvent, pause, repeating, spend, stop_on_signals
 from flashsale.errors import (
     FlashSaleError,
     NotExecuted,
@@ -31,6 +32,7 @@ from flashsale.lua import Code
 from flashsale.model import Claim, Order, OrderState, StoredOrder
 from flashsale.model.checks import check_int, check_seconds
 
+_GIVING_BACK: Final = 2.0  # seconds for returning what was claimed ahead; else its leases end by themselves
 _EXTENSIONS: Final = 30  # of a lease, each by a third: what takes ten leases is left to another worker
 
 
@@ -64,7 +66,7 @@ class Worker:
     async def run(self, stop: StopEvent | None = None) -> None:
         """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch that was begun is finished.
 
-        It waits for a Redis or a database that cannot be reached.
+        It waits for a Redis or a database that cannot be reached; told to stop, it waits 20 seconds at most.
         """
         backoff = Backoff()
         async with stop_on_signals(stop) as event, BackgroundTask() as background:
@@ -119,7 +121,7 @@ class Worker:
             try:
                 await self._process(claims)
             except FlashSaleError:
-                await self._requeue(await next_claims())
+                await spend(monotonic() + _GIVING_BACK, self._requeue, await next_claims())
                 raise
             return await next_claims()
 

@@ -10,6 +10,7 @@ import flashsale
 import flashsale.aio.clients
 import flashsale.clients
 from flashsale import Durability, InvalidRequest, Keys, Observer, OrderStore, PlainKeys, Tickets
+from flashsale._rules.deadline import TIMEOUT
 from flashsale.aio import AsyncOrderStore
 from flashsale.model.checks import check_int, check_sale, check_seconds
 
@@ -32,6 +33,7 @@ class Settings:
         ticket_required: nobody buys without a ticket.
         cache_for: seconds for which a refusal is answered from the process.
         max_waiting: callers that may wait in this process.
+        timeout: seconds within which each call ends.
         durability: where an order must be before it is ACCEPTED.
         replicas: with durability `replicated`: how many replicas must have it.
         plain_keys: the article's bare key names.
@@ -47,6 +49,7 @@ class Settings:
     ticket_required: bool = False
     cache_for: float = 0.05
     max_waiting: int = 10_000
+    timeout: float = TIMEOUT
     durability: str = Durability.ACCEPTED
     replicas: int = 1
     plain_keys: bool = False
@@ -56,6 +59,7 @@ class Settings:
         check_seconds("cache_for", self.cache_for)
         check_seconds("ticket_lifetime", self.ticket_lifetime, low=1.0)
         check_int("max_waiting", self.max_waiting, 1)
+        check_seconds("timeout", self.timeout, low=0.1)
         check_int("replicas", self.replicas, 1)
         if self.durability not in set(Durability):
             raise InvalidRequest("durability", f"must be one of {', '.join(Durability)}")
@@ -136,6 +140,7 @@ class Settings:
             "keys": self.keys,
             "cache_for": self.cache_for,
             "max_waiting": self.max_waiting,
+            "timeout": self.timeout,
             "durability": Durability(self.durability),
             "replicas": self.replicas,
             "tickets": self.tickets(),

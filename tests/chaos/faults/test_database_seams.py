@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
 from sqlalchemy import make_url
 
 from flashsale import Goods, InvalidRequest, OrderState, Outcome, OutcomeUnknown, StoreError
-from flashsale._sql import engines
 from tests.chaos.faults.catalogue import EVERYWHERE, fault
 from tests.chaos.faults.world import DATABASES, ROOT, SERVERS, Heard
+from tests.support.database_proxy import frozen
 from tests.support.helpers import order
 
 if TYPE_CHECKING:
@@ -310,32 +306,6 @@ TIMEOUT = 1.0  # seconds; the least
 WITHIN = 2 * TIMEOUT + 4.0  # a wait for a connection, and a transaction on it; a busy machine among it
 
 
-@contextlib.contextmanager
-def _frozen(url: str) -> Iterator[None]:
-    """Stops a server, as a host that hangs: its kernel still acknowledges packets."""
-    engine = sqlalchemy.create_engine(engines.database_url(url, engines.DRIVERS))
-    with engine.connect() as connection:
-        if _kind(url) == "postgresql":
-            folder = connection.exec_driver_sql("SHOW data_directory").scalar_one()
-            first = int(Path(folder, "postmaster.pid").read_text().split()[0])
-        else:
-            first = int(Path(connection.exec_driver_sql("SELECT @@pid_file").scalar_one()).read_text())
-    engine.dispose()
-    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-    pids = [first, *map(int, children)]  # of PostgreSQL one for each connection
-    try:
-        _signal(pids, signal.SIGSTOP)
-        yield
-    finally:
-        _signal(pids, signal.SIGCONT)
-
-
-def _signal(pids: list[int], number: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):  # of the connection by which we looked
-            os.kill(pid, number)
-
-
 @fault(
     41,
     "the database is silent",
@@ -359,7 +329,7 @@ async def test_row_41_the_database_is_silent(world: World) -> None:
         proxy.speak()
         await world.drain(sale)
         assert (await sale.buy("phone", "ann", order_id="o-4")).accepted
-        with _frozen(url):
+        with frozen(url):
             stop = asyncio.Event() if world.is_async else threading.Event()
             running = asyncio.create_task(world.worker(sale).run(stop))
             calls = sale.cancel("o-1"), sale.confirm("o-2"), sale.restock("phone", 5, "r-1")  # more than the pool has

@@ -14,11 +14,11 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
 from flashsale._rules.rows import Row, TableName
-from flashsale._sql.deadlines import Deadline
+from flashsale._sql.deadlines import TIMEOUT, Deadline
 from flashsale._sql.engines import (
     DRIVERS,
     ISOLATION,
-    TIMEOUT,
+    connect_in_time,
     database_url,
     driver_connection,
     engine_options,
@@ -60,8 +60,8 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
             names no driver gets the one in `DRIVERS`.
         sale: name of the sale.
         timeout: seconds after which a database that does not answer is given up, with `StoreError` or, at its COMMIT,
-            `OutcomeUnknown`: in waiting for a connection of the pool, in connecting, and in a transaction. A host's
-            engine has timeouts of the host's.
+            `OutcomeUnknown`: half of them at most in waiting for a connection of the pool, and as many in making one.
+            A host's engine has its own times for these two.
 
     Raises:
         InvalidRequest: neither a URL nor an engine of this kind, or not a name of a sale.
@@ -75,15 +75,16 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
             engine = url_or_engine
         else:
             url = database_url(url_or_engine, DRIVERS)
-            engine = self._own = create_engine(url, **engine_options(url, timeout))
+            engine = self._own = create_engine(url, **engine_options(url, timeout, DRIVERS))
             is_sqlite = engine.dialect.name == "sqlite"
             prepare = prepare_sqlite if is_sqlite else partial(limit_waiting, engine.dialect.name)
             event.listen(engine.pool, "connect", partial(prepare, timeout))
+            event.listen(getattr(engine, "sync_engine", engine), "do_connect", partial(connect_in_time, timeout))
         self._dialect = engine.dialect.name
         self._engine = engine
         self._process = os.getpid()
         self._inherited: list[object] = []
-        self._timeout = timeout if self._own is not None else None
+        self._timeout = timeout
         self._isolates = self._own is None and self._dialect != "sqlite"
         # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
         self._errors = (SQLAlchemyError, OSError, engine.dialect.loaded_dbapi.Error)
@@ -106,6 +107,13 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
         self._inherited.append(self._engine.pool)  # collected as garbage, it might end the parent's connections
         self._process = os.getpid()
         self._engine.dispose(close=False)
+
+    def findings(self) -> list[str]:
+        """Returns what of the engine's settings does not suit a sale; `FlashSale.check` asks."""
+        wait: Any = getattr(self._engine.pool, "timeout", float)()
+        if self._own is not None or wait <= TIMEOUT / 2:
+            return []
+        return [f"callers wait {wait:g} s for a connection of the engine's pool: set pool_timeout to {TIMEOUT / 2:g}"]
 
     def create_all(self) -> None:
         """Creates the tables that do not exist yet, and upgrades those that do."""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from math import inf
+from time import monotonic
 from typing import Any
 
-from redis import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
+from redis import Connection, ConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.exceptions import RedisError
@@ -30,21 +32,30 @@ def read_url(url: str) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in {"host", "port"}}
 
 
-def new_pool(settings: Settings, seconds: float) -> Any:
-    """Returns a pool of our own; its connections never retry, and speak RESP2 in bytes.
+def new_pool(settings: Settings) -> Any:
+    """Returns a small pool for a question that we ask through a client of redis-py's."""
+    return ConnectionPool(connection_class=settings.connection_class, **(settings.arguments | _fixed()))
+
+
+def new_connection(settings: Settings) -> Any:
+    """Returns a connection of our own, not connected yet."""
+    return settings.connection_class(**(settings.arguments | _fixed()))
+
+
+def _fixed() -> dict[str, Any]:
+    """Returns how our connections differ from the host's: they never retry, and speak RESP2 in bytes.
 
     On RESP3 redis-py 8 listens for maintenance notices, and no longer sees that an idle connection has ended.
     """
-    fixed = {"retry": Retry(NoBackoff(), 0), "decode_responses": False, "protocol": 2}
-    return BlockingConnectionPool(
-        connection_class=settings.connection_class,
-        max_connections=settings.max_connections,
-        timeout=seconds,
-        **(settings.arguments | fixed),
-    )
+    return {"retry": Retry(NoBackoff(), 0), "decode_responses": False, "protocol": 2}
 
 
 # -- one connection -------------------------------------------------------------------------------------------------
+
+
+def connect(connection: Any, seconds: float) -> None:  # noqa: ARG001 - the twin's signature
+    """Connects, and says who we are, within the connection's timeouts for either."""
+    connection.connect()
 
 
 def is_stale(connection: Any) -> bool:
@@ -70,12 +81,24 @@ def send(connection: Any, packed: bytes) -> None:
     connection.send_packed_command([packed], check_health=False)
 
 
-def receive(connection: Any) -> Any:
-    """Reads one reply, within the socket's timeout."""
-    return connection.read_response()
+def receive(connection: Any, until: float = inf) -> Any:
+    """Reads one reply before `until` (monotonic seconds), and within the socket's timeout."""
+    left = until - monotonic()
+    if left > 0.9 * connection.socket_timeout:  # nearly always: a timeout of its own costs a system call
+        return connection.read_response()
+    try:
+        _set_timeout(connection, max(0.001, left))
+        return connection.read_response()
+    finally:
+        _set_timeout(connection, connection.socket_timeout)
 
 
-def disconnect(connection: Any) -> None:
+def _set_timeout(connection: Any, seconds: float) -> None:
+    if hasattr(connection._sock, "settimeout"):  # fakeredis has none that could wait
+        connection._sock.settimeout(seconds)
+
+
+def disconnect(connection: Any, *, wait: bool = False) -> None:  # noqa: ARG001 - the twin's signature
     """Closes a connection."""
     connection.disconnect()
 

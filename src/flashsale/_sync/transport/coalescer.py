@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from operator import attrgetter
+from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
-from flashsale.errors import FlashSaleError, OutcomeUnknown, Overloaded
+from flashsale._rules.deadline import ends_at, too_late
+from flashsale._sync.transport.runtime import in_main_thread, spend
+from flashsale._sync.transport.waiting import Callers
+from flashsale.errors import FlashSaleError, OutcomeUnknown
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -18,20 +21,24 @@ Answer = TypeVar("Answer")
 BATCH: Final = 128  # a script call of this many takes under 1 ms of Redis
 IN_FLIGHT: Final = 2  # a server that is far away is kept busy; more only makes batches smaller
 MAX_WEIGHT: Final = 256 * 1024  # bytes of one call
+SLOW: Final = 0.1  # of a call's time: after a batch that took longer, the whole line is looked through
+_UNTIL: Final = attrgetter("until")
 
 
 class _Call(Generic[Item, Answer]):
     """One waiting caller. The lock is its alarm clock: acquired here, released by whoever wakes or promotes it.
 
     Attributes:
+        until: monotonic seconds that it has.
         wakes: the next one of the batch, whom this one wakes.
         awake: woken by the one before it, or by an interrupt: it need not be woken.
     """
 
-    __slots__ = ("alarm", "answer", "awake", "item", "leads", "wakes")
+    __slots__ = ("alarm", "answer", "awake", "item", "leads", "until", "wakes")
 
-    def __init__(self, item: Item) -> None:
+    def __init__(self, item: Item, until: float) -> None:
         self.item = item
+        self.until = until
         self.answer: Answer | BaseException
         self.leads = False
         self.wakes: _Call[Item, Answer] | None = None
@@ -47,9 +54,13 @@ class Coalescer(Generic[Item, Answer]):
     of the batch wake each other in turn, so that they do not all fight for the interpreter at once. While they do, this
     process has enough to do: a second batch leaves only beside a first one that keeps nobody busy.
 
+    The main thread goes alone: a signal handler may raise there in the middle of anything, and it leads nobody.
+
     Args:
         send: takes a batch and returns an answer, or an error, for each of its items.
-        max_waiting: callers that may wait before `Overloaded` is raised.
+        callers: among whom those count who wait.
+        time: seconds of a call that has no deadline yet.
+        last: seconds of it that are left to a batch in flight: who waits gives up before those.
         weigh: bytes of one item, where they differ much.
         abandon: not called: a thread cannot be cancelled while it waits.
     """
@@ -58,15 +69,18 @@ class Coalescer(Generic[Item, Answer]):
         self,
         send: Callable[[list[Item]], Sequence[Answer | FlashSaleError]],
         *,
-        max_waiting: int,
+        callers: Callers,
+        time: float,
+        last: float,
         weigh: Callable[[Item], int] = lambda _: 0,
         abandon: Callable[[Item, Answer], None] | None = None,  # noqa: ARG002 - the twin's signature
     ) -> None:
         self._send = send
-        self._max_waiting = max_waiting
+        self._callers = callers
+        self._time = time
+        self._last = last
         self._weigh = weigh
-        self.reset()
-        _COALESCERS.add(self)
+        callers.add(self)
 
     def reset(self) -> None:
         """Starts empty, as a forked child must: the parent's callers are not in it."""
@@ -75,16 +89,31 @@ class Coalescer(Generic[Item, Answer]):
         self._in_flight = 0
         self._waking = 0  # batches of which not all are awake yet
 
-    def submit(self, item: Item) -> Answer:
-        """Returns the answer for `item`, or raises its error."""
-        call: _Call[Item, Answer] = _Call(item)
+    def submit(self, item: Item, until: float | None = None) -> Answer:
+        """Returns the answer for `item`, or raises its error.
+
+        Args:
+            item: what is asked.
+            until: monotonic seconds; None: as long as the call around it may take.
+
+        Raises:
+            Overloaded: too many callers wait.
+            NotExecuted: its time is over, and it was not sent.
+        """
+        if until is None:
+            until = ends_at(self._time)
+        if in_main_thread():
+            (answer,) = spend(until, self._send, [item], has_place=True)
+            if isinstance(answer, FlashSaleError):
+                raise answer
+            return answer
+        call: _Call[Item, Answer] = _Call(item, until)
         with self._lock:
-            if len(self._waiting) >= self._max_waiting:
-                raise Overloaded(len(self._waiting))
             if self._may_leave():
                 self._in_flight += 1
                 call.leads = True
             else:
+                self._callers.check()
                 self._waiting.append(call)
         if not call.leads:
             self._follow(call)
@@ -99,11 +128,23 @@ class Coalescer(Generic[Item, Answer]):
 
     def _promote(self) -> None:
         """Lets the one who waits longest lead, if a batch may leave; the lock is held."""
-        if self._waiting and self._may_leave():
-            self._in_flight += 1
+        now = monotonic()
+        while self._waiting and self._may_leave():
             heir = self._waiting.popleft()
-            heir.leads = True
-            heir.alarm.release()
+            if heir.until - self._last <= now:
+                _tell_too_late(heir)
+            else:
+                self._in_flight += 1
+                heir.leads = True
+                heir.alarm.release()
+                return
+
+    def _give_up(self, now: float) -> None:
+        """Tells all those in the line whose time is over; the lock is held."""
+        late = [call for call in self._waiting if call.until - self._last <= now]
+        self._waiting = deque([call for call in self._waiting if call.until - self._last > now])
+        for call in late:
+            _tell_too_late(call)
 
     def _wake(self, call: _Call[Item, Answer] | None) -> None:
         """Wakes the first of these who sleeps; the lock is held."""
@@ -117,7 +158,11 @@ class Coalescer(Generic[Item, Answer]):
             call.alarm.release()
 
     def _follow(self, call: _Call[Item, Answer]) -> None:
-        """Waits to be woken or promoted. An interrupt (KeyboardInterrupt) leaves no gap in the line."""
+        """Waits to be woken or promoted. An interrupt (a task's time limit) leaves no gap in the line.
+
+        The time of who leads is limited, and whoever has led tells those whose time is over: that costs less than an
+        alarm clock with a time of its own for each.
+        """
         interrupted = True
         try:
             call.alarm.acquire()
@@ -134,18 +179,18 @@ class Coalescer(Generic[Item, Answer]):
 
     def _lead(self, leader: _Call[Item, Answer]) -> None:
         """Sends one batch: the leader's own item, and what waits."""
+        began = monotonic()
         with self._lock:
-            batch = self._cut(leader)
+            batch = self._cut(leader, began)
         answers: Sequence[Answer | BaseException] | None = None
         try:
-            answers = self._send([call.item for call in batch])
+            until = min(map(_UNTIL, batch))
+            answers = spend(until, self._send, [call.item for call in batch], has_place=True)
         except FlashSaleError as error:
             answers = [error._copy() for _ in batch]
-        except Exception as error:  # noqa: BLE001 - raised again in every caller of the batch
-            answers = [error] * len(batch)
         finally:
-            if answers is None:
-                answers = [OutcomeUnknown("the sending thread was interrupted")] * len(batch)
+            if answers is None:  # an exception that is none of ours: its caller has it, and the others ask again
+                answers = [OutcomeUnknown("the call that this one shared was interrupted") for _ in batch]
             for call, answer in zip(batch, answers, strict=True):
                 call.answer = answer
             for call, behind in pairwise(batch[1:]):
@@ -153,28 +198,27 @@ class Coalescer(Generic[Item, Answer]):
             with self._lock:
                 self._in_flight -= 1
                 self._waking += len(batch) > 1
+                if self._waiting and (now := monotonic()) - began > SLOW * self._time:
+                    self._give_up(now)
                 if self._waiting:
                     self._promote()
                 if len(batch) > 1:
                     self._wake(batch[1])
 
-    def _cut(self, leader: _Call[Item, Answer]) -> list[_Call[Item, Answer]]:
+    def _cut(self, leader: _Call[Item, Answer], now: float) -> list[_Call[Item, Answer]]:
         batch = [leader]
         weight = self._weigh(leader.item) if self._waiting else 0
         while self._waiting and len(batch) < BATCH and weight < MAX_WEIGHT:
             call = self._waiting.popleft()
-            batch.append(call)
-            weight += self._weigh(call.item)
+            if call.until - self._last <= now:
+                _tell_too_late(call)
+            else:
+                batch.append(call)
+                weight += self._weigh(call.item)
         return batch
 
 
-_COALESCERS: Final[weakref.WeakSet[Coalescer[Any, Any]]] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for coalescer in list(_COALESCERS):
-        coalescer.reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+def _tell_too_late(call: _Call[Any, Any]) -> None:
+    """Wakes a caller whose time is over; it has left the line, and the lock is held."""
+    call.answer = too_late()
+    call.alarm.release()

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final, Self
 
 from flashsale._sync.clients import Client
 from flashsale._sync.transport.link import Link
+from flashsale._sync.transport.waiting import Callers
 from flashsale.keys import Keys
+from flashsale.model.checks import check_int
+
+MAX_WAITING: Final = 10_000
 
 
 class Component:
@@ -17,13 +21,15 @@ class Component:
         client: a redis-py client, whose settings we copy; or the link of a whole sale, which the sale closes.
         sale: name of the sale.
         keys: the key layout.
+        max_waiting: callers that may wait, where the link is not a sale's.
     """
 
-    def __init__(self, client: Client | Link, sale: str, keys: Keys | None) -> None:
+    def __init__(self, client: Client | Link, sale: str, keys: Keys | None, max_waiting: int = MAX_WAITING) -> None:
         self.keys = (keys or Keys()).of(sale)
         self.sale = sale
         self._owns_link = not isinstance(client, Link)
-        self._link = client if isinstance(client, Link) else Link(client)
+        check_int("max_waiting", max_waiting, 1)
+        self._link = client if isinstance(client, Link) else Link(client, Callers(max_waiting))
 
     def close(self) -> None:
         """Closes our connections; the host's stay."""

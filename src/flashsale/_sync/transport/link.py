@@ -8,15 +8,19 @@ know on which side of the send an error came: before it nothing happened, after 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Final, TypeAlias
 
 from hiredis import pack_command
 from redis import exceptions
 
+from flashsale._rules.deadline import BUDGET, SHARE, TIMEOUT, ends_at, too_late
 from flashsale._rules.redis_errors import FAILURES, is_stale, sent, shown, unsent
 from flashsale._rules.urls import Address
 from flashsale._sync.clients import Client, private
 from flashsale._sync.transport._redispy import check_health, has_health_checks, receive, send
+from flashsale._sync.transport._redispy import is_stale as is_stale_connection
+from flashsale._sync.transport.waiting import Callers, Places
 from flashsale.errors import NotExecuted
 from flashsale.lua import SCRIPTS, Script
 
@@ -24,19 +28,34 @@ Argument: TypeAlias = str | bytes | int | float
 Barrier: TypeAlias = Callable[[Any], Sequence[Sequence[Argument]]]
 
 _NUMBERS: Final = frozenset({int, float})
+OF_BATCHES: Final = 6  # connections: two for each coalescer, whose batches wait for no place
 REDIRECTS: Final = 5  # of one request, on a Cluster
 
 
 class Link:
-    """Our own connections to the servers of the host's client."""
+    """Our own connections to the servers of the host's client.
 
-    def __init__(self, client: Client) -> None:
-        self._servers = private(client)
+    Args:
+        client: the host's.
+        callers: among whom those count who wait for a connection.
+        timeout: seconds of a call that has no deadline yet.
 
-    @property
-    def socket_timeout(self) -> float:
-        """Seconds after which a read fails; blocking commands wait for less."""
-        return self._servers.socket_timeout
+    Attributes:
+        callers: the same.
+        timeout: the same.
+        patience: seconds of one request, from looking for a connection to the reply.
+        socket_timeout: seconds after which a read fails; blocking commands wait for less.
+    """
+
+    def __init__(self, client: Client, callers: Callers, *, timeout: float = TIMEOUT) -> None:
+        self.callers = callers
+        self.timeout = timeout
+        self.patience = SHARE * timeout
+        self._servers = private(client, self.patience)
+        self.socket_timeout = self._servers.socket_timeout
+        most = self._servers.max_connections
+        number = max(1, most // 2, most - OF_BATCHES)
+        self._places = Places(number, callers, timeout, self.patience)
 
     def run(self, name: str, keys: Sequence[str], args: Sequence[Argument] = ()) -> Any:
         """Runs the script `name` once and returns its reply.
@@ -60,11 +79,11 @@ class Link:
         """
         script = SCRIPTS[name]
         try:
-            return self._send(keys[0], "EVALSHA", script.sha, len(keys), *keys, *args, barrier=barrier)
+            return self._send(keys[0], "EVALSHA", script.sha, str(len(keys)), *keys, *args, barrier=barrier)
         except exceptions.NoScriptError:
             pass
         try:
-            return self._send(keys[0], "EVAL", script.text, len(keys), *keys, *args, barrier=barrier)
+            return self._send(keys[0], "EVAL", script.text, str(len(keys)), *keys, *args, barrier=barrier)
         except exceptions.NoScriptError as error:
             raise NotExecuted("the server does not keep scripts") from error
 
@@ -85,7 +104,7 @@ class Link:
         """SCRIPT LOADs the scripts, on every primary of a cluster; returns their SHA1s."""
         for address in self._find(None):
             for script in scripts:
-                self._exchange(address, _pack("SCRIPT", "LOAD", script.text))
+                self._exchange(address, _pack("SCRIPT", "LOAD", script.text), ends_at(self.patience))
         return [script.sha for script in scripts]
 
     def command(self, *command: Argument) -> Any:
@@ -105,12 +124,27 @@ class Link:
             raise unsent(error) from error
 
     def _send(self, key: str | None, *command: Argument, barrier: Barrier | None = None) -> tuple[Any, Any]:
+        """Sends one command as soon as there is a place for it; a batch has its place."""
+        budget = BUDGET.get()
+        if budget is not None and budget.has_place and (budget.call is None or budget.call.cr_running):
+            return self._send_now(key, command, barrier, min(budget.until, monotonic() + self.patience))
+        return self._places.use(self._send_now, key, command, barrier)
+
+    def _send_now(
+        self, key: str | None, command: Sequence[Argument], barrier: Barrier | None, until: float | None = None
+    ) -> tuple[Any, Any]:
         """Sends to the server that has `key`, and goes where a Cluster sends us instead."""
+        until = ends_at(self.patience) if until is None else until
+        if until <= monotonic():
+            raise too_late()
         packed = _pack(*command)
-        address, asking = (self._find(key))[0], False
+        try:
+            address, asking = (self._servers.find(key))[0], False
+        except FAILURES as error:
+            raise unsent(error) from error
         for _ in range(REDIRECTS):
             try:
-                return self._exchange(address, packed, barrier, asking=asking)
+                return self._exchange(address, packed, until, barrier, asking=asking)
             except NotExecuted as refusal:
                 if refusal.reason not in {"ASK", "MOVED"}:
                     raise
@@ -122,11 +156,13 @@ class Link:
         raise NotExecuted("the cluster sends us around in circles", reason="MOVED")
 
     def _exchange(
-        self, address: Address, packed: bytes, barrier: Barrier | None = None, *, asking: bool = False
+        self, address: Address, packed: bytes, until: float, barrier: Barrier | None = None, *, asking: bool = False
     ) -> tuple[Any, Any]:
-        """Sends one request and reads its one reply: a connection with anything unread never goes back to the pool."""
+        """Sends one request and reads its one reply: a connection with anything unread serves nobody any more."""
         try:
-            connection = self._servers.take(address)
+            while (connection := self._servers.pick(address)) is not None and is_stale_connection(connection):
+                self._servers.drop(connection)
+            connection = connection or self._servers.connect(address, until)
         except FAILURES as error:
             self._servers.forget(address)
             raise unsent(error) from error
@@ -136,17 +172,17 @@ class Link:
                 check_health(connection)
             if asking:
                 send(connection, _pack("ASKING"))
-                receive(connection)
+                receive(connection, until)
             begun = True
             send(connection, packed)
-            reply = receive(connection)
+            reply = receive(connection, until)
             behind = barrier(reply) if barrier is not None else ()
             whole = not behind
             acknowledged = None
             try:
                 for command in behind:
                     send(connection, _pack(*command))
-                    acknowledged = receive(connection)
+                    acknowledged = receive(connection, until)
             except FAILURES:
                 self._servers.forget(address)  # a demoted primary still answers what writes nothing, as a repeat does
                 return reply, None
@@ -165,7 +201,7 @@ class Link:
             if whole:
                 self._servers.give_back(address, connection)
             else:
-                self._servers.drop(address, connection)
+                self._servers.drop(connection)
 
 
 def _pack(*command: Argument) -> bytes:

@@ -1,17 +1,65 @@
-"""What loops need in threads: pauses, stopping on a signal, background tasks."""
+"""What is written for threads by hand: pauses, stopping on a signal, background tasks, the time of a call."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial, wraps
 from types import FrameType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+
+from flashsale._rules.deadline import BUDGET, Budget, current
 
 Answer = TypeVar("Answer")
+Owner = TypeVar("Owner")
+Rest = ParamSpec("Rest")
+
+
+def in_time(method: Callable[Concatenate[Owner, Rest], Answer]) -> Callable[Concatenate[Owner, Rest], Answer]:
+    """Gives each call of a public method one deadline, for all that it waits for: `self._timeout` seconds from now."""
+
+    @wraps(method)
+    def timed(self: Owner, /, *args: Rest.args, **kwargs: Rest.kwargs) -> Answer:
+        until = time.monotonic() + self._timeout  # type: ignore[attr-defined]
+        return spend(until, partial(method, self, *args, **kwargs))
+
+    return timed
+
+
+def spend(until: float, function: Callable[..., Answer], *args: Any, has_place: bool = False) -> Answer:
+    """Calls a function that has time until then (monotonic seconds), or less where the call around it has less.
+
+    In a context of its own: it ends with the call, whatever ends the call.
+    """
+    outer = current()
+    if outer is not None:
+        until, has_place = min(until, outer.until), has_place or outer.has_place
+    context = copy_context()
+    context.run(BUDGET.set, Budget(until, None, has_place))
+    return context.run(function, *args)
+
+
+def in_main_thread() -> bool:
+    """Returns whether a signal handler may raise here, between any two steps: it only ever strikes the main thread."""
+    return threading.get_ident() == _main_thread
+
+
+_main_thread = threading.main_thread().ident
+
+
+def _forked() -> None:
+    global _main_thread  # noqa: PLW0603 - one for the process
+    _main_thread = threading.get_ident()  # the thread that forks is the child's main thread
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class StopEvent(Protocol):

@@ -10,39 +10,57 @@ from __future__ import annotations
 import itertools
 import os
 import random
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from time import monotonic
 from typing import Any, Final, NamedTuple
+from weakref import WeakSet
 
 from redis.exceptions import ClusterDownError, RedisError
 from typing_extensions import override
 
-from flashsale._rules.redispy import Settings, Watch, slot_and_target, slot_of, slot_ranges
+from flashsale._rules.deadline import ends_at
+from flashsale._rules.redispy import Settings, Watch, hurried, slot_and_target, slot_of, slot_ranges
 from flashsale._rules.urls import Address
-from flashsale._sync.transport._redispy import cluster_slots, disconnect, discover, is_stale, new_pool
+from flashsale._sync.transport._redispy import (
+    cluster_slots,
+    connect,
+    disconnect,
+    discover,
+    new_connection,
+    new_pool,
+)
 
-TIMEOUT: Final = 5.0  # seconds, where the host set none: nothing hangs for ever
 MAX_CONNECTIONS: Final = 64
-AT_HAND: Final = 4  # connections of one address kept out of the pool; two batches are in flight at most
 ANYWHERE: Final[Address] = ("", 0)  # stands for the one server that the settings lead to
 
 
 class Topology:
     """The one server that a client's settings lead to.
 
+    Nobody counts its connections: one that an exception takes out of its caller's hands is closed when it is forgotten.
+
     Args:
-        settings: how the client makes its connections; ours get a timeout where it has none.
+        settings: how the client makes its connections.
+        patience: seconds that ours wait for a reply, or to be made, where the client's would wait longer.
+
+    Attributes:
+        max_connections: that the host's client would make, and 64 at most.
+        socket_timeout: seconds that ours wait for a reply.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, patience: float) -> None:
         arguments = dict(settings.arguments)
         for name in ("socket_timeout", "socket_connect_timeout"):
-            if arguments.get(name) is None:
-                arguments[name] = TIMEOUT
+            given = arguments.get(name)
+            arguments[name] = patience if given is None else min(given, patience)
         self.socket_timeout = float(arguments["socket_timeout"])
-        self._settings = Settings(settings.connection_class, arguments, min(settings.max_connections, MAX_CONNECTIONS))
-        self._pools: dict[Address, Any] = {}
-        self._at_hand: dict[Address, list[Any]] = {}
+        self.max_connections = min(settings.max_connections, MAX_CONNECTIONS)
+        self._patience = patience
+        self._settings = settings._replace(arguments=arguments)
+        self._at_hand: defaultdict[Address, list[Any]] = defaultdict(list)
+        self._made: WeakSet[Any] = WeakSet()
         self._process = os.getpid()
 
     def find(self, key: str | None) -> Sequence[Address]:  # noqa: ARG002
@@ -55,72 +73,72 @@ class Topology:
     def redirect(self, address: Address, text: str, *, moved: bool) -> Address | None:
         """Returns where the server at `address` sends us, or None; `moved`: for good."""
 
-    def pool(self, address: Address) -> Any:
-        """Returns our pool of connections to `address`; it waits a while for a free one."""
-        if address not in self._pools:
-            place: dict[str, Any] = {} if address == ANYWHERE else {"host": address[0], "port": address[1]}
-            settings = self._settings._replace(arguments=self._settings.arguments | place)
-            pool = new_pool(settings, TIMEOUT)
-            return self._pools.setdefault(address, pool)  # another thread may have been quicker
-        return self._pools[address]
+    def pick(self, address: Address) -> Any:
+        """Returns an idle connection, now the caller's; None: there is none."""
+        if self._process != os.getpid():  # a forked child shares nothing with its parent
+            self._process, self._at_hand, self._made = os.getpid(), defaultdict(list), WeakSet()
+        try:
+            return self._at_hand[address].pop()
+        except IndexError:  # looking first would not do: another thread may be quicker
+            return None
 
-    def take(self, address: Address) -> Any:
-        """Returns a connection for one request: one that is at hand, else one of the pool."""
-        while (connection := self._pick(address)) is not None:
-            if not is_stale(connection):
-                return connection
-            self.drop(address, connection)
-        return self.pool(address).get_connection()
+    def connect(self, address: Address, until: float) -> Any:
+        """Returns a new connection for one request, made before `until` (monotonic seconds)."""
+        left = until - monotonic()
+        is_short = left < 0.9 * self._patience
+        connection = new_connection(hurried(self.at(address), left / 2) if is_short else self.at(address))
+        self._made.add(connection)
+        try:
+            connect(connection, left)
+        except BaseException:
+            disconnect(connection)
+            raise
+        return connection
 
     def give_back(self, address: Address, connection: Any) -> None:
-        """Keeps a sound connection at hand, if few are: through the pool it would be checked anew for each request."""
-        at_hand = self._at_hand.setdefault(address, [])
-        if len(at_hand) < AT_HAND < self._settings.max_connections / 2:
-            at_hand.append(connection)
+        """Keeps a sound connection at hand, but none that was made in a hurry: its timeouts are short."""
+        if connection.socket_timeout == self.socket_timeout:
+            self._at_hand[address].append(connection)
         else:
-            self.pool(address).release(connection)
+            self.drop(connection)
 
-    def drop(self, address: Address, connection: Any) -> None:
-        """Closes a connection of which nobody knows what comes next on it, and gives its place in the pool back."""
-        try:
-            disconnect(connection)
-        finally:
-            self.pool(address).release(connection)
+    def drop(self, connection: Any, *, wait: bool = False) -> None:
+        """Closes a connection, of which nobody may know what comes next on it."""
+        disconnect(connection, wait=wait)
+        self._made.discard(connection)
 
     def close(self) -> None:
         """Closes every connection; the next request opens new ones."""
+        made = list(self._made)
+        self._at_hand = defaultdict(list)
         with ExitStack() as stack:  # closes each of them, whatever another one raises
-            for pool in list(self._pools.values()):
-                stack.callback(pool.disconnect)
-            for address in list(self._at_hand):
-                while (connection := self._pick(address)) is not None:
-                    self.pool(address).release(connection)  # else its place in the pool is lost
+            for connection in made:
+                stack.callback(self.drop, connection, wait=True)
 
-    def _pick(self, address: Address) -> Any:
-        """Returns one of the connections at hand, now the caller's; None: there is none."""
-        if self._process != os.getpid():
-            self._process, self._at_hand = os.getpid(), {}  # a forked child shares nothing with its parent
-        try:
-            return self._at_hand[address].pop()
-        except (KeyError, IndexError):  # looking first would not do: another thread may be quicker
-            return None
+    def at(self, address: Address) -> Settings:
+        """Returns how connections to `address` are made."""
+        place: dict[str, Any] = {} if address == ANYWHERE else {"host": address[0], "port": address[1]}
+        return self._settings._replace(arguments=self._settings.arguments | place)
 
 
 class SentinelTopology(Topology):
     """The primary that Sentinel names, or one of its replicas, for a client of `master_for` or `slave_for`."""
 
-    def __init__(self, watch: Watch) -> None:
-        super().__init__(watch.settings)
+    def __init__(self, watch: Watch, patience: float) -> None:
+        super().__init__(watch.settings, patience)
         self._watch = watch
-        self._sentinels = [Topology(settings) for settings in watch.sentinels]
         self._address: Address | None = None
 
     @override
     def find(self, key: str | None) -> Sequence[Address]:
         address = self._address
         if address is None:
-            pools = [sentinel.pool(ANYWHERE) for sentinel in self._sentinels]
-            address = random.choice(discover(self._watch, pools))  # noqa: S311
+            each = (ends_at(self._patience) - monotonic()) / 2 / len(self._watch.sentinels)
+            pools = [new_pool(hurried(settings, each)) for settings in self._watch.sentinels]
+            with ExitStack() as stack:
+                for pool in pools:
+                    stack.callback(pool.disconnect)
+                address = random.choice(discover(self._watch, pools))  # noqa: S311
             self._address = address
         return [address]
 
@@ -128,13 +146,6 @@ class SentinelTopology(Topology):
     def forget(self, address: Address) -> None:
         if self._address == address:
             self._address = None
-
-    @override
-    def close(self) -> None:
-        with ExitStack() as stack:
-            for sentinel in self._sentinels:
-                stack.callback(sentinel.close)
-            stack.callback(super().close)
 
 
 class Nodes(NamedTuple):
@@ -160,9 +171,10 @@ class ClusterTopology(Topology):
         self,
         settings: Settings,
         addresses: Sequence[Address],
+        patience: float,
         remap: Callable[[Address], Address] | None = None,
     ) -> None:
-        super().__init__(settings)
+        super().__init__(settings, patience)
         self._remap = remap or (lambda address: address)
         self._seeds = list(addresses)
         self._turns = itertools.count()
@@ -200,12 +212,16 @@ class ClusterTopology(Topology):
         """Learns which primary has which slots, from the first node that answers."""
         known = list(dict.fromkeys([*self._holders(None), *self._seeds]))
         first = next(self._turns) % len(known)  # one that is behind the times is not believed again and again
+        until = ends_at(self._patience)
         for address in known[first:] + known[:first]:
+            pool = new_pool(hurried(self.at(address), (until - monotonic()) / 2))  # a silent one leaves the rest some
             try:
-                reply = cluster_slots(self.pool(address))
+                reply = cluster_slots(pool)
             except (RedisError, OSError) as error:
                 failure = error
                 continue
+            finally:
+                pool.disconnect()
             self._ranges = [(low, high, self._remap(place)) for low, high, place in slot_ranges(reply, address)]
             return
         raise failure

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Sequence
+from math import inf
+from time import monotonic
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
+from redis.asyncio import Connection, ConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
@@ -30,21 +32,31 @@ def read_url(url: str) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in {"host", "port"}}
 
 
-def new_pool(settings: Settings, seconds: float) -> Any:
-    """Returns a pool of our own; its connections never retry, and speak RESP2 in bytes.
+def new_pool(settings: Settings) -> Any:
+    """Returns a small pool for a question that we ask through a client of redis-py's."""
+    return ConnectionPool(connection_class=settings.connection_class, **(settings.arguments | _fixed()))
+
+
+def new_connection(settings: Settings) -> Any:
+    """Returns a connection of our own, not connected yet."""
+    return settings.connection_class(**(settings.arguments | _fixed()))
+
+
+def _fixed() -> dict[str, Any]:
+    """Returns how our connections differ from the host's: they never retry, and speak RESP2 in bytes.
 
     On RESP3 redis-py 8 listens for maintenance notices, and no longer sees that an idle connection has ended.
     """
-    fixed = {"retry": Retry(NoBackoff(), 0), "decode_responses": False, "protocol": 2}
-    return BlockingConnectionPool(
-        connection_class=settings.connection_class,
-        max_connections=settings.max_connections,
-        timeout=seconds,
-        **(settings.arguments | fixed),
-    )
+    return {"retry": Retry(NoBackoff(), 0), "decode_responses": False, "protocol": 2}
 
 
 # -- one connection -------------------------------------------------------------------------------------------------
+
+
+async def connect(connection: Any, seconds: float) -> None:
+    """Connects, and says who we are, within so many seconds."""
+    async with asyncio.timeout(max(0.0, seconds)):
+        await connection.connect()
 
 
 def is_stale(connection: Any) -> bool:
@@ -78,15 +90,26 @@ async def send(connection: Any, packed: bytes) -> None:
         await connection.send_packed_command([packed], check_health=False)
 
 
-def receive(connection: Any) -> Awaitable[Any]:
-    """Reads one reply, within the socket's timeout."""
+def receive(connection: Any, until: float = inf) -> Awaitable[Any]:
+    """Reads one reply before `until` (monotonic seconds), and within the socket's timeout."""
+    left = until - monotonic()
+    if left < 0.9 * connection.socket_timeout:
+        return _receive_within(connection, max(0.0, left))
     reply: Awaitable[Any] = connection.read_response()
     return reply
 
 
-def disconnect(connection: Any) -> Awaitable[None]:
-    """Closes a connection without waiting for the other side."""
-    end: Awaitable[None] = connection.disconnect(True)  # noqa: FBT003  older releases know no name
+async def _receive_within(connection: Any, seconds: float) -> Any:
+    usual, connection.socket_timeout = connection.socket_timeout, seconds  # its own argument would return None
+    try:
+        return await connection.read_response()
+    finally:
+        connection.socket_timeout = usual
+
+
+def disconnect(connection: Any, *, wait: bool = False) -> Awaitable[None]:
+    """Closes a connection; `wait` for what is still on its way."""
+    end: Awaitable[None] = connection.disconnect(not wait)  # older releases know no name
     return end
 
 

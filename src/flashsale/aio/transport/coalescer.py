@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
+from flashsale._rules.deadline import BUDGET, Budget, current, ends_at
 from flashsale._rules.observer import log
-from flashsale.errors import FlashSaleError, Overloaded
+from flashsale.aio.transport.waiting import Callers, Line
+from flashsale.errors import FlashSaleError, OutcomeUnknown
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -18,12 +20,14 @@ IN_FLIGHT: Final = 2  # both sides stay busy; more only lengthens the queue at t
 MAX_WEIGHT: Final = 256 * 1024  # bytes of one call
 
 
-class Coalescer(Generic[Item, Answer]):
+class Coalescer(Line[Item, Answer]):
     """Makes many concurrent calls leave as few: while calls are in flight, newcomers gather. There is no timer.
 
     Args:
         send: takes a batch and returns an answer, or an error, for each of its items.
-        max_waiting: callers that may wait before `Overloaded` is raised.
+        callers: among whom those count who wait.
+        time: seconds of a call that has no deadline yet.
+        last: seconds of it that are left to a batch in flight: who waits gives up before those.
         weigh: bytes of one item, where they differ much.
         abandon: called with the answer of a caller that was cancelled meanwhile.
     """
@@ -32,33 +36,60 @@ class Coalescer(Generic[Item, Answer]):
         self,
         send: Callable[[list[Item]], Awaitable[Sequence[Answer | FlashSaleError]]],
         *,
-        max_waiting: int,
+        callers: Callers,
+        time: float,
+        last: float,
         weigh: Callable[[Item], int] | None = None,
         abandon: Callable[[Item, Answer], Awaitable[None]] | None = None,
     ) -> None:
+        super().__init__(callers, time, last)
         self._send = send
-        self._max_waiting = max_waiting
         self._weigh = weigh
         self._abandon = abandon
-        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
-        self._in_flight = 0
+        self._alone: Any = None  # the coroutine
+        self._flights: set[asyncio.Task[None]] = set()  # each takes batch after batch
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def submit(self, item: Item) -> Awaitable[Answer]:
+    @property
+    def _in_flight(self) -> int:
+        return len(self._flights) + (self._alone is not None and self._alone.cr_await is not None)
+
+    def submit(self, item: Item, until: float | None = None) -> Awaitable[Answer]:
         """Returns the answer for `item`, to be awaited at once, or raises its error.
 
         A caller cancelled before its batch leaves is dropped; afterwards its item is answered to nobody.
+
+        Args:
+            item: what is asked.
+            until: monotonic seconds; None: as long as the call around it may take.
+
+        Raises:
+            Overloaded: too many callers wait.
+            NotExecuted: its time is over, and it was not sent.
         """
-        if len(self._waiting) >= self._max_waiting:
-            raise Overloaded(len(self._waiting))
-        if not self._in_flight and self._abandon is None:
-            return self._send_alone(item)
+        if until is None:
+            until = ends_at(self._time)
+        if self._abandon is None and not self._flights and (self._alone is None or self._alone.cr_await is None):
+            self._alone = alone = self._send_alone(item, until)
+            return alone
+        if len(self._flights) >= IN_FLIGHT:
+            self._callers.check()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if self._in_flight < IN_FLIGHT:
-            self._in_flight += 1
-            self._spawn(self._drain())
+        self._waiting.append((item, future, until))
+        if len(self._waiting) == 1:
+            self._callers.watch()
+        if len(self._flights) < IN_FLIGHT:
+            self.go_on()
         return future if self._abandon is None else self._attended(item, future)
+
+    def go_on(self) -> None:
+        """Lets a batch leave, if one may."""
+        if self._waiting and self._in_flight < IN_FLIGHT:
+            batch: list[tuple[Item, asyncio.Future[Answer], float]] = []
+            task = asyncio.create_task(self._drain(batch))
+            task.add_done_callback(self._flights.discard)
+            task.add_done_callback(partial(self._landed, batch))
+            self._flights.add(task)  # last: what is in it will leave it
 
     async def _attended(self, item: Item, future: asyncio.Future[Answer]) -> Answer:
         """Waits for the answer, and undoes it when the caller is cancelled in the very moment that it comes."""
@@ -66,55 +97,58 @@ class Coalescer(Generic[Item, Answer]):
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._spawn(self._undo([(item, future.result())]))  # answered, but the caller never woke to see it
+                undo = asyncio.create_task(self._undo([(item, future.result())]))  # the caller never woke to see it
+                self._tasks.add(undo)  # the loop itself holds tasks only weakly
+                undo.add_done_callback(self._tasks.discard)
             raise
 
-    async def _send_alone(self, item: Item) -> Answer:
+    async def _send_alone(self, item: Item, until: float) -> Answer:
         """Sends within the caller's own task: when nobody else is there, a task and a future would be for nothing."""
-        self._in_flight += 1
+        BUDGET.set(Budget(until, self._alone, has_place=True, outer=current()))
         try:
             (answer,) = await self._send([item])
         finally:
             if self._waiting:
-                self._spawn(self._drain())  # what has gathered meanwhile takes this place in flight
-            else:
-                self._in_flight -= 1
+                self.go_on()  # what has gathered meanwhile takes this place in flight
         if isinstance(answer, FlashSaleError):
             raise answer
         return answer
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)  # the loop itself holds tasks only weakly
-        task.add_done_callback(self._tasks.discard)
+    async def _drain(self, batch: list[tuple[Item, asyncio.Future[Answer], float]]) -> None:
+        while self._cut(batch):
+            BUDGET.set(Budget(min([until for _, _, until in batch]), has_place=True))
+            answers: Sequence[Answer | FlashSaleError]
+            try:
+                answers = await self._send([item for item, _, _ in batch])
+            except FlashSaleError as error:
+                answers = [error._copy() for _ in batch]
+            abandoned: list[tuple[Item, Answer]] = []
+            for (item, future, _), answer in zip(batch, answers, strict=True):
+                if isinstance(answer, FlashSaleError):
+                    if not future.done():
+                        future.set_exception(answer)
+                elif future.done():
+                    abandoned.append((item, answer))
+                else:
+                    future.set_result(answer)
+            await self._undo(abandoned)
 
-    async def _drain(self) -> None:
-        try:
-            while batch := self._cut():
-                answers: Sequence[Answer | Exception]
-                try:
-                    answers = await self._send([item for item, _ in batch])
-                except FlashSaleError as error:
-                    answers = [error._copy() for _ in batch]
-                except Exception as error:  # noqa: BLE001 - raised again in every caller of the batch
-                    answers = [error] * len(batch)
-                except BaseException as error:
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(error)
-                    raise
-                abandoned: list[tuple[Item, Answer]] = []
-                for (item, future), answer in zip(batch, answers, strict=True):
-                    if isinstance(answer, Exception):
-                        if not future.done():
-                            future.set_exception(answer)
-                    elif future.done():
-                        abandoned.append((item, answer))
-                    else:
-                        future.set_result(answer)
-                await self._undo(abandoned)
-        finally:
-            self._in_flight -= 1
+    def _landed(self, batch: Sequence[tuple[Item, asyncio.Future[Answer], float]], task: asyncio.Task[None]) -> None:
+        """Answers those whom a flight left without an answer: an exception that is none of ours has ended it.
+
+        The first of them gets that exception, and the others hear that nobody knows.
+        """
+        unanswered = [future for _, future, _ in batch if not future.done()]
+        error = task.exception() if unanswered and not task.cancelled() else None
+        for future in unanswered:
+            if error is not None and future is unanswered[0]:
+                future.set_exception(error)
+            else:
+                unknown = OutcomeUnknown("the call that this one shared was interrupted")
+                unknown.__cause__ = error
+                future.set_exception(unknown)
+        if not task.cancelled():
+            self.go_on()
 
     async def _undo(self, abandoned: Sequence[tuple[Item, Answer]]) -> None:
         for item, answer in abandoned if self._abandon else ():
@@ -123,13 +157,15 @@ class Coalescer(Generic[Item, Answer]):
             except FlashSaleError as error:
                 log.warning("a cancelled call was not undone: %s", type(error).__name__)
 
-    def _cut(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
-        batch: list[tuple[Item, asyncio.Future[Answer]]] = []
+    def _cut(self, batch: list[tuple[Item, asyncio.Future[Answer], float]]) -> bool:
+        """Makes those the batch who wait longest; False: nobody waits."""
+        batch.clear()
         weight = 0
         while self._waiting and len(batch) < BATCH and weight < MAX_WEIGHT:
-            call = self._waiting.popleft()
+            call = self._waiting[0]
             if not call[1].done():
                 batch.append(call)
                 if self._weigh is not None:
                     weight += self._weigh(call[0])
-        return batch
+            self._waiting.popleft()  # last: whatever strikes, somebody has the caller
+        return bool(batch)

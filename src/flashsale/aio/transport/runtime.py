@@ -1,4 +1,4 @@
-"""What loops need of asyncio: pauses, stopping on a signal, background tasks."""
+"""What is written for asyncio by hand: pauses, stopping on a signal, background tasks, the time of a call."""
 
 from __future__ import annotations
 
@@ -7,10 +7,46 @@ import inspect
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Self, TypeVar
+from functools import wraps
+from time import monotonic
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+
+from flashsale._rules.deadline import BUDGET, Budget, current
 
 Answer = TypeVar("Answer")
+Owner = TypeVar("Owner")
+Rest = ParamSpec("Rest")
 StopEvent = asyncio.Event
+
+
+def in_time(
+    method: Callable[Concatenate[Owner, Rest], Coroutine[Any, Any, Answer]],
+) -> Callable[Concatenate[Owner, Rest], Coroutine[Any, Any, Answer]]:
+    """Gives each call of a public method one deadline, for all that it waits for: `self._timeout` seconds from now."""
+
+    @wraps(method)
+    async def timed(self: Owner, /, *args: Rest.args, **kwargs: Rest.kwargs) -> Answer:
+        until = monotonic() + self._timeout  # type: ignore[attr-defined]
+        outer = current()
+        call = method(self, *args, **kwargs)
+        BUDGET.set(_budget(until, call, outer))
+        return await call
+
+    return timed
+
+
+async def spend(until: float, function: Callable[..., Coroutine[Any, Any, Answer]], *args: Any) -> Answer:
+    """Calls a function that has time until then (monotonic seconds), or less where the call around it has less."""
+    outer = current()
+    call = function(*args)
+    BUDGET.set(_budget(until, call, outer))
+    return await call
+
+
+def _budget(until: float, call: Any, outer: Budget | None) -> Budget:
+    if outer is None:
+        return Budget(until, call)
+    return Budget(min(until, outer.until), call, outer.has_place, outer)
 
 
 async def end_of(answer: Any) -> Any:

@@ -21,9 +21,11 @@ from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
 from flashsale._rules.batches import batches
 from flashsale._rules.rows import CHUNK, KEYS, ORDER_COLUMNS, Row, TableName
 from flashsale._rules.sqlstates import blames_row, is_rolled_back
+from flashsale._sql.deadlines import TIMEOUT, Deadline
 from flashsale._sync.stores.moved import MovedRowStore
 from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder, SaleRequest
 from flashsale.errors import OutcomeUnknown, RowRefused, StoreError
+from flashsale.model.checks import check_seconds
 
 _MODELS: Final[Mapping[TableName, type[Model]]] = {
     "sales": Sale,
@@ -58,14 +60,17 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
     Args:
         sale: name of the sale.
         using: alias of the database in Django's settings.
+        timeout: seconds after which a database that does not answer is given up, with `StoreError` or, at its COMMIT,
+            `OutcomeUnknown`; half of it at most goes by in connecting, where OPTIONS have no `connect_timeout`.
 
     Raises:
         InvalidRequest: not a name of a sale.
     """
 
-    def __init__(self, sale: str, *, using: str = DEFAULT_DB_ALIAS) -> None:
+    def __init__(self, sale: str, *, using: str = DEFAULT_DB_ALIAS, timeout: float = TIMEOUT) -> None:
         super().__init__(sale)
         self._using = using
+        self._timeout = check_seconds("timeout", timeout, low=1.0)
         _aliases.add(using)
 
     def in_transaction(self) -> bool:
@@ -91,15 +96,19 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
     def transaction(self) -> Iterator[BaseDatabaseWrapper]:
         """Gives the connection within `atomic`: a savepoint in the host's transaction; see `RowStore.transaction`."""
         connection = connections[self._using]
-        if not connection.in_atomic_block:  # as Django does between requests: a worker has none
-            connection.close_if_unusable_or_obsolete()
         outermost, committing = not connection.in_atomic_block, False
-        try:
-            with transaction.atomic(using=self._using):
-                yield connection
-                committing = outermost
-        except (DatabaseError, InterfaceError) as error:
-            raise _store_error(error, committing=committing) from error
+        with Deadline(self._timeout) as deadline, _limited(connection, deadline, self._timeout / 2):
+            try:
+                deadline.watch(connection.connection)
+                if outermost:  # as Django does between requests: a worker has none
+                    connection.close_if_unusable_or_obsolete()
+                connection.ensure_connection()
+                deadline.watch(connection.connection)
+                with transaction.atomic(using=self._using):
+                    yield connection
+                    committing = outermost
+            except (DatabaseError, InterfaceError) as error:
+                raise _store_error(error, committing=committing) from error
 
     def select(
         self,
@@ -199,6 +208,24 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
         names = {f"{name}__in" if isinstance(value, list) else name: value for name, value in where.items()}
         rows: QuerySet[Any] = _MODELS[table].objects.using(self._using).filter(**names)
         return rows
+
+
+@contextmanager
+def _limited(connection: BaseDatabaseWrapper, deadline: Deadline, seconds: float) -> Iterator[None]:
+    """Limits the making of connections, where Django's settings say nothing; it makes another one to roll back."""
+    if connection.vendor not in {"postgresql", "mysql"} or "get_connection_params" in vars(connection):
+        yield
+        return
+    of_settings: Callable[[], dict[str, Any]] = connection.get_connection_params
+
+    def of_both() -> dict[str, Any]:
+        return {"connect_timeout": max(2, round(deadline.left(seconds)))} | of_settings()  # libpq takes 1 for 2
+
+    connection.get_connection_params = of_both
+    try:
+        yield
+    finally:
+        del connection.get_connection_params
 
 
 def _store_error(error: DatabaseError | InterfaceError, *, committing: bool) -> StoreError | OutcomeUnknown:
