@@ -220,7 +220,7 @@ class RowStore(ABC, Generic[Connection]):
         """
         check_int("units", units, -MAX_UNITS)
         with self.transaction() as connection:
-            return self._add_units(connection, goods_id, units)
+            return self._add_units(connection, self._lock_goods(connection, goods_id), units)
 
     def epoch(self) -> int:
         """Returns the epoch of the sale: 1 until the first rebuild."""
@@ -394,10 +394,9 @@ class RowStore(ABC, Generic[Connection]):
     def _refuse_purged(self, connection: Connection) -> None:
         """Raises InvalidRequest when the rows say that the sale was purged."""
 
-    def _add_units(self, connection: Connection, goods_id: str, units: int) -> Goods:
-        row = self._lock_goods(connection, goods_id)
+    def _add_units(self, connection: Connection, row: Row, units: int) -> Goods:
         values = {"total": max(0, row["total"] + units), "version": row["version"] + 1}
-        self.update(connection, "goods", self._goods_key(goods_id), values)
+        self.update(connection, "goods", self._goods_key(row["goods_id"]), values)
         return read_goods({**row, **values})
 
     def _lock_or_insert(

@@ -62,15 +62,16 @@ class MovedRowStore(RowStore[Connection]):
         check_int("units", units, -MAX_UNITS)
         values = {"request_id": check_id("request_id", request_id), "goods_id": goods_id, "units": units, "result": 0}
         with self.transaction() as connection:
+            row = self._lock_goods(connection, goods_id)  # first: on MySQL three equal inserts at once deadlock
             known = self._lock_or_insert(connection, "requests", ("goods_id", "units", "result"), values)
             if known is None:
-                goods = self._add_units(connection, goods_id, units)
+                goods = self._add_units(connection, row, units)
                 this = {"sale": self.sale, "request_id": request_id}
                 self.update(connection, "requests", this, {"result": goods.total})
                 return goods, goods.total
             if (known["goods_id"], known["units"]) != (goods_id, units):
                 raise InvalidRequest("request_id", "belongs to another restock")
-            return read_goods(self._lock_goods(connection, goods_id)), known["result"]
+            return read_goods(row), known["result"]
 
     def _refuse_purged(self, connection: Connection) -> None:
         if self._is_purged(connection):

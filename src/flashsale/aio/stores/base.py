@@ -219,7 +219,7 @@ class RowStore(ABC, Generic[Connection]):
         """
         check_int("units", units, -MAX_UNITS)
         async with self.transaction() as connection:
-            return await self._add_units(connection, goods_id, units)
+            return await self._add_units(connection, await self._lock_goods(connection, goods_id), units)
 
     async def epoch(self) -> int:
         """Returns the epoch of the sale: 1 until the first rebuild."""
@@ -393,10 +393,9 @@ class RowStore(ABC, Generic[Connection]):
     async def _refuse_purged(self, connection: Connection) -> None:
         """Raises InvalidRequest when the rows say that the sale was purged."""
 
-    async def _add_units(self, connection: Connection, goods_id: str, units: int) -> Goods:
-        row = await self._lock_goods(connection, goods_id)
+    async def _add_units(self, connection: Connection, row: Row, units: int) -> Goods:
         values = {"total": max(0, row["total"] + units), "version": row["version"] + 1}
-        await self.update(connection, "goods", self._goods_key(goods_id), values)
+        await self.update(connection, "goods", self._goods_key(row["goods_id"]), values)
         return read_goods({**row, **values})
 
     async def _lock_or_insert(

@@ -63,15 +63,16 @@ class MovedRowStore(RowStore[Connection]):
         check_int("units", units, -MAX_UNITS)
         values = {"request_id": check_id("request_id", request_id), "goods_id": goods_id, "units": units, "result": 0}
         async with self.transaction() as connection:
+            row = await self._lock_goods(connection, goods_id)  # first: on MySQL three equal inserts at once deadlock
             known = await self._lock_or_insert(connection, "requests", ("goods_id", "units", "result"), values)
             if known is None:
-                goods = await self._add_units(connection, goods_id, units)
+                goods = await self._add_units(connection, row, units)
                 this = {"sale": self.sale, "request_id": request_id}
                 await self.update(connection, "requests", this, {"result": goods.total})
                 return goods, goods.total
             if (known["goods_id"], known["units"]) != (goods_id, units):
                 raise InvalidRequest("request_id", "belongs to another restock")
-            return read_goods(await self._lock_goods(connection, goods_id)), known["result"]
+            return read_goods(row), known["result"]
 
     async def _refuse_purged(self, connection: Connection) -> None:
         if await self._is_purged(connection):
