@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -25,8 +27,10 @@ from flashsale.demo.tally import Purchase, Tally
 from flashsale.stores import SQLAlchemyStore
 from flashsale.testing import _redis_server
 from tests.support import servers
+from tests.support.database_proxy import frozen
 from tests.support.helpers import eventually, snapshot
 
+SLOW = 6.0  # seconds that a busy machine may add
 SMALL = ["demo", "--buyers", "400", "--units", "50", "--processes", "2"]
 
 
@@ -194,6 +198,45 @@ def test_a_worker_without_servers_waits_until_it_is_stopped(tmp_path: Path) -> N
         assert any("the worker waits" in line for line in lines)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(20) == 0
+
+
+def test_worker_and_syncer_stop_by_sigterm_when_both_servers_are_silent(fresh_postgres_url: str) -> None:
+    """With the default times, within the 20 seconds that docs/operating.md states."""
+    options = ["--database", fresh_postgres_url, "--sale", "spring"]
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(servers.redis_server())
+        client = stack.enter_context(redis.Redis(port=server.port))
+        store = stack.enter_context(SQLAlchemyStore(fresh_postgres_url, "spring"))
+        store.create_all()
+        store.put_goods(Goods("phone", total=100))
+        sale = stack.enter_context(FlashSale(client, "spring", store=store))
+        Syncer(sale).run_once()
+        sale.start("phone")
+        runs = [
+            stack.enter_context(
+                process(
+                    command(name, "--redis", f"redis://127.0.0.1:{server.port}", *options),
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for name in ("worker", "syncer")
+        ]
+        for each in runs:
+            assert each.stderr is not None
+            assert any("goods in the database" in line for line in iter(each.stderr.readline, "")), "it has begun"
+        order_id = sale.buy("phone", "ann").order_id
+        eventually(lambda: sale.status(order_id) is OrderState.PERSISTED, "the worker works")
+        with frozen(fresh_postgres_url):
+            server.freeze()
+            stack.callback(server.thaw)
+            time.sleep(1.5)  # each waits for one of the two: the syncer makes a pass every second
+            began = time.monotonic()
+            for each in runs:
+                each.send_signal(signal.SIGTERM)
+            assert [each.wait(60) for each in runs] == [0, 0]
+            took = time.monotonic() - began
+    assert took < 20 + SLOW, took
 
 
 # -- demo -----------------------------------------------------------------------------------------------------------
