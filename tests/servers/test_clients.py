@@ -215,6 +215,7 @@ async def test_whatever_does_not_close_the_rest_is_closed(
         patch.setattr(connection, "disconnect", fail)
         await host.call(sale.aclose if host.is_async else sale.close)
     await until(lambda: connected() == {broken}, "all others are closed")
+    await host.call(connection.disconnect)
 
 
 async def test_two_threads_want_the_last_connection_at_hand(host: Host, server: servers.RedisServer) -> None:

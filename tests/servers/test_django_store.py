@@ -246,6 +246,6 @@ def test_a_silent_database_is_given_up(postgres: servers.Postgres, postgresql_al
     call_ends(postgres, postgresql_alias, age)
 
 
-@kills("the database's deadline")
+@kills("the deadline of a transaction")
 def test_a_silent_database_is_given_up_by_our_own_deadline(postgres: servers.Postgres, postgresql_alias: str) -> None:
     call_ends(postgres, postgresql_alias, None)

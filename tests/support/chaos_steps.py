@@ -303,6 +303,7 @@ class Chaos:
         self._keys = Keys(SALE)
         self._hosts: list[aio.FlashSale] = []
         self._workers: list[subprocess.Popen[bytes]] = []
+        self._one_reads = asyncio.Lock()
         self._redis_lock = asyncio.Lock()
         self._database_lock = asyncio.Lock()
         self._calm = asyncio.Event()  # no lost key is being brought back
@@ -367,7 +368,8 @@ class Chaos:
         self.report.named = self._stage.named if isinstance(self._stage, Watched) else []
 
     async def _is_loaded(self) -> bool:
-        return all([await self._raw.exists(self._keys.count(goods_id)) for goods_id in GOODS])
+        counts = [self._keys.count(goods_id) for goods_id in GOODS]
+        return all([await self._read(lambda count=count: self._raw.exists(count)) for count in counts])
 
     # -- buyers -----------------------------------------------------------------------------------------------------
 
@@ -681,19 +683,20 @@ class Chaos:
         It is told to end, not cancelled: now and then a cancellation is lost inside redis-py.
         """
         while not self._over:
-            with contextlib.suppress(redis.RedisError, OSError):  # it was killed
-                for goods_id in GOODS:
-                    total, booked = await self._raw.hmget(self._keys.stock(goods_id), "Total", "Booked")
-                    self.report.looks += 1
-                    if int(total or 0) and booked:  # it is 0 during a rebuild
-                        self._excess[goods_id] = max(self._excess[goods_id], int(booked) - int(total))
-                await self._requeue_dead()  # who pays for such an order waits for it
+            for goods_id in GOODS:
+                stock = self._keys.stock(goods_id)
+                total, booked = await self._read(lambda stock=stock: self._raw.hmget(stock, "Total", "Booked"))
+                self.report.looks += 1
+                if int(total or 0) and booked:  # it is 0 during a rebuild
+                    self._excess[goods_id] = max(self._excess[goods_id], int(booked) - int(total))
+            await self._requeue_dead()  # who pays for such an order waits for it
             await asyncio.sleep(0.05)
 
     async def _read(self, read: Callable[[], Awaitable[Any]]) -> Any:
         while True:
             try:
-                return await read()
+                async with self._one_reads:  # a Cluster's client closes connections under its other callers
+                    return await read()
             except (redis.RedisError, OSError):  # it was killed
                 await asyncio.sleep(0.02)
 
@@ -710,7 +713,7 @@ class Chaos:
         return not any(sizes)
 
     async def _requeue_dead(self) -> None:
-        if letters := await self._raw.hlen(self._keys.dead):
+        if letters := await self._read(lambda: self._raw.hlen(self._keys.dead)):
             self.report.dead += letters
             for letter in await self._answer(self._hosts[0].queue.dead):
                 self._say(f"dead: {letter}")

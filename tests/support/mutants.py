@@ -398,7 +398,7 @@ _add(
     "E T",
     Patch("flashsale._sync.worker._blames_row", lambda error: isinstance(error, RowRefused)),
 )
-_add("the deadline of a transaction", "T", Patch("flashsale._sql.deadlines._add", lambda *_: None))
+_add("the deadline of a transaction", "T", Patch("flashsale._sql.deadlines._file_number", lambda _: None))
 _add("a store's connections of a process' own", "E T", Tell("shares"))
 _add("Django's connections of a process' own", "E T", Tell("shares"), api=DJANGO)
 _add(
@@ -463,7 +463,6 @@ _add(
     *(Patch(f"flashsale.{api}.{_WAITING}.Callers.check", lambda _: None) for api in ("aio", "_sync")),
 )
 _add("one deadline for a call", "T", broken.a_time_for_each_step)
-_add("the database's deadline", "T", Patch("flashsale._sql.deadlines._file_number", lambda _: None))
 _add(
     "the main thread goes alone",
     "T",
