@@ -237,6 +237,7 @@ class Clustered(Alone):
         if source is None or source is target:
             return source is target
         raw = self._raw[source]
+        servers.own(self._slot, source, target)  # it imported the slot, and so has not heard who inherited it
         servers.begin_move(self._slot, source, target)
         while names := raw.execute_command("CLUSTER", "GETKEYSINSLOT", self._slot, 1000):
             for name in names:

@@ -356,7 +356,12 @@ def begin_move(slot: int, source: RedisServer, target: RedisServer) -> None:
 def end_move(slot: int, source: RedisServer, target: RedisServer) -> None:
     """Gives a slot whose keys are all there to its new node."""
     for node in (target, source):
-        node.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))
+        own(slot, target, node)
+
+
+def own(slot: int, owner: RedisServer, witness: RedisServer) -> None:
+    """Tells one node of a Cluster who has a slot."""
+    witness.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", node_id(owner))
 
 
 @contextlib.contextmanager
