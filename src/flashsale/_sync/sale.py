@@ -514,7 +514,7 @@ class FlashSale:
 
     def _settle_basket(self, basket_id: str, state: OrderState, connection: Any) -> dict[str, OrderState | None]:
         store = self.store if connection is None else joined(self.store, connection)
-        order_ids = self._purchases.basket(basket_id)
+        order_ids = self._purchases.basket(basket_id, store)
         if not order_ids:
             self._look_again(basket_id, store)
         return self._transitions.settle_each(order_ids, state, store)

@@ -205,9 +205,10 @@ class Transitions:
             log.warning("%d rows are saved, the ledger waits for the worker: %s", len(saved), named(error))
         return states
 
-    def stored(self, order_ids: Sequence[str]) -> list[str]:
-        """Returns those of `order_ids` that have a row, as far as the store can be asked."""
-        return [] if self._store is None else [row.order.order_id for row in stored(self._store, order_ids)]
+    def stored(self, order_ids: Sequence[str], store: OrderStore | None = None) -> list[str]:
+        """Returns those of `order_ids` that have a row, as far as the store, ours or a joined one, can be asked."""
+        store = self._store if store is None else store
+        return [] if store is None else [row.order.order_id for row in stored(store, order_ids)]
 
     def leave(self, goods_id: str, quantity: int) -> None:
         """Gives a slot back at the gate; when the gate does not answer, the syncer does it later."""

@@ -515,7 +515,7 @@ class FlashSale:
 
     async def _settle_basket(self, basket_id: str, state: OrderState, connection: Any) -> dict[str, OrderState | None]:
         store = self.store if connection is None else await joined(self.store, connection)
-        order_ids = await self._purchases.basket(basket_id)
+        order_ids = await self._purchases.basket(basket_id, store)
         if not order_ids:
             await self._look_again(basket_id, store)
         return await self._transitions.settle_each(order_ids, state, store)
