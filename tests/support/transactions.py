@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -80,6 +80,11 @@ class HostDatabase:
         async with contextlib.AsyncExitStack() as stack:
             await self._enter(stack, within.begin_nested())
             yield
+
+    @staticmethod
+    async def run(connection: Any, statement: str) -> Any:
+        """Runs a statement of the host's."""
+        return await settled(connection.execute(text(statement)))
 
     async def _enter(self, stack: contextlib.AsyncExitStack, context: Any) -> Any:
         return await stack.enter_async_context(context) if self.is_async else stack.enter_context(context)

@@ -81,10 +81,14 @@ class Following:
             log.warning(text, len(rows), named(error))
 
     async def _follow_rows(self, rows: Sequence[StoredOrder], look_again: bool) -> None:  # noqa: FBT001 - of `spend`
-        if look_again:  # was it committed, and did it come to that by way of a savepoint that was rolled back?
-            assert self._store is not None
-            states = await self._store.states([row.order.order_id for row in rows])
-            stand = [(row.order, states.get(row.order.order_id, OrderState.PERSISTED)) for row in rows]
-            rows = [StoredOrder(order, state) for order, state in stand if state is not OrderState.PERSISTED]
+        if look_again:
+            rows = await self._standing(rows)
         if rows:
             await self._follow_all(rows)
+
+    async def _standing(self, rows: Sequence[StoredOrder]) -> Sequence[StoredOrder]:
+        """Returns what the rows say now: was it committed, and is a savepoint rolled back?"""
+        assert self._store is not None
+        states = await self._store.states([row.order.order_id for row in rows])
+        stand = [(row.order, states.get(row.order.order_id, OrderState.PERSISTED)) for row in rows]
+        return [StoredOrder(order, state) for order, state in stand if state is not OrderState.PERSISTED]
