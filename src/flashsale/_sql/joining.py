@@ -10,6 +10,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final, TypeAlias
@@ -185,7 +186,8 @@ def _look() -> None:
             if known.has_come:
                 if _open.get(key) is known:
                     del _open[key]
-                known.begin()
+                with suppress(Exception):  # no thread to be had: the syncer does it
+                    known.begin()
         if not _open:
             _thread = None  # whoever comes from now on starts another, and who came before is seen now
             if not _open:
