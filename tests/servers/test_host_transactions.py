@@ -147,6 +147,26 @@ async def test_a_connection_that_stays_open_is_seen_to(real_shop: Shop, url: str
         assert await sale.status("o-2") is PERSISTED
 
 
+@on_a_server
+async def test_a_session_inside_a_transaction_of_its_connection(real_shop: Shop, url: str) -> None:
+    """As in a host's own tests: its commit ends a savepoint, and nothing is to be followed."""
+    sale = await selling(real_shop, url, "o-1", "o-2")
+    host = HostDatabase(real_shop, url)
+    kind: Any = AsyncSession if real_shop.is_async else Session
+    for name, undone in (("o-1", True), ("o-2", False)):
+        with contextlib.suppress(Undone):
+            async with host.begin() as connection:
+                session = kind(connection, join_transaction_mode="create_savepoint")
+                assert await sale.confirm(name, connection=session) is CONFIRMED
+                await settled(session.commit())
+                await settled(session.close())
+                await stays(sale, name, PERSISTED)
+                if undone:
+                    raise Undone
+    await follows(sale, "o-2", CONFIRMED)
+    assert await rows(sale) == {"o-1": PERSISTED, "o-2": CONFIRMED} == {n: await sale.status(n) for n in ("o-1", "o-2")}
+
+
 @each_database
 async def test_a_call_that_raises_has_done_nothing(real_shop: Shop, url: str) -> None:
     """The host may go on, and commit."""
@@ -267,7 +287,8 @@ async def test_what_is_not_the_stores_database_is_refused(
     async with host.connect() as connection:
         pass
     assert await refusal(sale, connection) == "is not open"
-    for wrong in (url, object(), host.engine, 7):
+    other_api = Session(host.plain) if real_shop.is_async else AsyncSession()
+    for wrong in (url, object(), host.engine, 7, other_api):
         assert "of SQLAlchemy" in await refusal(sale, wrong)
 
 
@@ -366,12 +387,11 @@ async def test_nothing_is_left_behind(real_shop: Shop, url: str) -> None:
     await until(lambda: joining._thread is None, "the thread has ended")
 
 
-async def test_whoever_lets_go_of_a_connection_rolls_back(real_shop: Shop, url: str) -> None:
+async def test_whoever_lets_go_of_a_connection_rolls_back(sync_shop: Shop) -> None:
     """Then the garbage collector ends the transaction, and nobody follows from inside it."""
-    if real_shop.is_async:
-        pytest.skip("SQLAlchemy warns of it, and drops the connection")
-    sale = await selling(real_shop, url, "o-1")
-    host = HostDatabase(real_shop, url)
+    url = f"sqlite:///{sync_shop.database}"
+    sale = await selling(sync_shop, url, "o-1")
+    host = HostDatabase(sync_shop, url)
     connection = host.engine.connect()
     assert await sale.confirm("o-1", connection=connection) is CONFIRMED
     del connection

@@ -506,14 +506,14 @@ class FlashSale:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _settle(self, order_id: str, state: OrderState, connection: Any) -> OrderState | None:
-        store = self.store if connection is None else joined(self.store, connection)
+        store = None if connection is None else joined(self.store, connection)
         current = self._transitions.settle(order_id, state, store)
         if current is None:
             self._check_known(store)
         return current
 
     def _settle_basket(self, basket_id: str, state: OrderState, connection: Any) -> dict[str, OrderState | None]:
-        store = self.store if connection is None else joined(self.store, connection)
+        store = None if connection is None else joined(self.store, connection)
         order_ids = self._purchases.basket(basket_id, store)
         if not order_ids:
             self._look_again(basket_id, store)

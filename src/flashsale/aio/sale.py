@@ -507,14 +507,14 @@ class FlashSale:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     async def _settle(self, order_id: str, state: OrderState, connection: Any) -> OrderState | None:
-        store = self.store if connection is None else await joined(self.store, connection)
+        store = None if connection is None else await joined(self.store, connection)
         current = await self._transitions.settle(order_id, state, store)
         if current is None:
             await self._check_known(store)
         return current
 
     async def _settle_basket(self, basket_id: str, state: OrderState, connection: Any) -> dict[str, OrderState | None]:
-        store = self.store if connection is None else await joined(self.store, connection)
+        store = None if connection is None else await joined(self.store, connection)
         order_ids = await self._purchases.basket(basket_id, store)
         if not order_ids:
             await self._look_again(basket_id, store)
