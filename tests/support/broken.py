@@ -26,7 +26,7 @@ from flashsale._sync.transport.link import Link
 from flashsale._sync.transport.topology import Topology
 from flashsale.lua import SCRIPTS
 from flashsale.model import RELEASED
-from flashsale.stores import SQLAlchemyStore
+from flashsale.stores import RowStore, SQLAlchemyStore
 from tests.support import acl, servers
 
 if TYPE_CHECKING:
@@ -132,6 +132,12 @@ def no_guard(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
 
     monkeypatch.setattr(SQLAlchemyStore, "book", NoGuard.book)
     monkeypatch.setattr(flashsale.aio.stores.SQLAlchemyStore, "book", book)
+
+
+def no_lock(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """What decides is read as the transaction sees it."""
+    current = RowStore._current
+    monkeypatch.setattr(RowStore, "_current", lambda store, connection, ids, **_: current(store, connection, ids))
 
 
 def every_attempt_counts(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:

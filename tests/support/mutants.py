@@ -413,6 +413,28 @@ _add(
     Patch("flashsale._sync.transitions.in_transaction", lambda _: False),
     api=DJANGO,
 )
+_add(
+    "the wait for the end of the host's transaction",
+    "E L",
+    Patch("flashsale._sync.following.Following.later", lambda *_: False),
+)
+_add(
+    "the second look at what was decided", "E", Patch("flashsale._sync.following.Following._standing", lambda _, it: it)
+)
+_add(
+    "the savepoint in the host's transaction",
+    "E",
+    Patch(
+        "flashsale._sync.stores.sqlalchemy.SQLAlchemyStore._savepoint",
+        lambda _, connection: contextlib.nullcontext(connection),
+    ),
+)
+_add("the lock of what is decided by", "E T", broken.no_lock)
+_add(
+    "the look for a transaction",
+    "E",
+    Patch("flashsale._sync.stores.sqlalchemy.check_transaction", lambda _: None),
+)
 _add("the row under a change", "O", Patch("flashsale._sync.stores.base.completed", lambda goods, _: goods))
 
 # -- the connection and the server ------------------------------------------------------------------------------------

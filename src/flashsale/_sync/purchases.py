@@ -18,6 +18,7 @@ from flashsale._sync.gate import Gate
 from flashsale._sync.inventory import Inventory
 from flashsale._sync.ledger import Ledger
 from flashsale._sync.reservations import Answers, Mode
+from flashsale._sync.store import OrderStore
 from flashsale._sync.transitions import Transitions
 from flashsale._sync.transport.runtime import spend
 from flashsale.errors import (
@@ -133,12 +134,12 @@ class Purchases:
         outcome = next((receipt.outcome for receipt in receipts if not receipt.accepted), Outcome.ACCEPTED)
         return BasketReceipt(outcome, basket_id, tuple(receipts))
 
-    def basket(self, basket_id: str) -> list[str]:
-        """Returns the order ids of a basket, in one read; those of the database where Redis lost it."""
+    def basket(self, basket_id: str, store: OrderStore | None = None) -> list[str]:
+        """Returns the order ids of a basket, in one read; those of the database, or `store`, where Redis lost it."""
         _check_basket_id(basket_id)
         names = [f"{basket_id}#{place}" for place in range(1, MAX_GOODS + 1)]
         with about(basket_id):
-            return list(self._ledger.get_many(names)) or self._transitions.stored(names)
+            return list(self._ledger.get_many(names)) or self._transitions.stored(names, store)
 
     def _take_and_hold(self, order: Order, known: bool) -> Receipt:  # noqa: FBT001
         """Takes a slot at the gate on its own Redis, then reserves with it; refused by the stock, the slot returns."""

@@ -22,7 +22,7 @@ from flashsale._sync.ledger import Ledger
 from flashsale._sync.order_queue import OrderQueue
 from flashsale._sync.purchases import Purchases
 from flashsale._sync.sale_state import SaleMeta
-from flashsale._sync.store import OrderStore, check_known, refuse_purged, store_findings
+from flashsale._sync.store import OrderStore, check_known, joined, refuse_purged, store_findings
 from flashsale._sync.ticketing import Ticketing
 from flashsale._sync.transitions import Transitions
 from flashsale._sync.transport.component import MAX_WAITING
@@ -339,52 +339,72 @@ class FlashSale:
         return record.state if record else None
 
     @in_time
-    def cancel(self, order_id: str) -> OrderState | None:
+    def cancel(self, order_id: str, *, connection: Any = None) -> OrderState | None:
         """Cancels an order, paid or not: the database decides, then its units, allowance and slot return, once.
 
         When the database has decided, its state is returned, also while Redis does not answer: the syncer brings it
         there.
 
+        Args:
+            order_id: which order.
+            connection: yours, with your transaction: `Connection` or `Session` of SQLAlchemy, or Django's
+                connection. All statements go over it, and are committed with it or never. What is returned
+                stands if you commit; then Redis follows. The item's row stays locked until then.
+
         Returns:
             The current state: CANCELLED, or another if it was final before; None for an unknown id.
 
         Raises:
+            InvalidRequest: the connection is none of the store's database, or has no transaction.
             StoreRequired: the sale has no store.
-            StoreError: the database did not answer; ask again.
+            StoreError: the database did not answer; ask again. With `connection`: nothing was done; roll back first.
         """
-        return self._settle(order_id, OrderState.CANCELLED)
+        return self._settle(order_id, OrderState.CANCELLED, connection)
 
     @in_time
-    def confirm(self, order_id: str) -> OrderState | None:
+    def confirm(self, order_id: str, *, connection: Any = None) -> OrderState | None:
         """Confirms that an order is paid.
+
+        Args:
+            order_id: which order.
+            connection: yours, with your transaction; as in `cancel`.
 
         Returns:
             The current state: CONFIRMED, or what was final before; None for an unknown id.
 
         Raises:
+            InvalidRequest: as in `cancel`.
             NotPersisted: the row is not in the database yet; ask again.
             StoreRequired: the sale has no store.
-            StoreError: the database did not answer; ask again.
+            StoreError: the database did not answer; ask again. With `connection`: nothing was done; roll back first.
         """
-        return self._settle(order_id, OrderState.CONFIRMED)
+        return self._settle(order_id, OrderState.CONFIRMED, connection)
 
     @in_time
-    def cancel_basket(self, basket_id: str) -> dict[str, OrderState | None]:
+    def cancel_basket(self, basket_id: str, *, connection: Any = None) -> dict[str, OrderState | None]:
         """Cancels every order of a basket; a second call finishes what a crash left.
 
+        Args:
+            basket_id: which basket.
+            connection: yours, with your transaction; as in `cancel`.
+
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return self._transitions.settle_each(self._basket(basket_id), OrderState.CANCELLED)
+        return self._settle_basket(basket_id, OrderState.CANCELLED, connection)
 
     @in_time
-    def confirm_basket(self, basket_id: str) -> dict[str, OrderState | None]:
+    def confirm_basket(self, basket_id: str, *, connection: Any = None) -> dict[str, OrderState | None]:
         """Confirms that every order of a basket is paid.
+
+        Args:
+            basket_id: which basket.
+            connection: yours, with your transaction; as in `cancel`.
 
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return self._transitions.settle_each(self._basket(basket_id), OrderState.CONFIRMED)
+        return self._settle_basket(basket_id, OrderState.CONFIRMED, connection)
 
     @in_time
     def extend_hold(self, order_id: str, seconds: float) -> bool:
@@ -475,6 +495,7 @@ class FlashSale:
             if not self._one_redis:
                 stack.callback(self._gate_link.close)
             stack.callback(self.gate.close)
+            stack.callback(self._transitions.close)  # the first to end
 
     def __enter__(self) -> Self:
         return self
@@ -484,38 +505,40 @@ class FlashSale:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _settle(self, order_id: str, state: OrderState) -> OrderState | None:
-        current = self._transitions.settle(order_id, state)
+    def _settle(self, order_id: str, state: OrderState, connection: Any) -> OrderState | None:
+        store = None if connection is None else joined(self.store, connection)
+        current = self._transitions.settle(order_id, state, store)
         if current is None:
-            self._check_known()
+            self._check_known(store)
         return current
 
-    def _basket(self, basket_id: str) -> list[str]:
-        order_ids = self._purchases.basket(basket_id)
+    def _settle_basket(self, basket_id: str, state: OrderState, connection: Any) -> dict[str, OrderState | None]:
+        store = None if connection is None else joined(self.store, connection)
+        order_ids = self._purchases.basket(basket_id, store)
         if not order_ids:
-            self._look_again(basket_id)
-        return order_ids
+            self._look_again(basket_id, store)
+        return self._transitions.settle_each(order_ids, state, store)
 
-    def _look_again(self, name: str) -> Record | None:
+    def _look_again(self, name: str, store: OrderStore | None = None) -> Record | None:
         """Returns the record of an order that was not found a moment ago, if there is one by now.
 
         Raises:
             UnknownSale: neither Redis nor the database knows the sale.
             NotExecuted: a rebuild may bring the order back.
         """
-        self._check_known()
+        self._check_known(store)
         look = self._ledger.look(name)
         look.require_whole(name)
         return look.record
 
-    def _check_known(self) -> None:
+    def _check_known(self, store: OrderStore | None = None) -> None:
         """Refuses a sale that neither Redis nor the database knows.
 
         Raises:
             UnknownSale: it is misspelt, most likely.
         """
         if not self._is_known and not self._meta.is_known():
-            check_known(self.store, self.name)
+            check_known(store or self.store, self.name)
         self._is_known = True  # once is enough: a name that was right stays right
 
     def _set_paused(self, *, paused: bool) -> None:

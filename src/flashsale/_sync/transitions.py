@@ -13,6 +13,7 @@ from flashsale._rules.codes import about, fail, unknown
 from flashsale._rules.ledger_record import Record
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
+from flashsale._sync.following import Following
 from flashsale._sync.gate import Gate
 from flashsale._sync.inventory import Inventory
 from flashsale._sync.ledger import Ledger, Move
@@ -49,13 +50,23 @@ class Transitions:
         self._ledger = ledger
         self._store = store
         self._log = RateLimitedLog()
+        self._following = Following(store, self.follow_all)
 
-    def settle(self, order_id: str, state: OrderState) -> OrderState | None:
+    def close(self) -> None:
+        """Ends what follows transactions of the host's."""
+        self._following.close()
+
+    def settle(self, order_id: str, state: OrderState, store: OrderStore | None = None) -> OrderState | None:
         """Lets the database decide on a new state, then makes the ledger follow.
 
         Two trips to Redis, and one to the database between them. What the database has decided is returned, also where
         Redis cannot follow now: the syncer does it later. Inside a transaction of the host's the ledger follows after
         its commit; rolled back, nothing has moved.
+
+        Args:
+            order_id: of the order.
+            state: where to.
+            store: ours, joined to a transaction of the host's.
 
         Returns:
             The current state; None when neither the ledger nor the database knows the order.
@@ -63,10 +74,11 @@ class Transitions:
         Raises:
             StoreRequired: the sale has no store.
         """
-        decided = self._decided(order_id, state)
-        if decided is None:
+        store = self._store if store is None else store
+        decided = self._decided(store, order_id, state)
+        if store is None or decided is None:
             return None
-        if not after_commit(self._store, partial(self._follow_or_log, *decided)):
+        if not self._following.later(store, StoredOrder(*decided)):
             self._follow_or_log(*decided)
         return decided[1]
 
@@ -77,7 +89,9 @@ class Transitions:
             text = "order %s is %s in the database, the ledger waits for the syncer: %s"
             log.warning(text, order.order_id, state, named(error))
 
-    def settle_each(self, order_ids: Sequence[str], state: OrderState) -> dict[str, OrderState | None]:
+    def settle_each(
+        self, order_ids: Sequence[str], state: OrderState, store: OrderStore | None = None
+    ) -> dict[str, OrderState | None]:
         """Moves the orders of one basket, in their turn.
 
         Raises:
@@ -86,7 +100,7 @@ class Transitions:
         states: dict[str, OrderState | None] = {}
         for order_id in order_ids:
             try:
-                states[order_id] = self.settle(order_id, state)
+                states[order_id] = self.settle(order_id, state, store)
             except RowRefused:  # asking again does not help: its own word says more
                 raise
             except (NotExecuted, StoreError) as error:
@@ -114,7 +128,7 @@ class Transitions:
         states: dict[str, OrderState | None] = {**self._settle_together(together, OrderState.EXPIRED)}
         for order_id in [order_id for order_id in records if order_id not in states]:
             try:
-                decided = self._decided(order_id, OrderState.EXPIRED)
+                decided = self._decided(self._store, order_id, OrderState.EXPIRED)
                 if decided is not None:
                     self.follow(*decided)
                     states[order_id] = decided[1]
@@ -191,9 +205,10 @@ class Transitions:
             log.warning("%d rows are saved, the ledger waits for the worker: %s", len(saved), named(error))
         return states
 
-    def stored(self, order_ids: Sequence[str]) -> list[str]:
-        """Returns those of `order_ids` that have a row, as far as the store can be asked."""
-        return [] if self._store is None else [row.order.order_id for row in stored(self._store, order_ids)]
+    def stored(self, order_ids: Sequence[str], store: OrderStore | None = None) -> list[str]:
+        """Returns those of `order_ids` that have a row, as far as the store, ours or a joined one, can be asked."""
+        store = self._store if store is None else store
+        return [] if store is None else [row.order.order_id for row in stored(store, order_ids)]
 
     def leave(self, goods_id: str, quantity: int) -> None:
         """Gives a slot back at the gate; when the gate does not answer, the syncer does it later."""
@@ -202,21 +217,21 @@ class Transitions:
         except FlashSaleError as error:
             log.warning("a gate slot of %s waits for the syncer: %s", goods_id, type(error).__name__)
 
-    def _decided(self, order_id: str, state: OrderState) -> tuple[Order, OrderState] | None:
+    def _decided(self, store: OrderStore | None, order_id: str, state: OrderState) -> tuple[Order, OrderState] | None:
         """Returns an order and the state that the database decided on; None when no server knows it.
 
         Raises:
             NotExecuted: a rebuild may bring it back.
         """
-        if self._store is None:
+        if store is None:
             raise StoreRequired("to settle an order")
         with about(check_id("order_id", order_id)):
             look = self._ledger.look(order_id)
             if look.record is not None:  # with the time of the tombstone, should it have no row
                 order = replace(look.record.order(order_id), created_at=look.time)
-                return order, self._decide(self._store, order, look.record.state, state)
-            for row in stored(self._store, [order_id]):  # Redis lost it
-                return row.order, self._store.settle(row.order, state)
+                return order, self._decide(store, order, look.record.state, state)
+            for row in stored(store, [order_id]):  # Redis lost it
+                return row.order, store.settle(row.order, state)
             look.require_whole(order_id)
         return None
 

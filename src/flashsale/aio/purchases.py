@@ -17,6 +17,7 @@ from flashsale.aio.gate import Gate
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
 from flashsale.aio.reservations import Answers, Mode
+from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.transitions import Transitions
 from flashsale.aio.transport.runtime import spend
 from flashsale.errors import (
@@ -132,12 +133,12 @@ class Purchases:
         outcome = next((receipt.outcome for receipt in receipts if not receipt.accepted), Outcome.ACCEPTED)
         return BasketReceipt(outcome, basket_id, tuple(receipts))
 
-    async def basket(self, basket_id: str) -> list[str]:
-        """Returns the order ids of a basket, in one read; those of the database where Redis lost it."""
+    async def basket(self, basket_id: str, store: AsyncOrderStore | None = None) -> list[str]:
+        """Returns the order ids of a basket, in one read; those of the database, or `store`, where Redis lost it."""
         _check_basket_id(basket_id)
         names = [f"{basket_id}#{place}" for place in range(1, MAX_GOODS + 1)]
         with about(basket_id):
-            return list(await self._ledger.get_many(names)) or await self._transitions.stored(names)
+            return list(await self._ledger.get_many(names)) or await self._transitions.stored(names, store)
 
     async def _take_and_hold(self, order: Order, known: bool) -> Receipt:  # noqa: FBT001
         """Takes a slot at the gate on its own Redis, then reserves with it; refused by the stock, the slot returns."""

@@ -21,7 +21,7 @@ from flashsale.aio.ledger import Ledger
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.purchases import Purchases
 from flashsale.aio.sale_state import SaleMeta
-from flashsale.aio.store import AsyncOrderStore, check_known, refuse_purged, store_findings
+from flashsale.aio.store import AsyncOrderStore, check_known, joined, refuse_purged, store_findings
 from flashsale.aio.ticketing import Ticketing
 from flashsale.aio.transitions import Transitions
 from flashsale.aio.transport.component import MAX_WAITING
@@ -340,52 +340,72 @@ class FlashSale:
         return record.state if record else None
 
     @in_time
-    async def cancel(self, order_id: str) -> OrderState | None:
+    async def cancel(self, order_id: str, *, connection: Any = None) -> OrderState | None:
         """Cancels an order, paid or not: the database decides, then its units, allowance and slot return, once.
 
         When the database has decided, its state is returned, also while Redis does not answer: the syncer brings it
         there.
 
+        Args:
+            order_id: which order.
+            connection: yours, with your transaction: `AsyncConnection` or `AsyncSession` of SQLAlchemy, or Django's
+                connection. All statements go over it, and are committed with it or never. What is returned
+                stands if you commit; then Redis follows. The item's row stays locked until then.
+
         Returns:
             The current state: CANCELLED, or another if it was final before; None for an unknown id.
 
         Raises:
+            InvalidRequest: the connection is none of the store's database, or has no transaction.
             StoreRequired: the sale has no store.
-            StoreError: the database did not answer; ask again.
+            StoreError: the database did not answer; ask again. With `connection`: nothing was done; roll back first.
         """
-        return await self._settle(order_id, OrderState.CANCELLED)
+        return await self._settle(order_id, OrderState.CANCELLED, connection)
 
     @in_time
-    async def confirm(self, order_id: str) -> OrderState | None:
+    async def confirm(self, order_id: str, *, connection: Any = None) -> OrderState | None:
         """Confirms that an order is paid.
+
+        Args:
+            order_id: which order.
+            connection: yours, with your transaction; as in `cancel`.
 
         Returns:
             The current state: CONFIRMED, or what was final before; None for an unknown id.
 
         Raises:
+            InvalidRequest: as in `cancel`.
             NotPersisted: the row is not in the database yet; ask again.
             StoreRequired: the sale has no store.
-            StoreError: the database did not answer; ask again.
+            StoreError: the database did not answer; ask again. With `connection`: nothing was done; roll back first.
         """
-        return await self._settle(order_id, OrderState.CONFIRMED)
+        return await self._settle(order_id, OrderState.CONFIRMED, connection)
 
     @in_time
-    async def cancel_basket(self, basket_id: str) -> dict[str, OrderState | None]:
+    async def cancel_basket(self, basket_id: str, *, connection: Any = None) -> dict[str, OrderState | None]:
         """Cancels every order of a basket; a second call finishes what a crash left.
 
+        Args:
+            basket_id: which basket.
+            connection: yours, with your transaction; as in `cancel`.
+
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return await self._transitions.settle_each(await self._basket(basket_id), OrderState.CANCELLED)
+        return await self._settle_basket(basket_id, OrderState.CANCELLED, connection)
 
     @in_time
-    async def confirm_basket(self, basket_id: str) -> dict[str, OrderState | None]:
+    async def confirm_basket(self, basket_id: str, *, connection: Any = None) -> dict[str, OrderState | None]:
         """Confirms that every order of a basket is paid.
+
+        Args:
+            basket_id: which basket.
+            connection: yours, with your transaction; as in `cancel`.
 
         Returns:
             The current state, by order id; empty for an unknown basket.
         """
-        return await self._transitions.settle_each(await self._basket(basket_id), OrderState.CONFIRMED)
+        return await self._settle_basket(basket_id, OrderState.CONFIRMED, connection)
 
     @in_time
     async def extend_hold(self, order_id: str, seconds: float) -> bool:
@@ -476,6 +496,7 @@ class FlashSale:
             if not self._one_redis:
                 stack.push_async_callback(self._gate_link.close)
             stack.push_async_callback(self.gate.aclose)
+            stack.push_async_callback(self._transitions.aclose)  # the first to end
 
     async def __aenter__(self) -> Self:
         return self
@@ -485,38 +506,40 @@ class FlashSale:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    async def _settle(self, order_id: str, state: OrderState) -> OrderState | None:
-        current = await self._transitions.settle(order_id, state)
+    async def _settle(self, order_id: str, state: OrderState, connection: Any) -> OrderState | None:
+        store = None if connection is None else await joined(self.store, connection)
+        current = await self._transitions.settle(order_id, state, store)
         if current is None:
-            await self._check_known()
+            await self._check_known(store)
         return current
 
-    async def _basket(self, basket_id: str) -> list[str]:
-        order_ids = await self._purchases.basket(basket_id)
+    async def _settle_basket(self, basket_id: str, state: OrderState, connection: Any) -> dict[str, OrderState | None]:
+        store = None if connection is None else await joined(self.store, connection)
+        order_ids = await self._purchases.basket(basket_id, store)
         if not order_ids:
-            await self._look_again(basket_id)
-        return order_ids
+            await self._look_again(basket_id, store)
+        return await self._transitions.settle_each(order_ids, state, store)
 
-    async def _look_again(self, name: str) -> Record | None:
+    async def _look_again(self, name: str, store: AsyncOrderStore | None = None) -> Record | None:
         """Returns the record of an order that was not found a moment ago, if there is one by now.
 
         Raises:
             UnknownSale: neither Redis nor the database knows the sale.
             NotExecuted: a rebuild may bring the order back.
         """
-        await self._check_known()
+        await self._check_known(store)
         look = await self._ledger.look(name)
         look.require_whole(name)
         return look.record
 
-    async def _check_known(self) -> None:
+    async def _check_known(self, store: AsyncOrderStore | None = None) -> None:
         """Refuses a sale that neither Redis nor the database knows.
 
         Raises:
             UnknownSale: it is misspelt, most likely.
         """
         if not self._is_known and not await self._meta.is_known():
-            await check_known(self.store, self.name)
+            await check_known(store or self.store, self.name)
         self._is_known = True  # once is enough: a name that was right stays right
 
     async def _set_paused(self, *, paused: bool) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from flashsale._rules.rows import purged
-from flashsale.errors import InvalidRequest, UnknownSale
+from flashsale.errors import InvalidRequest, StoreRequired, UnknownSale
 from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
 
 States: TypeAlias = Mapping[str, OrderState]
@@ -19,9 +19,12 @@ Find: TypeAlias = Callable[[Collection[str]], Awaitable[Rows]]
 Restocked: TypeAlias = tuple[Goods, int]
 RestockOnce: TypeAlias = Callable[[str, int, str], Awaitable[Restocked]]
 AfterCommit: TypeAlias = Callable[[], Awaitable[object]]
-OnCommit: TypeAlias = Callable[[AfterCommit], bool]
+OnCommit: TypeAlias = Callable[[AfterCommit], object]
+Begin: TypeAlias = Callable[[list[AfterCommit]], Callable[[float], object]]
+OnEnd: TypeAlias = Callable[[Begin, AfterCommit], object]
 SettledPage: TypeAlias = Sequence[tuple[StoredOrder, float]]
 Settled: TypeAlias = Callable[[float, str], Awaitable[SettledPage]]
+Join: TypeAlias = Callable[[object], Awaitable[Any]]
 SettleMany: TypeAlias = Callable[[Sequence[Order], OrderState], Awaitable[States]]
 
 
@@ -40,8 +43,8 @@ class AsyncOrderStore(Protocol):
     A store may have `settle_many`, `find`, `restock_once`, `settled` and `findings` beside these methods;
     `bulk_settle`, `stored`, the function `restock_once`, `settled_since` and `store_findings` say what they do. One
     that joins the host's transactions has `on_commit` and `in_transaction`; `after_commit` and the function
-    `in_transaction` say why. It may have `sales`: the names of the sales in its database, for the error `UnknownSale`;
-    and `purge` with `purged`: see `record_purge`.
+    `in_transaction` say why; one that can be told which, `joined`: see the function. It may have `sales`: the names of
+    the sales in its database, for the error `UnknownSale`; and `purge` with `purged`: see `record_purge`.
     """
 
     async def goods(self) -> Iterable[Goods]:
@@ -243,13 +246,43 @@ def settled_since(store: AsyncOrderStore) -> Settled | None:
     return settled
 
 
-def after_commit(store: AsyncOrderStore | None, call: AfterCommit) -> bool:
+def after_commit(store: AsyncOrderStore | None, call: AfterCommit) -> object:
     """Lets `call` be made after the commit of the host's open transaction; False: none is open, `call` is not kept.
 
-    By `on_commit(call)` of the store, which it may have beside the protocol: one that joins the host's transactions.
+    By `on_commit(call)` of the store, which it may have beside the protocol: one that joins the host's transactions. It
+    returns True, or what all calls of that transaction have in common.
     """
     on_commit: OnCommit | None = getattr(store, "on_commit", None)
     return on_commit is not None and on_commit(call)
+
+
+async def joined(store: AsyncOrderStore | None, connection: object) -> AsyncOrderStore:
+    """Returns the store in the host's transaction on `connection`, by the store's `joined`, beside the protocol.
+
+    `joined(connection)` returns a store like it, whose writes are committed with that transaction, or never; it raises
+    InvalidRequest for a connection that it cannot use. That store may have `on_end`; see `after_end`.
+
+    Raises:
+        InvalidRequest: the store has no `joined`.
+        StoreRequired: there is no store.
+    """
+    if store is None:
+        raise StoreRequired("to settle an order")
+    join: Join | None = getattr(store, "joined", None)
+    if join is None:
+        raise InvalidRequest("connection", f"{type(store).__name__} has no joined")
+    return await join(connection)  # type: ignore[no-any-return]
+
+
+def after_end(store: AsyncOrderStore, begin: Begin, call: AfterCommit) -> object:
+    """Lets `begin` begin `call` after the end of the transaction that the store has joined.
+
+    By its `on_end(begin, call)`, where only the end can be seen, and not that there was a commit. It returns what all
+    calls of that transaction have in common; `begin` gets them together, and returns what waits for their end, so many
+    seconds at most. False: the store has none.
+    """
+    on_end: OnEnd | None = getattr(store, "on_end", None)
+    return on_end is not None and on_end(begin, call)
 
 
 def in_transaction(store: AsyncOrderStore | None) -> bool:

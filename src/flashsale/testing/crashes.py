@@ -12,9 +12,11 @@ Around an asyncio sale it is `async for point in async_crash_points(sale)` and `
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from copy import copy
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -211,9 +213,32 @@ def boundaries(sale: FlashSale | aio.FlashSale, reach: Reach) -> Iterator[None]:
         links: set[Any] = {sale._link, sale._gate_link}
         for link in links:
             stack.enter_context(mock.patch.object(link, "_send", partial(send, link._send)))
-        for name in _store_calls(sale.store):
+        names = _store_calls(sale.store)
+        if hasattr(sale.store, "joined"):
+            joined = partial(_joined, sale.store, copy(sale.store), lambda twin: _watch_store(twin, names, ask))
+            stack.enter_context(mock.patch.object(sale.store, "joined", joined))
+        for name in names:
             stack.enter_context(mock.patch.object(sale.store, name, partial(ask, name, getattr(sale.store, name))))
         yield
+
+
+def _joined(watched: Any, plain: Any, watch: Callable[[Any], Any], connection: Any) -> Any:
+    """Joins a transaction of the host's, and watches the store that works in it."""
+
+    async def awaited() -> Any:
+        twin = await answer
+        return watched if twin is plain else watch(twin)
+
+    answer = plain.joined(connection)
+    if inspect.isawaitable(answer):
+        return awaited()
+    return watched if answer is plain else watch(answer)
+
+
+def _watch_store(store: Any, names: Sequence[str], ask: Callable[..., Any]) -> Any:
+    for name in names:
+        setattr(store, name, partial(ask, name, getattr(store, name)))
+    return store
 
 
 def _store_calls(store: OrderStore | aio.AsyncOrderStore | None) -> list[str]:

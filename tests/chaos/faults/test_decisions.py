@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
-from flashsale import NotExecuted, OrderState, StoredOrder
+from flashsale import InvalidRequest, NotExecuted, OrderState, StoredOrder, StoreError
 from flashsale.lua import SCRIPTS
 from tests.chaos.faults.catalogue import EVERYWHERE, fault
 from tests.chaos.faults.world import DATABASES
 from tests.support.helpers import order, settled
 from tests.support.mutants import DJANGO
+from tests.support.transactions import HostDatabase, Undone, follows, stays
 
 if TYPE_CHECKING:
     from flashsale import FlashSale
@@ -98,10 +99,6 @@ async def test_row_54_a_webhook_for_an_order_that_redis_lost(world: World) -> No
     await world.holds(sale, ["paid", "undone"], total=10)
 
 
-class Undone(Exception):
-    """The view failed: the host rolls back."""
-
-
 def _views(sale: FlashSale, strict: FlashSale) -> None:
     """What a host's views do inside `atomic`: one of them fails."""
     using = sale.store._using
@@ -144,18 +141,68 @@ async def _inside_transactions(world: World, url: str) -> None:
     await world.holds(sale, ["o-1", "o-2", "o-3", "o-4"], total=15)
 
 
+async def _on_the_hosts_connection(world: World, url: str) -> None:
+    sale = await world.sell(world.redis_server.port, url=url)
+    names = [f"o-{n}" for n in range(1, 6)]
+    for name in names:
+        assert (await sale.buy("phone", "ann", order_id=name)).accepted
+    await world.drain(sale)
+    host = HostDatabase(world, url)
+    with contextlib.suppress(Undone):
+        async with host.begin() as connection:
+            assert await world.answer(sale.cancel("o-1", connection=connection)) is CANCELLED
+            assert await world.answer(sale.confirm("o-2", connection=connection)) is CONFIRMED
+            raise Undone
+    for name in ("o-1", "o-2"):
+        await stays(sale, name, PERSISTED)
+    async with host.session() as session:
+        assert await world.answer(sale.confirm("o-1", connection=session)) is CONFIRMED
+        with contextlib.suppress(Undone):
+            async with host.savepoint(session):
+                assert await world.answer(sale.cancel("o-1", connection=session)) is CANCELLED
+                assert await world.answer(sale.cancel("o-2", connection=session)) is CANCELLED
+                raise Undone
+    await follows(sale, "o-1", CONFIRMED)
+    await stays(sale, "o-2", PERSISTED)
+    async with host.begin() as connection:
+        await host.run(connection, "UPDATE flashsale_goods SET booked = 0")
+        await world.answered(StoreError, sale.cancel("o-2", connection=connection))
+        await host.run(connection, "UPDATE flashsale_goods SET booked = 5")
+    if not url.startswith("sqlite"):
+        async with host.begin() as connection:
+            await host.run(connection, "SELECT COUNT(*) FROM flashsale_orders")  # at REPEATABLE READ a snapshot
+            assert await world.answer(sale.cancel("o-3")) is CANCELLED
+            assert await world.answer(sale.confirm("o-3", connection=connection)) is CANCELLED
+    careless = HostDatabase(world, url, isolation_level="AUTOCOMMIT")
+    async with careless.connect() as connection:
+        await world.answered(InvalidRequest, sale.cancel("o-4", connection=connection))
+    assert [(await world.orders(sale))[name] for name in ("o-1", "o-2", "o-4")] == [CONFIRMED, PERSISTED, PERSISTED]
+    await world.holds(sale, names, total=10)
+
+
 @fault(
     56,
     "a payment that was rolled back",
-    "a view of Django's fails inside `atomic`; the ledger says CONFIRMED, the row does not; `repair`",
+    "a view of Django's fails inside `atomic`; a transaction or savepoint of SQLAlchemy's is rolled back; the ledger"
+    " says CONFIRMED, the row does not; `repair`",
     holds="E L T",
     mechanism="Redis follows after the commit; the ledger is no proof of a payment: only `trust_ledger=True` confirms",
-    without=("the distrust of the ledger", "the wait for the host's commit", "the look at the host's transaction"),
+    without=(
+        "the distrust of the ledger",
+        "the wait for the host's commit",
+        "the look at the host's transaction",
+        "the wait for the end of the host's transaction",
+        "the second look at what was decided",
+        "the savepoint in the host's transaction",
+        "the lock of what is decided by",
+        "the look for a transaction",
+    ),
     on=EVERYWHERE,
 )
 async def test_row_56_a_payment_that_was_rolled_back(world: World) -> None:
-    for url in world.databases(*(DATABASES if world.case == DJANGO else ())):
-        await _inside_transactions(world, url)
+    inside = _inside_transactions if world.case == DJANGO else _on_the_hosts_connection
+    for url in world.databases(*DATABASES):
+        await inside(world, url)
     world.raw.flushall()
     sale = await world.sell(world.redis_server.port, url=world.url("sqlite"))
     assert (await sale.buy("phone", "ann", order_id="o-1")).accepted

@@ -285,7 +285,8 @@ class RowStore(ABC, Generic[Connection]):
             for _ in range(3):  # again only when the row was inserted while we looked
                 if self._move(connection, order, state):
                     return state
-                row = (self._current(connection, [order.order_id])).get(order.order_id)
+                # locked: a host's transaction may read by a snapshot that is old
+                row = (self._current(connection, [order.order_id], lock=True)).get(order.order_id)
                 if row is None:
                     if self._insert_tombstone(connection, order, state):
                         return state

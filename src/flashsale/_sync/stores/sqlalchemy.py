@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from functools import partial
 from typing import Any, Self
 
@@ -26,6 +27,17 @@ from flashsale._sql.engines import (
     limit_waiting,
     prepare_sqlite,
     store_error,
+)
+from flashsale._sql.joining import (
+    WRITE_LOCK,
+    Begin,
+    Call,
+    check_joinable,
+    check_transaction,
+    ending,
+    plain,
+    refused,
+    session_of,
 )
 from flashsale._sql.tables import (
     EVENTS,
@@ -88,6 +100,7 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
         self._isolates = self._own is None and self._dialect != "sqlite"
         # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
         self._errors = (SQLAlchemyError, OSError, engine.dialect.loaded_dbapi.Error)
+        self._joined: Connection | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +112,47 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
         """Closes the connections of an engine that was made from a URL; never the host's."""
         if self._own is not None:
             self._own.dispose()
+
+    def joined(self, connection: object) -> Self:
+        """Returns this store in a transaction of the host's, which is begun where it has not begun yet.
+
+        What the store does there is done with the host's commit, or never. It works in a savepoint, so that a call that
+        raises has done nothing; it neither commits, nor rolls back what is the host's, and keeps the host's isolation.
+
+        Args:
+            connection: `Connection` or `Session` of the same database.
+
+        Raises:
+            InvalidRequest: it is something else, or is in autocommit mode.
+            StoreError: the database failed.
+        """
+        try:
+            if (session := session_of(connection, Connection)) is not None:
+                connection = session.connection(bind_arguments={"clause": ORDERS})
+            if not isinstance(connection, Connection):
+                raise refused("must be Connection or Session of SQLAlchemy")
+            opened = check_joinable(plain(connection), self._engine)
+            if not connection.in_transaction():
+                connection.begin()
+            if self._dialect == "sqlite":
+                connection.execute(WRITE_LOCK)
+            check_transaction(opened)
+        except self._errors as error:
+            raise store_error(error) from error
+        twin = copy(self)
+        twin._joined = connection
+        return twin
+
+    def on_end(self, begin: Begin, call: Call) -> object:
+        """Lets `begin` begin `call`, with its others, once the joined transaction has ended, whatever became of it.
+
+        Returns:
+            What all calls of that transaction have in common.
+        """
+        assert self._joined is not None
+        end = ending(plain(self._joined))
+        end.add(begin, call)
+        return end
 
     def _leave_parent(self) -> None:
         """Makes connections of this process's own: two processes must not speak on one."""
@@ -157,6 +211,10 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Gives a connection with a transaction; see `RowStore.transaction`."""
+        if self._joined is not None:
+            with self._savepoint(self._joined) as joined:
+                yield joined
+            return
         committing = False
         if os.getpid() != self._process:
             self._leave_parent()
@@ -171,6 +229,16 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
                         committing = True
             except self._errors as error:
                 raise store_error(error, committing=committing) from error
+
+    @contextmanager
+    def _savepoint(self, connection: Connection) -> Iterator[Connection]:
+        with Deadline(self._timeout) as deadline:
+            try:
+                deadline.watch(driver_connection(connection))
+                with connection.begin_nested():
+                    yield connection
+            except self._errors as error:
+                raise store_error(error) from error
 
     def select(
         self,

@@ -141,6 +141,41 @@ class BackgroundTask:
         return self._threads.submit(work).result
 
 
+class BackgroundWork:
+    """Works through calls in threads, and whoever began that may wait for it."""
+
+    _MOST = 16  # threads: where so many hang, the next ones would
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+        self._has_ended = False
+
+    def prepare(self) -> None:
+        """There is nothing to note."""
+
+    def begin(self, calls: list[Callable[[], object]]) -> Callable[[float], object]:
+        """Begins to make these calls, one after the other; what is returned waits so many seconds for their end."""
+
+        def work() -> None:
+            for call in calls:
+                call()
+
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if self._has_ended or len(self._threads) >= self._MOST:
+            return lambda _: None
+        thread = threading.Thread(target=work, name="flashsale-following", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        return thread.join
+
+    def end(self, within: float) -> None:
+        """Waits so many seconds at most for what is under way, and begins nothing more."""
+        self._has_ended = True
+        until = time.monotonic() + within
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+
 @contextmanager
 def repeating(work: Callable[[], object], every: float, times: int) -> Iterator[None]:
     """Does `work` again every so many seconds while the block runs, so many times at most: in a thread."""

@@ -120,6 +120,46 @@ class BackgroundTask:
         return end
 
 
+class BackgroundWork:
+    """Works through calls that nobody waits for, in tasks: they end with it."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._has_ended = False
+
+    def prepare(self) -> None:
+        """Notes the loop that runs: `begin` may be called from any thread."""
+        self._loop = asyncio.get_running_loop()
+
+    def begin(self, calls: list[Callable[[], Awaitable[object]]]) -> Callable[[float], object]:
+        """Begins to make these calls, one after the other; what is returned does not wait: a loop must not."""
+
+        async def work() -> None:
+            for call in calls:
+                await call()
+
+        def start() -> None:
+            if not self._has_ended:
+                task = asyncio.create_task(work())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+        with suppress(RuntimeError):  # the loop has been closed
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(start)
+        return lambda _: None
+
+    async def end(self, within: float) -> None:
+        """Ends after so many seconds what is under way, and begins nothing more."""
+        await asyncio.sleep(0)  # what was to begin begins
+        self._has_ended = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=within)
+            for task in late:
+                task.cancel()
+
+
 @asynccontextmanager
 async def repeating(work: Callable[[], Awaitable[object]], every: float, times: int) -> AsyncIterator[None]:
     """Does `work` again every so many seconds while the block runs, so many times at most."""

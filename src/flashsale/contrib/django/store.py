@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from django.db import (
     DEFAULT_DB_ALIAS,
@@ -24,7 +24,7 @@ from flashsale._rules.sqlstates import blames_row, is_rolled_back
 from flashsale._sql.deadlines import TIMEOUT, Deadline
 from flashsale._sync.stores.moved import MovedRowStore
 from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder, SaleRequest
-from flashsale.errors import OutcomeUnknown, RowRefused, StoreError
+from flashsale.errors import InvalidRequest, OutcomeUnknown, RowRefused, StoreError
 from flashsale.model.checks import check_seconds
 
 _MODELS: Final[Mapping[TableName, type[Model]]] = {
@@ -77,12 +77,28 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
         """Returns whether the host's transaction is open: what this store writes is committed with it, or never."""
         return bool(connections[self._using].in_atomic_block)
 
-    def on_commit(self, call: Callable[[], object]) -> bool:
+    def on_commit(self, call: Callable[[], object]) -> object:
         """Lets `call` be made after the commit of the host's transaction; False: none is open."""
         if not self.in_transaction():
             return False
         transaction.on_commit(call, using=self._using)
-        return True
+        return connections[self._using]
+
+    def joined(self, connection: object) -> Self:
+        """Returns this store: it joins a transaction that is open anyway.
+
+        Args:
+            connection: `django.db.connection`, or one of `django.db.connections`.
+
+        Raises:
+            InvalidRequest: it is not this thread's connection to the store's database, or has no transaction.
+        """
+        ours = connections[self._using]
+        if getattr(connection, "alias", None) != self._using or connection != ours:
+            raise InvalidRequest("connection", f"is not Django's connection {self._using!r} of this thread")
+        if not ours.in_atomic_block:
+            raise InvalidRequest("connection", "has no transaction to join: it is not inside `atomic`")
+        return self
 
     def sales(self) -> list[str]:
         """Returns the names of the sales that have items in this database: the first hundred."""
