@@ -346,3 +346,8 @@ def always_remembered(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
 def never_required(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
     """Nobody needs a ticket."""
     monkeypatch.setattr(Tickets, "required", property(lambda _: False, lambda *_: None), raising=False)
+
+
+def cut(orders: Any) -> tuple[Any, Any]:
+    """Splits a batch in the middle, through a basket."""
+    return orders[: len(orders) // 2 or 1], orders[len(orders) // 2 or 1 :]
