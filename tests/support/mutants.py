@@ -21,6 +21,7 @@ from flashsale import RowRefused
 from flashsale._rules.redis_errors import unsent
 from flashsale._sync.transitions import Transitions
 from flashsale.lua import SCRIPTS, Script
+from flashsale.stores import RowStore
 from tests.support import broken
 
 if TYPE_CHECKING:
@@ -524,6 +525,18 @@ _add("the distrust of the ledger", "E", Patch("flashsale._sync.auditor.Auditor.r
 # -- who kills them ---------------------------------------------------------------------------------------------------
 
 BROKEN = (AssertionError, pytest.fail.Exception)  # the second one is what `pytest.raises` says
+
+
+# -- hooks in the store's transaction ---------------------------------------------------------------------------------
+
+_HOOKED, _SHOPS = "flashsale._sync.stores.hooked.HookedRowStore", "the shop's tables agree with the sale's"
+_add("the savepoint of saved", _SHOPS, Patch("flashsale.stores.SQLAlchemyStore.savepoint", broken.no_savepoint))
+_add("units of a refused order return", "L", Patch(f"{_HOOKED}._refuse", broken.keep_units))
+_add("saved is called again", _SHOPS, Patch(f"{_HOOKED}._ask", broken.ask_once))
+_add("a raise is granted at once", _SHOPS, Patch(f"{_HOOKED}._write_goods", broken.grant_later))
+_add("a purged sale grants what is booked", _SHOPS, Patch(f"{_HOOKED}._grant_booked", lambda *_: None))
+_add("a purged sale gives back what is released", _SHOPS, Patch(f"{_HOOKED}._give_back", RowStore._give_back))
+_add("a raise that was taken back", _SHOPS, Patch("flashsale._sync.syncer.Syncer._sync", broken.sync_by_total))
 
 
 def kills(name: str, *, by: type[Exception] | tuple[type[Exception], ...] = ()) -> pytest.MarkDecorator:
