@@ -7,10 +7,12 @@ PYTEST_DONT_REWRITE: a process that starts pytest may have imported this before,
 """
 
 from flashsale._rules.durability import Durability
+from flashsale._rules.hooks import Refuse
 from flashsale._rules.observer import Observer
 from flashsale._rules.server_check import Finding
 from flashsale._rules.tickets import Ticket, Tickets
 from flashsale._sync.gate import Gate
+from flashsale._sync.hooks import OrderHooks
 from flashsale._sync.inventory import Inventory
 from flashsale._sync.order_queue import OrderQueue
 from flashsale._sync.outbox import Outbox
@@ -91,6 +93,7 @@ __all__ = [
     "Observer",
     "Order",
     "OrderConflict",
+    "OrderHooks",
     "OrderQueue",
     "OrderState",
     "OrderStore",
@@ -102,6 +105,7 @@ __all__ = [
     "Problem",
     "Rebuild",
     "Receipt",
+    "Refuse",
     "Repair",
     "RowRefused",
     "Saved",

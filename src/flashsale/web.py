@@ -57,6 +57,7 @@ _OUTCOMES: Final[Mapping[Outcome, _Kind]] = {
     Outcome.ENDED: _Kind(410, "ended", "The sale has ended."),
     Outcome.PAUSED: _Kind(503, "paused", "The sale is paused.", 5),
     Outcome.SOLD_OUT: _Kind(409, "sold-out", "Sold out."),
+    Outcome.REJECTED: _Kind(409, "rejected", "The shop did not take this order."),
     Outcome.LIMIT_REACHED: _Kind(429, "limit-reached", "This buyer has as many units as one buyer may have."),
 }
 # The first class that fits decides: subclasses come first.

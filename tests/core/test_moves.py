@@ -217,8 +217,11 @@ async def test_tables_of_the_release_before_are_upgraded_and_still_serve_it(real
     await run(
         f"DROP INDEX flashsale_orders_settled{on}",
         "ALTER TABLE flashsale_orders DROP COLUMN settled_at",
+        "ALTER TABLE flashsale_orders DROP COLUMN reason",
         "ALTER TABLE flashsale_sales DROP COLUMN purged_at",
         "DROP TABLE flashsale_requests",
+        "INSERT INTO flashsale_orders (sale, order_id, goods_id, buyer_id, quantity, state) "
+        "VALUES ('spring', 'before', 'phone', 'ann', 1, 'REJECTED')",
     )
     with pytest.raises(StoreError):
         await store.settled(0.0)
@@ -230,6 +233,7 @@ async def test_tables_of_the_release_before_are_upgraded_and_still_serve_it(real
         "UPDATE flashsale_goods SET booked = 1",
     )
     assert await store.settled(0.0) == []
+    assert [(row.state, row.reason) for row in await store.find(["before"])] == [(OrderState.REJECTED, None)]
     (row,) = await store.find(["old"])
     assert await store.settle(row.order, CANCELLED) is CANCELLED
     assert [moved.order.order_id for moved, _ in await store.settled(0.0)] == ["old"]

@@ -156,7 +156,7 @@ def test_a_system_check_says_what_atomic_requests_change(monkeypatch: pytest.Mon
 
 @contextlib.contextmanager
 def release_before(alias: str) -> Iterator[None]:
-    """The models of the first migration: they know neither when an order moved nor which restocks were done."""
+    """The models of the first migration: they do not know when an order moved or why, nor which restocks were done."""
     state = MigrationExecutor(connections[alias]).loader.project_state(("flashsale", "0001_initial"))
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(_MODELS, "orders", state.apps.get_model("flashsale", "SaleOrder"))

@@ -25,12 +25,17 @@ if TYPE_CHECKING:
 
 
 COLUMN = '    Column("settled_at", Double),  # of its last move; NULL: it has not moved since it was saved\n'
+REASON = '    Column("reason", Text().with_variant(mysql.TEXT(charset="utf8mb4"), "mysql", "mariadb")),  # of a hook\n'
 INDEX = 'SETTLED: Final = Index("flashsale_orders_settled", ORDERS.c.sale, ORDERS.c.settled_at)'
-BEFORE = {  # the release before knew neither when an order moved nor which restocks were done
-    "_sql/tables.py": ((COLUMN, ""), (INDEX, "SETTLED: Final = None")),
+BEFORE = {  # the release before knew neither when an order moved, nor which restocks were done, nor hooks
+    "_sql/tables.py": ((COLUMN, ""), (REASON, ""), (INDEX, "SETTLED: Final = None")),
     "_sync/stores/sqlalchemy.py": (
-        ("from flashsale._sync.stores.moved import MovedRowStore", "from flashsale._sync.stores.base import RowStore"),
-        ("class SQLAlchemyStore(MovedRowStore[Connection])", "class SQLAlchemyStore(RowStore[Connection])"),
+        (
+            "from flashsale._sync.stores.hooked import HookedRowStore",
+            "from flashsale._sync.stores.base import RowStore",
+        ),
+        ("class SQLAlchemyStore(HookedRowStore[Connection])", "class SQLAlchemyStore(RowStore[Connection])"),
+        ("super().__init__(sale, hooks, database_errors)", "super().__init__(sale)"),
     ),
 }
 

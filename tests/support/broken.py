@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError
@@ -14,13 +15,14 @@ from sqlalchemy import insert, update
 import flashsale.aio.ledger
 import flashsale.aio.stores
 import flashsale.aio.transport.topology
-from flashsale import InvalidRequest, OrderQueue, OrderState, StoreError, Tickets, Worker
+from flashsale import InvalidRequest, OrderQueue, OrderState, StoreError, Syncer, Tickets, Worker
 from flashsale._rules.durability import Guarantee
 from flashsale._rules.refusal_cache import Refusal
 from flashsale._sql.tables import GOODS, ORDERS
 from flashsale._sync.auditor import Auditor
 from flashsale._sync.ledger import Ledger
 from flashsale._sync.rebuilder import Rebuilder
+from flashsale._sync.stores.hooked import HookedRowStore
 from flashsale._sync.transport import runtime
 from flashsale._sync.transport.link import Link
 from flashsale._sync.transport.topology import Topology
@@ -352,3 +354,62 @@ def always_remembered(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
 def never_required(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
     """Nobody needs a ticket."""
     monkeypatch.setattr(Tickets, "required", property(lambda _: False, lambda *_: None), raising=False)
+
+
+def cut(orders: Any) -> tuple[Any, Any]:
+    """Splits a batch in the middle, through a basket."""
+    return orders[: len(orders) // 2 or 1], orders[len(orders) // 2 or 1 :]
+
+
+# -- hooks ------------------------------------------------------------------------------------------------------------
+
+
+def no_savepoint(_: Any, __: Any) -> Any:
+    """What a refused call of `saved` wrote stays."""
+    return nullcontext()
+
+
+def keep_units(store: Any, connection: Any, orders: Any, reasons: Any) -> None:
+    """Orders become REJECTED, and their units stay booked."""
+    give_back = store._give_back
+    store._give_back = lambda *_: None
+    try:
+        _refuse(store, connection, orders, reasons)
+    finally:
+        store._give_back = give_back
+
+
+def ask_once(store: Any, connection: Any, orders: Any) -> Any:
+    """Who is left after `Refuse` is not saved by the hook."""
+    return _ask(store, connection, orders)[0], False
+
+
+def grant_later(store: Any, connection: Any, row: Any, values: Any) -> None:
+    """A raise is granted when Redis gets it."""
+    RowStore._write_goods(store, connection, row, values)
+    store._tell_stock(connection, row["goods_id"], values.get("granted", row["granted"]) - row["granted"])
+
+
+class _Totals(dict[str, Any]):
+    """What was granted, without the version."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return _Total(super().get(key, default))
+
+
+class _Total(NamedTuple):
+    known: Any
+
+    def __ne__(self, other: object) -> bool:
+        return self.known is None or self.known[0] != other[0]  # type: ignore[index]
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def sync_by_total(syncer: Any, goods: Any, report: Any) -> Any:
+    """The grant is looked at only when the total has changed."""
+    syncer._granted = _Totals(syncer._granted)
+    return _sync(syncer, goods, report)
+
+
+_refuse, _ask, _sync = HookedRowStore._refuse, HookedRowStore._ask, Syncer._sync

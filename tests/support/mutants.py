@@ -21,6 +21,7 @@ from flashsale import RowRefused
 from flashsale._rules.redis_errors import unsent
 from flashsale._sync.transitions import Transitions
 from flashsale.lua import SCRIPTS, Script
+from flashsale.stores import RowStore
 from tests.support import broken
 
 if TYPE_CHECKING:
@@ -233,15 +234,22 @@ DUE = 'KEYS[4], "-inf", string.format("%.6f", time)'
 _add("the lease of a claim", "E", Lua("claim", DUE, 'KEYS[4], "-inf", "+inf"'))
 _add("the end of a lease", "E", Lua("claim", DUE, 'KEYS[4], "-inf", "0"'))
 _add("leases are looked at", "E", Lua("claim", DUE, 'KEYS[4], "-inf", "-inf"'))
-_add("the count of attempts", "E", Lua("claim", "attempts + (group == own and 1 or 0)", "1"))
-_add("the count of refusals alone", "E", Lua("claim", "(group == own and 1 or 0)", "1"))
+_add("the count of attempts", "E", Lua("claim", "math.min(tonumber(attempts), 1000) + (refused and 1 or 0)", "1"))
+_add("the count of refusals alone", "E", Lua("claim", "(refused and 1 or 0)", "1"))
 _add("the count of claims alone", "E", Lua("claim", "(alone and 1 or 0)) * ALONE", "1) * ALONE"))
-_add("the count of lost leases", "E", Lua("claim", "math.floor(tonumber(lease) / ALONE)", "0"))
-_add("a lease of the release before", "E", Lua("claim", "math.floor(tonumber(lease) / ALONE)", "tonumber(lease) % 10"))
-_add("the half of lost claims", "E", Lua("claim", "math.max(1, math.floor(together / 2))", "together"))
+_add("the count of lost leases", "E", Lua("claim", "math.floor(tonumber(lease) / unit)", "0"))
+_add("a lease of the release before", "E", Lua("claim", "math.floor(tonumber(lease) / unit)", "tonumber(lease) % 10"))
+_add("the half of lost claims", "E", Lua("claim", "math.floor(together / 2)", "together"))
 _add("the back of the queue", "E", Lua("claim", "#own + waiting == 0 or", "true or"))
 _add("the turn of lost claims", "E", Lua("claim", "last >= (integer(turn) or last + 1)", "false"))
-_add("refused ones are not lost", "E", Lua("claim", "tonumber(lease) == 0 and own or lost", "false or lost"))
+_add("refused ones are not lost", "E", Lua("claim", "found[6] and own or lost", "false or lost"))
+_add("a claim cuts no basket", "a basket is saved whole", Lua("claim", "uncut(KEYS[2], fresh)", "fresh"))
+_add(
+    "lost baskets are claimed whole", "a basket is saved whole", Lua("claim", "basket(member[4]) ~= name", "#group > 0")
+)
+_add("a basket waits for what is leased", "a basket is saved whole", Lua("claim", "free and group or nil", "group"))
+_add("a basket is alone as one", "E", Lua("claim", "return name ~= nil or", "return"))
+_add("a split cuts no basket", "a basket is saved whole", Patch("flashsale._sync.worker.halves", broken.cut))
 _add("the new leases", "E", Lua("claim", "if leaseless then", "if false then"))
 _add("every page of new leases", "E", Lua("claim", 'until page[1] == "0"', "until true"))
 _add("the longer lease", "E", Patch("flashsale.Worker._extend", lambda *_: None))
@@ -538,6 +546,18 @@ _add("the distrust of the ledger", "E", Patch("flashsale._sync.auditor.Auditor.r
 # -- who kills them ---------------------------------------------------------------------------------------------------
 
 BROKEN = (AssertionError, pytest.fail.Exception)  # the second one is what `pytest.raises` says
+
+
+# -- hooks in the store's transaction ---------------------------------------------------------------------------------
+
+_HOOKED, _SHOPS = "flashsale._sync.stores.hooked.HookedRowStore", "the shop's tables agree with the sale's"
+_add("the savepoint of saved", _SHOPS, Patch("flashsale.stores.SQLAlchemyStore.savepoint", broken.no_savepoint))
+_add("units of a refused order return", "L", Patch(f"{_HOOKED}._refuse", broken.keep_units))
+_add("saved is called again", _SHOPS, Patch(f"{_HOOKED}._ask", broken.ask_once))
+_add("a raise is granted at once", _SHOPS, Patch(f"{_HOOKED}._write_goods", broken.grant_later))
+_add("a purged sale grants what is booked", _SHOPS, Patch(f"{_HOOKED}._grant_booked", lambda *_: None))
+_add("a purged sale gives back what is released", _SHOPS, Patch(f"{_HOOKED}._give_back", RowStore._give_back))
+_add("a raise that was taken back", _SHOPS, Patch("flashsale._sync.syncer.Syncer._sync", broken.sync_by_total))
 
 
 def kills(name: str, *, by: type[Exception] | tuple[type[Exception], ...] = ()) -> pytest.MarkDecorator:

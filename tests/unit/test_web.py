@@ -48,6 +48,7 @@ OUTCOMES = {
     Outcome.ADMITTED: 200,
     Outcome.NOT_STARTED: 403,
     Outcome.SOLD_OUT: 409,
+    Outcome.REJECTED: 409,
     Outcome.ENDED: 410,
     Outcome.LIMIT_REACHED: 429,
     Outcome.PAUSED: 503,

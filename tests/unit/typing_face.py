@@ -97,7 +97,7 @@ def words(outcome: Outcome, state: OrderState) -> None:
     match outcome:
         case Outcome.ACCEPTED | Outcome.ADMITTED | Outcome.UNCERTAIN | Outcome.LIMIT_REACHED:
             as_text: str = outcome
-        case Outcome.NOT_STARTED | Outcome.ENDED | Outcome.PAUSED | Outcome.SOLD_OUT:
+        case Outcome.NOT_STARTED | Outcome.ENDED | Outcome.PAUSED | Outcome.SOLD_OUT | Outcome.REJECTED:
             as_text = outcome
     match state:
         case OrderState.QUEUED | OrderState.PERSISTED | OrderState.CONFIRMED | OrderState.DEAD:

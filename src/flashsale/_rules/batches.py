@@ -1,10 +1,12 @@
-"""Cuts a long series into batches that one call can carry. Pure."""
+"""Cuts a long series into batches that one call can carry, and orders so that no basket is cut. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
+
+from flashsale.model import Order
 
 Item = TypeVar("Item")
 
@@ -18,3 +20,27 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch
+
+
+def bought_together(items: Iterable[Item], order_of: Callable[[Item], Order]) -> list[list[Item]]:
+    """Returns the elements in groups, each the orders of a basket, or one order that was bought by itself."""
+    groups: dict[tuple[str | None, str | None], list[Item]] = {}
+    for item in items:
+        order = order_of(item)
+        basket_id = order.basket_id
+        groups.setdefault((basket_id, None if basket_id else order.order_id), []).append(item)
+    return list(groups.values())
+
+
+def halves(orders: Sequence[Order]) -> tuple[list[Order], list[Order]]:
+    """Returns two parts of about one size, each basket whole in one of them; one is empty when there is one basket.
+
+    >>> alone, basket = Order("o-1", "phone", "ann", 1), [Order(f"b#{n}", "phone", "bob", 1) for n in (1, 2)]
+    >>> [[order.order_id for order in half] for half in halves([alone, *basket])]
+    [['o-1'], ['b#1', 'b#2']]
+    """
+    groups = bought_together(orders, lambda order: order)
+    first: list[Order] = []
+    while groups and (not first or len(first) + len(groups[0]) <= len(orders) // 2):
+        first += groups.pop(0)
+    return first, [order for group in groups for order in group]

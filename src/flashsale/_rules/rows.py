@@ -165,7 +165,8 @@ def _order(row: Row) -> StoredOrder:
         created_at=row["created_at"],
         data=None if row["data"] is None else json.loads(row["data"]),
     )
-    return StoredOrder(order, OrderState(row["state"]))
+    has_reason = "reason" in row.keys()  # noqa: SIM118 - of a Row, `in` asks for its values
+    return StoredOrder(order, OrderState(row["state"]), row["reason"] if has_reason else None)
 
 
 def event_values(order: Order, state: OrderState, previous: OrderState) -> dict[str, Any]:
@@ -181,7 +182,8 @@ def read_event(row: Row) -> Event:
         StoreError: somebody else wrote it.
     """
     moved = read_order(row)
-    return Event(row["event_id"], moved.order, moved.state, read_state(row["previous"]), row["attempts"])
+    reason = moved.reason if moved.state is OrderState.REJECTED else None
+    return Event(row["event_id"], moved.order, moved.state, read_state(row["previous"]), row["attempts"], reason)
 
 
 def is_same(row: Row | None, order: Order) -> bool:
@@ -208,7 +210,7 @@ def saved(
     Args:
         orders: the batch.
         inserted: order ids of the rows written now.
-        refused: those of them that the guard had no units for.
+        refused: those of them that are REJECTED.
         current: the rows of all others, by order id.
     """
     same = {order.order_id for order in orders if is_same(current.get(order.order_id), order)}

@@ -88,6 +88,7 @@ ORDERS: Final = Table(
     Column("created_at", Double),
     Column("data", Text),
     Column("settled_at", Double),  # of its last move; NULL: it has not moved since it was saved
+    Column("reason", Text().with_variant(mysql.TEXT(charset="utf8mb4"), "mysql", "mariadb")),  # of a hook
 )
 
 SETTLED: Final = Index("flashsale_orders_settled", ORDERS.c.sale, ORDERS.c.settled_at)
@@ -130,7 +131,7 @@ TABLES: Final[Mapping[TableName, Table]] = {
 def missing_parts(connection: Connection) -> list[Executable]:
     """Returns the statements that bring tables of the release before up to date; that release still works on them."""
     seen, missing = inspect(connection), list[Executable]()
-    for column in (SALES.c.purged_at, ORDERS.c.settled_at):
+    for column in (SALES.c.purged_at, ORDERS.c.settled_at, ORDERS.c.reason):
         if column.name not in {known["name"] for known in seen.get_columns(column.table.name)}:
             kind = column.type.compile(connection.dialect)
             missing.append(text(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"))

@@ -86,10 +86,11 @@ class OrderQueue(Component):
 
         What lost its lease comes after all that waits, without others, and half of what was claimed together: it may
         have killed its worker. An element that was refused five times, or whose lease ended five times while it was
-        claimed alone, goes to the dead letters instead.
+        claimed alone, goes to the dead letters instead. All this holds for a basket as for one element: its orders are
+        claimed together.
 
         Args:
-            limit: most elements, 1..1,000.
+            limit: most elements, 1..1,000; a basket that is longer is claimed all the same.
             lease: seconds by the Redis clock after which another caller gets them.
             timeout: seconds to wait for the first element.
 
@@ -217,7 +218,7 @@ class OrderQueue(Component):
         keys = [self.keys.dead, self.keys.orders, self.keys.order_list, self.keys.wakeup]
         self._link.run("layout", [self.keys.meta])
         back = 0
-        for batch in batches(self._letters(), MAX_BATCH):
+        for batch in batches(sorted(self._letters()), MAX_BATCH):  # a basket's letters one after the other
             back += self._link.run("requeue", keys, batch)
         return back
 

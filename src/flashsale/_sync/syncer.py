@@ -64,7 +64,7 @@ class Syncer:
         self._cursor: str | None = None
         self._moved = time.time() - LOOK_BACK, ""  # the last move that this syncer has read, and its order id
         self._last: dict[str, tuple[int, int]] = {}  # item -> booked and access at the last look
-        self._granted: dict[str, int] = {}  # item -> units that this process last granted
+        self._granted: dict[str, tuple[int, int]] = {}  # item -> units that this process last granted, and the version
         self._swept: dict[str, str] = {}  # item -> where the next page of its tickets begins
 
     def run(self, stop: StopEvent | None = None) -> None:
@@ -221,9 +221,10 @@ class Syncer:
         elif not goods.loaded:
             self._store.grant(goods_id, max(goods.total, stock.total), loaded=True, version=goods.version)
         total = self._sale._transitions.adjust(goods, stock)
-        loose = self._granted.get(goods_id) != total  # a crash between stock and guard leaves the guard too loose
+        granted = total, goods.version  # a crash between stock and guard leaves the guard too loose; so does a raise
+        loose = self._granted.get(goods_id) != granted  # that was taken back before Redis had it
         if loose and self._store.grant(goods_id, total, version=goods.version):
-            self._granted[goods_id] = total
+            self._granted[goods_id] = granted
         if total != stock.total:
             report = replace(report, resized=(*report.resized, (goods_id, total)))
         returned = self._mirror(goods, total)

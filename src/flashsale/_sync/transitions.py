@@ -210,6 +210,16 @@ class Transitions:
         store = self._store if store is None else store
         return [] if store is None else [row.order.order_id for row in stored(store, order_ids)]
 
+    def refused_by_hook(self, order_ids: Sequence[str]) -> set[str]:
+        """Returns those of REJECTED orders that a hook of the host's refused; all when the database does not answer."""
+        if self._store is None or not order_ids:
+            return set()
+        try:
+            rows = stored(self._store, order_ids)
+        except (StoreError, OutcomeUnknown):
+            return set(order_ids)
+        return {row.order.order_id for row in rows if row.reason is not None}
+
     def leave(self, goods_id: str, quantity: int) -> None:
         """Gives a slot back at the gate; when the gate does not answer, the syncer does it later."""
         try:

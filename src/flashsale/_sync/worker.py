@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Final
 
 from flashsale._rules.backoff import Backoff
+from flashsale._rules.batches import bought_together, halves
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale._sync.known import wait_until_known
@@ -196,14 +197,16 @@ class Worker:
         adoptions = self._sale._ledger.adopt([_order(claim) for claim in claims])
         pairs = list(zip(claims, adoptions, strict=True))
         self._bury_conflicts([claim for claim, adoption in pairs if adoption.code == Code.CONFLICT])
-        self._give_up_or_wait([claim for claim, adoption in pairs if adoption.code in {Code.UNKNOWN, Code.CORRUPT}])
+        stuck = _stuck(pairs)
+        self._give_up_or_wait(list(stuck.values()))
         early = [claim for claim, adoption in pairs if adoption.code == Code.PAUSED]
         if early:  # a rebuild is under way
             self._queue.nack(early, delay=1.0, count_attempt=False)
         sold_out = [claim for claim, adoption in pairs if adoption.state is OrderState.REJECTED]
         rejected = [claim for claim in sold_out if self._reject(claim)]
         self._queue.ack(rejected)
-        return [claim for claim, adoption in pairs if _may_be_saved(adoption)], len(rejected)
+        ready = [claim for claim, adoption in pairs if _may_be_saved(adoption) and claim.token not in stuck]
+        return ready, len(rejected)
 
     def _reject(self, claim: Claim) -> bool:
         """Tells the database of an order that was sold out; False when it takes no such row."""
@@ -242,7 +245,7 @@ class Worker:
         refusals: dict[str, Exception] = {}
         states = self._split(orders, refusals)
         causes = {_reason(error) for error in refusals.values()}
-        alike = 1 < len(refusals) == len(orders) and len(causes) == 1
+        alike = len(refusals) == len(orders) and len(causes) == 1 and bool(halves(orders)[1])
         if alike and not refusals.keys() <= known | self._blamed:
             self._suspects = frozenset(refusals)
             refusal = next(iter(refusals.values()))
@@ -265,7 +268,7 @@ class Worker:
         self._queue._explain(order_id, reason)
 
     def _split(self, orders: Sequence[Order], refusals: dict[str, Exception]) -> dict[str, OrderState]:
-        """Saves orders, half by half where it must; what is refused alone goes to `refusals`."""
+        """Saves orders, half by half where it must; what is refused alone, or is a basket, goes to `refusals`."""
         if not orders:
             return {}
         try:
@@ -273,20 +276,21 @@ class Worker:
         except Exception as error:
             if not _blames_row(error):
                 raise
-            if len(orders) == 1:
-                refusals[orders[0].order_id] = error
+            first, second = halves(orders)
+            if not second:
+                refusals.update(dict.fromkeys((order.order_id for order in orders), error))
                 return {}
-            middle = len(orders) // 2
-            return self._split(orders[:middle], refusals) | self._split(orders[middle:], refusals)
+            return self._split(first, refusals) | self._split(second, refusals)
         return saved.states
 
     def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
         """Requeues orders that cannot be saved with exponential backoff; after five attempts they are dead letters."""
-        for claim in claims:
-            delay = 0.25 * 2**claim.attempts
-            self._queue.nack([claim], delay=delay)
+        for together in bought_together(claims, _order):
+            attempts = max(claim.attempts for claim in together)
+            delay = 0.25 * 2**attempts
+            self._queue.nack(together, delay=delay)
             message = "order %s cannot be settled, attempt %d of %d; it is tried again in %.1f s"
-            self._log.tell(message, message, _order(claim).order_id, claim.attempts, MAX_ATTEMPTS, delay)
+            self._log.tell(message, message, _order(together[0]).order_id, attempts, MAX_ATTEMPTS, delay)
 
     def _tell_lag(self, claims: Sequence[Claim], now: float) -> None:
         accepted = [order.created_at for claim in claims if (order := claim.order) and order.created_at is not None]
@@ -297,6 +301,20 @@ class Worker:
 def _order(claim: Claim) -> Order:
     assert claim.order is not None  # unreadable claims were buried
     return claim.order
+
+
+def _stuck(pairs: Sequence[tuple[Claim, Adoption]]) -> dict[str, Claim]:
+    """Returns by token the claims whose item is unknown or corrupt, and with each of them the rest of its basket."""
+    codes = {Code.UNKNOWN, Code.CORRUPT}
+    if all(adoption.code not in codes for _, adoption in pairs):
+        return {}
+    return {
+        claim.token: claim
+        for group in bought_together(pairs, lambda pair: _order(pair[0]))
+        if any(adoption.code in codes for _, adoption in group)
+        for claim, adoption in group
+        if adoption.code in codes or _may_be_saved(adoption)
+    }
 
 
 def _blames_row(error: Exception) -> bool:

@@ -1,10 +1,12 @@
 """flashsale for asyncio: the same names as in `flashsale`, awaitable."""
 
 from flashsale._rules.durability import Durability
+from flashsale._rules.hooks import Refuse
 from flashsale._rules.observer import Observer
 from flashsale._rules.server_check import Finding
 from flashsale._rules.tickets import Ticket, Tickets
 from flashsale.aio.gate import Gate
+from flashsale.aio.hooks import AsyncOrderHooks
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.outbox import Outbox
@@ -62,6 +64,7 @@ from flashsale.model.reports import (
 __all__ = [
     "Admission",
     "AlreadyLoaded",
+    "AsyncOrderHooks",
     "AsyncOrderStore",
     "Audit",
     "BasketReceipt",
@@ -96,6 +99,7 @@ __all__ = [
     "Problem",
     "Rebuild",
     "Receipt",
+    "Refuse",
     "Repair",
     "RowRefused",
     "Saved",

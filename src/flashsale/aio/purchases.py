@@ -184,7 +184,7 @@ class Purchases:
         return receipts
 
     async def _undo_half(self, receipts: list[Receipt]) -> list[Receipt]:
-        """Gives back what the guard in the database left of a basket of which it refused an order."""
+        """Gives back what the database left of a basket of which the guard, or a hook, refused an order."""
         if not any(receipt.state is OrderState.REJECTED for receipt in receipts):
             return receipts
         states: list[OrderState | None] = []
@@ -196,8 +196,9 @@ class Purchases:
                 states.append(state)
         except (StoreError, NotExecuted, OutcomeUnknown):  # asked again, the basket finishes this
             return [receipt._replace(outcome=Outcome.UNCERTAIN) for receipt in receipts]
+        by_hook = any(receipt.outcome is Outcome.REJECTED for receipt in receipts)
         return [
-            receipt._replace(outcome=Outcome.SOLD_OUT, state=state)
+            receipt._replace(outcome=Outcome.REJECTED if by_hook else Outcome.SOLD_OUT, state=state)
             for receipt, state in zip(receipts, states, strict=True)
         ]
 
@@ -237,11 +238,20 @@ class Purchases:
         }
         try:
             states = await self._transitions.persist(list(queued.values()))
-        except FlashSaleError as error:  # the units are booked: nobody may be told that nothing happened
+        except Exception as error:  # noqa: BLE001 - the units are booked: nobody may be told that nothing happened
             log.warning("a batch of %d is left to the worker: %s", len(queued), type(error).__name__)
             states = {}
+        found = {
+            answer.order_id: states.get(answer.order_id, answer.state)
+            for answer in answers
+            if isinstance(answer, Receipt)
+        }
+        rejected = [order_id for order_id, state in found.items() if state is OrderState.REJECTED]
+        refused = await self._transitions.refused_by_hook(rejected)
         return [
-            _persisted(answer, states.get(answer.order_id, answer.state)) if isinstance(answer, Receipt) else answer
+            _persisted(answer, found[answer.order_id], by_hook=answer.order_id in refused)
+            if isinstance(answer, Receipt)
+            else answer
             for answer in answers
         ]
 
@@ -274,12 +284,15 @@ def _orders_of(basket_id: str, buyer_id: str, items: Iterable[tuple[str, int]], 
     ]
 
 
-def _persisted(receipt: Receipt, state: OrderState | None) -> Receipt:
-    """Returns the receipt of a purchase whose row is in `state`; None: refused by the stock."""
+def _persisted(receipt: Receipt, state: OrderState | None, *, by_hook: bool) -> Receipt:
+    """Returns the receipt of a purchase whose row is in `state`; None: refused by the stock.
+
+    The guard had no unit for a REJECTED order, unless a hook of the host's refused it.
+    """
     if state in {OrderState.QUEUED, OrderState.DEAD}:
         return receipt._replace(outcome=Outcome.UNCERTAIN)
     if state is OrderState.REJECTED:
-        return receipt._replace(outcome=Outcome.SOLD_OUT, state=state)
+        return receipt._replace(outcome=Outcome.REJECTED if by_hook else Outcome.SOLD_OUT, state=state)
     return receipt._replace(state=state)
 
 

@@ -4,12 +4,14 @@
 -- has been claimed that waited when it was first passed over (`turn`); without others, and half of what was claimed
 -- together, so that the one to blame is soon alone.
 --
+-- A basket is claimed whole, and as one: it is alone when nothing else is claimed with it.
+--
 -- KEYS[1]  meta        hash        layout; deliveries: a counter; turn: its value from which lost elements come first
 -- KEYS[2]  order_list  list        JSON orders
 -- KEYS[3]  wakeup      list        wakes a waiting worker
 -- KEYS[4]  leases      sorted set  delivery -> lease end
 -- KEYS[5]  claimed     hash        delivery -> attempts|lease|body
--- ARGV[1]  limit       integer     most elements
+-- ARGV[1]  limit       integer     most elements, but for a basket
 -- ARGV[2]  lease       number      seconds
 --
 -- Returns {again, before, bodies}: delivery, lease, attempts and body of each element claimed before, or claimed alone,
@@ -19,6 +21,7 @@
 -- include: layout
 -- include: clock
 -- include: queue
+-- include: basket
 
 local ALONE = 100000000000000 -- a lease is a number of the counter, and this for each time that it was claimed alone
 local limit, time = tonumber(ARGV[1]), now()
@@ -37,52 +40,51 @@ local ended = redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", string.format("%.6f",
 
 local freed, own, lost = {}, {}, {}
 if #ended > 0 then
-  local deliveries = {}
   for i = 1, #ended, 2 do
-    deliveries[#deliveries + 1] = ended[i]
-  end
-  for i, entry in ipairs(redis.call("HMGET", KEYS[5], unpack(deliveries))) do
-    local attempts, lease, body = string.match(entry or "", "^(%d+)|(%d+)|(.*)$")
-    if attempts and string.find(deliveries[i], "^%d+$") then
-      local group = tonumber(lease) == 0 and own or lost
-      attempts, lease = math.min(tonumber(attempts), 1000), math.floor(tonumber(lease) / ALONE)
-      group[#group + 1] = { deliveries[i], attempts + (group == own and 1 or 0), lease, body, ended[2 * i] }
-    else
-      freed[#freed + 1] = deliveries[i]
-    end
+    local found = element(KEYS[5], ended[i], ended[i + 1], ALONE)
+    local group = found and (found[6] and own or lost) or freed
+    group[#group + 1] = found or ended[i]
   end
 end
+own = joined(whole(KEYS[4], KEYS[5], own, time, ALONE), limit)
 local fresh = limit - #own
 if #lost > 0 and (#own + waiting == 0 or last >= (integer(turn) or last + 1)) then
   local together = 1 -- claimed in one call, so their leases end at the same moment
   while together < #lost and lost[together + 1][5] == lost[1][5] do
     together = together + 1
   end
-  own, fresh = { unpack(lost, 1, math.max(1, math.floor(together / 2))) }, 0
+  local groups = whole(KEYS[4], KEYS[5], { unpack(lost, 1, together) }, time, ALONE)
+  if #groups > 0 then
+    own, fresh = joined(groups, math.floor(together / 2)), 0
+  end
 end
-for _, element in ipairs(own) do
-  freed[#freed + 1] = element[1]
+for _, each in ipairs(own) do
+  freed[#freed + 1] = each[1]
 end
+fresh = fresh > 0 and uncut(KEYS[2], fresh) or 0
 
 if #freed > 0 then
   redis.call("ZREM", KEYS[4], unpack(freed)) -- the first write frees memory, so that a full Redis still drains
 end
 local bodies = fresh > 0 and redis.call("RPOP", KEYS[2], fresh) or {}
-local alone = #own + #bodies == 1
-if alone and #bodies == 1 then
-  own, bodies = { { show(last + 1), 1, 0, bodies[1] } }, {}
+local alone = is_one(own, bodies)
+if alone then
+  for _, body in ipairs(bodies) do
+    own[#own + 1] = { show(last + #own + 1), 1, 0, body }
+  end
+  bodies = {}
 end
 local again, fields, deliveries = {}, {}, {}
 local function keep(delivery, attempts, lease, body)
   deliveries[#deliveries + 1] = delivery
   fields[#fields + 1], fields[#fields + 2] = delivery, attempts .. "|" .. lease .. "|" .. body
 end
-for _, element in ipairs(own) do
+for _, each in ipairs(own) do
   last = last + 1
-  local attempts, lease = show(element[2]), show(math.min(9, element[3] + (alone and 1 or 0)) * ALONE + last)
+  local attempts, lease = show(each[2]), show(math.min(9, each[3] + (alone and 1 or 0)) * ALONE + last)
   local at = #again
-  again[at + 1], again[at + 2], again[at + 3], again[at + 4] = element[1], lease, attempts, element[4]
-  keep(element[1], attempts, lease, element[4])
+  again[at + 1], again[at + 2], again[at + 3], again[at + 4] = each[1], lease, attempts, each[4]
+  keep(each[1], attempts, lease, each[4])
 end
 local before, digits = show(last), counter(last)
 for _, body in ipairs(bodies) do

@@ -33,7 +33,8 @@ class Receipt(NamedTuple):
     """The answer to a purchase.
 
     Args:
-        outcome: ACCEPTED, or why not.
+        outcome: ACCEPTED, or why not. REJECTED: a hook of the host's refused the order, before anybody was answered
+            (`durability=PERSISTED`).
         order_id: names the request; try again with it after `OutcomeUnknown`.
         goods_id: the item.
         quantity: units asked for.

@@ -33,6 +33,7 @@ class Outcome(StrEnum):
     SOLD_OUT = "SOLD_OUT"
     LIMIT_REACHED = "LIMIT_REACHED"
     UNCERTAIN = "UNCERTAIN"
+    REJECTED = "REJECTED"
 
 
 class OrderState(StrEnum):
@@ -128,6 +129,18 @@ class Order:
         return body
 
     @property
+    def basket_id(self) -> str | None:
+        """The basket that the order belongs to; None for an order that was bought by itself.
+
+        It is read from the order id, `ID#1` to `ID#50`: an id of your own that ends so is taken for a basket's.
+
+        >>> Order("b-7#2", "phone", "alice", 1).basket_id
+        'b-7'
+        """
+        found = _OF_BASKET.fullmatch(self.order_id)
+        return None if found is None else found[1]
+
+    @property
     def content(self) -> tuple[str, str, int]:
         """What must be the same when an order id is used again: item, buyer, quantity."""
         return (self.goods_id, self.buyer_id, self.quantity)
@@ -200,6 +213,7 @@ _PLAIN: Final = re.compile(
     r'"order_id":"([!#-\[\]-~]{1,128})","goods_id":"([A-Za-z0-9_.-]{1,64})",'
     r'"buyer_id":"([!#-\[\]-~]{1,128})","quantity":([1-9][0-9]{0,5}|1000000)\}'
 )
+_OF_BASKET: Final = re.compile(r"(.+)#(?:[1-9]|[1-4][0-9]|50)")
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # made once: json.loads would make one for every order
 
 
@@ -231,7 +245,7 @@ class Saved:
 
     Args:
         inserted: rows written now, with their units booked.
-        refused: rows written as REJECTED, because the guard had no units for them.
+        refused: rows written as REJECTED, because the guard had no units for them, or a hook refused them.
         existing: ids that had a row of the same content, with its current state.
         conflicts: ids that had a row of other content; nothing was written for them.
     """
@@ -250,10 +264,17 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class StoredOrder:
-    """One row of the database: an order and its current state."""
+    """One row of the database.
+
+    Args:
+        order: the order.
+        state: its current state.
+        reason: why a hook of the host's refused it, as `Refuse` said; None: none did.
+    """
 
     order: Order
     state: OrderState
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +288,7 @@ class Event:
         state: the new state: CONFIRMED, CANCELLED, EXPIRED or REJECTED.
         previous: the state before; QUEUED when its row never booked units.
         attempts: how often the handler has failed on it.
+        reason: with REJECTED, why a hook of the host's refused the order, as `Refuse` said; None: none did.
     """
 
     event_id: int
@@ -274,6 +296,7 @@ class Event:
     state: OrderState
     previous: OrderState
     attempts: int = 0
+    reason: str | None = None
 
     @property
     def is_refund(self) -> bool:

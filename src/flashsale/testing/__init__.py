@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from flashsale.testing.async_machine import AsyncSaleMachine
     from flashsale.testing.crashes import AsyncCrashPoint, Crash, CrashPoint, async_crash_points, crash_points
+    from flashsale.testing.hooks import AsyncOrderHooksSuite, OrderHooksSuite
     from flashsale.testing.machine import SaleMachine
     from flashsale.testing.proxy import FaultProxy
     from flashsale.testing.sales import (
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "AsyncCrashPoint": "crashes",
+    "AsyncOrderHooksSuite": "hooks",
     "AsyncOrderStoreSuite": "stores",
     "AsyncSaleMachine": "async_machine",
     "Crash": "crashes",
     "CrashPoint": "crashes",
     "FaultProxy": "proxy",
+    "OrderHooksSuite": "hooks",
     "OrderStoreSuite": "stores",
     "SaleMachine": "machine",
     "async_crash_points": "crashes",
@@ -38,11 +41,13 @@ _HOMES: Final = {
 
 __all__ = [
     "AsyncCrashPoint",
+    "AsyncOrderHooksSuite",
     "AsyncOrderStoreSuite",
     "AsyncSaleMachine",
     "Crash",
     "CrashPoint",
     "FaultProxy",
+    "OrderHooksSuite",
     "OrderStoreSuite",
     "SaleMachine",
     "async_crash_points",

@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -24,10 +25,34 @@ NOW = 1.7e9 + 0.125  # epoch seconds; stores take the time from their caller
 VISIBLE = "".join(map(chr, range(ord("!"), ord("~") + 1)))  # every character that an id may hold
 
 
+class HostsRules:
+    """What the host's tables ask of an order, while a test of theirs runs.
+
+    Args:
+        data: that each order has; None: what the test says.
+        put_buyer: writes the row of a buyer.
+    """
+
+    def __init__(self, data: Any, put_buyer: Callable[[str], None]) -> None:
+        self.data = data
+        self._put_buyer = put_buyer
+        self._buyers: set[str] = set()
+
+    def obey(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Returns the content of an order as the host's tables take it, and writes its buyer."""
+        if content["buyer_id"] not in self._buyers:
+            self._buyers.add(content["buyer_id"])
+            self._put_buyer(content["buyer_id"])
+        return content if self.data is None else {**content, "data": self.data}
+
+
+_rules = HostsRules(None, lambda _: None)
+
+
 def order(order_id: object = "o-1", quantity: int = 1, **other: Any) -> Order:
     """Returns an order of the item `phone`."""
     content: dict[str, Any] = {"goods_id": "phone", "buyer_id": f"buyer-of-{order_id}", **other}
-    return Order(str(order_id), quantity=quantity, **content)
+    return Order(str(order_id), quantity=quantity, **_rules.obey(content))
 
 
 def at_once(*calls: Callable[[], T]) -> list[T]:
@@ -89,7 +114,13 @@ def every_event(store: OrderStore) -> list[Event]:
 class StoreFixtures:
     """A store, and how a suite brings one; each test has a sale of its own."""
 
+    valid_data: Any = None
+    """What your rules ask of an order's `data`, where they ask for something: then every order has it."""
+
     def _open(self, sale: str) -> OrderStore:
+        raise NotImplementedError
+
+    def _put_buyer(self, store: OrderStore, buyer_id: str) -> None:
         raise NotImplementedError
 
     def _put(self, store: OrderStore, goods: Goods) -> None:
@@ -117,9 +148,10 @@ class StoreFixtures:
         return f"suite-{uuid.uuid4().hex}"
 
     @pytest.fixture
-    def store(self, open_store: Callable[[str], OrderStore], sale: str) -> OrderStore:
+    def store(self, open_store: Callable[[str], OrderStore], sale: str, monkeypatch: pytest.MonkeyPatch) -> OrderStore:
         """A store with ten units of the item `phone`."""
         store = open_store(sale)
+        monkeypatch.setattr(f"{__name__}._rules", HostsRules(self.valid_data, partial(self._put_buyer, store)))
         self._put(store, Goods("phone", 10))
         return store
 

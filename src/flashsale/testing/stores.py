@@ -7,6 +7,8 @@
         def put_goods(self, store, goods):
             store.write_goods(goods)
 
+Where your tables have foreign keys or rules of their own, say `put_buyer` and `valid_data`.
+
 Each test has sales of its own, so that one database serves them all and nothing needs to be cleaned. Calls that race
 may raise `StoreError`, having done nothing: the suite then asks again, as the worker does.
 """
@@ -41,6 +43,9 @@ class OrderStoreSuite(OrderContract, EventContract):
         """Writes an item as your back office does: the first time all of `total` is granted, and none booked."""
         raise NotImplementedError
 
+    def put_buyer(self, store: Any, buyer_id: str) -> None:
+        """Writes the row of a buyer, where your orders refer to one; called once for each."""
+
     def close_store(self, store: Any) -> None:
         """Called after the test for every store that was made."""
 
@@ -49,6 +54,9 @@ class OrderStoreSuite(OrderContract, EventContract):
 
     def _put(self, store: OrderStore, goods: Goods) -> None:
         self.put_goods(store, goods)
+
+    def _put_buyer(self, store: OrderStore, buyer_id: str) -> None:
+        self.put_buyer(store, buyer_id)
 
     def _close(self, store: OrderStore) -> None:
         self.close_store(store)
@@ -65,6 +73,9 @@ class AsyncOrderStoreSuite(OrderContract, EventContract):
         """Writes an item as your back office does: the first time all of `total` is granted, and none booked."""
         raise NotImplementedError
 
+    async def put_buyer(self, store: Any, buyer_id: str) -> None:
+        """Writes the row of a buyer, where your orders refer to one; called once for each."""
+
     async def close_store(self, store: Any) -> None:
         """Called after the test for every store that was made."""
 
@@ -79,6 +90,10 @@ class AsyncOrderStoreSuite(OrderContract, EventContract):
     def _put(self, store: OrderStore, goods: Goods) -> None:
         assert isinstance(store, BlockingStore)
         self._loop.run(self.put_goods(store.store, goods))
+
+    def _put_buyer(self, store: OrderStore, buyer_id: str) -> None:
+        assert isinstance(store, BlockingStore)
+        self._loop.run(self.put_buyer(store.store, buyer_id))
 
     def _close(self, store: OrderStore) -> None:
         assert isinstance(store, BlockingStore)

@@ -73,6 +73,8 @@ class RowStore(ABC, Generic[Connection]):
         InvalidRequest: not a name of a sale.
     """
 
+    _order_columns: Sequence[str] = ORDER_COLUMNS
+
     def __init__(self, sale: str) -> None:
         self.sale = check_sale(sale)
 
@@ -184,7 +186,9 @@ class RowStore(ABC, Generic[Connection]):
             if row is not None:
                 policy = policy_values(goods if replace else completed(goods, row))
                 values = {"version": max(row["version"] + 1, goods.version), **policy}
-                self.update(connection, "goods", self._goods_key(goods.goods_id), values)
+                self._write_goods(connection, row, values)
+            else:
+                self._new_goods(connection, goods)
 
     def goods(self) -> Iterable[Goods]:
         """Returns the policy of every item of the sale."""
@@ -209,7 +213,7 @@ class RowStore(ABC, Generic[Connection]):
             if version is not None and version != row["version"]:
                 return False
             values = {"granted": units} | ({"loaded": True} if loaded else {})
-            self.update(connection, "goods", self._goods_key(goods_id), values)
+            self._write_goods(connection, row, values)
             return True
 
     def restock(self, goods_id: str, units: int) -> Goods:
@@ -230,7 +234,8 @@ class RowStore(ABC, Generic[Connection]):
 
     def advance_epoch(self) -> int:
         """Raises the epoch by one, and returns it."""
-        return self._advance_epoch()
+        with self.transaction() as connection:
+            return self._raise_epoch(connection)
 
     # -- orders ---------------------------------------------------------------------------------------------------
 
@@ -250,9 +255,14 @@ class RowStore(ABC, Generic[Connection]):
             current = self._current(connection, ids - inserted)
             if len(inserted) + len(current) < len(ids):
                 raise StoreError("rows were deleted while a batch was saved")
-            refused: set[str] = set()
-            for _, group in sorted(by_goods(order for order in orders if order.order_id in inserted).items()):
-                refused |= self._book(connection, group)
+            new = [order for order in orders if order.order_id in inserted]
+            unfit: list[Order] = []
+            for _, group in sorted(by_goods(new).items()):
+                unfit += self._book(connection, group)
+            if unfit:
+                self._moved(connection, unfit, OrderState.REJECTED, OrderState.QUEUED)
+            refused = {order.order_id for order in unfit}
+            refused |= self._saved(connection, [order for order in new if order.order_id not in refused])
         return saved(orders, inserted, refused, current)
 
     def states(self, order_ids: Collection[str]) -> Mapping[str, OrderState]:
@@ -267,7 +277,7 @@ class RowStore(ABC, Generic[Connection]):
         with self.transaction() as connection:
             for ids in batches(sorted(set(order_ids)), CHUNK):
                 these = {"sale": self.sale, "order_id": ids}
-                found += map(read_order, self.select(connection, "orders", ORDER_COLUMNS, these))
+                found += map(read_order, self.select(connection, "orders", self._order_columns, these))
         return sorted(found, key=lambda row: row.order.order_id)
 
     def settle(self, order: Order, state: OrderState) -> OrderState:
@@ -311,16 +321,15 @@ class RowStore(ABC, Generic[Connection]):
             return {}
         with self.transaction() as connection:
             changes = Settling(self.sale, orders, state, self._current(connection, ids, lock=True))
+            if changes.new and len(self._insert_orders(connection, changes.new, state)) < len(changes.new):
+                raise StoreError("rows came while their orders were settled")
+            for moved in changes.moved.values():
+                self._write_state(connection, moved, state)
+            self._give_back(connection, changes.returned)
             if changes.new:
-                if len(self._insert_orders(connection, changes.new, state)) < len(changes.new):
-                    raise StoreError("rows came while their orders were settled")
                 self._moved(connection, changes.new, state, OrderState.QUEUED)
             for previous, moved in changes.moved.items():
-                self._write_state(connection, moved, state)
                 self._moved(connection, moved, state, previous)
-            for goods_id, units in changes.returned.items():
-                if not self.book(connection, goods_id, -units):
-                    raise self._no_row(goods_id)
         return changes.states
 
     def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
@@ -381,24 +390,30 @@ class RowStore(ABC, Generic[Connection]):
             return row
         raise self._no_row(goods_id)
 
-    def _advance_epoch(self, **values: Any) -> int:
+    def _raise_epoch(self, connection: Connection, **values: Any) -> int:
         """Raises the epoch by one, writes `values` beside it, and returns it."""
         first = 2
-        with self.transaction() as connection:
-            row = self._lock_or_insert(connection, "sales", ("epoch",), {"epoch": first, **values})
-            if row is None:
-                return first
-            grown = int(row["epoch"]) + 1
-            self.update(connection, "sales", {"sale": self.sale}, {"epoch": grown, **values})
-            return grown
+        row = self._lock_or_insert(connection, "sales", ("epoch",), {"epoch": first, **values})
+        if row is None:
+            return first
+        grown = int(row["epoch"]) + 1
+        self.update(connection, "sales", {"sale": self.sale}, {"epoch": grown, **values})
+        return grown
 
     def _refuse_purged(self, connection: Connection) -> None:
         """Raises InvalidRequest when the rows say that the sale was purged."""
 
     def _add_units(self, connection: Connection, row: Row, units: int) -> Goods:
         values = {"total": max(0, row["total"] + units), "version": row["version"] + 1}
-        self.update(connection, "goods", self._goods_key(row["goods_id"]), values)
+        self._write_goods(connection, row, values)
         return read_goods({**row, **values})
+
+    def _new_goods(self, connection: Connection, goods: Goods) -> None:
+        """Called once the first row of an item was inserted."""
+
+    def _write_goods(self, connection: Connection, row: Row, values: Mapping[str, Any]) -> None:
+        """Writes into the row of an item, which is locked, but for what is booked."""
+        self.update(connection, "goods", self._goods_key(row["goods_id"]), values)
 
     def _lock_or_insert(
         self, connection: Connection, table: TableName, columns: Sequence[str], values: Mapping[str, Any]
@@ -430,19 +445,28 @@ class RowStore(ABC, Generic[Connection]):
             current.update((row["order_id"], row) for row in rows)
         return current
 
-    def _book(self, connection: Connection, orders: Sequence[Order]) -> set[str]:
-        """Books the inserted orders of one item; writes those that do not fit as REJECTED and returns their ids."""
+    def _book(self, connection: Connection, orders: Sequence[Order]) -> list[Order]:
+        """Books the inserted orders of one item; writes those that do not fit as REJECTED and returns them."""
         goods_id = orders[0].goods_id
         if self.book(connection, goods_id, sum(order.quantity for order in orders)):
-            return set()
+            return []
         row = self._lock_goods(connection, goods_id)
         units, refused = in_turn(orders, row["granted"] - row["booked"])
         if refused:
             self._write_state(connection, refused, OrderState.REJECTED)
-            self._moved(connection, refused, OrderState.REJECTED, OrderState.QUEUED)
         if units:
             self.book(connection, goods_id, units)
-        return {order.order_id for order in refused}
+        return refused
+
+    def _give_back(self, connection: Connection, units: Mapping[str, int]) -> None:
+        """Gives back units that orders held, by item id in their order."""
+        for goods_id, returned in units.items():
+            if not self.book(connection, goods_id, -returned):
+                raise self._no_row(goods_id)
+
+    def _saved(self, connection: Connection, orders: Sequence[Order]) -> set[str]:  # noqa: ARG002
+        """Called once a batch is booked, with its new orders; returns the ids of those that are REJECTED after all."""
+        return set()
 
     def _write_state(self, connection: Connection, orders: Iterable[Order], state: OrderState) -> None:
         for ids in batches(sorted(order.order_id for order in orders), CHUNK):
@@ -455,9 +479,9 @@ class RowStore(ABC, Generic[Connection]):
         this = {"sale": self.sale, "order_id": order.order_id, **content}
         for previous in COMES_FROM[state]:
             if self.update(connection, "orders", this | {"state": previous.value}, self._state_values(state)):
+                if state in RELEASED:
+                    self._give_back(connection, {order.goods_id: order.quantity})
                 self._moved(connection, [order], state, previous)
-                if state in RELEASED and not self.book(connection, order.goods_id, -order.quantity):
-                    raise self._no_row(order.goods_id)
                 return True
         return False
 
@@ -471,6 +495,9 @@ class RowStore(ABC, Generic[Connection]):
         return True
 
     def _moved(self, connection: Connection, orders: Iterable[Order], state: OrderState, previous: OrderState) -> None:
-        """Writes, in the transaction of their move, the events of orders: each refusal and each `settle` ends here."""
+        """Writes, in the transaction of their move, the events of orders: each refusal and each `settle` ends here.
+
+        The rows of orders and items are written before: what comes here is the last.
+        """
         rows = [{"sale": self.sale, **event_values(order, state, previous)} for order in orders]
         self.insert_events(connection, rows)

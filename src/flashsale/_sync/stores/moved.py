@@ -42,7 +42,8 @@ class MovedRowStore(RowStore[Connection]):
         Returns:
             The epoch of the sale, raised by one: a rebuild that has begun is refused from then.
         """
-        return self._advance_epoch(purged_at=time.time())
+        with self.transaction() as connection:
+            return self._raise_epoch(connection, purged_at=time.time())
 
     def purged(self) -> bool:
         """Returns whether the sale was purged."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import copy
 from functools import partial
 from typing import Any, Self
@@ -56,12 +56,12 @@ from flashsale._sql.tables import (
     update_where,
     whole,
 )
-from flashsale._sync.stores.moved import MovedRowStore
+from flashsale._sync.stores.hooked import HookedRowStore
 from flashsale.errors import StoreError
 from flashsale.model.checks import check_seconds
 
 
-class SQLAlchemyStore(MovedRowStore[Connection]):
+class SQLAlchemyStore(HookedRowStore[Connection]):
     """The `OrderStore` of one sale, in five tables of the host's database.
 
     It may be made before the process forks: a child makes connections of its own, as soon as it needs one.
@@ -71,16 +71,18 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
         url_or_engine: a database URL, or an engine of the host's, which stays the host's to dispose of. A URL that
             names no driver gets the one in `DRIVERS`.
         sale: name of the sale.
+        hooks: an `OrderHooks`: your own code in the store's transactions.
         timeout: seconds after which a database that does not answer is given up, with `StoreError` or, at its COMMIT,
             `OutcomeUnknown`: half of them at most in waiting for a connection of the pool, and as many in making one.
-            A host's engine has its own times for these two.
+            A host's engine has its own times for these two. Hooks count, too.
 
     Raises:
-        InvalidRequest: neither a URL nor an engine of this kind, or not a name of a sale.
+        InvalidRequest: neither a URL nor an engine of this kind, not a name of a sale, or no hooks of this kind.
     """
 
-    def __init__(self, url_or_engine: str | URL | Engine, sale: str, *, timeout: float = TIMEOUT) -> None:
-        super().__init__(sale)
+    def __init__(
+        self, url_or_engine: str | URL | Engine, sale: str, *, hooks: object = None, timeout: float = TIMEOUT
+    ) -> None:
         check_seconds("timeout", timeout, low=1.0)
         self._own: Engine | None = None
         if isinstance(url_or_engine, Engine):
@@ -92,14 +94,16 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
             prepare = prepare_sqlite if is_sqlite else partial(limit_waiting, engine.dialect.name)
             event.listen(engine.pool, "connect", partial(prepare, timeout))
             event.listen(getattr(engine, "sync_engine", engine), "do_connect", partial(connect_in_time, timeout))
+        # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
+        database_errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error)
+        super().__init__(sale, hooks, database_errors)
+        self._errors = (OSError, *database_errors)
         self._dialect = engine.dialect.name
         self._engine = engine
         self._process = os.getpid()
         self._inherited: list[object] = []
         self._timeout = timeout
         self._isolates = self._own is None and self._dialect != "sqlite"
-        # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
-        self._errors = (SQLAlchemyError, OSError, engine.dialect.loaded_dbapi.Error)
         self._joined: Connection | None = None
 
     def __enter__(self) -> Self:
@@ -181,7 +185,7 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
         It adds columns, and an index to the orders: do it before the sale, a long table is locked meanwhile.
         """
         self._create(REQUESTS)
-        for _ in range(3):  # two columns, an index: another process may add each of them at the same moment
+        for _ in range(4):  # three columns, an index: another process may add each of them at the same moment
             with suppress(StoreError):
                 self._add_missing()
         self._add_missing()
@@ -212,7 +216,7 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
     def transaction(self) -> Iterator[Connection]:
         """Gives a connection with a transaction; see `RowStore.transaction`."""
         if self._joined is not None:
-            with self._savepoint(self._joined) as joined:
+            with self._within(self._joined) as joined:
                 yield joined
             return
         committing = False
@@ -231,7 +235,7 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
                 raise store_error(error, committing=committing) from error
 
     @contextmanager
-    def _savepoint(self, connection: Connection) -> Iterator[Connection]:
+    def _within(self, connection: Connection) -> Iterator[Connection]:
         with Deadline(self._timeout) as deadline:
             try:
                 deadline.watch(driver_connection(connection))
@@ -239,6 +243,10 @@ class SQLAlchemyStore(MovedRowStore[Connection]):
                     yield connection
             except self._errors as error:
                 raise store_error(error) from error
+
+    def savepoint(self, connection: Connection) -> AbstractContextManager[object]:
+        """Returns a savepoint; see `HookedRowStore.savepoint`."""
+        return connection.begin_nested()
 
     def select(
         self,

@@ -72,6 +72,8 @@ class RowStore(ABC, Generic[Connection]):
         InvalidRequest: not a name of a sale.
     """
 
+    _order_columns: Sequence[str] = ORDER_COLUMNS
+
     def __init__(self, sale: str) -> None:
         self.sale = check_sale(sale)
 
@@ -183,7 +185,9 @@ class RowStore(ABC, Generic[Connection]):
             if row is not None:
                 policy = policy_values(goods if replace else completed(goods, row))
                 values = {"version": max(row["version"] + 1, goods.version), **policy}
-                await self.update(connection, "goods", self._goods_key(goods.goods_id), values)
+                await self._write_goods(connection, row, values)
+            else:
+                await self._new_goods(connection, goods)
 
     async def goods(self) -> Iterable[Goods]:
         """Returns the policy of every item of the sale."""
@@ -208,7 +212,7 @@ class RowStore(ABC, Generic[Connection]):
             if version is not None and version != row["version"]:
                 return False
             values = {"granted": units} | ({"loaded": True} if loaded else {})
-            await self.update(connection, "goods", self._goods_key(goods_id), values)
+            await self._write_goods(connection, row, values)
             return True
 
     async def restock(self, goods_id: str, units: int) -> Goods:
@@ -229,7 +233,8 @@ class RowStore(ABC, Generic[Connection]):
 
     async def advance_epoch(self) -> int:
         """Raises the epoch by one, and returns it."""
-        return await self._advance_epoch()
+        async with self.transaction() as connection:
+            return await self._raise_epoch(connection)
 
     # -- orders ---------------------------------------------------------------------------------------------------
 
@@ -249,9 +254,14 @@ class RowStore(ABC, Generic[Connection]):
             current = await self._current(connection, ids - inserted)
             if len(inserted) + len(current) < len(ids):
                 raise StoreError("rows were deleted while a batch was saved")
-            refused: set[str] = set()
-            for _, group in sorted(by_goods(order for order in orders if order.order_id in inserted).items()):
-                refused |= await self._book(connection, group)
+            new = [order for order in orders if order.order_id in inserted]
+            unfit: list[Order] = []
+            for _, group in sorted(by_goods(new).items()):
+                unfit += await self._book(connection, group)
+            if unfit:
+                await self._moved(connection, unfit, OrderState.REJECTED, OrderState.QUEUED)
+            refused = {order.order_id for order in unfit}
+            refused |= await self._saved(connection, [order for order in new if order.order_id not in refused])
         return saved(orders, inserted, refused, current)
 
     async def states(self, order_ids: Collection[str]) -> Mapping[str, OrderState]:
@@ -266,7 +276,7 @@ class RowStore(ABC, Generic[Connection]):
         async with self.transaction() as connection:
             for ids in batches(sorted(set(order_ids)), CHUNK):
                 these = {"sale": self.sale, "order_id": ids}
-                found += map(read_order, await self.select(connection, "orders", ORDER_COLUMNS, these))
+                found += map(read_order, await self.select(connection, "orders", self._order_columns, these))
         return sorted(found, key=lambda row: row.order.order_id)
 
     async def settle(self, order: Order, state: OrderState) -> OrderState:
@@ -310,16 +320,15 @@ class RowStore(ABC, Generic[Connection]):
             return {}
         async with self.transaction() as connection:
             changes = Settling(self.sale, orders, state, await self._current(connection, ids, lock=True))
+            if changes.new and len(await self._insert_orders(connection, changes.new, state)) < len(changes.new):
+                raise StoreError("rows came while their orders were settled")
+            for moved in changes.moved.values():
+                await self._write_state(connection, moved, state)
+            await self._give_back(connection, changes.returned)
             if changes.new:
-                if len(await self._insert_orders(connection, changes.new, state)) < len(changes.new):
-                    raise StoreError("rows came while their orders were settled")
                 await self._moved(connection, changes.new, state, OrderState.QUEUED)
             for previous, moved in changes.moved.items():
-                await self._write_state(connection, moved, state)
                 await self._moved(connection, moved, state, previous)
-            for goods_id, units in changes.returned.items():
-                if not await self.book(connection, goods_id, -units):
-                    raise self._no_row(goods_id)
         return changes.states
 
     async def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
@@ -380,24 +389,30 @@ class RowStore(ABC, Generic[Connection]):
             return row
         raise self._no_row(goods_id)
 
-    async def _advance_epoch(self, **values: Any) -> int:
+    async def _raise_epoch(self, connection: Connection, **values: Any) -> int:
         """Raises the epoch by one, writes `values` beside it, and returns it."""
         first = 2
-        async with self.transaction() as connection:
-            row = await self._lock_or_insert(connection, "sales", ("epoch",), {"epoch": first, **values})
-            if row is None:
-                return first
-            grown = int(row["epoch"]) + 1
-            await self.update(connection, "sales", {"sale": self.sale}, {"epoch": grown, **values})
-            return grown
+        row = await self._lock_or_insert(connection, "sales", ("epoch",), {"epoch": first, **values})
+        if row is None:
+            return first
+        grown = int(row["epoch"]) + 1
+        await self.update(connection, "sales", {"sale": self.sale}, {"epoch": grown, **values})
+        return grown
 
     async def _refuse_purged(self, connection: Connection) -> None:
         """Raises InvalidRequest when the rows say that the sale was purged."""
 
     async def _add_units(self, connection: Connection, row: Row, units: int) -> Goods:
         values = {"total": max(0, row["total"] + units), "version": row["version"] + 1}
-        await self.update(connection, "goods", self._goods_key(row["goods_id"]), values)
+        await self._write_goods(connection, row, values)
         return read_goods({**row, **values})
+
+    async def _new_goods(self, connection: Connection, goods: Goods) -> None:
+        """Called once the first row of an item was inserted."""
+
+    async def _write_goods(self, connection: Connection, row: Row, values: Mapping[str, Any]) -> None:
+        """Writes into the row of an item, which is locked, but for what is booked."""
+        await self.update(connection, "goods", self._goods_key(row["goods_id"]), values)
 
     async def _lock_or_insert(
         self, connection: Connection, table: TableName, columns: Sequence[str], values: Mapping[str, Any]
@@ -431,19 +446,28 @@ class RowStore(ABC, Generic[Connection]):
             current.update((row["order_id"], row) for row in rows)
         return current
 
-    async def _book(self, connection: Connection, orders: Sequence[Order]) -> set[str]:
-        """Books the inserted orders of one item; writes those that do not fit as REJECTED and returns their ids."""
+    async def _book(self, connection: Connection, orders: Sequence[Order]) -> list[Order]:
+        """Books the inserted orders of one item; writes those that do not fit as REJECTED and returns them."""
         goods_id = orders[0].goods_id
         if await self.book(connection, goods_id, sum(order.quantity for order in orders)):
-            return set()
+            return []
         row = await self._lock_goods(connection, goods_id)
         units, refused = in_turn(orders, row["granted"] - row["booked"])
         if refused:
             await self._write_state(connection, refused, OrderState.REJECTED)
-            await self._moved(connection, refused, OrderState.REJECTED, OrderState.QUEUED)
         if units:
             await self.book(connection, goods_id, units)
-        return {order.order_id for order in refused}
+        return refused
+
+    async def _give_back(self, connection: Connection, units: Mapping[str, int]) -> None:
+        """Gives back units that orders held, by item id in their order."""
+        for goods_id, returned in units.items():
+            if not await self.book(connection, goods_id, -returned):
+                raise self._no_row(goods_id)
+
+    async def _saved(self, connection: Connection, orders: Sequence[Order]) -> set[str]:  # noqa: ARG002
+        """Called once a batch is booked, with its new orders; returns the ids of those that are REJECTED after all."""
+        return set()
 
     async def _write_state(self, connection: Connection, orders: Iterable[Order], state: OrderState) -> None:
         for ids in batches(sorted(order.order_id for order in orders), CHUNK):
@@ -456,9 +480,9 @@ class RowStore(ABC, Generic[Connection]):
         this = {"sale": self.sale, "order_id": order.order_id, **content}
         for previous in COMES_FROM[state]:
             if await self.update(connection, "orders", this | {"state": previous.value}, self._state_values(state)):
+                if state in RELEASED:
+                    await self._give_back(connection, {order.goods_id: order.quantity})
                 await self._moved(connection, [order], state, previous)
-                if state in RELEASED and not await self.book(connection, order.goods_id, -order.quantity):
-                    raise self._no_row(order.goods_id)
                 return True
         return False
 
@@ -474,6 +498,9 @@ class RowStore(ABC, Generic[Connection]):
     async def _moved(
         self, connection: Connection, orders: Iterable[Order], state: OrderState, previous: OrderState
     ) -> None:
-        """Writes, in the transaction of their move, the events of orders: each refusal and each `settle` ends here."""
+        """Writes, in the transaction of their move, the events of orders: each refusal and each `settle` ends here.
+
+        The rows of orders and items are written before: what comes here is the last.
+        """
         rows = [{"sale": self.sale, **event_values(order, state, previous)} for order in orders]
         await self.insert_events(connection, rows)

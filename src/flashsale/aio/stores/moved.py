@@ -43,7 +43,8 @@ class MovedRowStore(RowStore[Connection]):
         Returns:
             The epoch of the sale, raised by one: a rebuild that has begun is refused from then.
         """
-        return await self._advance_epoch(purged_at=time.time())
+        async with self.transaction() as connection:
+            return await self._raise_epoch(connection, purged_at=time.time())
 
     async def purged(self) -> bool:
         """Returns whether the sale was purged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from copy import copy
 from functools import partial
 from typing import Any, Self
@@ -56,12 +56,12 @@ from flashsale._sql.tables import (
     update_where,
     whole,
 )
-from flashsale.aio.stores.moved import MovedRowStore
+from flashsale.aio.stores.hooked import HookedRowStore
 from flashsale.errors import StoreError
 from flashsale.model.checks import check_seconds
 
 
-class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
+class SQLAlchemyStore(HookedRowStore[AsyncConnection]):
     """The `AsyncOrderStore` of one sale, in five tables of the host's database.
 
     It may be made before the process forks: a child makes connections of its own, as soon as it needs one.
@@ -71,16 +71,18 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
         url_or_engine: a database URL, or an engine of the host's, which stays the host's to dispose of. A URL that
             names no driver gets the one in `ASYNC_DRIVERS`.
         sale: name of the sale.
+        hooks: an `AsyncOrderHooks`: your own code in the store's transactions.
         timeout: seconds after which a database that does not answer is given up, with `StoreError` or, at its COMMIT,
             `OutcomeUnknown`: half of them at most in waiting for a connection of the pool, and as many in making one.
-            A host's engine has its own times for these two.
+            A host's engine has its own times for these two. Hooks count, too.
 
     Raises:
-        InvalidRequest: neither a URL nor an engine of this kind, or not a name of a sale.
+        InvalidRequest: neither a URL nor an engine of this kind, not a name of a sale, or no hooks of this kind.
     """
 
-    def __init__(self, url_or_engine: str | URL | AsyncEngine, sale: str, *, timeout: float = TIMEOUT) -> None:
-        super().__init__(sale)
+    def __init__(
+        self, url_or_engine: str | URL | AsyncEngine, sale: str, *, hooks: object = None, timeout: float = TIMEOUT
+    ) -> None:
         check_seconds("timeout", timeout, low=1.0)
         self._own: AsyncEngine | None = None
         if isinstance(url_or_engine, AsyncEngine):
@@ -92,14 +94,16 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
             prepare = prepare_sqlite if is_sqlite else partial(limit_waiting, engine.dialect.name)
             event.listen(engine.pool, "connect", partial(prepare, timeout))
             event.listen(getattr(engine, "sync_engine", engine), "do_connect", partial(connect_in_time, timeout))
+        # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
+        database_errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error)
+        super().__init__(sale, hooks, database_errors)
+        self._errors = (OSError, *database_errors)
         self._dialect = engine.dialect.name
         self._engine = engine
         self._process = os.getpid()
         self._inherited: list[object] = []
         self._timeout = timeout
         self._isolates = self._own is None and self._dialect != "sqlite"
-        # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
-        self._errors = (SQLAlchemyError, OSError, engine.dialect.loaded_dbapi.Error)
         self._joined: AsyncConnection | None = None
 
     async def __aenter__(self) -> Self:
@@ -181,7 +185,7 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
         It adds columns, and an index to the orders: do it before the sale, a long table is locked meanwhile.
         """
         await self._create(REQUESTS)
-        for _ in range(3):  # two columns, an index: another process may add each of them at the same moment
+        for _ in range(4):  # three columns, an index: another process may add each of them at the same moment
             with suppress(StoreError):
                 await self._add_missing()
         await self._add_missing()
@@ -212,7 +216,7 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Gives a connection with a transaction; see `RowStore.transaction`."""
         if self._joined is not None:
-            async with self._savepoint(self._joined) as joined:
+            async with self._within(self._joined) as joined:
                 yield joined
             return
         committing = False
@@ -231,7 +235,7 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
                 raise store_error(error, committing=committing) from error
 
     @asynccontextmanager
-    async def _savepoint(self, connection: AsyncConnection) -> AsyncIterator[AsyncConnection]:
+    async def _within(self, connection: AsyncConnection) -> AsyncIterator[AsyncConnection]:
         with Deadline(self._timeout) as deadline:
             try:
                 deadline.watch(driver_connection(connection))
@@ -239,6 +243,10 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
                     yield connection
             except self._errors as error:
                 raise store_error(error) from error
+
+    def savepoint(self, connection: AsyncConnection) -> AbstractAsyncContextManager[object]:
+        """Returns a savepoint; see `HookedRowStore.savepoint`."""
+        return connection.begin_nested()
 
     async def select(
         self,

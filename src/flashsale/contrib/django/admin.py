@@ -67,7 +67,7 @@ class GoodsAdmin(OfTheSale):
 class OrderAdmin(OfTheSale):
     """Orders, to view and to cancel."""
 
-    list_display = ("order_id", "goods_id", "buyer_id", "quantity", "state")
+    list_display = ("order_id", "goods_id", "buyer_id", "quantity", "state", "reason")
     list_filter = ("sale", "state", "goods_id")
     search_fields = ("order_id", "buyer_id")
     actions = ("cancel",)

@@ -23,6 +23,15 @@ class IdField(models.CharField):
         return parameters | {"collation": _COLLATION.get(connection.vendor)}
 
 
+class ReasonField(models.TextField):
+    """Text of the host's in any script, whatever the database's own character set holds."""
+
+    def db_parameters(self, connection: Any) -> dict[str, Any]:
+        """Returns the parameters of the column, with the collation of this database."""
+        parameters: dict[str, Any] = super().db_parameters(connection)
+        return parameters | ({"collation": "utf8mb4_bin"} if connection.vendor == "mysql" else {})
+
+
 class Sale(models.Model):
     """One sale; a rebuild raises its epoch, and a purge ends it."""
 
@@ -96,6 +105,7 @@ class SaleOrder(models.Model):
     created_at = models.FloatField(null=True)
     data = models.TextField(null=True)
     settled_at = models.FloatField(null=True, editable=False)
+    reason = ReasonField(null=True, editable=False)
 
     class Meta:
         db_table = "flashsale_orders"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Self
 
 from django.db import (
@@ -19,10 +19,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
 
 from flashsale._rules.batches import batches
-from flashsale._rules.rows import CHUNK, KEYS, ORDER_COLUMNS, Row, TableName
+from flashsale._rules.rows import CHUNK, KEYS, Row, TableName
 from flashsale._rules.sqlstates import blames_row, is_rolled_back
 from flashsale._sql.deadlines import TIMEOUT, Deadline
-from flashsale._sync.stores.moved import MovedRowStore
+from flashsale._sync.stores.hooked import HookedRowStore
 from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder, SaleRequest
 from flashsale.errors import InvalidRequest, OutcomeUnknown, RowRefused, StoreError
 from flashsale.model.checks import check_seconds
@@ -54,21 +54,25 @@ def _leave_parent() -> None:
 os.register_at_fork(after_in_child=_leave_parent)
 
 
-class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
+class DjangoStore(HookedRowStore[BaseDatabaseWrapper]):
     """The `OrderStore` of one sale, in Django's database.
 
     Args:
         sale: name of the sale.
         using: alias of the database in Django's settings.
+        hooks: an `OrderHooks`: your own code in the store's transactions, inside `atomic` of this database.
         timeout: seconds after which a database that does not answer is given up, with `StoreError` or, at its COMMIT,
-            `OutcomeUnknown`; half of it at most goes by in connecting, where OPTIONS have no `connect_timeout`.
+            `OutcomeUnknown`; half of it at most goes by in connecting, where OPTIONS have no `connect_timeout`. Hooks
+            count, too.
 
     Raises:
-        InvalidRequest: not a name of a sale.
+        InvalidRequest: not a name of a sale, or no hooks of this kind.
     """
 
-    def __init__(self, sale: str, *, using: str = DEFAULT_DB_ALIAS, timeout: float = TIMEOUT) -> None:
-        super().__init__(sale)
+    def __init__(
+        self, sale: str, *, using: str = DEFAULT_DB_ALIAS, hooks: object = None, timeout: float = TIMEOUT
+    ) -> None:
+        super().__init__(sale, hooks, (DatabaseError, InterfaceError))
         self._using = using
         self._timeout = check_seconds("timeout", timeout, low=1.0)
         _aliases.add(using)
@@ -126,6 +130,11 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
             except (DatabaseError, InterfaceError) as error:
                 raise _store_error(error, committing=committing) from error
 
+    def savepoint(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[object]:
+        """Returns a savepoint; see `HookedRowStore.savepoint`."""
+        savepoint: AbstractContextManager[object] = transaction.atomic(using=self._using)
+        return savepoint
+
     def select(
         self,
         connection: BaseDatabaseWrapper,
@@ -148,7 +157,7 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
         rows = self._matching("orders", {"sale": self.sale}).order_by("order_id")
         if after is not None:
             rows = rows.filter(order_id__gt=after)
-        return list(rows.values(*ORDER_COLUMNS)[:limit])
+        return list(rows.values(*self._order_columns)[:limit])
 
     def select_events(self, connection: BaseDatabaseWrapper, due: float | None, limit: int) -> Iterable[Row]:
         """Reads events, then their orders; see `RowStore.select_events`."""
@@ -164,7 +173,7 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
         )
         its_order = {}
         for ids in batches(sorted({event["order_id"] for event in found}), CHUNK):
-            orders = self._matching("orders", {"sale": self.sale, "order_id": ids}).values(*ORDER_COLUMNS)
+            orders = self._matching("orders", {"sale": self.sale, "order_id": ids}).values(*self._order_columns)
             its_order.update({order["order_id"]: order for order in orders})
         return [its_order[event["order_id"]] | event for event in found if event["order_id"] in its_order]
 
@@ -174,7 +183,7 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
         """Reads orders that have moved; see `MovedRowStore.select_settled`."""
         rows = self._matching("orders", {"sale": self.sale}).filter(settled_at__gte=moment)
         rows = rows.filter(Q(settled_at__gt=moment) | Q(order_id__gt=order_id)).order_by("settled_at", "order_id")
-        return list(rows.values(*ORDER_COLUMNS, "settled_at")[:limit])
+        return list(rows.values(*self._order_columns, "settled_at")[:limit])
 
     def insert_new(
         self,
