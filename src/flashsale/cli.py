@@ -39,7 +39,8 @@ wait for a Redis or a database that does not answer.
 
 {REDIS_URL} and {DATABASE_URL} stand in for --redis and
 --database: every user of a machine sees the passwords on a command line. The
-tables are made by SQLAlchemyStore(url, sale).create_all(), or your migrations.
+tables are made by SQLAlchemyStore(url, sale).create_all(), and upgraded by its
+upgrade(), or by your migrations.
 
 'flashsale COMMAND --help' lists the options of a command.
 """
