@@ -108,7 +108,7 @@ def set_sale(sale: FlashSale | None) -> None:
             _chosen[sale.name] = sale
 
 
-def forget(*, setting: str, **_: Any) -> None:
+def _forget(*, setting: str, **_: Any) -> None:
     """Forgets the sales that were made of settings which a test now overrides."""
     if setting.startswith(PREFIX):
         with _lock:

@@ -14,6 +14,6 @@ class FlashSaleConfig(AppConfig):
 
     def ready(self) -> None:
         """Imports the checks, which register themselves; a test that overrides a setting gets new sales."""
-        from flashsale.contrib.django import checks, forget  # noqa: F401, PLC0415
+        from flashsale.contrib.django import _forget, checks  # noqa: F401, PLC0415
 
-        setting_changed.connect(forget, dispatch_uid="flashsale")
+        setting_changed.connect(_forget, dispatch_uid="flashsale")
