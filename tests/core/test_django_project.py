@@ -12,6 +12,7 @@ import pytest
 
 from flashsale import Goods, InvalidRequest, Order, OrderState, Syncer, Worker
 from tests.support import django_shop, shop_parts
+from tests.support.mutants import kills
 
 django_shop.set_up()
 
@@ -297,23 +298,9 @@ def test_signals_wait_for_the_hosts_commit(told: list[tuple[Any, ...]]) -> None:
     ]  # fmt: skip
 
 
-def test_a_slow_receiver_has_its_time(told: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deadline of the store's transaction ends with the commit."""
-    ended: list[bool] = []
-    from flashsale._sql.deadlines import Deadline
-
-    leave = Deadline.__exit__
-    monkeypatch.setattr(Deadline, "__exit__", lambda self, *a: (ended.append(True), leave(self, *a))[1])
-    store = DjangoStore(f"sale-{os.urandom(4).hex()}")
-
-    def count(**_: Any) -> None:
-        told.append(("ended", bool(ended)))
-
-    signals.order_settled.connect(count)
-    ended.clear()
-    store.settle(Order("o-1", "phone", "ann", 1), OrderState.CANCELLED)
-    signals.order_settled.disconnect(count)
-    assert ("ended", True) in told
+@kills("a signal after the commit")
+def test_without_the_wait_for_the_commit_signals_tell_what_never_was(told: list[tuple[Any, ...]]) -> None:
+    test_signals_wait_for_the_hosts_commit(told)
 
 
 def test_checks_run_as_a_project_runs_them(two: tuple[str, str]) -> None:
