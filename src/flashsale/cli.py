@@ -6,24 +6,27 @@ Demo and stores are imported only by the commands that use them: they need extra
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
+import flashsale
+import flashsale.aio.clients
+import flashsale.aio.stores
+import flashsale.clients
+import flashsale.stores
 from flashsale._rules.urls import DATABASE_URL, FORMS, REDIS_URL
-from flashsale._sync.sale import FlashSale
-from flashsale._sync.syncer import Syncer
-from flashsale._sync.worker import Worker
-from flashsale.clients import Client, from_url
-from flashsale.contrib.serving import serve
+from flashsale.contrib.named import are_awaited, made
+from flashsale.contrib.serving import serve, serve_async
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys, PlainKeys
 
-if TYPE_CHECKING:
-    from flashsale.stores import SQLAlchemyStore
-
+HOOKS: Final = "FLASHSALE_HOOKS"
+STORE: Final = "FLASHSALE_STORE"
 BAD_OPTION: Final = 2  # exit code, as argparse's own
 INTERRUPTED: Final = 130
 
@@ -38,8 +41,12 @@ run until SIGTERM or SIGINT, finish what they have begun, and exit with 0. They
 wait for a Redis or a database that does not answer.
 
 {REDIS_URL} and {DATABASE_URL} stand in for --redis and
---database: every user of a machine sees the passwords on a command line. The
-tables are made by SQLAlchemyStore(url, sale).create_all(), or your migrations.
+--database: every user of a machine sees the passwords on a command line.
+{HOOKS}, a dotted path, stands in for --hooks: give worker and syncer
+the same hooks as the shop, or their steps are left out. They may be async.
+
+The tables are made by SQLAlchemyStore(url, sale).create_all(), and upgraded by
+its upgrade(), or by your migrations.
 
 'flashsale COMMAND --help' lists the options of a command.
 """
@@ -163,45 +170,70 @@ def _add_sale(parser: argparse.ArgumentParser) -> None:
             name, metavar="URL", default=default, required=not default, help=f"{what} (default: ${variable})"
         )
     parser.add_argument("--sale", metavar="NAME", required=True, help="name of the sale")
+    parser.add_argument(
+        "--hooks", metavar="PATH", default=environment.get(HOOKS), help=f"the shop's OrderHooks (default: ${HOOKS})"
+    )
     parser.add_argument("--plain-keys", action="store_true", help="the article's bare key names (PlainKeys)")
 
 
 def _worker(options: argparse.Namespace) -> int:
-    return _serve(options, lambda sale: Worker(sale, batch=options.batch, lease=options.lease).run())
+    return _serve(options, "Worker", batch=options.batch, lease=options.lease)
 
 
 def _syncer(options: argparse.Namespace) -> int:
-    return _serve(options, lambda sale: Syncer(sale, interval=options.interval).run())
+    return _serve(options, "Syncer", interval=options.interval)
 
 
-def _serve(options: argparse.Namespace, run: Callable[[FlashSale], None]) -> int:
-    """Runs a worker or a syncer until a signal stops it."""
-    keys: Keys = PlainKeys() if options.plain_keys else Keys()
-    store = _store(options.database, options.sale)
-    with store, FlashSale(_client(options.redis), options.sale, store=store, keys=keys) as sale:
-        serve(options.command, sale, lambda: run(sale))
+def _serve(options: argparse.Namespace, part: str, **settings: Any) -> int:
+    """Runs a worker or a syncer until a signal stops it: of the API for which the hooks are written."""
+    if os.environ.get(STORE):
+        raise _Stop(f"{STORE} is set, and this command knows SQLAlchemyStore only: run a Worker and a Syncer yourself")
+    sys.path.insert(0, str(Path.cwd()))  # the shop's package, as other servers find it
+    hooks = made("hooks", options.hooks) if options.hooks else None
+    if hooks is not None and are_awaited(hooks):
+        asyncio.run(_serve_async(options, part, hooks, settings))
+        return 0
+    store = _store(flashsale, options, hooks)
+    with (
+        store,
+        flashsale.FlashSale(_client(flashsale, options), options.sale, store=store, keys=_keys(options)) as sale,
+    ):
+        serve(options.command, sale, getattr(flashsale, part)(sale, **settings).run)
     return 0
 
 
-def _client(url: str) -> Client:
+async def _serve_async(options: argparse.Namespace, part: str, hooks: object, settings: dict[str, Any]) -> None:
+    api = flashsale.aio
+    async with (
+        _store(api, options, hooks) as store,
+        api.FlashSale(_client(api, options), options.sale, store=store, keys=_keys(options)) as sale,
+    ):
+        await serve_async(options.command, sale, getattr(api, part)(sale, **settings).run)
+
+
+def _keys(options: argparse.Namespace) -> Keys:
+    return PlainKeys() if options.plain_keys else Keys()
+
+
+def _client(api: Any, options: argparse.Namespace) -> Any:
     try:
-        return from_url(url)
+        return api.clients.from_url(options.redis)
     except InvalidRequest as error:
         raise _Stop(f"--redis: {error.reason}") from error
 
 
-def _store(url: str, sale: str) -> SQLAlchemyStore:
+def _store(api: Any, options: argparse.Namespace, hooks: object) -> Any:
     try:
         from sqlalchemy import make_url  # noqa: PLC0415 - needs an extra
         from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
-        from flashsale.stores import SQLAlchemyStore  # noqa: PLC0415
+        kind = api.stores.SQLAlchemyStore
     except ImportError as error:
         raise _Stop("--database needs SQLAlchemy: pip install 'flashsale[sqlalchemy]', and a driver") from error
     try:
-        if make_url(url).get_dialect().is_async:
+        if make_url(options.database).get_dialect().is_async and api is flashsale:
             raise _Stop("--database: this is a driver for asyncio; name a synchronous one, or none")
-        return SQLAlchemyStore(url, sale)
+        return kind(options.database, options.sale, hooks=hooks)
     except InvalidRequest:
         raise  # it is the sale's name
     except (SQLAlchemyError, ValueError) as error:  # its text may quote the URL

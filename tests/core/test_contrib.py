@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 
 import pytest
@@ -16,10 +17,11 @@ from flashsale import FlashSale, Goods, InvalidRequest, NotExecuted, Order
 from flashsale.contrib import buyer_id, refuse
 from flashsale.contrib.fastapi import FastAPISale, response, sqlalchemy_store
 from flashsale.contrib.flask import FlaskSale
+from flashsale.contrib.serving import serve
 from flashsale.contrib.settings import Settings
 from flashsale.stores import SQLAlchemyStore
 from flashsale.web import fragment
-from tests.support import django_shop
+from tests.support import django_shop, shop_parts
 
 django_shop.set_up()
 
@@ -36,6 +38,7 @@ from flashsale.contrib.django.models import SaleGoods  # noqa: E402
 from flashsale.contrib.django.store import DjangoStore  # noqa: E402
 
 KEY = "1" * 32
+PARTS = "tests.support.shop_parts"
 HINT = "buyer_id: must be a string of 1-128 printable ASCII characters without spaces; flashsale.contrib.buyer_id makes"
 
 
@@ -214,6 +217,50 @@ def test_two_sales_in_one_flask_app(config) -> None:
         assert (one.sale.name, other.sale.name) == ("nov11", "dec12")
 
 
+@pytest.mark.parametrize("how", ["argument", "path", "object"])
+def test_flask_gives_its_hooks_to_shop_and_commands(config, how: str, caplog) -> None:
+    hooks: object = shop_parts.hooks if how == "object" else f"{PARTS}.Hooks"
+    config |= {"FLASHSALE_OBSERVER": f"{PARTS}.Metrics"} | ({} if how == "argument" else {"FLASHSALE_HOOKS": hooks})
+    app = Flask("shop")
+    app.config.update(config)
+    sales = FlaskSale(app, hooks=hooks if how == "argument" else None)
+    with app.app_context():
+        assert isinstance(sales.sale.store._hooks, shop_parts.Hooks)
+        assert isinstance(sales.sale._notifier._observer, shop_parts.Metrics)
+        with caplog.at_level(logging.INFO):
+            serve("worker", sales.sale, lambda: None)
+        assert f"sale nov11: 1 goods in the database, hooks {PARTS}.Hooks" in caplog.text
+        sales.sale.close()
+
+
+def test_flask_takes_a_store_by_its_path(config) -> None:
+    app = Flask("shop")
+    app.config.update(config | {"FLASHSALE_STORE": f"{__name__}.own_store", "FLASHSALE_HOOKS": shop_parts.hooks})
+    sales = FlaskSale(app)
+    with app.app_context(), sales.sale as sale, sale.store as store:
+        assert (store.sale, store._hooks) == ("nov11", shop_parts.hooks)
+
+
+def own_store(settings: Settings) -> SQLAlchemyStore:
+    return SQLAlchemyStore("sqlite://", settings.sale, hooks=settings.load_hooks())
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("nowhere.flash.Hooks", "cannot be imported: No module named 'nowhere'"),
+        (f"{PARTS}.NoHooks", "has none of the methods saved, settled, stock"),
+        (f"{PARTS}.AsyncHooks", "must not be async"),
+    ],
+)
+def test_flask_says_which_hooks_do_not_suit(config, path: str, says: str) -> None:
+    app = Flask("shop")
+    app.config.update(config | {"FLASHSALE_HOOKS": path})
+    sales = FlaskSale(app)  # nothing is imported yet: the hooks' module may import the app's
+    with app.app_context(), pytest.raises(InvalidRequest, match=says):
+        sales.sale  # noqa: B018
+
+
 def test_only_what_is_not_the_callers_fault_is_logged(caplog) -> None:
     assert refuse(InvalidRequest("goods_id", "no")).status == 400
     assert not caplog.records
@@ -291,6 +338,17 @@ async def test_the_app_closes_what_it_has_opened(config) -> None:
             raise ZeroDivisionError
     assert sales.sale is None
     assert stores[0]._engine.pool.checkedin() == 0
+
+
+async def test_starlette_gives_its_hooks_to_the_sale(config) -> None:
+    given = config | {"FLASHSALE_HOOKS": f"{PARTS}.AsyncHooks", "FLASHSALE_OBSERVER": f"{PARTS}.Metrics"}
+    for sales in (FastAPISale(given), FastAPISale(config, hooks=shop_parts.AsyncHooks)):
+        async with sales.lifespan(Starlette()):
+            assert isinstance(sales.sale.store._hooks, shop_parts.AsyncHooks)
+    sales = FastAPISale(config, hooks=f"{PARTS}.Hooks")
+    with pytest.raises(InvalidRequest, match="async def"):
+        async with sales.lifespan(Starlette()):
+            pass
 
 
 # -- Django ---------------------------------------------------------------------------------------------------------

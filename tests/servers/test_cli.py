@@ -239,6 +239,50 @@ def test_worker_and_syncer_stop_by_sigterm_when_both_servers_are_silent(fresh_po
     assert took < 20 + SLOW, took
 
 
+HOOKS = """
+class Hooks:
+    {kind} saved(self, connection, orders):
+        pass
+"""
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_the_worker_has_the_hooks_of_the_shop(
+    shop: FlashSale, redis_url: str, database: str, tmp_path: Path, kind: str
+) -> None:
+    """By the environment, which a FastAPI shop reads too, or by an option; of either API."""
+    (tmp_path / "flash.py").write_text(HOOKS.format(kind=kind))
+    urls = {"FLASHSALE_REDIS_URL": redis_url, "FLASHSALE_DATABASE_URL": database}
+    option, env = ([], {"FLASHSALE_HOOKS": "flash.Hooks"}) if kind == "def" else (["--hooks", "flash.Hooks"], {})
+    order_id = shop.buy("phone", "ann").order_id
+    with process(
+        [sys.executable, "-P", *command("worker", "--sale", "shop", *option)[1:]],  # as the script `flashsale` starts
+        env={**os.environ, **urls, **env},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as worker:
+        eventually(lambda: shop.status(order_id) is OrderState.PERSISTED, "the worker has saved the order")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 0
+        assert worker.stderr is not None
+        assert "sale shop: 1 goods in the database, hooks flash.Hooks" in worker.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"FLASHSALE_HOOKS": "nowhere.Hooks"}, "--hooks: 'nowhere.Hooks' cannot be imported"),
+        ({"FLASHSALE_HOOKS": "tests.support.shop_parts.NoHooks"}, "has none of the methods saved, settled, stock"),
+        ({"FLASHSALE_STORE": "shop.flash.Store"}, "FLASHSALE_STORE is set"),
+    ],
+)
+def test_a_worker_that_would_leave_the_shops_steps_out_does_not_start(environment: dict[str, str], says: str) -> None:
+    told = flashsale("worker", "--sale=a", "--redis=redis://127.0.0.1:1", "--database=sqlite://", **environment)
+    assert told.returncode == 2
+    assert says in told.stderr
+
+
 # -- demo -----------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -25,6 +26,7 @@ from django.test import override_settings  # noqa: E402
 from flashsale import Goods, InvalidRequest, Order, OrderState, StoreError  # noqa: E402
 from flashsale.contrib.django import checks, set_sale  # noqa: E402
 from flashsale.contrib.django.models import SaleGoods, SaleOrder  # noqa: E402
+from flashsale.contrib.django.signals import order_settled  # noqa: E402
 from flashsale.contrib.django.store import _MODELS, DjangoStore  # noqa: E402
 from flashsale.stores import RowStore, SQLAlchemyStore  # noqa: E402
 
@@ -249,3 +251,22 @@ def test_a_silent_database_is_given_up(postgres: servers.Postgres, postgresql_al
 @kills("the deadline of a transaction")
 def test_a_silent_database_is_given_up_by_our_own_deadline(postgres: servers.Postgres, postgresql_alias: str) -> None:
     call_ends(postgres, postgresql_alias, None)
+
+
+def test_a_slow_receiver_of_a_signal_costs_no_connection(
+    postgresql_alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline of the store's transaction ends with its commit."""
+    connections[postgresql_alias].close()
+    monkeypatch.setitem(connections[postgresql_alias].settings_dict, "CONN_MAX_AGE", None)
+    store = DjangoStore("slow", using=postgresql_alias, timeout=1.0)
+
+    def slow(**_: object) -> None:
+        time.sleep(1.6)
+
+    order_settled.connect(slow)
+    try:
+        assert store.settle(order("o-1"), OrderState.CANCELLED) is OrderState.CANCELLED
+        assert store.states(["o-1"]) == {"o-1": OrderState.CANCELLED}
+    finally:
+        order_settled.disconnect(slow)

@@ -527,6 +527,11 @@ _add("the time of a tombstone", "T", Patch("flashsale._sync.transitions.replace"
 _add("the names of a shop's keys", "E", broken.all_keys)
 _add("no command of a shop replaces a key", "E", broken.may_set)
 _add("no cookie in a shared cache", "E", Patch("flashsale.web.is_shared", lambda _: False))
+_add(
+    "a signal after the commit",
+    "what is rolled back is not told",
+    Patch("flashsale.contrib.django.store.DjangoStore.on_commit", lambda _, call: call() or True),
+)
 
 
 # -- what the database has decided ------------------------------------------------------------------------------------

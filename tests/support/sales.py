@@ -64,3 +64,15 @@ def overdue(shop: Shop, *order_ids: str) -> None:
     """Lets payment deadlines pass, as time would."""
     for order_id in order_ids:
         assert shop.raw.zadd(shop.keys.holds, {order_id: 1}, xx=True, ch=True) == 1
+
+
+def of_the_release_before(dialect: str) -> list[str]:
+    """Returns the statements that make our tables those of the release before; their rows stay."""
+    on = "" if dialect in {"sqlite", "postgresql"} else " ON flashsale_orders"
+    return [
+        f"DROP INDEX flashsale_orders_settled{on}",
+        "ALTER TABLE flashsale_orders DROP COLUMN settled_at",
+        "ALTER TABLE flashsale_orders DROP COLUMN reason",
+        "ALTER TABLE flashsale_sales DROP COLUMN purged_at",
+        "DROP TABLE flashsale_requests",
+    ]

@@ -32,12 +32,13 @@ from flashsale.contrib.settings import PREFIX, Settings
 
 
 def sqlalchemy_store(settings: Settings) -> AsyncOrderStore | None:
-    """Returns a store on `FLASHSALE_DATABASE_URL`, or None without one."""
+    """Returns a store on `FLASHSALE_DATABASE_URL` with `FLASHSALE_HOOKS`, or None without a URL."""
+    hooks = settings.load_hooks(awaited=True)
     if not settings.database_url:
         return None
     from flashsale.aio.stores import SQLAlchemyStore  # noqa: PLC0415 - needs an extra
 
-    return SQLAlchemyStore(settings.database_url, settings.sale)
+    return SQLAlchemyStore(settings.database_url, settings.sale, hooks=hooks)
 
 
 class FastAPISale:
@@ -45,9 +46,11 @@ class FastAPISale:
 
     Args:
         config: names and values of the settings, such as `os.environ`.
-        store: makes the host's own `AsyncOrderStore`, closed with the app if it has an `aclose`; by default
-            `SQLAlchemyStore` on `FLASHSALE_DATABASE_URL`.
-        observer: metrics and tracing.
+        store: makes the host's own `AsyncOrderStore` of the settings, closed with the app if it has an `aclose`; by
+            default `FLASHSALE_STORE`, else a `SQLAlchemyStore` on `FLASHSALE_DATABASE_URL`. One that takes hooks gives
+            it those of `settings.load_hooks(awaited=True)`.
+        hooks: the host's steps in the store's transactions, `async def`; by default `FLASHSALE_HOOKS`.
+        observer: metrics and tracing; by default `FLASHSALE_OBSERVER`.
         prefix: of the settings' names, when an app has several sales.
 
     Attributes:
@@ -61,13 +64,12 @@ class FastAPISale:
         self,
         config: Mapping[str, Any],
         *,
-        store: Callable[[Settings], AsyncOrderStore | None] = sqlalchemy_store,
+        store: Callable[[Settings], AsyncOrderStore | None] | None = None,
+        hooks: object = None,
         observer: Observer | None = None,
         prefix: str = PREFIX,
     ) -> None:
-        self.settings = Settings.read(config, prefix)
-        self._store = store
-        self._observer = observer
+        self.settings = Settings.read(config, prefix).using(store=store, hooks=hooks, observer=observer)
         self._announced = Announced()
         self.sale: FlashSale | None = None
 
@@ -75,10 +77,10 @@ class FastAPISale:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002 - what FastAPI passes
         """Opens the sale when the app starts, and closes it when it ends, with the store that was made for it."""
         async with AsyncExitStack() as stack:
-            store = self._store(self.settings)
+            store = self.settings.make_store(sqlalchemy_store)
             if close := getattr(store, "aclose", None):
                 stack.push_async_callback(close)
-            self.sale = await stack.enter_async_context(self.settings.open_async(store, self._observer))
+            self.sale = await stack.enter_async_context(self.settings.open_async(store))
             stack.callback(setattr, self, "sale", None)
             yield
 

@@ -52,20 +52,20 @@ _SECONDS: Final = click.FloatRange(0.001, 86_400)
 
 
 def sqlalchemy_store(settings: Settings) -> OrderStore | None:
-    """Returns a store on `FLASHSALE_DATABASE_URL`, or None without one."""
+    """Returns a store on `FLASHSALE_DATABASE_URL` with `FLASHSALE_HOOKS`, or None without a URL."""
+    hooks = settings.load_hooks()
     if not settings.database_url:
         return None
     from flashsale.stores import SQLAlchemyStore  # noqa: PLC0415 - needs an extra
 
-    return SQLAlchemyStore(settings.database_url, settings.sale)
+    return SQLAlchemyStore(settings.database_url, settings.sale, hooks=hooks)
 
 
 class _State:
     """The settings of one app, and the sale of this process, which is made at the first use."""
 
-    def __init__(self, settings: Settings, open_sale: Callable[[Settings], FlashSale]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._open = open_sale
         self.announced = Announced()
         self._lock = threading.Lock()
         self._process = 0
@@ -81,7 +81,7 @@ class _State:
         if self._process != os.getpid():  # first use, or a child of a server that forks: database connections do not
             with self._lock:
                 if self._process != os.getpid():
-                    self._sale = self._open(self.settings)
+                    self._sale = self.settings.open(self.settings.make_store(sqlalchemy_store))
                     self._process = os.getpid()
         assert self._sale is not None
         return self._sale
@@ -92,21 +92,25 @@ class FlaskSale:
 
     Args:
         app: the app; or call `init_app` later.
-        store: makes the host's own `OrderStore`; by default `SQLAlchemyStore` on `FLASHSALE_DATABASE_URL`.
-        observer: metrics and tracing.
+        store: makes the host's own `OrderStore` of the settings; by default `FLASHSALE_STORE`, else a `SQLAlchemyStore`
+            on `FLASHSALE_DATABASE_URL`. One that takes hooks gives it those of `settings.load_hooks()`.
+        hooks: the host's steps in the store's transactions; by default `FLASHSALE_HOOKS`.
+        observer: metrics and tracing; by default `FLASHSALE_OBSERVER`.
         prefix: of the settings' names, when an app has several sales.
+
+    The web processes and the commands `flask flashsale ...` make the same sale, with the same hooks.
     """
 
     def __init__(
         self,
         app: Flask | None = None,
         *,
-        store: Callable[[Settings], OrderStore | None] = sqlalchemy_store,
+        store: Callable[[Settings], OrderStore | None] | None = None,
+        hooks: object = None,
         observer: Observer | None = None,
         prefix: str = PREFIX,
     ) -> None:
-        self._store = store
-        self._observer = observer
+        self._given = {"store": store, "hooks": hooks, "observer": observer}
         self._prefix = prefix
         if app is not None:
             self.init_app(app)
@@ -119,7 +123,8 @@ class FlaskSale:
         Raises:
             InvalidRequest: a setting is missing or not valid.
         """
-        app.extensions.setdefault(NAME, {})[self._prefix] = _State(Settings.read(app.config, self._prefix), self._open)
+        settings = Settings.read(app.config, self._prefix).using(**self._given)
+        app.extensions.setdefault(NAME, {})[self._prefix] = _State(settings)
         app.register_error_handler(FlashSaleError, _refuse)
         app.wsgi_app = _no_shared_cookies(app.wsgi_app)  # type: ignore[method-assign,assignment]  # Flask's own way
         name = self._prefix.lower().rstrip("_")
@@ -149,9 +154,6 @@ class FlaskSale:
     def fragment(self, goods_id: str) -> Response:
         """Returns the status fragment of one item."""
         return response(web.fragment(self.sale.view(goods_id)))
-
-    def _open(self, settings: Settings) -> FlashSale:
-        return settings.open(self._store(settings), self._observer)
 
 
 def response(reply: web.Reply) -> Response:

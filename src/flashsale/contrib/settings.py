@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Self
 
 import flashsale
 import flashsale.aio.clients
 import flashsale.clients
-from flashsale import Durability, InvalidRequest, Keys, Observer, OrderStore, PlainKeys, Tickets
+from flashsale import Durability, InvalidRequest, Keys, OrderStore, PlainKeys, Tickets
 from flashsale._rules.deadline import TIMEOUT
 from flashsale.aio import AsyncOrderStore
+from flashsale.contrib.named import are_awaited, imported, made
 from flashsale.model.checks import check_int, check_sale, check_seconds
 
 PREFIX = "FLASHSALE_"
@@ -37,6 +38,12 @@ class Settings:
         durability: where an order must be before it is ACCEPTED.
         replicas: with durability `replicated`: how many replicas must have it.
         plain_keys: the article's bare key names.
+        store: what makes the host's own store.
+        hooks: the host's steps in the store's transactions.
+        observer: metrics and tracing.
+
+    The last three are objects, or dotted paths that are imported when the sale is opened; of hooks and an observer also
+    classes, called without arguments.
     """
 
     sale: str
@@ -53,6 +60,9 @@ class Settings:
     durability: str = Durability.ACCEPTED
     replicas: int = 1
     plain_keys: bool = False
+    store: Any = None
+    hooks: Any = None
+    observer: Any = None
 
     def __post_init__(self) -> None:
         check_sale(self.sale)
@@ -93,6 +103,10 @@ class Settings:
         except InvalidRequest as error:
             raise InvalidRequest(prefix + error.field.upper(), error.reason) from error
 
+    def using(self, **given: Any) -> Self:
+        """Returns these settings with those that are given, unless they are None."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
     @property
     def keys(self) -> Keys:
         """The key layout."""
@@ -110,7 +124,28 @@ class Settings:
         secrets = {key_id: secret.encode(errors="surrogateescape") for key_id, _, secret in pairs}
         return Tickets(secrets, lifetime=self.ticket_lifetime, required=self.ticket_required)
 
-    def open(self, store: OrderStore | None, observer: Observer | None = None) -> flashsale.FlashSale:
+    def load_hooks(self, *, awaited: bool = False) -> Any:
+        """Returns the hooks, for a store of the sync API, or `awaited` of asyncio; None without any.
+
+        Raises:
+            InvalidRequest: their path leads nowhere, they have no method of a hook, or methods of the other API.
+        """
+        if not self.hooks:
+            return None
+        hooks = made("hooks", self.hooks)
+        if are_awaited(hooks) is not awaited:
+            raise InvalidRequest("hooks", "must have methods with async def" if awaited else "must not be async here")
+        return hooks
+
+    def make_store(self, default: Callable[[Self], Any]) -> Any:
+        """Returns what `store`, or `default`, makes of these settings.
+
+        Raises:
+            InvalidRequest: the path of the store, or of its hooks, leads nowhere; or the hooks do not suit.
+        """
+        return (imported("store", self.store) if self.store else default)(self)
+
+    def open(self, store: OrderStore | None) -> flashsale.FlashSale:
         """Returns a sale for threads; its own clients of Redis live as long as the process."""
         client = flashsale.clients.from_url
         return flashsale.FlashSale(
@@ -118,11 +153,10 @@ class Settings:
             gate_client=client(self.gate_url) if self.gate_url else None,
             gate_replica=client(self.gate_replica_url, replica=True) if self.gate_replica_url else None,
             store=store,
-            observer=observer,
             **self._common(),
         )
 
-    def open_async(self, store: AsyncOrderStore | None, observer: Observer | None = None) -> flashsale.aio.FlashSale:
+    def open_async(self, store: AsyncOrderStore | None) -> flashsale.aio.FlashSale:
         """Returns a sale for asyncio."""
         client = flashsale.aio.clients.from_url
         return flashsale.aio.FlashSale(
@@ -130,7 +164,6 @@ class Settings:
             gate_client=client(self.gate_url) if self.gate_url else None,
             gate_replica=client(self.gate_replica_url, replica=True) if self.gate_replica_url else None,
             store=store,
-            observer=observer,
             **self._common(),
         )
 
@@ -144,6 +177,7 @@ class Settings:
             "durability": Durability(self.durability),
             "replicas": self.replicas,
             "tickets": self.tickets(),
+            "observer": made("observer", self.observer) if self.observer else None,
         }
 
 
@@ -162,4 +196,10 @@ def _whole(value: Any) -> int:
     return int(str(value))  # `int` alone would cut 2.7 down to 2
 
 
-_KINDS: Final[Mapping[str, Callable[[Any], Any]]] = {"str": str, "float": float, "int": _whole, "bool": _truth}
+_KINDS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "str": str,
+    "float": float,
+    "int": _whole,
+    "bool": _truth,
+    "Any": lambda given: given,
+}

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import copy
 from functools import partial
 from typing import Any, Self
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, delete, event, insert, select, update
+from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.schema import CreateTable
 
 from flashsale._rules.rows import Row, TableName
 from flashsale._sql.deadlines import TIMEOUT, Deadline
@@ -44,7 +43,6 @@ from flashsale._sql.tables import (
     GOODS,
     METADATA,
     ORDERS,
-    REQUESTS,
     TABLES,
     condition,
     events_query,
@@ -174,30 +172,29 @@ class SQLAlchemyStore(HookedRowStore[Connection]):
         return [f"callers wait {wait:g} s for a connection of the engine's pool: set pool_timeout to {TIMEOUT / 2:g}"]
 
     def create_all(self) -> None:
-        """Creates the tables that do not exist yet, and upgrades those that do."""
+        """Creates the tables that do not exist yet; those that do stay as they are: `upgrade` adds columns to them."""
         for table in METADATA.sorted_tables:
-            self._create(table)
-        self.upgrade()
+            create = partial(table.create, checkfirst=True)
+            try:
+                self._create(create)
+            except StoreError:  # a database says so to one of two processes that create it at the same moment
+                self._create(create)
 
     def upgrade(self) -> None:
-        """Adds to tables of the release before what this release needs; that release still works on them.
+        """Creates what `create_all` does, and adds to tables of the release before the columns that this one needs.
 
-        It adds columns, and an index to the orders: do it before the sale, a long table is locked meanwhile.
+        The release before still works on them. It adds columns, and an index to the orders: do it before the sale, a
+        long table is locked meanwhile.
         """
-        self._create(REQUESTS)
+        self.create_all()
         for _ in range(4):  # three columns, an index: another process may add each of them at the same moment
             with suppress(StoreError):
                 self._add_missing()
         self._add_missing()
 
-    def _create(self, table: Table) -> None:
-        create = CreateTable(table, if_not_exists=True)
-        try:
-            with self.transaction() as connection:
-                connection.execute(create)
-        except StoreError:  # PostgreSQL says so to one of two processes that create it at the same moment
-            with self.transaction() as connection:
-                connection.execute(create)
+    def _create(self, create: Callable[[Any], None]) -> None:
+        with self.transaction() as connection:
+            create(connection)
 
     def _add_missing(self) -> None:
         with self.transaction() as connection:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from copy import copy
 from functools import partial
 from typing import Any, Self
 
-from sqlalchemy import URL, Table, delete, event, insert, select, update
+from sqlalchemy import URL, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.schema import CreateTable
 
 from flashsale._rules.rows import Row, TableName
 from flashsale._sql.deadlines import TIMEOUT, Deadline
@@ -44,7 +43,6 @@ from flashsale._sql.tables import (
     GOODS,
     METADATA,
     ORDERS,
-    REQUESTS,
     TABLES,
     condition,
     events_query,
@@ -174,30 +172,29 @@ class SQLAlchemyStore(HookedRowStore[AsyncConnection]):
         return [f"callers wait {wait:g} s for a connection of the engine's pool: set pool_timeout to {TIMEOUT / 2:g}"]
 
     async def create_all(self) -> None:
-        """Creates the tables that do not exist yet, and upgrades those that do."""
+        """Creates the tables that do not exist yet; those that do stay as they are: `upgrade` adds columns to them."""
         for table in METADATA.sorted_tables:
-            await self._create(table)
-        await self.upgrade()
+            create = partial(table.create, checkfirst=True)
+            try:
+                await self._create(create)
+            except StoreError:  # a database says so to one of two processes that create it at the same moment
+                await self._create(create)
 
     async def upgrade(self) -> None:
-        """Adds to tables of the release before what this release needs; that release still works on them.
+        """Creates what `create_all` does, and adds to tables of the release before the columns that this one needs.
 
-        It adds columns, and an index to the orders: do it before the sale, a long table is locked meanwhile.
+        The release before still works on them. It adds columns, and an index to the orders: do it before the sale, a
+        long table is locked meanwhile.
         """
-        await self._create(REQUESTS)
+        await self.create_all()
         for _ in range(4):  # three columns, an index: another process may add each of them at the same moment
             with suppress(StoreError):
                 await self._add_missing()
         await self._add_missing()
 
-    async def _create(self, table: Table) -> None:
-        create = CreateTable(table, if_not_exists=True)
-        try:
-            async with self.transaction() as connection:
-                await connection.execute(create)
-        except StoreError:  # PostgreSQL says so to one of two processes that create it at the same moment
-            async with self.transaction() as connection:
-                await connection.execute(create)
+    async def _create(self, create: Callable[[Any], None]) -> None:
+        async with self.transaction() as connection:
+            await connection.run_sync(create)
 
     async def _add_missing(self) -> None:
         async with self.transaction() as connection:

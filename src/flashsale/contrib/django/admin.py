@@ -13,13 +13,13 @@ from django.http import HttpRequest
 
 from flashsale import FlashSaleError, InvalidRequest
 from flashsale._rules.rows import purged
-from flashsale.contrib.django import database, get_sale
+from flashsale.contrib.django import database, get_sale, sale_names
 from flashsale.contrib.django.models import SaleGoods, SaleOrder
 from flashsale.contrib.django.store import DjangoStore
 
 
 class OfTheSale(admin.ModelAdmin):
-    """Shows what the sale's database holds, not the default one."""
+    """Shows what the database of `FLASHSALE_DATABASE` holds, of whichever sale."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Returns the rows."""
@@ -50,8 +50,12 @@ class GoodsAdmin(OfTheSale):
     readonly_fields = ("granted", "booked", "version", "loaded")
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Writes the whole policy as `DjangoStore.put_goods` does: the version grows, and what is empty is removed."""
-        DjangoStore(obj.sale, using=database()).put_goods(obj.to_goods(), replace=True)
+        """Writes the whole policy as `DjangoStore.put_goods` does: the version grows, and what is empty is removed.
+
+        By the store of the sale where the settings have one, for it has the hooks.
+        """
+        store: Any = get_sale(obj.sale).store if obj.sale in sale_names() else DjangoStore(obj.sale, using=database())
+        store.put_goods(obj.to_goods(), replace=True)
         obj.pk = self.get_queryset(request).get(sale=obj.sale, goods_id=obj.goods_id).pk
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -75,13 +79,12 @@ class OrderAdmin(OfTheSale):
     @admin.action(description="Cancel the selected orders")
     def cancel(self, request: HttpRequest, queryset: Any) -> None:
         """Cancels as the shop does: the database decides, then the units return, once."""
-        sale = get_sale()
         for order in queryset:
-            if order.sale != sale.name:
-                self.message_user(request, f"{order} belongs to another sale", messages.ERROR)
+            if order.sale not in sale_names():
+                self.message_user(request, f"{order} belongs to a sale that the settings do not have", messages.ERROR)
                 continue
             try:
-                self.message_user(request, f"{order}: {sale.cancel(order.order_id)}")
+                self.message_user(request, f"{order}: {get_sale(order.sale).cancel(order.order_id)}")
             except FlashSaleError as error:
                 self.message_user(request, f"{order}: {error}", messages.ERROR)
 

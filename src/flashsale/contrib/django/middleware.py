@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
 from flashsale import FlashSaleError, UnknownGoods, web
+from flashsale.contrib import refuse
 from flashsale.contrib.announced import Announced
-from flashsale.contrib.django import get_sale, response
+from flashsale.contrib.django import get_sale, response, sale_names
 
 
 class NoSharedCookiesMiddleware:
@@ -33,7 +35,7 @@ class FlashSaleMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
-        self._announced = Announced()
+        self._announced: dict[str | None, Announced] = defaultdict(Announced)
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Calls the view."""
@@ -43,5 +45,7 @@ class FlashSaleMiddleware:
         """Returns the answer to an error of the sale that a view raised; None for other errors."""
         if not isinstance(error, FlashSaleError):
             return None
-        store = get_sale().store if isinstance(error, UnknownGoods) else None
-        return response(self._announced.refuse(error, store))
+        if not isinstance(error, UnknownGoods):
+            return response(refuse(error))
+        sale = error.sale if error.sale in sale_names() else None
+        return response(self._announced[sale].refuse(error, get_sale(sale).store))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, Final, Self
 
 from django.db import (
@@ -17,14 +18,18 @@ from django.db import (
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
+from django.dispatch import Signal
 
 from flashsale._rules.batches import batches
+from flashsale._rules.observer import log
 from flashsale._rules.rows import CHUNK, KEYS, Row, TableName
 from flashsale._rules.sqlstates import blames_row, is_rolled_back
 from flashsale._sql.deadlines import TIMEOUT, Deadline
 from flashsale._sync.stores.hooked import HookedRowStore
 from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder, SaleRequest
-from flashsale.errors import InvalidRequest, OutcomeUnknown, RowRefused, StoreError
+from flashsale.contrib.django.signals import order_saved, order_settled
+from flashsale.errors import FlashSaleError, InvalidRequest, OutcomeUnknown, RowRefused, StoreError
+from flashsale.model import Order, OrderState, Saved
 from flashsale.model.checks import check_seconds
 
 _MODELS: Final[Mapping[TableName, type[Model]]] = {
@@ -110,6 +115,34 @@ class DjangoStore(HookedRowStore[BaseDatabaseWrapper]):
             names = SaleGoods.objects.using(self._using).order_by("sale").values_list("sale", flat=True)
             return list(names.distinct()[:100])
 
+    # -- signals --------------------------------------------------------------------------------------------------
+
+    def save(self, orders: Sequence[Order]) -> Saved:
+        """Writes a batch; see `RowStore.save`. Sends `order_saved` after the commit."""
+        saved = super().save(orders)
+        if saved.inserted and order_saved.has_listeners(type(self)):
+            tell = partial(self._send, order_saved, saved.inserted)
+            if not self.on_commit(tell):
+                tell()
+        return saved
+
+    def _moved(
+        self, connection: BaseDatabaseWrapper, orders: Iterable[Order], state: OrderState, previous: OrderState
+    ) -> None:
+        moved = list(orders)
+        super()._moved(connection, moved, state, previous)
+        if order_settled.has_listeners(type(self)):
+            ids = [order.order_id for order in moved]
+            self.on_commit(partial(self._send, order_settled, ids, before=previous, after=state))
+
+    def _send(self, signal: Signal, order_ids: Collection[str], **more: Any) -> None:
+        """Sends a signal for each order, as its row has it."""
+        try:
+            for row in self.find(order_ids):
+                signal.send_robust(type(self), sale=self.sale, order=row.order, **more)
+        except FlashSaleError as error:  # what was committed stands
+            log.warning("%d signals are not sent: %s", len(order_ids), error)
+
     # -- the primitives of `RowStore` -----------------------------------------------------------------------------
 
     @contextmanager
@@ -125,6 +158,8 @@ class DjangoStore(HookedRowStore[BaseDatabaseWrapper]):
                 connection.ensure_connection()
                 deadline.watch(connection.connection)
                 with transaction.atomic(using=self._using):
+                    if outermost:  # whatever is called after the commit takes its time
+                        transaction.on_commit(deadline.__exit__, using=self._using)
                     yield connection
                     committing = outermost
             except (DatabaseError, InterfaceError) as error:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from flashsale import Syncer
-from flashsale.contrib.django import get_sale
+from flashsale.contrib.django.management.base import SaleCommand
 
 
-class Command(BaseCommand):
+class Command(SaleCommand):
     """Compares Redis with the database."""
 
     help = "Compares Redis with the database; exit code 1 if they disagree."
 
-    def handle(self, **_: Any) -> None:
+    def handle(self, *, sale: str | None, **_: Any) -> None:
         """Runs."""
-        found = Syncer(get_sale()).audit()
+        _sale, syncer = self.part(sale, Syncer)
+        found = syncer.audit()
         for each in found.orders:
             self.stdout.write(f"{each.order_id}: {each.problem}, ledger {each.ledger}, database {each.database}")
         if not found.ok:

@@ -1,0 +1,55 @@
+"""What a setting gives, or names by a dotted path: hooks, an observer, a store."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from inspect import iscoroutinefunction
+from typing import Any, Final
+
+from flashsale import InvalidRequest
+
+HOOKS: Final = ("saved", "settled", "stock")
+
+
+def imported(field: str, given: object) -> Any:
+    """Returns what a dotted path such as "shop.flash.Hooks" leads to; anything but a string is returned as it is.
+
+    Raises:
+        InvalidRequest: it leads nowhere.
+    """
+    if not isinstance(given, str):
+        return given
+    module, dot, name = given.rpartition(".")
+    try:
+        if not dot:
+            raise ImportError("no dotted path")
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InvalidRequest(field, f"{given!r} cannot be imported: {error}") from error
+
+
+def made(field: str, given: object) -> Any:
+    """Returns the object that is given or named; of a class, an object made without arguments.
+
+    Raises:
+        InvalidRequest: the path leads nowhere, or the class wants arguments.
+    """
+    found = imported(field, given)
+    try:
+        return found() if isinstance(found, type) else found
+    except TypeError as error:
+        raise InvalidRequest(field, f"{found.__qualname__} cannot be made without arguments: {error}") from error
+
+
+def are_awaited(hooks: object) -> bool:
+    """True for hooks whose methods are `async def`.
+
+    Raises:
+        InvalidRequest: there is no method among them, or some are and some are not.
+    """
+    kinds = {iscoroutinefunction(method) for name in HOOKS if (method := getattr(hooks, name, None)) is not None}
+    if len(kinds) == 1:
+        return kinds.pop()
+    what = f"an object of {type(hooks).__module__}.{type(hooks).__qualname__}"
+    reason = "methods of which only some are async" if kinds else f"none of the methods {', '.join(HOOKS)}"
+    raise InvalidRequest("hooks", f"{what} has {reason}")
