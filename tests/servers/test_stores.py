@@ -82,6 +82,31 @@ class TestSQLiteAsync(OnSQLite, AsyncSuite):
     pass
 
 
+BUYERS = "CREATE TABLE IF NOT EXISTS buyers (id TEXT PRIMARY KEY)"
+RULES = """
+    CREATE TRIGGER IF NOT EXISTS rules BEFORE INSERT ON flashsale_orders
+    WHEN NEW.data NOT LIKE '%size%' OR NOT EXISTS (SELECT 1 FROM buyers WHERE id = NEW.buyer_id)
+    BEGIN SELECT RAISE(ABORT, 'against the rules'); END
+"""
+
+
+class TestWithRulesOfItsOwn(OnSQLite, SyncSuite):
+    """Each order has a buyer that the host knows, and data that its rules ask for."""
+
+    valid_data = ["size", "M"]  # noqa: RUF012
+
+    def make_store(self, sale):
+        store = super().make_store(sale)
+        with store.transaction() as connection:
+            for rule in (BUYERS, RULES):
+                connection.execute(text(rule))
+        return store
+
+    def put_buyer(self, store, buyer_id):
+        with store.transaction() as connection:
+            connection.execute(text("INSERT OR IGNORE INTO buyers VALUES (:id)"), {"id": buyer_id})
+
+
 class TestPostgreSQL(OnPostgreSQL, SyncSuite):
     pass
 

@@ -117,7 +117,7 @@ def found_in_names(python: str) -> list[str]:
     return [
         f"line {token.start[0]}: {token.string}, write: {NAMES[word]}"
         for token in _tokens(python)
-        if token.type == tokenize.NAME
+        if token.type == tokenize.NAME and token.string != "ForeignKey"  # SQLAlchemy's and Django's
         for word in map(str.lower, re.findall(r"[A-Z]?[a-z]+|[A-Z]+", token.string))
         if word in NAMES
     ]

@@ -37,12 +37,14 @@ class HostsRules:
         self.data = data
         self._put_buyer = put_buyer
         self._buyers: set[str] = set()
+        self._lock = threading.Lock()
 
     def obey(self, content: dict[str, Any]) -> dict[str, Any]:
         """Returns the content of an order as the host's tables take it, and writes its buyer."""
-        if content["buyer_id"] not in self._buyers:
-            self._buyers.add(content["buyer_id"])
-            self._put_buyer(content["buyer_id"])
+        with self._lock:  # a test may make orders in threads
+            if content["buyer_id"] not in self._buyers:
+                self._put_buyer(content["buyer_id"])
+                self._buyers.add(content["buyer_id"])
         return content if self.data is None else {**content, "data": self.data}
 
 

@@ -7,7 +7,7 @@
         def put_goods(self, store, goods):
             store.write_goods(goods)
 
-Where your tables have foreign keys or rules of their own, say `put_buyer` and `valid_data`.
+Where your rows refer to buyers, or your orders obey rules of your own, say `put_buyer` and `valid_data`.
 
 Each test has sales of its own, so that one database serves them all and nothing needs to be cleaned. Calls that race
 may raise `StoreError`, having done nothing: the suite then asks again, as the worker does.
