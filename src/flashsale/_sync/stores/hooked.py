@@ -36,7 +36,8 @@ class HookedRowStore(MovedRowStore[Connection]):
 
     def __init__(self, sale: str, hooks: object, database_errors: tuple[type[Exception], ...]) -> None:
         super().__init__(sale)
-        self._hooks = methods_of(hooks, OrderHooks)
+        self._hooks = hooks
+        self._called = methods_of(hooks, OrderHooks)
         self._database_errors = database_errors
 
     @abstractmethod
@@ -59,7 +60,7 @@ class HookedRowStore(MovedRowStore[Connection]):
         """Records that the sale was purged; see `MovedRowStore.purge`. What is not booked is the shop's again."""
         with self.transaction() as connection:
             epoch = self._raise_epoch(connection, purged_at=time.time())
-            if self._hooks.stock:
+            if self._called.stock:
                 rows = self.select(connection, "goods", ("goods_id",), {"sale": self.sale})
                 self._grant_booked(connection, [row["goods_id"] for row in rows])
             return epoch
@@ -68,7 +69,7 @@ class HookedRowStore(MovedRowStore[Connection]):
 
     def _saved(self, connection: Connection, orders: Sequence[Order]) -> set[str]:
         refused: set[str] = set()
-        again = self._hooks.saved is not None
+        again = self._called.saved is not None
         while again and (left := tuple(order for order in orders if order.order_id not in refused)):
             reasons, again = self._ask(connection, left)
             if reasons:
@@ -111,7 +112,7 @@ class HookedRowStore(MovedRowStore[Connection]):
     def _moved(self, connection: Connection, orders: Iterable[Order], state: OrderState, previous: OrderState) -> None:
         orders = list(orders)
         super()._moved(connection, orders, state, previous)
-        if self._hooks.settled is None:
+        if self._called.settled is None:
             return
         for ids in batches([order.order_id for order in orders], CHUNK):
             rows = self.select(connection, "orders", self._order_columns, {"sale": self.sale, "order_id": list(ids)})
@@ -124,14 +125,14 @@ class HookedRowStore(MovedRowStore[Connection]):
         self._tell_stock(connection, goods.goods_id, goods.total)
 
     def _write_goods(self, connection: Connection, row: Row, values: Mapping[str, Any]) -> None:
-        if self._hooks.stock and "granted" not in values:  # a raise is granted with it, or refused
+        if self._called.stock and "granted" not in values:  # a raise is granted with it, or refused
             values = {**values, "granted": max(row["granted"], values["total"])}
         super()._write_goods(connection, row, values)
         self._tell_stock(connection, row["goods_id"], values.get("granted", row["granted"]) - row["granted"])
 
     def _give_back(self, connection: Connection, units: Mapping[str, int]) -> None:
         super()._give_back(connection, units)
-        if self._hooks.stock and self._is_purged(connection):
+        if self._called.stock and self._is_purged(connection):
             self._grant_booked(connection, units)
 
     def _grant_booked(self, connection: Connection, goods_ids: Iterable[str]) -> None:
@@ -145,7 +146,7 @@ class HookedRowStore(MovedRowStore[Connection]):
             self._tell_stock(connection, goods_id, units)
 
     def _tell_stock(self, connection: Connection, goods_id: str, units: int) -> None:
-        if self._hooks.stock and units:
+        if self._called.stock and units:
             self._call("stock", connection, goods_id, units)
 
     def _call(self, name: str, *arguments: Any) -> Any:
@@ -155,7 +156,7 @@ class HookedRowStore(MovedRowStore[Connection]):
             HookFailed: it raised something of its own.
         """
         try:
-            return getattr(self._hooks, name)(*arguments)
+            return getattr(self._called, name)(*arguments)
         except self._database_errors:
             raise
         except Exception as error:

@@ -35,7 +35,8 @@ class HookedRowStore(MovedRowStore[Connection]):
 
     def __init__(self, sale: str, hooks: object, database_errors: tuple[type[Exception], ...]) -> None:
         super().__init__(sale)
-        self._hooks = methods_of(hooks, AsyncOrderHooks)
+        self._hooks = hooks
+        self._called = methods_of(hooks, AsyncOrderHooks)
         self._database_errors = database_errors
 
     @abstractmethod
@@ -58,7 +59,7 @@ class HookedRowStore(MovedRowStore[Connection]):
         """Records that the sale was purged; see `MovedRowStore.purge`. What is not booked is the shop's again."""
         async with self.transaction() as connection:
             epoch = await self._raise_epoch(connection, purged_at=time.time())
-            if self._hooks.stock:
+            if self._called.stock:
                 rows = await self.select(connection, "goods", ("goods_id",), {"sale": self.sale})
                 await self._grant_booked(connection, [row["goods_id"] for row in rows])
             return epoch
@@ -67,7 +68,7 @@ class HookedRowStore(MovedRowStore[Connection]):
 
     async def _saved(self, connection: Connection, orders: Sequence[Order]) -> set[str]:
         refused: set[str] = set()
-        again = self._hooks.saved is not None
+        again = self._called.saved is not None
         while again and (left := tuple(order for order in orders if order.order_id not in refused)):
             reasons, again = await self._ask(connection, left)
             if reasons:
@@ -112,7 +113,7 @@ class HookedRowStore(MovedRowStore[Connection]):
     ) -> None:
         orders = list(orders)
         await super()._moved(connection, orders, state, previous)
-        if self._hooks.settled is None:
+        if self._called.settled is None:
             return
         for ids in batches([order.order_id for order in orders], CHUNK):
             rows = await self.select(
@@ -127,14 +128,14 @@ class HookedRowStore(MovedRowStore[Connection]):
         await self._tell_stock(connection, goods.goods_id, goods.total)
 
     async def _write_goods(self, connection: Connection, row: Row, values: Mapping[str, Any]) -> None:
-        if self._hooks.stock and "granted" not in values:  # a raise is granted with it, or refused
+        if self._called.stock and "granted" not in values:  # a raise is granted with it, or refused
             values = {**values, "granted": max(row["granted"], values["total"])}
         await super()._write_goods(connection, row, values)
         await self._tell_stock(connection, row["goods_id"], values.get("granted", row["granted"]) - row["granted"])
 
     async def _give_back(self, connection: Connection, units: Mapping[str, int]) -> None:
         await super()._give_back(connection, units)
-        if self._hooks.stock and await self._is_purged(connection):
+        if self._called.stock and await self._is_purged(connection):
             await self._grant_booked(connection, units)
 
     async def _grant_booked(self, connection: Connection, goods_ids: Iterable[str]) -> None:
@@ -148,7 +149,7 @@ class HookedRowStore(MovedRowStore[Connection]):
             await self._tell_stock(connection, goods_id, units)
 
     async def _tell_stock(self, connection: Connection, goods_id: str, units: int) -> None:
-        if self._hooks.stock and units:
+        if self._called.stock and units:
             await self._call("stock", connection, goods_id, units)
 
     async def _call(self, name: str, *arguments: Any) -> Any:
@@ -158,7 +159,7 @@ class HookedRowStore(MovedRowStore[Connection]):
             HookFailed: it raised something of its own.
         """
         try:
-            return await getattr(self._hooks, name)(*arguments)
+            return await getattr(self._called, name)(*arguments)
         except self._database_errors:
             raise
         except Exception as error:
