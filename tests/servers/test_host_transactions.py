@@ -401,7 +401,7 @@ async def test_whoever_lets_go_of_a_connection_rolls_back(sync_shop: Shop) -> No
     del connection
 
     def has_ended() -> bool:
-        gc.collect()  # again: the thread that made the call may not have let go of it yet
+        gc.collect()  # again: the thread that made the call may still refer to it
         return not joining._open
 
     await until(has_ended, "it has ended")
