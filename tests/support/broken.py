@@ -26,7 +26,7 @@ from flashsale._sync.transport.link import Link
 from flashsale._sync.transport.topology import Topology
 from flashsale.lua import SCRIPTS
 from flashsale.model import RELEASED
-from flashsale.stores import SQLAlchemyStore
+from flashsale.stores import RowStore, SQLAlchemyStore
 from tests.support import acl, servers
 
 if TYPE_CHECKING:
@@ -35,6 +35,25 @@ if TYPE_CHECKING:
     import pytest
 
     from tests.chaos.faults.world import World
+
+
+def late_events(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """The event of a saved order is written after the order, in a transaction of its own."""
+    moved, save = RowStore._moved, RowStore.save
+
+    def only_others(store, connection, orders, state, previous):
+        if state is not OrderState.PERSISTED:
+            moved(store, connection, orders, state, previous)
+
+    def saving(store, orders):
+        saved = save(store, orders)
+        new = [order for order in orders if order.order_id in saved.inserted]
+        with store.transaction() as connection:
+            moved(store, connection, new, OrderState.PERSISTED, OrderState.QUEUED)
+        return saved
+
+    monkeypatch.setattr(RowStore, "_moved", only_others)
+    monkeypatch.setattr(RowStore, "save", saving)
 
 
 # -- stores ---------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from sqlalchemy import (
     bindparam,
     exists,
     func,
+    insert,
     inspect,
     or_,
     select,
@@ -230,11 +231,20 @@ def insert_new(
     """
     if dialect == "postgresql":
         arrays = {name: [row[name] for row in rows] for name in rows[0]}
-        return _unnest(table, tuple(common), tuple(rows[0])), {**common, **arrays}
+        return _unnest_new(table, tuple(common), tuple(rows[0])), {**common, **arrays}
     if dialect == "sqlite":
         statement = sqlite.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
         return statement.returning(key_of(table)), whole(common, rows)
     return None
+
+
+def insert_events(
+    dialect: str, rows: Sequence[Mapping[str, Any]]
+) -> tuple[Executable, Mapping[str, Any] | Sequence[Mapping[str, Any]]]:
+    """Returns statement and parameters that insert events; the drivers of MySQL make one statement of it, too."""
+    if dialect == "postgresql":
+        return _unnest(EVENTS, (), tuple(rows[0])), {name: [row[name] for row in rows] for name in rows[0]}
+    return insert(EVENTS), rows
 
 
 def whole(common: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -243,7 +253,13 @@ def whole(common: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[
 
 
 @cache
-def _unnest(table: Table, common: tuple[str, ...], own: tuple[str, ...]) -> Executable:
+def _unnest_new(table: Table, common: tuple[str, ...], own: tuple[str, ...]) -> Executable:
+    fresh = _unnest(table, common, own).on_conflict_do_nothing(index_elements=list(table.primary_key))
+    return fresh.returning(key_of(table))
+
+
+@cache
+def _unnest(table: Table, common: tuple[str, ...], own: tuple[str, ...]) -> postgresql.Insert:
     """One array for each column that differs, one value for each that does not; docs/design.md has what it wins."""
 
     def sent(column: Column[Any]) -> TypeEngine[Any]:
@@ -254,5 +270,4 @@ def _unnest(table: Table, common: tuple[str, ...], own: tuple[str, ...]) -> Exec
     rows = func.unnest(*arrays).table_valued(*own).render_derived()
     shared = [bindparam(name, type_=sent(table.c[name])) for name in common]
     names = [*common, *own]
-    statement = postgresql.insert(table).from_select(names, select(*shared, *rows.c))
-    return statement.on_conflict_do_nothing(index_elements=list(table.primary_key)).returning(key_of(table))
+    return postgresql.insert(table).from_select(names, select(*shared, *rows.c))

@@ -18,12 +18,14 @@ from flashsale._rules.rows import (
     CHUNK,
     COMES_FROM,
     CURRENT_COLUMNS,
+    EVENT_STATES,
     GOODS_COLUMNS,
     KEYS,
     ORDER_COLUMNS,
     Row,
     Settling,
     TableName,
+    check_events,
     check_ids,
     check_target,
     completed,
@@ -68,13 +70,16 @@ class RowStore(ABC, Generic[Connection]):
 
     Args:
         sale: name of the sale.
+        events: the states that leave an event, also as a text with commas. With PERSISTED among them each order that is
+            saved leaves one. Every process of the sale should have the same.
 
     Raises:
-        InvalidRequest: not a name of a sale.
+        InvalidRequest: not a name of a sale, or not states.
     """
 
-    def __init__(self, sale: str) -> None:
+    def __init__(self, sale: str, *, events: str | Iterable[str] = EVENT_STATES) -> None:
         self.sale = check_sale(sale)
+        self._events = check_events(events)
 
     # -- the primitives -------------------------------------------------------------------------------------------
 
@@ -253,6 +258,8 @@ class RowStore(ABC, Generic[Connection]):
             refused: set[str] = set()
             for _, group in sorted(by_goods(order for order in orders if order.order_id in inserted).items()):
                 refused |= self._book(connection, group)
+            kept = [order for order in orders if order.order_id in inserted - refused]
+            self._moved(connection, kept, OrderState.PERSISTED, OrderState.QUEUED)
         return saved(orders, inserted, refused, current)
 
     def states(self, order_ids: Collection[str]) -> Mapping[str, OrderState]:
@@ -470,6 +477,7 @@ class RowStore(ABC, Generic[Connection]):
         return True
 
     def _moved(self, connection: Connection, orders: Iterable[Order], state: OrderState, previous: OrderState) -> None:
-        """Writes, in the transaction of their move, the events of orders: each refusal and each `settle` ends here."""
+        """Writes, in the transaction of their move, the events of orders: each `save` and each `settle` ends here."""
         rows = [{"sale": self.sale, **event_values(order, state, previous)} for order in orders]
-        self.insert_events(connection, rows)
+        if rows and state in self._events:
+            self.insert_events(connection, rows)

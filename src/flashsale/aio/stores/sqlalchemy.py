@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateTable
 
-from flashsale._rules.rows import Row, TableName
+from flashsale._rules.rows import EVENT_STATES, Row, TableName
 from flashsale._sql.deadlines import TIMEOUT, Deadline
 from flashsale._sql.engines import (
     ASYNC_DRIVERS,
@@ -36,6 +36,7 @@ from flashsale._sql.tables import (
     TABLES,
     condition,
     events_query,
+    insert_events,
     insert_new,
     key_of,
     missing_parts,
@@ -59,16 +60,25 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
         url_or_engine: a database URL, or an engine of the host's, which stays the host's to dispose of. A URL that
             names no driver gets the one in `ASYNC_DRIVERS`.
         sale: name of the sale.
+        events: the states that leave an event for the `Outbox`, also as a text with commas; with PERSISTED among them,
+            each order that is saved. The same in every process of the sale.
         timeout: seconds after which a database that does not answer is given up, with `StoreError` or, at its COMMIT,
             `OutcomeUnknown`: half of them at most in waiting for a connection of the pool, and as many in making one.
             A host's engine has its own times for these two.
 
     Raises:
-        InvalidRequest: neither a URL nor an engine of this kind, or not a name of a sale.
+        InvalidRequest: neither a URL nor an engine of this kind, or not a name of a sale, or not states.
     """
 
-    def __init__(self, url_or_engine: str | URL | AsyncEngine, sale: str, *, timeout: float = TIMEOUT) -> None:
-        super().__init__(sale)
+    def __init__(
+        self,
+        url_or_engine: str | URL | AsyncEngine,
+        sale: str,
+        *,
+        events: str | Iterable[str] = EVENT_STATES,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        super().__init__(sale, events=events)
         check_seconds("timeout", timeout, low=1.0)
         self._own: AsyncEngine | None = None
         if isinstance(url_or_engine, AsyncEngine):
@@ -240,7 +250,7 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
 
     async def insert_events(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Inserts events; see `RowStore.insert_events`."""
-        await connection.execute(insert(EVENTS), rows)
+        await connection.execute(*insert_events(self._dialect, rows))
 
     async def update(
         self, connection: AsyncConnection, table: TableName, where: Mapping[str, Any], values: Mapping[str, Any]

@@ -19,7 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
 
 from flashsale._rules.batches import batches
-from flashsale._rules.rows import CHUNK, KEYS, ORDER_COLUMNS, Row, TableName
+from flashsale._rules.rows import CHUNK, EVENT_STATES, KEYS, ORDER_COLUMNS, Row, TableName
 from flashsale._rules.sqlstates import blames_row, is_rolled_back
 from flashsale._sql.deadlines import TIMEOUT, Deadline
 from flashsale._sync.stores.moved import MovedRowStore
@@ -60,15 +60,24 @@ class DjangoStore(MovedRowStore[BaseDatabaseWrapper]):
     Args:
         sale: name of the sale.
         using: alias of the database in Django's settings.
+        events: the states that leave an event for the `Outbox`, also as a text with commas; with PERSISTED among them,
+            each order that is saved. The same in every process of the sale.
         timeout: seconds after which a database that does not answer is given up, with `StoreError` or, at its COMMIT,
             `OutcomeUnknown`; half of it at most goes by in connecting, where OPTIONS have no `connect_timeout`.
 
     Raises:
-        InvalidRequest: not a name of a sale.
+        InvalidRequest: not a name of a sale, or not states.
     """
 
-    def __init__(self, sale: str, *, using: str = DEFAULT_DB_ALIAS, timeout: float = TIMEOUT) -> None:
-        super().__init__(sale)
+    def __init__(
+        self,
+        sale: str,
+        *,
+        using: str = DEFAULT_DB_ALIAS,
+        events: str | Iterable[str] = EVENT_STATES,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        super().__init__(sale, events=events)
         self._using = using
         self._timeout = check_seconds("timeout", timeout, low=1.0)
         _aliases.add(using)
