@@ -1,4 +1,4 @@
-"""The command `flashsale`: the demo, and the worker and the syncer that every real sale needs.
+"""The command `flashsale`: the demo, the worker and the syncer that every real sale needs, and the outbox.
 
 Demo and stores are imported only by the commands that use them: they need extras.
 """
@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
+from flashsale._rules.rows import EVENT_STATES
 from flashsale._rules.urls import DATABASE_URL, FORMS, REDIS_URL
+from flashsale._sync.outbox import Outbox
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.syncer import Syncer
 from flashsale._sync.worker import Worker
 from flashsale.clients import Client, from_url
+from flashsale.contrib.handlers import handler
 from flashsale.contrib.serving import serve
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys, PlainKeys
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 BAD_OPTION: Final = 2  # exit code, as argparse's own
 INTERRUPTED: Final = 130
+EVENTS: Final = "FLASHSALE_EVENTS"
 
 _ABOUT: Final = """\
 Sell a limited stock on Redis under hundreds of times the usual traffic,
@@ -33,13 +37,16 @@ without ever selling a unit twice. To see it: flashsale demo
 """
 
 _RUNNING: Final = f"""\
-A sale needs one syncer and one worker or more; start several for safety. Both
-run until SIGTERM or SIGINT, finish what they have begun, and exit with 0. They
-wait for a Redis or a database that does not answer.
+A sale needs one syncer and one worker or more; start several for safety. An
+outbox is for shops that want to be told what became of each order. All run
+until SIGTERM or SIGINT, finish what they have begun, and exit with 0. They wait
+for a Redis or a database that does not answer.
 
 {REDIS_URL} and {DATABASE_URL} stand in for --redis and
 --database: every user of a machine sees the passwords on a command line. The
 tables are made by SQLAlchemyStore(url, sale).create_all(), or your migrations.
+{EVENTS} names the states that leave an event for the outbox; set it
+alike for all that write orders: shop, worker and syncer.
 
 'flashsale COMMAND --help' lists the options of a command.
 """
@@ -79,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_worker(commands)
     _add_syncer(commands)
+    _add_outbox(commands)
     return parser
 
 
@@ -120,7 +128,7 @@ def _demo(options: argparse.Namespace) -> int:
         raise _Stop(str(error)) from error
 
 
-# -- worker and syncer ----------------------------------------------------------------------------------------------
+# -- worker, syncer and outbox ----------------------------------------------------------------------------------------
 
 
 def _add_worker(commands: Any) -> None:
@@ -152,6 +160,23 @@ def _add_syncer(commands: Any) -> None:
     parser.set_defaults(run=_syncer)
 
 
+def _add_outbox(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "outbox",
+        help="hand the events of orders to a function of yours",
+        description="Hands the events of orders to a function of yours: rejected, confirmed, cancelled, expired; and "
+        f"saved, if PERSISTED is among the states in {EVENTS}. At least once, each order's in their sequence. Run up "
+        "to 64: they share the orders.",
+        epilog=_RUNNING,
+    )
+    _add_sale(parser)
+    add = parser.add_argument
+    add("--handler", metavar="PATH", required=True, help="dotted path of a function that takes an Event")
+    add("--interval", type=_seconds, default=1.0, metavar="S", help="seconds between reads when nothing is due (1)")
+    add("--max-attempts", type=_between(1, 1000), default=10, metavar="N", help="failures until an event is dead (10)")
+    parser.set_defaults(run=_outbox)
+
+
 def _add_sale(parser: argparse.ArgumentParser) -> None:
     environment: Mapping[str, str] = os.environ
     for name, variable, what in (
@@ -174,8 +199,14 @@ def _syncer(options: argparse.Namespace) -> int:
     return _serve(options, lambda sale: Syncer(sale, interval=options.interval).run())
 
 
+def _outbox(options: argparse.Namespace) -> int:
+    handle = handler(options.handler)
+    limits = {"interval": options.interval, "max_attempts": options.max_attempts}
+    return _serve(options, lambda sale: Outbox(sale, handle, **limits).run())
+
+
 def _serve(options: argparse.Namespace, run: Callable[[FlashSale], None]) -> int:
-    """Runs a worker or a syncer until a signal stops it."""
+    """Runs a worker, a syncer or an outbox until a signal stops it."""
     keys: Keys = PlainKeys() if options.plain_keys else Keys()
     store = _store(options.database, options.sale)
     with store, FlashSale(_client(options.redis), options.sale, store=store, keys=keys) as sale:
@@ -201,8 +232,10 @@ def _store(url: str, sale: str) -> SQLAlchemyStore:
     try:
         if make_url(url).get_dialect().is_async:
             raise _Stop("--database: this is a driver for asyncio; name a synchronous one, or none")
-        return SQLAlchemyStore(url, sale)
-    except InvalidRequest:
+        return SQLAlchemyStore(url, sale, events=os.environ.get(EVENTS, EVENT_STATES))
+    except InvalidRequest as error:
+        if error.field == "events":
+            raise _Stop(f"${EVENTS}: {error.reason}") from error
         raise  # it is the sale's name
     except (SQLAlchemyError, ValueError) as error:  # its text may quote the URL
         raise _Stop(f"--database: not an SQLAlchemy URL of a known kind ({type(error).__name__})") from error

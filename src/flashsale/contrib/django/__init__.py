@@ -65,7 +65,7 @@ def get_sale() -> FlashSale:
         if process not in _sales:
             chosen = read_settings()
             observer = getattr(settings, PREFIX + "OBSERVER", None)
-            _sales[process] = chosen.open(DjangoStore(chosen.sale, using=database()), observer)
+            _sales[process] = chosen.open(DjangoStore(chosen.sale, using=database(), events=chosen.events), observer)
         return _sales[process]
 
 

@@ -1,0 +1,33 @@
+"""The command `manage.py flashsale_outbox`: runs an outbox."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from flashsale import InvalidRequest, Outbox
+from flashsale.contrib.django import get_sale
+from flashsale.contrib.handlers import handler as named
+from flashsale.contrib.serving import serve
+
+
+class Command(BaseCommand):
+    """Hands the events of orders to a function of yours."""
+
+    help = "Hands the events of orders to a function of yours, until SIGTERM. Run up to 64."
+
+    def add_arguments(self, parser: Any) -> None:
+        """Adds the options."""
+        parser.add_argument("--handler", required=True, help="dotted path of a function that takes an Event")
+        parser.add_argument("--interval", type=float, default=1.0, help="seconds between reads when nothing is due (1)")
+        parser.add_argument("--max-attempts", type=int, default=10, help="failures until an event is dead (10)")
+
+    def handle(self, *, handler: str, interval: float, max_attempts: int, **_: Any) -> None:
+        """Runs."""
+        try:
+            sale = get_sale()
+            outbox = Outbox(sale, named(handler), interval=interval, max_attempts=max_attempts)
+        except InvalidRequest as error:
+            raise CommandError(str(error)) from error
+        serve("outbox", sale, outbox.run)
