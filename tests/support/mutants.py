@@ -310,7 +310,11 @@ _add(
     "events in their order",
     Lua("share", 'values[1] ~= "shared" and lasts(tonumber(values[2]))', "false"),
 )
-_add("the first event of an order", "events in their order", Patch("flashsale._sql.tables._waits_for_another", false))
+_add(
+    "the first event of an order",
+    "events in their order",
+    Patch("flashsale._sql.tables._waits_for_another", lambda *_: false()),
+)
 _add("the renewal while an event is handled", "T", Patch("flashsale.Outbox._renew", lambda _: None))
 _add("the event of a saved order in its transaction", "E", broken.late_events)
 

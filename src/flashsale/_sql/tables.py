@@ -37,6 +37,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateIndex
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.types import TypeEngine
 
 from flashsale._rules.rows import TableName
@@ -150,6 +151,7 @@ def settled_query(sale: str, moment: float, order_id: str, limit: int) -> Select
 # -- statements, each made once for the columns that it names -------------------------------------------------------
 
 
+Columns: TypeAlias = ReadOnlyColumnCollection[str, Any]
 Shape: TypeAlias = tuple[tuple[str, str], ...]
 
 
@@ -184,27 +186,34 @@ def update_where(table: TableName, shape: Shape) -> Update:
     return update(it).where(*(_test(it.c[name], kind) for name, kind in shape))
 
 
-def events_query(sale: str, due: float | None) -> Select[Any]:
-    """Returns the query of `RowStore.select_events`, without its limit."""
-    of_event = [EVENTS.c.event_id, EVENTS.c.state, EVENTS.c.previous, EVENTS.c.attempts]
+def events_query(sale: str, due: float | None, after: int, window: int) -> Select[Any]:
+    """Returns the query of `RowStore.select_events`, without its limit, on the next `window` events after this one.
+
+    A window cannot be read but in the order of its key: without one, PostgreSQL sorts all events of the sale for a page
+    as long as it has not analyzed the table, and SQLite always does.
+    """
+    page = select(EVENTS).where(EVENTS.c.event_id > after).order_by(EVENTS.c.event_id).limit(window).subquery()
+    it, first = page.c, EVENTS.alias()
     of_order = [column for column in ORDERS.c if column.name != "state"]
-    its_order = and_(ORDERS.c.sale == EVENTS.c.sale, ORDERS.c.order_id == EVENTS.c.order_id)
-    query = select(*of_event, *of_order).join_from(EVENTS, ORDERS, its_order).where(EVENTS.c.sale == sale)
+    its_order = and_(ORDERS.c.sale == it.sale, ORDERS.c.order_id == it.order_id)
+    query = select(it.event_id, it.state, it.previous, it.attempts, *of_order).join_from(page, ORDERS, its_order)
+    query = query.where(it.sale == sale)
     if due is None:
-        query = query.where(EVENTS.c.due_at.is_(None))
+        query = query.where(it.due_at.is_(None))
     else:
-        query = query.where(EVENTS.c.due_at <= due, ~_waits_for_another())
-    return query.order_by(EVENTS.c.event_id)
+        query = query.where(it.due_at <= due, ~_waits_for_another(it, first.c))
+    return query.order_by(it.event_id)
 
 
-def _waits_for_another() -> ColumnElement[bool]:
-    first = EVENTS.alias()
-    return exists().where(
-        first.c.sale == EVENTS.c.sale,
-        first.c.order_id == EVENTS.c.order_id,
-        first.c.event_id < EVENTS.c.event_id,
-        first.c.due_at.is_not(None),
-    )
+def _waits_for_another(it: Columns, first: Columns) -> ColumnElement[bool]:
+    same_order = and_(first.sale == it.sale, first.order_id == it.order_id)
+    return exists().where(same_order, first.event_id < it.event_id, first.due_at.is_not(None))
+
+
+def last_event_query(after: int, window: int) -> Select[Any]:
+    """Returns the query of the number of the last event in a window that is full."""
+    later = select(EVENTS.c.event_id).where(EVENTS.c.event_id > after).order_by(EVENTS.c.event_id)
+    return later.offset(window - 1).limit(1)
 
 
 # -- inserts that skip what exists ----------------------------------------------------------------------------------

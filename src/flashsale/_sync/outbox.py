@@ -21,7 +21,7 @@ from flashsale.lua import Code
 from flashsale.model import Event
 from flashsale.model.checks import check_int, check_seconds
 
-PAGE: Final = 500  # events of one read: with 100,000 that wait, a database may sort them all for it
+PAGE: Final = 500  # events of one read
 SLOTS: Final = 64  # what all outboxes share, each order in one: more of them than that have nothing to do
 FIRST_DELAY: Final = 5.0  # seconds before the second attempt, at most; it doubles: nine waits take about half an hour
 LONGEST_DELAY: Final = 3600.0

@@ -39,6 +39,7 @@ from flashsale._sql.tables import (
     insert_events,
     insert_new,
     key_of,
+    last_event_query,
     missing_parts,
     select_where,
     settled_query,
@@ -210,8 +211,14 @@ class SQLAlchemyStore(MovedRowStore[AsyncConnection]):
 
     async def select_events(self, connection: AsyncConnection, due: float | None, limit: int) -> Iterable[Row]:
         """Reads events and their orders; see `RowStore.select_events`."""
-        query = events_query(self.sale, due).limit(limit)
-        rows: Iterable[Row] = (await connection.execute(query)).mappings().all()
+        rows: list[Row] = []
+        after: int | None = 0
+        window = 2 * limit
+        while after is not None and len(rows) < limit:
+            query = events_query(self.sale, due, after, window).limit(limit - len(rows))
+            rows += (await connection.execute(query)).mappings().all()
+            after = await connection.scalar(last_event_query(after, window))
+            window *= 2
         return rows
 
     async def select_settled(
