@@ -1,4 +1,4 @@
-"""The command `flashsale`: the demo, and the worker and the syncer that every real sale needs.
+"""The command `flashsale`: the demo, the worker and the syncer that every real sale needs, and the outbox.
 
 Demo and stores are imported only by the commands that use them: they need extras.
 """
@@ -19,8 +19,9 @@ import flashsale.aio.clients
 import flashsale.aio.stores
 import flashsale.clients
 import flashsale.stores
+from flashsale._rules.rows import EVENT_STATES
 from flashsale._rules.urls import DATABASE_URL, FORMS, REDIS_URL
-from flashsale.contrib.named import are_awaited, made
+from flashsale.contrib.named import are_awaited, function, is_awaited, made
 from flashsale.contrib.serving import serve, serve_async
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys, PlainKeys
@@ -29,6 +30,7 @@ HOOKS: Final = "FLASHSALE_HOOKS"
 STORE: Final = "FLASHSALE_STORE"
 BAD_OPTION: Final = 2  # exit code, as argparse's own
 INTERRUPTED: Final = 130
+EVENTS: Final = "FLASHSALE_EVENTS"
 
 _ABOUT: Final = """\
 Sell a limited stock on Redis under hundreds of times the usual traffic,
@@ -36,14 +38,17 @@ without ever selling a unit twice. To see it: flashsale demo
 """
 
 _RUNNING: Final = f"""\
-A sale needs one syncer and one worker or more; start several for safety. Both
-run until SIGTERM or SIGINT, finish what they have begun, and exit with 0. They
-wait for a Redis or a database that does not answer.
+A sale needs one syncer and one worker or more; start several for safety. An
+outbox is for shops that want to be told what became of each order. All run
+until SIGTERM or SIGINT, finish what they have begun, and exit with 0. They wait
+for a Redis or a database that does not answer.
 
 {REDIS_URL} and {DATABASE_URL} stand in for --redis and
 --database: every user of a machine sees the passwords on a command line.
 {HOOKS}, a dotted path, stands in for --hooks: give worker and syncer
 the same hooks as the shop, or their steps are left out. They may be async.
+{EVENTS} names the states that leave an event for the outbox; set it
+alike for all that write orders: shop, worker and syncer.
 
 The tables are made by SQLAlchemyStore(url, sale).create_all(), and upgraded by
 its upgrade(), or by your migrations.
@@ -86,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_worker(commands)
     _add_syncer(commands)
+    _add_outbox(commands)
     return parser
 
 
@@ -127,7 +133,7 @@ def _demo(options: argparse.Namespace) -> int:
         raise _Stop(str(error)) from error
 
 
-# -- worker and syncer ----------------------------------------------------------------------------------------------
+# -- worker, syncer and outbox ----------------------------------------------------------------------------------------
 
 
 def _add_worker(commands: Any) -> None:
@@ -139,6 +145,7 @@ def _add_worker(commands: Any) -> None:
         epilog=_RUNNING,
     )
     _add_sale(parser)
+    _add_hooks(parser)
     parser.add_argument("--batch", type=_between(1, 1000), default=500, metavar="N", help="orders a transaction (500)")
     parser.add_argument(
         "--lease", type=_seconds, default=30.0, metavar="S", help="seconds until another takes over (30)"
@@ -155,8 +162,26 @@ def _add_syncer(commands: Any) -> None:
         epilog=_RUNNING,
     )
     _add_sale(parser)
+    _add_hooks(parser)
     parser.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="seconds between passes (1)")
     parser.set_defaults(run=_syncer)
+
+
+def _add_outbox(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "outbox",
+        help="hand the events of orders to a function of yours",
+        description="Hands the events of orders to a function of yours: rejected, confirmed, cancelled, expired; and "
+        f"saved, if PERSISTED is among the states in {EVENTS}. At least once, each order's in their sequence. Run up "
+        "to 64: they share the orders.",
+        epilog=_RUNNING,
+    )
+    _add_sale(parser)
+    add = parser.add_argument
+    add("--handler", metavar="PATH", required=True, help="dotted path of a function that takes an Event")
+    add("--interval", type=_seconds, default=1.0, metavar="S", help="seconds between reads when nothing is due (1)")
+    add("--max-attempts", type=_between(1, 1000), default=10, metavar="N", help="failures until an event is dead (10)")
+    parser.set_defaults(run=_outbox)
 
 
 def _add_sale(parser: argparse.ArgumentParser) -> None:
@@ -170,10 +195,13 @@ def _add_sale(parser: argparse.ArgumentParser) -> None:
             name, metavar="URL", default=default, required=not default, help=f"{what} (default: ${variable})"
         )
     parser.add_argument("--sale", metavar="NAME", required=True, help="name of the sale")
-    parser.add_argument(
-        "--hooks", metavar="PATH", default=environment.get(HOOKS), help=f"the shop's OrderHooks (default: ${HOOKS})"
-    )
     parser.add_argument("--plain-keys", action="store_true", help="the article's bare key names (PlainKeys)")
+
+
+def _add_hooks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hooks", metavar="PATH", default=os.environ.get(HOOKS), help=f"the shop's OrderHooks (default: ${HOOKS})"
+    )
 
 
 def _worker(options: argparse.Namespace) -> int:
@@ -184,31 +212,44 @@ def _syncer(options: argparse.Namespace) -> int:
     return _serve(options, "Syncer", interval=options.interval)
 
 
+def _outbox(options: argparse.Namespace) -> int:
+    sys.path.insert(0, str(Path.cwd()))
+    handler = function("handler", options.handler)
+    limits = {"interval": options.interval, "max_attempts": options.max_attempts}
+    api = flashsale.aio if is_awaited(handler) else flashsale
+    return _run(api, options, "Outbox", None, handler, **limits)
+
+
 def _serve(options: argparse.Namespace, part: str, **settings: Any) -> int:
     """Runs a worker or a syncer until a signal stops it: of the API for which the hooks are written."""
     if os.environ.get(STORE):
         raise _Stop(f"{STORE} is set, and this command knows SQLAlchemyStore only: run a Worker and a Syncer yourself")
     sys.path.insert(0, str(Path.cwd()))  # the shop's package, as other servers find it
     hooks = made("hooks", options.hooks) if options.hooks else None
-    if hooks is not None and are_awaited(hooks):
-        asyncio.run(_serve_async(options, part, hooks, settings))
+    api = flashsale.aio if hooks is not None and are_awaited(hooks) else flashsale
+    return _run(api, options, part, hooks, **settings)
+
+
+def _run(api: Any, options: argparse.Namespace, part: str, hooks: object, *given: Any, **settings: Any) -> int:
+    if api is flashsale.aio:
+        asyncio.run(_run_async(options, part, hooks, *given, **settings))
         return 0
     store = _store(flashsale, options, hooks)
     with (
         store,
         flashsale.FlashSale(_client(flashsale, options), options.sale, store=store, keys=_keys(options)) as sale,
     ):
-        serve(options.command, sale, getattr(flashsale, part)(sale, **settings).run)
+        serve(options.command, sale, getattr(flashsale, part)(sale, *given, **settings).run)
     return 0
 
 
-async def _serve_async(options: argparse.Namespace, part: str, hooks: object, settings: dict[str, Any]) -> None:
+async def _run_async(options: argparse.Namespace, part: str, hooks: object, *given: Any, **settings: Any) -> None:
     api = flashsale.aio
     async with (
         _store(api, options, hooks) as store,
         api.FlashSale(_client(api, options), options.sale, store=store, keys=_keys(options)) as sale,
     ):
-        await serve_async(options.command, sale, getattr(api, part)(sale, **settings).run)
+        await serve_async(options.command, sale, getattr(api, part)(sale, *given, **settings).run)
 
 
 def _keys(options: argparse.Namespace) -> Keys:
@@ -233,8 +274,10 @@ def _store(api: Any, options: argparse.Namespace, hooks: object) -> Any:
     try:
         if make_url(options.database).get_dialect().is_async and api is flashsale:
             raise _Stop("--database: this is a driver for asyncio; name a synchronous one, or none")
-        return kind(options.database, options.sale, hooks=hooks)
-    except InvalidRequest:
+        return kind(options.database, options.sale, hooks=hooks, events=os.environ.get(EVENTS, EVENT_STATES))
+    except InvalidRequest as error:
+        if error.field == "events":
+            raise _Stop(f"${EVENTS}: {error.reason}") from error
         raise  # it is the sale's name
     except (SQLAlchemyError, ValueError) as error:  # its text may quote the URL
         raise _Stop(f"--database: not an SQLAlchemy URL of a known kind ({type(error).__name__})") from error

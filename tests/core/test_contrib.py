@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 
 import pytest
 from flask import Flask
@@ -13,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from flashsale import FlashSale, Goods, InvalidRequest, NotExecuted, Order
+from flashsale import Event, FlashSale, Goods, InvalidRequest, NotExecuted, Order, OrderState
 from flashsale.contrib import buyer_id, refuse
 from flashsale.contrib.fastapi import FastAPISale, response, sqlalchemy_store
 from flashsale.contrib.flask import FlaskSale
@@ -176,7 +177,7 @@ def test_flask_has_commands(flask_app) -> None:
     app, sales = flask_app
     runner = app.test_cli_runner()
     shown = runner.invoke(args=["flashsale", "--help"]).output
-    assert all(command in shown for command in ("worker", "syncer", "audit", "check"))
+    assert all(command in shown for command in ("worker", "syncer", "outbox", "audit", "check"))
     with app.app_context():
         sales.sale.preload("phone", 2)
         sales.sale.start("phone")
@@ -187,9 +188,30 @@ def test_flask_has_commands(flask_app) -> None:
     assert audit.exit_code == 1
     assert "o-9" in audit.output
     assert "bob" not in audit.output
-    for command in (["worker", "--lease", "0"], ["worker", "--batch", "0"], ["syncer", "--interval", "0"]):
+    bad = [["worker", "--lease", "0"], ["worker", "--batch", "0"], ["syncer", "--interval", "0"]]
+    for command in (*bad, ["outbox"], ["outbox", "--handler", "math.pi"]):
         assert runner.invoke(args=["flashsale", *command]).exit_code == 2
     assert runner.invoke(args=["flashsale", "check"]).exit_code == 1  # this Redis keeps no append-only file
+
+
+told: list[Event] = []
+
+
+def tell(event: Event) -> None:
+    """The handler of these tests; the commands go on until SIGTERM."""
+    told.append(event)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_flask_runs_an_outbox(config) -> None:
+    app = Flask("shop")
+    app.config.update(config | {"FLASHSALE_EVENTS": "PERSISTED"})
+    sales = FlaskSale(app)
+    with app.app_context():
+        sales.sale.store.save([Order("o-1", "phone", "bob", 1)])
+    told.clear()
+    ran = app.test_cli_runner().invoke(args=["flashsale", "outbox", "--handler", f"{__name__}.tell"])
+    assert (ran.exit_code, [event.state for event in told]) == (0, [OrderState.PERSISTED])
 
 
 def test_a_forked_child_of_flask_makes_its_own_sale(flask_app) -> None:
@@ -446,6 +468,21 @@ def test_bad_options_are_errors_of_djangos_commands(django_sale: FlashSale, comm
     name, option = command
     with pytest.raises(CommandError, match="must be"):
         call_command(f"flashsale_{name}", option)
+
+
+def test_django_runs_an_outbox(django_sale: FlashSale) -> None:
+    store = DjangoStore(django_sale.name, events="PERSISTED")
+    store.put_goods(Goods("phone", 3))
+    store.save([Order("o-9", "phone", "bob", 1)])
+    told.clear()
+    call_command("flashsale_outbox", f"--handler={__name__}.tell")
+    assert [event.state for event in told] == [OrderState.PERSISTED]
+    with override_settings(FLASHSALE_EVENTS="PERSISTED"):
+        django_api.set_sale(None)
+        assert django_api.get_sale().store._events == {OrderState.PERSISTED}
+    for options in (["--handler=math.pi"], [f"--handler={__name__}.tell", "--interval=nan"]):
+        with pytest.raises(CommandError, match=r"is no function|must be"):
+            call_command("flashsale_outbox", *options)
 
 
 def test_django_checks_its_settings_and_the_server(django_sale: FlashSale) -> None:

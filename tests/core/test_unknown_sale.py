@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flashsale import FlashSaleError, Goods, UnknownGoods, UnknownSale
+from flashsale import FlashSaleError, Goods, OrderState, UnknownGoods, UnknownSale
 from tests.support.helpers import order, settled, until
 
 if TYPE_CHECKING:
@@ -75,14 +75,15 @@ async def test_a_sale_without_a_store_is_asked_of_redis_alone(real_shop: Shop) -
         await real_shop.sale().status("o-1")
 
 
-@pytest.mark.parametrize("who", ["worker", "syncer"])
-async def test_worker_and_syncer_wait_for_a_sale_and_say_so_once(
+@pytest.mark.parametrize("who", ["worker", "syncer", "outbox"])
+async def test_what_runs_waits_for_a_sale_and_says_so_once(
     real_shop: Shop, caplog: pytest.LogCaptureFixture, who: str
 ) -> None:
     shop = real_shop
     sale, syncer = await misspelt(shop)
     stop = asyncio.Event() if shop.is_async else threading.Event()
-    runner = shop.worker(sale) if who == "worker" else syncer
+    told: list[Any] = []
+    runner = {"worker": shop.worker(sale), "outbox": shop.make("Outbox", sale, told.append), "syncer": syncer}[who]
     with caplog.at_level(logging.WARNING, "flashsale"):
         running = asyncio.create_task(runner.run(stop))
         await asyncio.sleep(1.2)
@@ -94,6 +95,9 @@ async def test_worker_and_syncer_wait_for_a_sale_and_say_so_once(
         await settled(sale.store.put_goods(Goods("phone", 5)))
         if who == "syncer":
             await until(lambda: shop.raw.exists(shop.keys.stock("phone")), "the goods")
+        elif who == "outbox":
+            await settled(sale.store.settle(order("o-1"), OrderState.CANCELLED))
+            await until(lambda: told, "the event")
         else:
             await sale.preload("phone", 5)
             await sale.inventory.reserve([order("o-1")])

@@ -61,13 +61,16 @@ def test_help_names_every_command_and_what_to_type() -> None:
     assert told.returncode == 0
     for word in ("demo", "worker", "syncer", "without ever selling a unit twice", "FLASHSALE_DATABASE_URL"):
         assert word in told.stdout
-    for name in ("demo", "worker", "syncer"):
+    for name in ("demo", "worker", "syncer", "outbox"):
         assert flashsale(name, "--help").returncode == 0
 
 
 def test_without_a_command_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "usage: flashsale" in capsys.readouterr().err
+
+
+OUTBOX = ("outbox", "--sale", "a", "--redis", "redis://127.0.0.1:1", "--database", "sqlite:///x.db")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,14 @@ def test_without_a_command_it_explains_itself(capsys: pytest.CaptureFixture[str]
         (["worker", "--sale", "a b", "--redis", "redis://h", "--database", "sqlite:///x.db"], "--sale: must be"),
         (["worker", "--sale", "a"], "required: --redis, --database"),
         (["syncer", "--sale", "a", "--interval", "0"], "must be seconds in 0.001..86400, not '0'"),
+        ([*OUTBOX], "required: --handler"),
+        ([*OUTBOX, "--handler", "handle"], "--handler: must be a dotted path like shop.orders.handle, not 'handle'"),
+        ([*OUTBOX, "--handler", "no_shop.handle"], "--handler: no_shop.handle cannot be imported: ModuleNotFoundError"),
+        ([*OUTBOX, "--handler", "math.no"], "--handler: math.no cannot be imported: AttributeError"),
+        ([*OUTBOX, "--handler", "math.pi"], "--handler: math.pi is no function: float"),
+        ([*OUTBOX, "--handler", "builtins.dict"], "--handler: builtins.dict is no function: type"),
+        ([*OUTBOX, "--handler", "asyncio.sleep"], "--handler: asyncio.sleep is async"),
+        ([*OUTBOX, "--handler", "builtins.print", "--max-attempts", "0"], "must be a whole number in 1..1000, not '0'"),
     ],
 )
 def test_a_bad_option_is_named_and_exits_with_2(
@@ -188,6 +199,36 @@ def test_the_syncer_loads_the_goods_and_stops(redis_url: str, database: str, num
             assert syncer.stderr is not None
             assert "1 goods in the database" in syncer.stderr.read()
             assert sale.inventory.stock("phone").total == 7
+
+
+def test_the_outbox_hands_over_what_the_worker_saved(
+    shop: FlashSale, redis_url: str, database: str, tmp_path: Path
+) -> None:
+    """The handler is found in the current folder; the events are those that the environment names."""
+    told, folder = tmp_path / "told", tmp_path / "shop"
+    folder.mkdir()
+    (folder / "orders.py").write_text(
+        f"def handle(event):\n    print(event.order.order_id, event.state, file=open({str(told)!r}, 'a'))\n"
+    )
+    shop.buy("phone", "ann", order_id="o-1")
+    urls = {"FLASHSALE_REDIS_URL": redis_url, "FLASHSALE_DATABASE_URL": database, "FLASHSALE_EVENTS": "PERSISTED"}
+    options = {"env": os.environ | urls, "cwd": folder}
+    outbox = command("outbox", "--sale", "shop", "--handler", "orders.handle", "--interval", "0.05")
+    with process(command("worker", "--sale", "shop"), **options) as worker, process(outbox, **options) as teller:
+        eventually(lambda: told.exists() and told.read_text() == "o-1 PERSISTED\n", "the order is told")
+        for each in (worker, teller):
+            each.send_signal(signal.SIGTERM)
+            assert each.wait(20) == 0
+    assert shop.store is not None
+    assert not shop.store.events(now=1e10)
+
+
+def test_events_that_are_none_are_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    monkeypatch.setenv("FLASHSALE_EVENTS", "SAVED")
+    assert main(["worker", "--sale", "a", "--redis", "redis://h", "--database", database]) == 2
+    assert "$FLASHSALE_EVENTS: must be of CANCELLED, CONFIRMED" in capsys.readouterr().err
 
 
 def test_a_worker_without_servers_waits_until_it_is_stopped(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -17,7 +18,7 @@ from flashsale._rules.backoff import Backoff, delay_after
 from flashsale._sql.engines import DRIVERS, database_url
 from flashsale.aio import outbox as source
 from tests.support.helpers import Awaited, Shop, clock, inside, order, settled, until
-from tests.support.mutants import without
+from tests.support.mutants import kills, promises, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,10 +36,11 @@ class Desk:
         self.told: list[Event] = []
 
     async def open(self, total: int = 100, **policy: Any) -> None:
-        """Opens the sale; the database grants `granted` units, by default all."""
+        """Opens the sale; the database grants `granted` units, by default all; `events` is the store's."""
         granted = policy.pop("granted", total)
+        chosen = {name: policy.pop(name) for name in ("events",) if name in policy}
         stores = importlib.import_module(f"{self.shop.api.__name__}.stores")
-        self.store = Awaited(stores.SQLAlchemyStore(self.url, "spring"), self.shop._threads)
+        self.store = Awaited(stores.SQLAlchemyStore(self.url, "spring", **chosen), self.shop._threads)
         self.shop._opened.append(self.store)
         await self.store.create_all()
         await self.store.put_goods(Goods("phone", granted, **policy))
@@ -132,6 +134,76 @@ async def test_persisting_tells_nobody(desk: Desk) -> None:
     assert (await desk.tell_all(), desk.waiting()) == (0, 0)
 
 
+EVERY = "PERSISTED, CONFIRMED, CANCELLED, EXPIRED, REJECTED"
+
+
+async def test_each_saved_order_is_told_first_if_the_store_says_so(desk: Desk) -> None:
+    await desk.open(5, granted=3, events=EVERY, hold=900)
+    await desk.buy("gone", persist=False)
+    await desk.sale.cancel("gone")
+    await desk.buy("back", "left", "paid", "late", persist=False)
+    await desk.shop.worker(desk.sale).run_once()
+    await desk.store.save([row.order for row in await desk.store.orders()])  # again: it was told
+    await desk.sale.confirm("back")
+    await desk.sale.cancel("back")
+    await desk.expire("left")
+    await desk.tell_all()
+    lives: dict[str, list[tuple[OrderState, OrderState]]] = {}
+    for name, *move in desk.moves():
+        lives.setdefault(name, []).append(tuple(move))
+    assert lives == {
+        "back": [(QUEUED, PERSISTED), (PERSISTED, CONFIRMED), (CONFIRMED, CANCELLED)],
+        "left": [(QUEUED, PERSISTED), (PERSISTED, EXPIRED)],
+        "paid": [(QUEUED, PERSISTED)],
+        "late": [(QUEUED, REJECTED)],
+        "gone": [(QUEUED, CANCELLED)],
+    }
+
+
+async def test_a_saved_order_and_its_event_are_one_transaction(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise StoreError("the database failed")
+
+    await desk.open(events=EVERY)
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.store.real, "insert_events", fail)
+        with pytest.raises(StoreError):
+            await desk.store.save([order("a")])
+    assert await desk.store.states(["a"]) == {}
+    await desk.store.save([order("a")])
+    await desk.tell_all()
+    assert desk.moves() == [("a", QUEUED, PERSISTED)]
+
+
+@kills("the event of a saved order in its transaction")
+async def test_a_crash_between_row_and_event_loses_it(sync_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(sync_shop, f"sqlite:///{sync_shop.database}")
+    await test_a_saved_order_and_its_event_are_one_transaction(desk, monkeypatch)
+
+
+async def test_a_host_may_do_without_some_events_or_all(desk: Desk) -> None:
+    await desk.open(events=[CANCELLED])
+    await desk.buy("a")
+    await desk.sale.confirm("a")
+    await desk.sale.cancel("a")
+    await desk.tell_all()
+    assert [(*move, event.is_refund) for move, event in zip(desk.moves(), desk.told, strict=True)] == [
+        ("a", CONFIRMED, CANCELLED, True)
+    ]
+    await desk.open(events=())
+    await desk.buy("b")
+    await desk.sale.cancel("b")
+    assert desk.waiting() == 0
+
+
+@pytest.mark.parametrize("events", ["PERSISTED;CONFIRMED", ["QUEUED"], [None], [[]], 7])
+def test_events_are_states_that_have_some(events: Any) -> None:
+    for api in ("flashsale", "flashsale.aio"):
+        with pytest.raises(InvalidRequest) as caught:
+            importlib.import_module(f"{api}.stores").SQLAlchemyStore("sqlite:///x.db", "spring", events=events)
+        assert caught.value.field == "events"
+
+
 async def test_whom_the_guard_refuses_is_told(desk: Desk) -> None:
     await desk.open(3, granted=1)
     await desk.buy("a", "b", "c")
@@ -222,6 +294,14 @@ async def test_a_failure_is_tried_again_later_and_others_go_on(desk: Desk, caplo
     ]
     assert caplog.text.count("ValueError") == 2
     assert "buyer" not in caplog.text
+
+
+@kills("the first event of an order")
+async def test_without_its_mechanism_the_next_event_comes_first(
+    sync_shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(sync_shop, f"sqlite:///{sync_shop.database}")
+    await test_a_failure_is_tried_again_later_and_others_go_on(desk, caplog)
 
 
 async def test_the_delay_grows(desk: Desk) -> None:
@@ -392,7 +472,7 @@ async def taken_over(desk: Desk) -> list[tuple[str, int]]:
     second = desk.outbox(lambda event: told.append(("second", event.event_id)))
 
     async def sleep_too_long() -> None:
-        desk.shop.raw.hset(desk.shop.keys.meta, "outbox_until", 0)
+        desk.shop.raw.hdel(desk.shop.keys.meta, "outboxes")  # its lease has ended
         while await settled(second.real.run_once()):
             pass
 
@@ -419,27 +499,203 @@ async def test_without_its_mechanism_the_order_is_lost(desk: Desk) -> None:
     assert [who for who, _ in told][-1] == "first", "an old event after a newer one of the same order"
 
 
-async def test_a_dead_process_is_replaced_when_its_lease_ends(shop: Shop) -> None:
-    desk = Desk(shop, f"sqlite:///{shop.database}")
+# -- several side by side -------------------------------------------------------------------------------------------
+
+
+class Fleet:
+    """Outboxes that share the slots, each a token."""
+
+    def __init__(self, desk_or_shop: Shop, sale: Awaited) -> None:
+        self.shop = desk_or_shop
+        self.meta = Awaited(sale._meta, self.shop._threads)
+
+    async def share(self, token: str, lease: float = 30.0, **busy: bool) -> tuple[int, int]:
+        """Returns how many slots it kept and how many it took."""
+        codes = await self.meta.share(token, lease, source.SLOTS, **busy)
+        assert len(codes) == source.SLOTS
+        return codes.count(2), codes.count(1)
+
+    async def settle(self, *tokens: str) -> list[int]:
+        """Returns how many each has, once all have come, given up what is too much, and taken what is free."""
+        for token in (*tokens, *tokens):
+            await self.share(token)
+        return [sum(await self.share(token)) for token in tokens]
+
+    def kill(self, token: str) -> None:
+        """Lets the lease of a process end."""
+        leases = self.shop.raw.hget(self.shop.keys.meta, "outboxes").decode().split()
+        leases[leases.index(token) + 1] = "1.5"
+        self.shop.raw.hset(self.shop.keys.meta, "outboxes", " ".join(leases))
+
+
+async def test_outboxes_share_the_slots_fairly(shop: Shop) -> None:
+    fleet = Fleet(shop, await shop.open())
+    assert await fleet.share("a") == (0, 64)
+    assert await fleet.share("b") == (0, 0)  # none is taken from one that lives
+    assert await fleet.share("a") == (32, 0)
+    assert await fleet.share("b") == (0, 32)
+    assert await fleet.share("b") == (32, 0)
+    assert sorted(await fleet.settle("a", "b", "c")) == [21, 21, 22]
+    assert sorted(await fleet.settle("a", "b", "c", "d", "e")) == [12, 13, 13, 13, 13]
+
+
+async def test_more_outboxes_than_slots_have_one_each_at_most(sync_shop: Shop) -> None:
+    fleet = Fleet(sync_shop, await sync_shop.open())
+    assert sorted(await fleet.settle(*map(str, range(65)))) == [0] + [1] * 64
+
+
+async def test_slots_stay_as_they_are_while_an_event_is_handled(shop: Shop) -> None:
+    fleet = Fleet(shop, await shop.open())
+    await fleet.share("a")
+    await fleet.share("b")
+    assert await fleet.share("a", busy=True) == (64, 0)
+    assert await fleet.share("a") == (32, 0)
+    assert await fleet.share("b", busy=True) == (0, 0)
+    assert await fleet.share("b") == (0, 32)
+
+
+async def test_who_leaves_or_dies_is_replaced(shop: Shop) -> None:
+    fleet = Fleet(shop, await shop.open())
+    await fleet.settle("a", "b", "c")
+    assert await fleet.share("c", 0.0) == (0, 0)
+    assert await fleet.settle("a", "b") == [32, 32]
+    fleet.kill("a")
+    assert await fleet.share("b") == (32, 32)
+    assert await fleet.share("a") == (0, 0)  # it slept
+    shop.raw.hset(shop.keys.meta, "outboxes", f"b {clock(shop.raw) + 3600:.6f}")  # the clock was set back
+    assert await fleet.share("a") == (0, 64)
+
+
+async def test_who_slept_and_was_not_replaced_goes_on(shop: Shop) -> None:
+    fleet = Fleet(shop, await shop.open())
+    await fleet.share("a")
+    fleet.kill("a")
+    assert await fleet.share("a") == (64, 0)
+
+
+@pytest.mark.parametrize("field", ["outbox_until", "outboxes", "outbox_slots"])
+async def test_what_others_wrote_into_the_lease_stops_nobody(shop: Shop, field: str) -> None:
+    fleet = Fleet(shop, await shop.open())
+    await fleet.share("a")
+    shop.raw.hset(shop.keys.meta, field, b"\xff x nan - 1e999 " * 50)
+    assert sum(await fleet.share("a")) == 64
+
+
+async def test_the_release_before_and_this_one_do_not_act_together(shop: Shop) -> None:
+    """It has one lease for everything: field `outbox`, a token of its own."""
+    fleet, meta = Fleet(shop, await shop.open()), shop.keys.meta
+    await fleet.settle("a", "b")
+    assert shop.raw.hget(meta, "outbox") == b"shared"  # of which the release before is not the owner
+    assert clock(shop.raw) < float(shop.raw.hget(meta, "outbox_until")) <= clock(shop.raw) + 30
+    now = clock(shop.raw)
+    shop.raw.hset(meta, mapping={"outbox": "before", "outbox_until": f"{now + 30:.6f}"})  # they slept, and it took over
+    assert [await fleet.share("a"), await fleet.share("b", busy=True)] == [(0, 0), (0, 0)]
+    shop.raw.hset(meta, "outbox_until", f"{now:.6f}")
+    assert await fleet.share("a") == (0, 32)  # nothing was kept: the other one has acted meanwhile
+    for token in "ab":
+        await fleet.share(token, 0.0)
+    assert float(shop.raw.hget(meta, "outbox_until")) <= clock(shop.raw)  # and it may act again
+
+
+@promises(
+    {
+        "one outbox for a slot": test_outboxes_share_the_slots_fairly,
+        "a fair share of the slots": test_outboxes_share_the_slots_fairly,
+        "an event that is handled keeps its slot": test_slots_stay_as_they_are_while_an_event_is_handled,
+        "the slots of a dead outbox": test_who_leaves_or_dies_is_replaced,
+        "the longest lease of an outbox": test_who_leaves_or_dies_is_replaced,
+        "the outbox of the release before": test_the_release_before_and_this_one_do_not_act_together,
+    }
+)
+async def test_without_its_mechanism_slots_are_shared_wrongly(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)
+
+
+async def test_four_side_by_side_tell_each_event_once_and_in_order(desk: Desk) -> None:
+    await desk.open(events=EVERY)
+    told: list[tuple[int, str, int]] = []
+
+    def outbox(number: int) -> Awaited:
+        return desk.outbox(lambda event: told.append((number, event.order.order_id, event.event_id)), interval=0.02)
+
+    running = [running_outbox(desk, outbox(number)) for number in range(4)]
+    tokens = lambda: set((desk.shop.raw.hget(desk.shop.keys.meta, "outbox_slots") or b"").split())  # noqa: E731
+    await until(lambda: len(tokens() - {b"-"}) == 4, "all four have slots")
+    names = [f"o-{number}" for number in range(60)]
+    await desk.store.save([order(name) for name in names])
+    for state in (CONFIRMED, CANCELLED):
+        await desk.store.settle_many([order(name) for name in names], state)
+    await until(lambda: desk.waiting() == 0, "everything is told")
+    for stop, _ in running:
+        stop.set()
+    await asyncio.gather(*(task for _, task in running))
+    assert {number for number, _, _ in told} == {0, 1, 2, 3}
+    assert len(told) == 180
+    for name in names:
+        assert len({number for number, each, _ in told if each == name}) == 1
+        ids = [event_id for _, each, event_id in told if each == name]
+        assert ids == sorted(set(ids))
+    assert tokens() == {b"-"}
+
+
+async def test_it_finds_its_events_behind_those_of_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inside(desk.shop.api, "outbox"), "PAGE", 1)
+    await desk.open()
+    fleet = Fleet(desk.shop, desk.sale)
+    await fleet.share("other")  # it keeps the first half
+    mine = next(name for name in map(str, range(999)) if crc32(name.encode()) % source.SLOTS >= 32)
+    others = [name for name in map(str, range(999)) if crc32(name.encode()) % source.SLOTS < 32][:20]
+    await desk.buy(*others, mine)
+    for name in (*others, mine):
+        await desk.sale.cancel(name)
+    outbox = desk.outbox()
+    monkeypatch.setattr(outbox.real, "_leave", _nothing if desk.shop.is_async else lambda: None)
+    assert await outbox.run_once() == 0
+    assert sum(await fleet.share("other")) == 32
+    assert await outbox.run_once() == 1
+    assert [event.order.order_id for event in desk.told] == [mine]
+
+
+async def _nothing() -> None: ...
+
+
+async def slow_handler(desk: Desk) -> int:
+    """Returns what a second outbox tells while the first one's handler takes longer than a lease."""
     await desk.open()
     await desk.buy("a")
     await desk.sale.confirm("a")
-    control = Awaited(desk.sale._meta, shop._threads)
-    assert await control.lead("killed", 30.0, role="outbox") == 1
-    assert await desk.tell_all() == 0
-    shop.raw.hset(shop.keys.meta, "outbox_until", clock(shop.raw))
-    assert await desk.tell_all() == 1
+    second = desk.outbox()
+
+    async def wait() -> int:
+        end = time.monotonic() + 0.6
+        while time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        return await settled(second.real.run_once())
+
+    meanwhile: list[int] = []
+
+    def act(_: Event) -> Any:
+        if desk.shop.is_async:
+            return later()
+        meanwhile.append(asyncio.run(wait()))
+        return None
+
+    async def later() -> None:
+        meanwhile.append(await wait())
+
+    first = desk.outbox(act)
+    first.real._LEASE = 0.3
+    assert await first.run_once() == 1
+    return meanwhile[0]
 
 
-async def test_roles_do_not_disturb_each_other(shop: Shop) -> None:
-    sale = await shop.open()
-    control = Awaited(sale._meta, shop._threads)
-    assert await control.lead("a", 30.0) == 1
-    assert await control.lead("b", 30.0, role="outbox") == 1
-    assert [await control.lead("a", 30.0), await control.lead("a", 30.0, role="outbox")] == [2, 0]
-    assert {b"leader", b"leader_until", b"outbox", b"outbox_until"} <= shop.raw.hgetall(shop.keys.meta).keys()
-    assert await control.lead("a", 0.0) == 2
-    assert await control.lead("b", 30.0) == 1
+async def test_a_handler_may_take_longer_than_the_lease(real_shop: Shop) -> None:
+    assert await slow_handler(Desk(real_shop, f"sqlite:///{real_shop.database}")) == 0
+
+
+@without("the renewal while an event is handled")
+async def test_without_the_renewal_an_event_is_handled_twice(sync_shop: Shop) -> None:
+    assert await slow_handler(Desk(sync_shop, f"sqlite:///{sync_shop.database}")) == 1
 
 
 async def test_stopped_it_finishes_the_event_and_leaves_the_rest(desk: Desk) -> None:

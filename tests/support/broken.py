@@ -39,6 +39,25 @@ if TYPE_CHECKING:
     from tests.chaos.faults.world import World
 
 
+def late_events(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """The event of a saved order is written after the order, in a transaction of its own."""
+    moved, save = RowStore._moved, RowStore.save
+
+    def only_others(store, connection, orders, state, previous):
+        if state is not OrderState.PERSISTED:
+            moved(store, connection, orders, state, previous)
+
+    def saving(store, orders):
+        saved = save(store, orders)
+        new = [order for order in orders if order.order_id in saved.inserted]
+        with store.transaction() as connection:
+            moved(store, connection, new, OrderState.PERSISTED, OrderState.QUEUED)
+        return saved
+
+    monkeypatch.setattr(RowStore, "_moved", only_others)
+    monkeypatch.setattr(RowStore, "save", saving)
+
+
 # -- stores ---------------------------------------------------------------------------------------------------------
 
 

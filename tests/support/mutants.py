@@ -16,6 +16,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from sqlalchemy import false
 
 from flashsale import RowRefused
 from flashsale._rules.redis_errors import unsent
@@ -147,7 +148,7 @@ for _script in ("reserve", "deduct", "release", "enter"):
         Lua(_script, NUMBER, NUMBER + "  if true then return tonumber(text) end\n"),
     )
 LAYOUTS = "local OLDEST, NEWEST = 1, 1\n"  # that this release reads
-BEGINS = ("reserve", "claim", "lead", "load", "pause", "layout", "records")  # the scripts that begin something
+BEGINS = ("reserve", "claim", "lead", "share", "load", "pause", "layout", "records")  # the scripts that begin something
 for _script in BEGINS:
     _add(f"the layout in {_script}", "T", Lua(_script, "if layout and (", "if false and ("))
 
@@ -303,7 +304,27 @@ _add("the cap that the gate has", "a buyer's cap", Lua("mirror", '"per_buyer", A
 _add("dead tickets are removed", "bounded memory", Lua("sweep", "if #dead > 0 then", "if false then"))
 _add("one leads", "one syncer acts", Lua("lead", "time < until_ and", "false and"))
 _add("the longest lease", "L", Lua("lead", "until_ - time <= LONGEST", "true"))
-_add("who was replaced stops", "events in their order", Lua("lead", "values[1] == ARGV[2] and 2 or 1", "2"))
+
+# -- share: the outboxes ----------------------------------------------------------------------------------------------
+
+_add("who was replaced stops", "events in their order", Lua("share", "codes[slot] = 1", "codes[slot] = 2"))
+_add("one outbox for a slot", "events in their order", Lua("share", "and not ends[names[slot]]", ""))
+_add("a fair share of the slots", "T", Lua("share", "busy or share > 0", "true"))
+_add("an event that is handled keeps its slot", "events in their order", Lua("share", "busy or share > 0", "share > 0"))
+_add("the slots of a dead outbox", "T", Lua("share", "name ~= token and lasts(tonumber(until_))", "name ~= token"))
+_add("the longest lease of an outbox", "T", Lua("share", "and ends - time <= LONGEST", ""))
+_add(
+    "the outbox of the release before",
+    "events in their order",
+    Lua("share", 'values[1] ~= "shared" and lasts(tonumber(values[2]))', "false"),
+)
+_add(
+    "the first event of an order",
+    "events in their order",
+    Patch("flashsale._sql.tables._waits_for_another", lambda *_: false()),
+)
+_add("the renewal while an event is handled", "T", Patch("flashsale.Outbox._renew", lambda _: None))
+_add("the event of a saved order in its transaction", "E", broken.late_events)
 
 # -- close, wipe, restore, open: the rebuild --------------------------------------------------------------------------
 

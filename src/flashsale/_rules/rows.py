@@ -55,6 +55,23 @@ COMES_FROM: Final = {
 No row is QUEUED: a tombstone of an order that came to nothing, REJECTED, starts with a write as everything else.
 """
 
+EVENT_STATES: Final = ",".join(sorted(COMES_FROM))
+"""The states that leave an event, where the host does not choose them: those that end an order, and CONFIRMED."""
+
+
+def check_events(events: str | Iterable[str]) -> frozenset[OrderState]:
+    """Returns the states that leave an event; a text names them, separated by commas.
+
+    Raises:
+        InvalidRequest: something else is named.
+    """
+    names = [name.strip() for name in events.split(",") if name.strip()] if isinstance(events, str) else events
+    known = {state.value: state for state in (OrderState.PERSISTED, *COMES_FROM)}
+    try:
+        return frozenset(known[name] for name in names)
+    except (KeyError, TypeError):
+        raise InvalidRequest("events", f"must be of {', '.join(sorted(known))}") from None
+
 
 def policy_values(goods: Goods) -> dict[str, Any]:
     """Returns the columns of an item's row that the host decides."""

@@ -28,6 +28,7 @@ from sqlalchemy import (
     bindparam,
     exists,
     func,
+    insert,
     inspect,
     or_,
     select,
@@ -36,6 +37,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateIndex
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.types import TypeEngine
 
 from flashsale._rules.rows import TableName
@@ -150,6 +152,7 @@ def settled_query(sale: str, moment: float, order_id: str, limit: int) -> Select
 # -- statements, each made once for the columns that it names -------------------------------------------------------
 
 
+Columns: TypeAlias = ReadOnlyColumnCollection[str, Any]
 Shape: TypeAlias = tuple[tuple[str, str], ...]
 
 
@@ -184,27 +187,34 @@ def update_where(table: TableName, shape: Shape) -> Update:
     return update(it).where(*(_test(it.c[name], kind) for name, kind in shape))
 
 
-def events_query(sale: str, due: float | None) -> Select[Any]:
-    """Returns the query of `RowStore.select_events`, without its limit."""
-    of_event = [EVENTS.c.event_id, EVENTS.c.state, EVENTS.c.previous, EVENTS.c.attempts]
+def events_query(sale: str, due: float | None, after: int, window: int) -> Select[Any]:
+    """Returns the query of `RowStore.select_events`, without its limit, on the next `window` events after this one.
+
+    A window cannot be read but in the order of its key: without one, PostgreSQL sorts all events of the sale for a page
+    as long as it has not analyzed the table, and SQLite always does.
+    """
+    page = select(EVENTS).where(EVENTS.c.event_id > after).order_by(EVENTS.c.event_id).limit(window).subquery()
+    it, first = page.c, EVENTS.alias()
     of_order = [column for column in ORDERS.c if column.name != "state"]
-    its_order = and_(ORDERS.c.sale == EVENTS.c.sale, ORDERS.c.order_id == EVENTS.c.order_id)
-    query = select(*of_event, *of_order).join_from(EVENTS, ORDERS, its_order).where(EVENTS.c.sale == sale)
+    its_order = and_(ORDERS.c.sale == it.sale, ORDERS.c.order_id == it.order_id)
+    query = select(it.event_id, it.state, it.previous, it.attempts, *of_order).join_from(page, ORDERS, its_order)
+    query = query.where(it.sale == sale)
     if due is None:
-        query = query.where(EVENTS.c.due_at.is_(None))
+        query = query.where(it.due_at.is_(None))
     else:
-        query = query.where(EVENTS.c.due_at <= due, ~_waits_for_another())
-    return query.order_by(EVENTS.c.event_id)
+        query = query.where(it.due_at <= due, ~_waits_for_another(it, first.c))
+    return query.order_by(it.event_id)
 
 
-def _waits_for_another() -> ColumnElement[bool]:
-    first = EVENTS.alias()
-    return exists().where(
-        first.c.sale == EVENTS.c.sale,
-        first.c.order_id == EVENTS.c.order_id,
-        first.c.event_id < EVENTS.c.event_id,
-        first.c.due_at.is_not(None),
-    )
+def _waits_for_another(it: Columns, first: Columns) -> ColumnElement[bool]:
+    same_order = and_(first.sale == it.sale, first.order_id == it.order_id)
+    return exists().where(same_order, first.event_id < it.event_id, first.due_at.is_not(None))
+
+
+def last_event_query(after: int, window: int) -> Select[Any]:
+    """Returns the query of the number of the last event in a window that is full."""
+    later = select(EVENTS.c.event_id).where(EVENTS.c.event_id > after).order_by(EVENTS.c.event_id)
+    return later.offset(window - 1).limit(1)
 
 
 # -- inserts that skip what exists ----------------------------------------------------------------------------------
@@ -231,11 +241,20 @@ def insert_new(
     """
     if dialect == "postgresql":
         arrays = {name: [row[name] for row in rows] for name in rows[0]}
-        return _unnest(table, tuple(common), tuple(rows[0])), {**common, **arrays}
+        return _unnest_new(table, tuple(common), tuple(rows[0])), {**common, **arrays}
     if dialect == "sqlite":
         statement = sqlite.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
         return statement.returning(key_of(table)), whole(common, rows)
     return None
+
+
+def insert_events(
+    dialect: str, rows: Sequence[Mapping[str, Any]]
+) -> tuple[Executable, Mapping[str, Any] | Sequence[Mapping[str, Any]]]:
+    """Returns statement and parameters that insert events; the drivers of MySQL make one statement of it, too."""
+    if dialect == "postgresql":
+        return _unnest(EVENTS, (), tuple(rows[0])), {name: [row[name] for row in rows] for name in rows[0]}
+    return insert(EVENTS), rows
 
 
 def whole(common: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -244,7 +263,13 @@ def whole(common: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[
 
 
 @cache
-def _unnest(table: Table, common: tuple[str, ...], own: tuple[str, ...]) -> Executable:
+def _unnest_new(table: Table, common: tuple[str, ...], own: tuple[str, ...]) -> Executable:
+    fresh = _unnest(table, common, own).on_conflict_do_nothing(index_elements=list(table.primary_key))
+    return fresh.returning(key_of(table))
+
+
+@cache
+def _unnest(table: Table, common: tuple[str, ...], own: tuple[str, ...]) -> postgresql.Insert:
     """One array for each column that differs, one value for each that does not; docs/design.md has what it wins."""
 
     def sent(column: Column[Any]) -> TypeEngine[Any]:
@@ -255,5 +280,4 @@ def _unnest(table: Table, common: tuple[str, ...], own: tuple[str, ...]) -> Exec
     rows = func.unnest(*arrays).table_valued(*own).render_derived()
     shared = [bindparam(name, type_=sent(table.c[name])) for name in common]
     names = [*common, *own]
-    statement = postgresql.insert(table).from_select(names, select(*shared, *rows.c))
-    return statement.on_conflict_do_nothing(index_elements=list(table.primary_key)).returning(key_of(table))
+    return postgresql.insert(table).from_select(names, select(*shared, *rows.c))

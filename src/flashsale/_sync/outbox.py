@@ -6,19 +6,23 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
+from zlib import crc32
 
 from flashsale._rules.backoff import Backoff, delay_after
 from flashsale._rules.observer import log
+from flashsale._sync.known import wait_until_known
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore
-from flashsale._sync.transport.runtime import StopEvent, end_of, pause, stop_on_signals
+from flashsale._sync.transport.runtime import StopEvent, end_of, pause, repeating, stop_on_signals
 from flashsale.errors import FlashSaleError, InvalidRequest, StoreRequired
 from flashsale.lua import Code
 from flashsale.model import Event
 from flashsale.model.checks import check_int, check_seconds
 
-PAGE: Final = 100  # events of one read
+PAGE: Final = 500  # events of one read
+SLOTS: Final = 64  # what all outboxes share, each order in one: more of them than that have nothing to do
 FIRST_DELAY: Final = 5.0  # seconds before the second attempt, at most; it doubles: nine waits take about half an hour
 LONGEST_DELAY: Final = 3600.0
 
@@ -26,11 +30,16 @@ LONGEST_DELAY: Final = 3600.0
 class Outbox:
     """Hands every event to your handler: rejected, confirmed, cancelled, expired, refunded (`Event.is_refund`).
 
+    With a store that has PERSISTED among its `events`, also each order that was saved, before its other events.
+
     Delivery is at least once: an event is deleted only after the handler has returned, so an event that was handled
     just before a crash comes again, with the same `event_id`. The next event of an order comes only after the one
     before it was handled, or is dead. When the handler raises, the event comes again later, and is dead after
-    `max_attempts`; the events of other orders are delivered meanwhile. Run several for safety: one acts at a time, as
-    long as the handler takes less than 30 seconds for one event.
+    `max_attempts`; the events of other orders are delivered meanwhile.
+
+    Run several for safety and for pace, up to 64: they share the orders, and when one dies the others have its orders
+    after 30 seconds. A handler may take five minutes for one event; then another outbox may handle it, too. One that
+    blocks the event loop may take 30 seconds.
 
     Args:
         sale: a FlashSale with a store.
@@ -39,7 +48,8 @@ class Outbox:
         max_attempts: how often the handler may fail on an event.
     """
 
-    _LEASE = 30.0  # seconds for which one outbox acts, at most; renewed before each event
+    _LEASE = 30.0  # seconds for which it has its slots; renewed before each event, and while that is handled
+    _RENEWALS = 30  # while an event is handled, each after a third of the lease
 
     def __init__(
         self,
@@ -57,6 +67,7 @@ class Outbox:
         self._interval = check_seconds("interval", interval, low=0.001)
         self._max_attempts = check_int("max_attempts", max_attempts, 1)
         self._token = secrets.token_hex(8)
+        self._has_lease = False
 
     def run(self, stop: StopEvent | None = None) -> None:
         """Delivers until `stop` is set; without one, until SIGTERM or SIGINT. An event that was begun is finished.
@@ -65,28 +76,35 @@ class Outbox:
         """
         backoff = Backoff()
         with stop_on_signals(stop) as event:
-            while not event.is_set():
-                try:
-                    delay = 0.0 if self._pass(event) else self._interval
-                    backoff.reset()
-                except FlashSaleError as error:
-                    delay = backoff.next()
-                    if backoff.is_news:
-                        log.warning("the outbox waits: %s", type(error).__name__)
-                pause(event, delay)
+            wait_until_known(self._sale, "the outbox", event)
+            try:
+                while not event.is_set():
+                    try:
+                        delay = 0.0 if self._pass(event) else self._interval
+                        backoff.reset()
+                    except FlashSaleError as error:
+                        delay = backoff.next()
+                        if backoff.is_news:
+                            log.warning("the outbox waits: %s", type(error).__name__)
+                    pause(event, delay)
+            finally:
+                self._leave()
 
     def run_once(self) -> int:
         """Delivers one page of due events, one of each order.
 
         Returns:
-            The events delivered; 0 when none is due, or another outbox acts.
+            The events delivered; 0 when none is due, or when other outboxes have their orders.
 
         Raises:
             StoreError: the database does not answer. The event that was being handled comes again.
             NotExecuted, OutcomeUnknown: Redis does not answer.
             InvalidRequest: the handler returned an awaitable, which nobody would await; the event stays.
         """
-        return self._pass(None)
+        try:
+            return self._pass(None)
+        finally:
+            self._leave()
 
     def dead(self, limit: int = 100) -> Sequence[Event]:
         """Returns the events on which the handler failed too often: oldest first, at most `limit`."""
@@ -102,21 +120,32 @@ class Outbox:
 
     def _pass(self, stop: StopEvent | None) -> int:
         delivered = 0
-        if not self._lead(self._LEASE):
-            return delivered
-        try:
-            for event in self._store.events(now=self._sale._ledger.time(), limit=PAGE):
-                # The page is valid only as long as no other outbox has acted since.
-                if (stop and stop.is_set()) or self._lead(self._LEASE) != Code.REPLAYED:
-                    break
+        mine = self._share(Code.DONE, Code.REPLAYED)
+        for event in self._due(mine):
+            if stop and stop.is_set():
+                break
+            slot = _slot(event)
+            if slot in mine:  # the page is valid only for slots that no other outbox has had since
+                mine &= self._share(Code.REPLAYED)
+            if slot in mine:
                 delivered += self._deliver(event)
-        finally:
-            self._lead(0.0)
         return delivered
+
+    def _due(self, mine: set[int]) -> Sequence[Event]:
+        """Returns a page of due events of these slots; those of others lie between them, and sometimes before them."""
+        limit = PAGE * SLOTS // max(1, len(mine))
+        while mine:
+            events = self._store.events(now=self._sale._ledger.time(), limit=limit)
+            page = [event for event in events if _slot(event) in mine]
+            if len(events) < limit or 4 * len(page) >= PAGE:
+                return page
+            limit *= 2
+        return []
 
     def _deliver(self, event: Event) -> bool:
         try:
-            answer = end_of(self._handler(event))
+            with repeating(self._renew, self._LEASE / 3, self._RENEWALS):
+                answer = end_of(self._handler(event))
         except Exception as error:  # noqa: BLE001 - whatever the host's code raises; its text may hold buyers' data
             self._postpone(event, type(error).__name__)
             return False
@@ -135,5 +164,23 @@ class Outbox:
         log.warning("event %d comes again in %.0f s: %s", event.event_id, delay, why)
         self._store.postpone(event.event_id, self._sale._ledger.time() + delay)
 
-    def _lead(self, lease: float) -> int:
-        return self._sale._meta.lead(self._token, lease, role="outbox")
+    def _share(self, *codes: int) -> set[int]:
+        """Takes or renews a fair share of the slots, and returns those of these codes."""
+        self._has_lease = False
+        shared = self._sale._meta.share(self._token, self._LEASE, SLOTS)
+        self._has_lease = True
+        return {slot for slot, code in enumerate(shared) if code in codes}
+
+    def _renew(self) -> None:
+        with suppress(FlashSaleError):  # the next `_share` says what it came to
+            self._sale._meta.share(self._token, self._LEASE, SLOTS, busy=True)
+
+    def _leave(self) -> None:
+        """Gives up its slots; where Redis does not answer, others have them when the lease ends."""
+        if self._has_lease:
+            with suppress(FlashSaleError):
+                self._sale._meta.share(self._token, 0.0, SLOTS)
+
+
+def _slot(event: Event) -> int:
+    return crc32(event.order.order_id.encode()) % SLOTS

@@ -5,19 +5,23 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final
+from zlib import crc32
 
 from flashsale._rules.backoff import Backoff, delay_after
 from flashsale._rules.observer import log
+from flashsale.aio.known import wait_until_known
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
-from flashsale.aio.transport.runtime import StopEvent, end_of, pause, stop_on_signals
+from flashsale.aio.transport.runtime import StopEvent, end_of, pause, repeating, stop_on_signals
 from flashsale.errors import FlashSaleError, InvalidRequest, StoreRequired
 from flashsale.lua import Code
 from flashsale.model import Event
 from flashsale.model.checks import check_int, check_seconds
 
-PAGE: Final = 100  # events of one read
+PAGE: Final = 500  # events of one read
+SLOTS: Final = 64  # what all outboxes share, each order in one: more of them than that have nothing to do
 FIRST_DELAY: Final = 5.0  # seconds before the second attempt, at most; it doubles: nine waits take about half an hour
 LONGEST_DELAY: Final = 3600.0
 
@@ -25,11 +29,16 @@ LONGEST_DELAY: Final = 3600.0
 class Outbox:
     """Hands every event to your handler: rejected, confirmed, cancelled, expired, refunded (`Event.is_refund`).
 
+    With a store that has PERSISTED among its `events`, also each order that was saved, before its other events.
+
     Delivery is at least once: an event is deleted only after the handler has returned, so an event that was handled
     just before a crash comes again, with the same `event_id`. The next event of an order comes only after the one
     before it was handled, or is dead. When the handler raises, the event comes again later, and is dead after
-    `max_attempts`; the events of other orders are delivered meanwhile. Run several for safety: one acts at a time, as
-    long as the handler takes less than 30 seconds for one event.
+    `max_attempts`; the events of other orders are delivered meanwhile.
+
+    Run several for safety and for pace, up to 64: they share the orders, and when one dies the others have its orders
+    after 30 seconds. A handler may take five minutes for one event; then another outbox may handle it, too. One that
+    blocks the event loop may take 30 seconds.
 
     Args:
         sale: a FlashSale with a store.
@@ -38,7 +47,8 @@ class Outbox:
         max_attempts: how often the handler may fail on an event.
     """
 
-    _LEASE = 30.0  # seconds for which one outbox acts, at most; renewed before each event
+    _LEASE = 30.0  # seconds for which it has its slots; renewed before each event, and while that is handled
+    _RENEWALS = 30  # while an event is handled, each after a third of the lease
 
     def __init__(
         self,
@@ -56,6 +66,7 @@ class Outbox:
         self._interval = check_seconds("interval", interval, low=0.001)
         self._max_attempts = check_int("max_attempts", max_attempts, 1)
         self._token = secrets.token_hex(8)
+        self._has_lease = False
 
     async def run(self, stop: StopEvent | None = None) -> None:
         """Delivers until `stop` is set; without one, until SIGTERM or SIGINT. An event that was begun is finished.
@@ -64,28 +75,35 @@ class Outbox:
         """
         backoff = Backoff()
         async with stop_on_signals(stop) as event:
-            while not event.is_set():
-                try:
-                    delay = 0.0 if await self._pass(event) else self._interval
-                    backoff.reset()
-                except FlashSaleError as error:
-                    delay = backoff.next()
-                    if backoff.is_news:
-                        log.warning("the outbox waits: %s", type(error).__name__)
-                await pause(event, delay)
+            await wait_until_known(self._sale, "the outbox", event)
+            try:
+                while not event.is_set():
+                    try:
+                        delay = 0.0 if await self._pass(event) else self._interval
+                        backoff.reset()
+                    except FlashSaleError as error:
+                        delay = backoff.next()
+                        if backoff.is_news:
+                            log.warning("the outbox waits: %s", type(error).__name__)
+                    await pause(event, delay)
+            finally:
+                await self._leave()
 
     async def run_once(self) -> int:
         """Delivers one page of due events, one of each order.
 
         Returns:
-            The events delivered; 0 when none is due, or another outbox acts.
+            The events delivered; 0 when none is due, or when other outboxes have their orders.
 
         Raises:
             StoreError: the database does not answer. The event that was being handled comes again.
             NotExecuted, OutcomeUnknown: Redis does not answer.
             InvalidRequest: the handler returned an awaitable, which nobody would await; the event stays.
         """
-        return await self._pass(None)
+        try:
+            return await self._pass(None)
+        finally:
+            await self._leave()
 
     async def dead(self, limit: int = 100) -> Sequence[Event]:
         """Returns the events on which the handler failed too often: oldest first, at most `limit`."""
@@ -101,21 +119,32 @@ class Outbox:
 
     async def _pass(self, stop: StopEvent | None) -> int:
         delivered = 0
-        if not await self._lead(self._LEASE):
-            return delivered
-        try:
-            for event in await self._store.events(now=await self._sale._ledger.time(), limit=PAGE):
-                # The page is valid only as long as no other outbox has acted since.
-                if (stop and stop.is_set()) or await self._lead(self._LEASE) != Code.REPLAYED:
-                    break
+        mine = await self._share(Code.DONE, Code.REPLAYED)
+        for event in await self._due(mine):
+            if stop and stop.is_set():
+                break
+            slot = _slot(event)
+            if slot in mine:  # the page is valid only for slots that no other outbox has had since
+                mine &= await self._share(Code.REPLAYED)
+            if slot in mine:
                 delivered += await self._deliver(event)
-        finally:
-            await self._lead(0.0)
         return delivered
+
+    async def _due(self, mine: set[int]) -> Sequence[Event]:
+        """Returns a page of due events of these slots; those of others lie between them, and sometimes before them."""
+        limit = PAGE * SLOTS // max(1, len(mine))
+        while mine:
+            events = await self._store.events(now=await self._sale._ledger.time(), limit=limit)
+            page = [event for event in events if _slot(event) in mine]
+            if len(events) < limit or 4 * len(page) >= PAGE:
+                return page
+            limit *= 2
+        return []
 
     async def _deliver(self, event: Event) -> bool:
         try:
-            answer = await end_of(self._handler(event))
+            async with repeating(self._renew, self._LEASE / 3, self._RENEWALS):
+                answer = await end_of(self._handler(event))
         except Exception as error:  # noqa: BLE001 - whatever the host's code raises; its text may hold buyers' data
             await self._postpone(event, type(error).__name__)
             return False
@@ -134,5 +163,23 @@ class Outbox:
         log.warning("event %d comes again in %.0f s: %s", event.event_id, delay, why)
         await self._store.postpone(event.event_id, await self._sale._ledger.time() + delay)
 
-    async def _lead(self, lease: float) -> int:
-        return await self._sale._meta.lead(self._token, lease, role="outbox")
+    async def _share(self, *codes: int) -> set[int]:
+        """Takes or renews a fair share of the slots, and returns those of these codes."""
+        self._has_lease = False
+        shared = await self._sale._meta.share(self._token, self._LEASE, SLOTS)
+        self._has_lease = True
+        return {slot for slot, code in enumerate(shared) if code in codes}
+
+    async def _renew(self) -> None:
+        with suppress(FlashSaleError):  # the next `_share` says what it came to
+            await self._sale._meta.share(self._token, self._LEASE, SLOTS, busy=True)
+
+    async def _leave(self) -> None:
+        """Gives up its slots; where Redis does not answer, others have them when the lease ends."""
+        if self._has_lease:
+            with suppress(FlashSaleError):
+                await self._sale._meta.share(self._token, 0.0, SLOTS)
+
+
+def _slot(event: Event) -> int:
+    return crc32(event.order.order_id.encode()) % SLOTS

@@ -103,13 +103,24 @@ class SaleMeta:
         if code == Code.REFUSED:
             raise InvalidRequest("sale", "it is closed; only a rebuild opens it")
 
-    async def lead(self, token: str, lease: float, *, role: str = "leader") -> int:
-        """Takes or renews the lease of a role for `lease` seconds, or gives it up with 0; by default the syncers' role.
+    async def lead(self, token: str, lease: float) -> int:
+        """Takes or renews the lease of the syncers for `lease` seconds, or gives it up with 0; 0: another one leads."""
+        return int(await self._link.run("lead", [self._keys.meta], [token, f"{lease:.6f}"]))
+
+    async def share(self, token: str, lease: float, slots: int, *, busy: bool = False) -> list[int]:
+        """Takes or renews a fair share of the outbox's slots for `lease` seconds, or gives them up with 0.
+
+        Args:
+            token: names this process.
+            lease: seconds.
+            slots: how many there are.
+            busy: an event is being handled: the slots stay as they are.
 
         Returns:
-            0 when another process leads; 2 when this one led before and no other has since; else 1.
+            For each slot 0 when it is not this process's; 2 when it was before and no other has had it since; else 1.
         """
-        return int(await self._link.run("lead", [self._keys.meta], [role, token, f"{lease:.6f}"]))
+        wanted: list[Argument] = [token, f"{lease:.6f}", slots, int(busy)]
+        return [int(code) for code in await self._link.run("share", [self._keys.meta], wanted)]
 
     async def close(self, epoch: int) -> None:
         """Begins an epoch, closed: nothing is sold until `open`."""

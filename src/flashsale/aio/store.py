@@ -38,7 +38,8 @@ class AsyncOrderStore(Protocol):
     Where nobody knows whether it was committed, it raises `OutcomeUnknown`, and the same call may be made again.
 
     Whoever was told "accepted" must hear how it ended: each order that `save` refuses and each move that `settle` makes
-    (a tombstone too) writes one event in the same transaction. PERSISTED makes none. The `Outbox` delivers them.
+    (a tombstone too) writes one event in the same transaction. PERSISTED makes one where the host wants it, before the
+    order's others. The `Outbox` delivers them.
 
     A store may have `settle_many`, `find`, `restock_once`, `settled` and `findings` beside these methods;
     `bulk_settle`, `stored`, the function `restock_once`, `settled_since` and `store_findings` say what they do. One

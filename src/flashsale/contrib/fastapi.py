@@ -38,7 +38,7 @@ def sqlalchemy_store(settings: Settings) -> AsyncOrderStore | None:
         return None
     from flashsale.aio.stores import SQLAlchemyStore  # noqa: PLC0415 - needs an extra
 
-    return SQLAlchemyStore(settings.database_url, settings.sale, hooks=hooks)
+    return SQLAlchemyStore(settings.database_url, settings.sale, hooks=hooks, events=settings.events)
 
 
 class FastAPISale:

@@ -31,8 +31,10 @@ from werkzeug.datastructures import Headers
 from flashsale import (
     FlashSale,
     FlashSaleError,
+    InvalidRequest,
     Observer,
     OrderStore,
+    Outbox,
     Outcome,
     Receipt,
     Syncer,
@@ -41,6 +43,7 @@ from flashsale import (
     web,
 )
 from flashsale.contrib.announced import Announced
+from flashsale.contrib.named import handler as named
 from flashsale.contrib.serving import serve
 from flashsale.contrib.settings import PREFIX, Settings
 
@@ -58,7 +61,7 @@ def sqlalchemy_store(settings: Settings) -> OrderStore | None:
         return None
     from flashsale.stores import SQLAlchemyStore  # noqa: PLC0415 - needs an extra
 
-    return SQLAlchemyStore(settings.database_url, settings.sale, hooks=hooks)
+    return SQLAlchemyStore(settings.database_url, settings.sale, hooks=hooks, events=settings.events)
 
 
 class _State:
@@ -201,6 +204,19 @@ def _commands(name: str, extension: FlaskSale) -> AppGroup:
         """Bring items from the database to Redis, until SIGTERM."""
         sale = extension.sale
         serve("syncer", sale, Syncer(sale, interval=interval).run)
+
+    @group.command()
+    @click.option("--handler", required=True, help="Dotted path of a function that takes an Event.")
+    @click.option("--interval", type=_SECONDS, default=1.0, show_default=True, help="Seconds between reads.")
+    @click.option("--max-attempts", type=click.IntRange(1), default=10, show_default=True, help="Failures until dead.")
+    def outbox(handler: str, interval: float, max_attempts: int) -> None:
+        """Hand the events of orders to a function of yours, until SIGTERM."""
+        sale = extension.sale
+        try:
+            chosen = named(handler)
+        except InvalidRequest as error:
+            raise click.BadParameter(error.reason, param_hint="--handler") from error
+        serve("outbox", sale, Outbox(sale, chosen, interval=interval, max_attempts=max_attempts).run)
 
     @group.command()
     def audit() -> None:

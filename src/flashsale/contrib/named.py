@@ -1,12 +1,13 @@
-"""What a setting gives, or names by a dotted path: hooks, an observer, a store."""
+"""What a setting gives, or names by a dotted path: hooks, an observer, a store, a handler."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
-from flashsale import InvalidRequest
+from flashsale import Event, InvalidRequest
 
 HOOKS: Final = ("saved", "settled", "stock")
 
@@ -39,6 +40,35 @@ def made(field: str, given: object) -> Any:
         return found() if isinstance(found, type) else found
     except TypeError as error:
         raise InvalidRequest(field, f"{found.__qualname__} cannot be made without arguments: {error}") from error
+
+
+def function(field: str, path: str) -> Callable[..., Any]:
+    """Returns the function that a dotted path leads to.
+
+    Raises:
+        InvalidRequest: it leads nowhere, or to something else.
+    """
+    found: Callable[..., Any] = imported(field, path)
+    if not callable(found) or isinstance(found, type):
+        raise InvalidRequest(field, f"{path!r} is no function")
+    return found
+
+
+def is_awaited(call: Callable[..., Any]) -> bool:
+    """True for an `async def`, or an object that is called as one."""
+    return iscoroutinefunction(call) or iscoroutinefunction(type(call).__call__)
+
+
+def handler(path: str) -> Callable[[Event], object]:
+    """Returns the handler of an outbox, for a command that has threads.
+
+    Raises:
+        InvalidRequest: the path leads to no function, or to an async one.
+    """
+    found = function("handler", path)
+    if is_awaited(found):
+        raise InvalidRequest("handler", f"{path!r} is async: run a flashsale.aio.Outbox yourself")
+    return found
 
 
 def are_awaited(hooks: object) -> bool:

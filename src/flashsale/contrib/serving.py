@@ -1,4 +1,4 @@
-"""Runs a worker or a syncer as a command: logs which sale it serves, and runs until it is stopped."""
+"""Runs a worker, a syncer or an outbox as a command: logs which sale it serves, and runs until it is stopped."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import flashsale.aio.clients
 import flashsale.clients
 from flashsale import Durability, InvalidRequest, Keys, OrderStore, PlainKeys, Tickets
 from flashsale._rules.deadline import TIMEOUT
+from flashsale._rules.rows import EVENT_STATES, check_events
 from flashsale.aio import AsyncOrderStore
 from flashsale.contrib.named import are_awaited, imported, made
 from flashsale.model.checks import check_int, check_sale, check_seconds
@@ -29,6 +30,7 @@ class Settings:
         gate_url: of the gate's Redis, when it is another one.
         gate_replica_url: of a replica of the gate; of Sentinels, any replica that they name.
         database_url: an SQLAlchemy URL, for a shop without a store of its own.
+        events: the states that leave an event for the `Outbox`, separated by commas.
         ticket_secrets: `id:secret`, or several, separated by commas; the first signs.
         ticket_lifetime: seconds.
         ticket_required: nobody buys without a ticket.
@@ -51,6 +53,7 @@ class Settings:
     gate_url: str = field(default="", repr=False)
     gate_replica_url: str = field(default="", repr=False)
     database_url: str = field(default="", repr=False)
+    events: str = EVENT_STATES
     ticket_secrets: str = field(default="", repr=False)
     ticket_lifetime: float = 120.0
     ticket_required: bool = False
@@ -66,6 +69,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_sale(self.sale)
+        check_events(self.events)
         check_seconds("cache_for", self.cache_for)
         check_seconds("ticket_lifetime", self.ticket_lifetime, low=1.0)
         check_int("max_waiting", self.max_waiting, 1)

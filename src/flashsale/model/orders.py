@@ -285,8 +285,8 @@ class Event:
         event_id: names the event for ever, so that a handler recognises one that it has seen; for each order it grows
             with time.
         order: the order.
-        state: the new state: CONFIRMED, CANCELLED, EXPIRED or REJECTED.
-        previous: the state before; QUEUED when its row never booked units.
+        state: the new state: CONFIRMED, CANCELLED, EXPIRED or REJECTED; PERSISTED, if the store's `events` has it.
+        previous: the state before; QUEUED when its row is new, or never booked units.
         attempts: how often the handler has failed on it.
         reason: with REJECTED, why a hook of the host's refused the order, as `Refuse` said; None: none did.
     """

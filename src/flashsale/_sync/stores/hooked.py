@@ -12,7 +12,7 @@ from typing import Any
 
 from flashsale._rules.batches import batches
 from flashsale._rules.hooks import HookFailed, Refuse, methods_of, refusals
-from flashsale._rules.rows import CHUNK, ORDER_COLUMNS, Row, read_order
+from flashsale._rules.rows import CHUNK, EVENT_STATES, ORDER_COLUMNS, Row, read_order
 from flashsale._sync.hooks import OrderHooks
 from flashsale._sync.stores.base import Connection
 from flashsale._sync.stores.moved import MovedRowStore
@@ -30,12 +30,20 @@ class HookedRowStore(MovedRowStore[Connection]):
         sale: name of the sale.
         hooks: the host's, or None.
         database_errors: what the database raises by itself, in a hook too: that is no error of the hook.
+        events: as in `RowStore`.
     """
 
     _order_columns = (*ORDER_COLUMNS, "reason")
 
-    def __init__(self, sale: str, hooks: object, database_errors: tuple[type[Exception], ...]) -> None:
-        super().__init__(sale)
+    def __init__(
+        self,
+        sale: str,
+        hooks: object,
+        database_errors: tuple[type[Exception], ...],
+        *,
+        events: str | Iterable[str] = EVENT_STATES,
+    ) -> None:
+        super().__init__(sale, events=events)
         self._hooks = hooks
         self._called = methods_of(hooks, OrderHooks)
         self._database_errors = database_errors

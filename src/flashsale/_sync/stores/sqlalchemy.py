@@ -13,7 +13,7 @@ from typing import Any, Self
 from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from flashsale._rules.rows import Row, TableName
+from flashsale._rules.rows import EVENT_STATES, Row, TableName
 from flashsale._sql.deadlines import TIMEOUT, Deadline
 from flashsale._sql.engines import (
     DRIVERS,
@@ -46,8 +46,10 @@ from flashsale._sql.tables import (
     TABLES,
     condition,
     events_query,
+    insert_events,
     insert_new,
     key_of,
+    last_event_query,
     missing_parts,
     select_where,
     settled_query,
@@ -70,16 +72,25 @@ class SQLAlchemyStore(HookedRowStore[Connection]):
             names no driver gets the one in `DRIVERS`.
         sale: name of the sale.
         hooks: an `OrderHooks`: your own code in the store's transactions.
+        events: the states that leave an event for the `Outbox`, also as a text with commas; with PERSISTED among them,
+            each order that is saved. The same in every process of the sale.
         timeout: seconds after which a database that does not answer is given up, with `StoreError` or, at its COMMIT,
             `OutcomeUnknown`: half of them at most in waiting for a connection of the pool, and as many in making one.
             A host's engine has its own times for these two. Hooks count, too.
 
     Raises:
-        InvalidRequest: neither a URL nor an engine of this kind, not a name of a sale, or no hooks of this kind.
+        InvalidRequest: neither a URL nor an engine of this kind, not a name of a sale, no hooks of this kind, or not
+            states.
     """
 
     def __init__(
-        self, url_or_engine: str | URL | Engine, sale: str, *, hooks: object = None, timeout: float = TIMEOUT
+        self,
+        url_or_engine: str | URL | Engine,
+        sale: str,
+        *,
+        hooks: object = None,
+        events: str | Iterable[str] = EVENT_STATES,
+        timeout: float = TIMEOUT,
     ) -> None:
         check_seconds("timeout", timeout, low=1.0)
         self._own: Engine | None = None
@@ -94,7 +105,7 @@ class SQLAlchemyStore(HookedRowStore[Connection]):
             event.listen(getattr(engine, "sync_engine", engine), "do_connect", partial(connect_in_time, timeout))
         # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
         database_errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error)
-        super().__init__(sale, hooks, database_errors)
+        super().__init__(sale, hooks, database_errors, events=events)
         self._errors = (OSError, *database_errors)
         self._dialect = engine.dialect.name
         self._engine = engine
@@ -273,8 +284,14 @@ class SQLAlchemyStore(HookedRowStore[Connection]):
 
     def select_events(self, connection: Connection, due: float | None, limit: int) -> Iterable[Row]:
         """Reads events and their orders; see `RowStore.select_events`."""
-        query = events_query(self.sale, due).limit(limit)
-        rows: Iterable[Row] = (connection.execute(query)).mappings().all()
+        rows: list[Row] = []
+        after: int | None = 0
+        window = 2 * limit
+        while after is not None and len(rows) < limit:
+            query = events_query(self.sale, due, after, window).limit(limit - len(rows))
+            rows += (connection.execute(query)).mappings().all()
+            after = connection.scalar(last_event_query(after, window))
+            window *= 2
         return rows
 
     def select_settled(self, connection: Connection, moment: float, order_id: str, limit: int) -> Iterable[Row]:
@@ -311,7 +328,7 @@ class SQLAlchemyStore(HookedRowStore[Connection]):
 
     def insert_events(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Inserts events; see `RowStore.insert_events`."""
-        connection.execute(insert(EVENTS), rows)
+        connection.execute(*insert_events(self._dialect, rows))
 
     def update(
         self, connection: Connection, table: TableName, where: Mapping[str, Any], values: Mapping[str, Any]

@@ -17,12 +17,14 @@ from flashsale._rules.rows import (
     CHUNK,
     COMES_FROM,
     CURRENT_COLUMNS,
+    EVENT_STATES,
     GOODS_COLUMNS,
     KEYS,
     ORDER_COLUMNS,
     Row,
     Settling,
     TableName,
+    check_events,
     check_ids,
     check_target,
     completed,
@@ -67,15 +69,18 @@ class RowStore(ABC, Generic[Connection]):
 
     Args:
         sale: name of the sale.
+        events: the states that leave an event, also as a text with commas. With PERSISTED among them each order that is
+            saved leaves one. Every process of the sale should have the same.
 
     Raises:
-        InvalidRequest: not a name of a sale.
+        InvalidRequest: not a name of a sale, or not states.
     """
 
     _order_columns: Sequence[str] = ORDER_COLUMNS
 
-    def __init__(self, sale: str) -> None:
+    def __init__(self, sale: str, *, events: str | Iterable[str] = EVENT_STATES) -> None:
         self.sale = check_sale(sale)
+        self._events = check_events(events)
 
     # -- the primitives -------------------------------------------------------------------------------------------
 
@@ -262,6 +267,8 @@ class RowStore(ABC, Generic[Connection]):
                 await self._moved(connection, unfit, OrderState.REJECTED, OrderState.QUEUED)
             refused = {order.order_id for order in unfit}
             refused |= await self._saved(connection, [order for order in new if order.order_id not in refused])
+            kept = [order for order in new if order.order_id not in refused]
+            await self._leave_events(connection, kept, OrderState.PERSISTED, OrderState.QUEUED)
         return saved(orders, inserted, refused, current)
 
     async def states(self, order_ids: Collection[str]) -> Mapping[str, OrderState]:
@@ -498,9 +505,15 @@ class RowStore(ABC, Generic[Connection]):
     async def _moved(
         self, connection: Connection, orders: Iterable[Order], state: OrderState, previous: OrderState
     ) -> None:
-        """Writes, in the transaction of their move, the events of orders: each refusal and each `settle` ends here.
+        """Ends, in the transaction of their move, each refusal and each move of orders, with their events.
 
         The rows of orders and items are written before: what comes here is the last.
         """
+        await self._leave_events(connection, orders, state, previous)
+
+    async def _leave_events(
+        self, connection: Connection, orders: Iterable[Order], state: OrderState, previous: OrderState
+    ) -> None:
         rows = [{"sale": self.sale, **event_values(order, state, previous)} for order in orders]
-        await self.insert_events(connection, rows)
+        if rows and state in self._events:
+            await self.insert_events(connection, rows)

@@ -13,7 +13,7 @@ from sqlalchemy import URL, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from flashsale._rules.rows import Row, TableName
+from flashsale._rules.rows import EVENT_STATES, Row, TableName
 from flashsale._sql.deadlines import TIMEOUT, Deadline
 from flashsale._sql.engines import (
     ASYNC_DRIVERS,
@@ -46,8 +46,10 @@ from flashsale._sql.tables import (
     TABLES,
     condition,
     events_query,
+    insert_events,
     insert_new,
     key_of,
+    last_event_query,
     missing_parts,
     select_where,
     settled_query,
@@ -70,16 +72,25 @@ class SQLAlchemyStore(HookedRowStore[AsyncConnection]):
             names no driver gets the one in `ASYNC_DRIVERS`.
         sale: name of the sale.
         hooks: an `AsyncOrderHooks`: your own code in the store's transactions.
+        events: the states that leave an event for the `Outbox`, also as a text with commas; with PERSISTED among them,
+            each order that is saved. The same in every process of the sale.
         timeout: seconds after which a database that does not answer is given up, with `StoreError` or, at its COMMIT,
             `OutcomeUnknown`: half of them at most in waiting for a connection of the pool, and as many in making one.
             A host's engine has its own times for these two. Hooks count, too.
 
     Raises:
-        InvalidRequest: neither a URL nor an engine of this kind, not a name of a sale, or no hooks of this kind.
+        InvalidRequest: neither a URL nor an engine of this kind, not a name of a sale, no hooks of this kind, or not
+            states.
     """
 
     def __init__(
-        self, url_or_engine: str | URL | AsyncEngine, sale: str, *, hooks: object = None, timeout: float = TIMEOUT
+        self,
+        url_or_engine: str | URL | AsyncEngine,
+        sale: str,
+        *,
+        hooks: object = None,
+        events: str | Iterable[str] = EVENT_STATES,
+        timeout: float = TIMEOUT,
     ) -> None:
         check_seconds("timeout", timeout, low=1.0)
         self._own: AsyncEngine | None = None
@@ -94,7 +105,7 @@ class SQLAlchemyStore(HookedRowStore[AsyncConnection]):
             event.listen(getattr(engine, "sync_engine", engine), "do_connect", partial(connect_in_time, timeout))
         # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
         database_errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error)
-        super().__init__(sale, hooks, database_errors)
+        super().__init__(sale, hooks, database_errors, events=events)
         self._errors = (OSError, *database_errors)
         self._dialect = engine.dialect.name
         self._engine = engine
@@ -273,8 +284,14 @@ class SQLAlchemyStore(HookedRowStore[AsyncConnection]):
 
     async def select_events(self, connection: AsyncConnection, due: float | None, limit: int) -> Iterable[Row]:
         """Reads events and their orders; see `RowStore.select_events`."""
-        query = events_query(self.sale, due).limit(limit)
-        rows: Iterable[Row] = (await connection.execute(query)).mappings().all()
+        rows: list[Row] = []
+        after: int | None = 0
+        window = 2 * limit
+        while after is not None and len(rows) < limit:
+            query = events_query(self.sale, due, after, window).limit(limit - len(rows))
+            rows += (await connection.execute(query)).mappings().all()
+            after = await connection.scalar(last_event_query(after, window))
+            window *= 2
         return rows
 
     async def select_settled(
@@ -313,7 +330,7 @@ class SQLAlchemyStore(HookedRowStore[AsyncConnection]):
 
     async def insert_events(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Inserts events; see `RowStore.insert_events`."""
-        await connection.execute(insert(EVENTS), rows)
+        await connection.execute(*insert_events(self._dialect, rows))
 
     async def update(
         self, connection: AsyncConnection, table: TableName, where: Mapping[str, Any], values: Mapping[str, Any]

@@ -157,7 +157,9 @@ def _open(chosen: Settings) -> FlashSale:
 
     try:
         make, hooks = imported("store", chosen.store) if chosen.store else DjangoStore, chosen.load_hooks()
-        given = {} if hooks is None else {"hooks": hooks}  # a store of the host's need not know them
+        given: dict[str, Any] = {} if hooks is None else {"hooks": hooks}  # a store of the host's need not know them
+        if make is DjangoStore:
+            given["events"] = chosen.events
         try:
             store = make(chosen.sale, using=database(chosen.sale), **given)
         except TypeError as error:

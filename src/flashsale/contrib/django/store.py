@@ -22,7 +22,7 @@ from django.dispatch import Signal
 
 from flashsale._rules.batches import batches
 from flashsale._rules.observer import log
-from flashsale._rules.rows import CHUNK, KEYS, Row, TableName
+from flashsale._rules.rows import CHUNK, EVENT_STATES, KEYS, Row, TableName
 from flashsale._rules.sqlstates import blames_row, is_rolled_back
 from flashsale._sql.deadlines import TIMEOUT, Deadline
 from flashsale._sync.stores.hooked import HookedRowStore
@@ -66,18 +66,26 @@ class DjangoStore(HookedRowStore[BaseDatabaseWrapper]):
         sale: name of the sale.
         using: alias of the database in Django's settings.
         hooks: an `OrderHooks`: your own code in the store's transactions, inside `atomic` of this database.
+        events: the states that leave an event for the `Outbox`, also as a text with commas; with PERSISTED among them,
+            each order that is saved. The same in every process of the sale.
         timeout: seconds after which a database that does not answer is given up, with `StoreError` or, at its COMMIT,
             `OutcomeUnknown`; half of it at most goes by in connecting, where OPTIONS have no `connect_timeout`. Hooks
             count, too.
 
     Raises:
-        InvalidRequest: not a name of a sale, or no hooks of this kind.
+        InvalidRequest: not a name of a sale, no hooks of this kind, or not states.
     """
 
     def __init__(
-        self, sale: str, *, using: str = DEFAULT_DB_ALIAS, hooks: object = None, timeout: float = TIMEOUT
+        self,
+        sale: str,
+        *,
+        using: str = DEFAULT_DB_ALIAS,
+        hooks: object = None,
+        events: str | Iterable[str] = EVENT_STATES,
+        timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(sale, hooks, (DatabaseError, InterfaceError))
+        super().__init__(sale, hooks, (DatabaseError, InterfaceError), events=events)
         self._using = using
         self._timeout = check_seconds("timeout", timeout, low=1.0)
         _aliases.add(using)
