@@ -179,6 +179,7 @@ class Sandbox:
             lambda: queue.ack(claims[:1]),
             lambda: queue._bury(claims[1:]),
             lambda: control.lead("token", 1.0),
+            lambda: control.share("token", 1.0, 64),
             lambda: control.close(2),
             lambda: trusted(*ledger.restore([row], 2)),
             lambda: control.wipe([Goods("phone", 20)], 2),
