@@ -20,10 +20,6 @@ from tests.support import servers
 ORDERS, BATCH, ROUNDS = 20_000, 500, 5
 TABLE = "CREATE TABLE shop_orders (order_id text PRIMARY KEY, buyer_id text, sku text, units int, status text)"
 MANY = text("INSERT INTO shop_orders VALUES (:order_id, :buyer_id, :sku, :units, 'new')")
-SELECT = text(
-    "INSERT INTO shop_orders SELECT order_id, buyer_id, goods_id, quantity, 'new' FROM flashsale_orders"
-    " WHERE sale = 'bench' AND order_id = ANY(:ids)"
-)
 UNNEST = text(
     "INSERT INTO shop_orders SELECT *, 'new' FROM unnest(CAST(:ids AS text[]), CAST(:buyers AS text[]),"
     " CAST(:skus AS text[]), CAST(:units AS int[]))"
@@ -39,11 +35,6 @@ class Executemany:
                 for one in orders
             ],
         )
-
-
-class Select:
-    def saved(self, connection, orders):
-        connection.execute(SELECT, {"ids": [one.order_id for one in orders]})
 
 
 class Unnest:
@@ -75,7 +66,6 @@ def main() -> None:
     ways = {
         "no hook": None,
         "a row an order, executemany": Executemany(),
-        "a row an order, INSERT ... SELECT from our rows": Select(),
         "a row an order, unnest": Unnest(),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
