@@ -86,7 +86,7 @@ def test_store_and_observer_are_named(redis_url: str) -> None:
     [
         ({"HOOKS": "nowhere.flash.Hooks"}, "E003", "FLASHSALE_HOOKS: 'nowhere.flash.Hooks' cannot be imported: "),
         ({"HOOKS": f"{PARTS}.Hook"}, "E003", "has no attribute 'Hook'"),
-        ({"OBSERVER": "nowhere"}, "E003", "FLASHSALE_OBSERVER: 'nowhere' cannot be imported"),
+        ({"OBSERVER": "nowhere"}, "E003", "FLASHSALE_OBSERVER: 'nowhere' is no dotted path"),
         ({"STORE": f"{PARTS}.Stores"}, "E003", "FLASHSALE_STORE"),
         ({"HOOKS": f"{PARTS}.NoHooks"}, "E004", "NoHooks has none of the methods saved, settled, stock"),
         ({"HOOKS": f"{PARTS}.AsyncHooks"}, "E004", "FLASHSALE_HOOKS: must not be async here"),

@@ -20,10 +20,10 @@ def imported(field: str, given: object) -> Any:
     """
     if not isinstance(given, str):
         return given
-    module, dot, name = given.rpartition(".")
+    module, _, name = given.rpartition(".")
+    if not module:
+        raise InvalidRequest(field, f"{given!r} is no dotted path such as shop.orders.handle")
     try:
-        if not dot:
-            raise ImportError("no dotted path")
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InvalidRequest(field, f"{given!r} cannot be imported: {error}") from error
@@ -48,15 +48,16 @@ def function(field: str, path: str) -> Callable[..., Any]:
     Raises:
         InvalidRequest: it leads nowhere, or to something else.
     """
-    found: Callable[..., Any] = imported(field, path)
+    found: Any = imported(field, path)
     if not callable(found) or isinstance(found, type):
         raise InvalidRequest(field, f"{path!r} is no function")
-    return found
+    call: Callable[..., Any] = found
+    return call
 
 
 def is_awaited(call: Callable[..., Any]) -> bool:
     """True for an `async def`, or an object that is called as one."""
-    return iscoroutinefunction(call) or iscoroutinefunction(type(call).__call__)
+    return iscoroutinefunction(call) or iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
 
 
 def handler(path: str) -> Callable[[Event], object]:
