@@ -56,10 +56,10 @@ class Spy:
         self.units: Counter[str] = Counter()
         self.left: int | None = None
         self._files = {
-            method.__code__.co_filename for method in store._hooks if hasattr(method, "__code__")
+            method.__code__.co_filename for method in store._called if hasattr(method, "__code__")
         }  # of the host's code
-        methods = {name: self._watched(name, method) for name, method in store._hooks._asdict().items() if method}
-        store._hooks = Hooks(**methods)
+        methods = {name: self._watched(name, method) for name, method in store._called._asdict().items() if method}
+        store._called = Hooks(**methods)
         for name in PRIMITIVES:
             setattr(store, name, self._counted(getattr(store, name)))
 
@@ -161,7 +161,7 @@ class HooksContract(StoreFixtures):
 
     def agree_on_stock(self, store: OrderStore, spy: Spy, granted: int) -> None:
         """Fails where the hooks were told of other units than are granted, or the shop's stock says so."""
-        if self._raw(store)._hooks.stock is None:
+        if self._raw(store)._called.stock is None:
             pytest.skip("the hooks have no `stock`")
         told = granted - 10  # that many were told before the spy came
         assert spy.units["phone"] == told
