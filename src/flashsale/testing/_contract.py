@@ -30,21 +30,22 @@ class HostsRules:
 
     Args:
         data: that each order has; None: what the test says.
-        put_buyer: writes the row of a buyer.
+        put_buyer: writes the row of a buyer, and returns its id in the host's tables; None: the same.
     """
 
-    def __init__(self, data: Any, put_buyer: Callable[[str], None]) -> None:
+    def __init__(self, data: Any, put_buyer: Callable[[str], str | None]) -> None:
         self.data = data
         self._put_buyer = put_buyer
-        self._buyers: set[str] = set()
+        self._buyers: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def obey(self, content: dict[str, Any]) -> dict[str, Any]:
         """Returns the content of an order as the host's tables take it, and writes its buyer."""
+        name = content["buyer_id"]
         with self._lock:  # a test may make orders in threads
-            if content["buyer_id"] not in self._buyers:
-                self._put_buyer(content["buyer_id"])
-                self._buyers.add(content["buyer_id"])
+            if name not in self._buyers:
+                self._buyers[name] = self._put_buyer(name) or name
+        content = {**content, "buyer_id": self._buyers[name]}
         return content if self.data is None else {**content, "data": self.data}
 
 
@@ -122,7 +123,7 @@ class StoreFixtures:
     def _open(self, sale: str) -> OrderStore:
         raise NotImplementedError
 
-    def _put_buyer(self, store: OrderStore, buyer_id: str) -> None:
+    def _put_buyer(self, store: OrderStore, buyer_id: str) -> str | None:
         raise NotImplementedError
 
     def _put(self, store: OrderStore, goods: Goods) -> None:

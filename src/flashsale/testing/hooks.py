@@ -49,8 +49,11 @@ class OrderHooksSuite(HooksContract):
         """Returns the units of an item in your own stock; None: you keep none that the sale takes from."""
         return None
 
-    def put_buyer(self, store: Any, buyer_id: str) -> None:
-        """Writes the row of a buyer, where your tables or hooks ask for one; called once for each."""
+    def put_buyer(self, store: Any, buyer_id: str) -> str | None:
+        """Writes the row of a buyer, where your tables or hooks ask for one, and returns its id if that is another.
+
+        Called once for each.
+        """
 
     def put_goods(self, store: Any, goods: Goods) -> None:
         """Writes an item as your back office does."""
@@ -71,8 +74,8 @@ class OrderHooksSuite(HooksContract):
     def _stock(self, store: OrderStore, goods_id: str) -> int | None:
         return self.stock(store, goods_id)
 
-    def _put_buyer(self, store: OrderStore, buyer_id: str) -> None:
-        self.put_buyer(store, buyer_id)
+    def _put_buyer(self, store: OrderStore, buyer_id: str) -> str | None:
+        return self.put_buyer(store, buyer_id)
 
     def _put(self, store: OrderStore, goods: Goods) -> None:
         self.put_goods(store, goods)
@@ -100,8 +103,11 @@ class AsyncOrderHooksSuite(HooksContract):
         """Returns the units of an item in your own stock; None: you keep none that the sale takes from."""
         return None
 
-    async def put_buyer(self, store: Any, buyer_id: str) -> None:
-        """Writes the row of a buyer, where your tables or hooks ask for one; called once for each."""
+    async def put_buyer(self, store: Any, buyer_id: str) -> str | None:
+        """Writes the row of a buyer, where your tables or hooks ask for one, and returns its id if that is another.
+
+        Called once for each.
+        """
 
     async def put_goods(self, store: Any, goods: Goods) -> None:
         """Writes an item as your back office does."""
@@ -127,8 +133,8 @@ class AsyncOrderHooksSuite(HooksContract):
     def _stock(self, store: OrderStore, goods_id: str) -> int | None:
         return self._loop.run(self.stock(self._raw(store), goods_id))
 
-    def _put_buyer(self, store: OrderStore, buyer_id: str) -> None:
-        self._loop.run(self.put_buyer(self._raw(store), buyer_id))
+    def _put_buyer(self, store: OrderStore, buyer_id: str) -> str | None:
+        return self._loop.run(self.put_buyer(self._raw(store), buyer_id))
 
     def _put(self, store: OrderStore, goods: Goods) -> None:
         self._loop.run(self.put_goods(self._raw(store), goods))

@@ -43,8 +43,11 @@ class OrderStoreSuite(OrderContract, EventContract):
         """Writes an item as your back office does: the first time all of `total` is granted, and none booked."""
         raise NotImplementedError
 
-    def put_buyer(self, store: Any, buyer_id: str) -> None:
-        """Writes the row of a buyer, where your orders refer to one; called once for each."""
+    def put_buyer(self, store: Any, buyer_id: str) -> str | None:
+        """Writes the row of a buyer, where your orders refer to one, and returns its id if that is another.
+
+        Called once for each.
+        """
 
     def close_store(self, store: Any) -> None:
         """Called after the test for every store that was made."""
@@ -55,8 +58,8 @@ class OrderStoreSuite(OrderContract, EventContract):
     def _put(self, store: OrderStore, goods: Goods) -> None:
         self.put_goods(store, goods)
 
-    def _put_buyer(self, store: OrderStore, buyer_id: str) -> None:
-        self.put_buyer(store, buyer_id)
+    def _put_buyer(self, store: OrderStore, buyer_id: str) -> str | None:
+        return self.put_buyer(store, buyer_id)
 
     def _close(self, store: OrderStore) -> None:
         self.close_store(store)
@@ -73,8 +76,11 @@ class AsyncOrderStoreSuite(OrderContract, EventContract):
         """Writes an item as your back office does: the first time all of `total` is granted, and none booked."""
         raise NotImplementedError
 
-    async def put_buyer(self, store: Any, buyer_id: str) -> None:
-        """Writes the row of a buyer, where your orders refer to one; called once for each."""
+    async def put_buyer(self, store: Any, buyer_id: str) -> str | None:
+        """Writes the row of a buyer, where your orders refer to one, and returns its id if that is another.
+
+        Called once for each.
+        """
 
     async def close_store(self, store: Any) -> None:
         """Called after the test for every store that was made."""
@@ -91,9 +97,9 @@ class AsyncOrderStoreSuite(OrderContract, EventContract):
         assert isinstance(store, BlockingStore)
         self._loop.run(self.put_goods(store.store, goods))
 
-    def _put_buyer(self, store: OrderStore, buyer_id: str) -> None:
+    def _put_buyer(self, store: OrderStore, buyer_id: str) -> str | None:
         assert isinstance(store, BlockingStore)
-        self._loop.run(self.put_buyer(store.store, buyer_id))
+        return self._loop.run(self.put_buyer(store.store, buyer_id))
 
     def _close(self, store: OrderStore) -> None:
         assert isinstance(store, BlockingStore)
