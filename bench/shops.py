@@ -78,7 +78,7 @@ class Shop:
         [goods] = self._sale.store.goods()
         self._sale.store.put_goods(replace(goods, total=0))  # Redis stops at what is booked
         until = time.monotonic() + DRAINED
-        while not self._syncer.run_once().leading or self._syncer.audit().waiting:
+        while not self._syncer.run_once().leading or self._syncer.audit().pending:
             if time.monotonic() > until:
                 raise TimeoutError(f"{self.name}: the orders are not in the database after {DRAINED:g} s")
             time.sleep(0.2)
