@@ -86,6 +86,7 @@ ALLOWED = [  # names, keys and log lines that programs and operators depend on
     r"\bgoods\.\w+|\.goods\b|\bgoods\(\)|`goods`",  # goods.py, store.goods(), the key `goods`
     r"`unknown-goods`|state\\?\|quantity\\?\|gated\\?\|goods",  # the type of a problem body; a record of the ledger
     r"\d+ goods in the database",
+    r"\bforeign keys?\b",  # of a database
     r"goods lost from Redis, closed until rebuild",
     r"`goods \w+ cannot be synced\b",
     r"`bell`|:bell\b|:goods`|-- include: goods",
@@ -117,7 +118,7 @@ def found_in_names(python: str) -> list[str]:
     return [
         f"line {token.start[0]}: {token.string}, write: {NAMES[word]}"
         for token in _tokens(python)
-        if token.type == tokenize.NAME and token.string != "ForeignKey"  # SQLAlchemy's and Django's
+        if token.type == tokenize.NAME and not token.string.startswith("ForeignKey")  # SQLAlchemy's and Django's
         for word in map(str.lower, re.findall(r"[A-Z]?[a-z]+|[A-Z]+", token.string))
         if word in NAMES
     ]

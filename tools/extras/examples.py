@@ -1,4 +1,4 @@
-"""Each of the three example shops makes its app: all that they import is there."""
+"""Each of the example shops makes its app: all that they import is there."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ os.environ |= {
     "SHOP_DATABASE": "shop.db",
     "SHOP_SECRET": "none",
 }
-for shop in ("flask_shop.app", "fastapi_shop.app", "django_shop.wsgi"):
+for shop in ("flask_shop.app", "fastapi_shop.app", "django_shop.wsgi", "own_tables.flask_shop.app"):
     import_module(f"examples.{shop}")
-for tool in ("gunicorn", "uvicorn", "itsdangerous"):
+for tool in ("alembic", "gunicorn", "uvicorn", "itsdangerous"):
     import_module(tool)

@@ -1,0 +1,1 @@
+"""Shops that had tables of their own before they had a flash sale."""
