@@ -40,6 +40,7 @@ OUTSIDE = {
     "../CHANGELOG.md": "changelog.md",
     "../CONTRIBUTING.md": "contributing.md",
     "../examples/README.md": "examples.md",
+    "../examples/own_tables/README.md": "own-shops.md",
 }
 
 
@@ -51,10 +52,11 @@ def _links(app, name, source) -> None:
 
 def _included_links(app, path, docname, source) -> None:
     """The same, for the pages that are included."""
-    text = source[0].replace("](docs/", "](").replace("](../docs/", "](")
+    text = source[0].replace("](docs/", "](").replace("](../docs/", "](").replace("](../../docs/", "](")
     for outside, page in OUTSIDE.items():
         name = outside.removeprefix("../")
-        text = text.replace(f"]({outside}", f"]({page}").replace(f"]({name}", f"]({page}")
+        for link in (outside, name, name.removeprefix("examples/")):  # as docs/, the root and examples/ write it
+            text = text.replace(f"]({link}", f"]({page}")
     source[0] = text
 
 
