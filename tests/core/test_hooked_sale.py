@@ -269,7 +269,7 @@ class AsyncInherits(AsyncOrderHooks):
 )
 async def test_hooks_are_checked_when_the_store_is_made(make: Any, own: Any, others: Any) -> None:
     store = make("sqlite://", "spring", hooks=own())
-    assert [name for name, method in store._hooks._asdict().items() if method] == ["stock"]
+    assert [name for name, method in store._called._asdict().items() if method] == ["stock"]
     for wrong in (own, others(), object(), "shop.Hooks"):
         with pytest.raises(InvalidRequest, match=r"^hooks: "):
             make("sqlite://", "spring", hooks=wrong)

@@ -35,7 +35,7 @@ BEFORE = {  # the release before knew neither when an order moved, nor which res
             "from flashsale._sync.stores.base import RowStore",
         ),
         ("class SQLAlchemyStore(HookedRowStore[Connection])", "class SQLAlchemyStore(RowStore[Connection])"),
-        ("super().__init__(sale, hooks, database_errors)", "super().__init__(sale)"),
+        ("super().__init__(sale, hooks, database_errors, events=events)", "super().__init__(sale, events=events)"),
     ),
 }
 
@@ -240,7 +240,7 @@ async def test_a_sale_of_another_layout_is_refused_and_left_alone(shop: Shop) ->
     await sale.buy("phone", "ann", order_id="o-1")
     shop.raw.hset(shop.keys.meta, "layout", "2")
     before = snapshot(shop.raw), shop.sql("SELECT * FROM flashsale_goods")
-    syncer, worker = shop.syncer(sale), shop.worker(sale)
+    syncer, worker, outbox = shop.syncer(sale), shop.worker(sale), shop.make("Outbox", sale, print)
     for step in (
         lambda: sale.preload("case", 5),
         lambda: sale.buy("phone", "bob", order_id="o-2"),
@@ -253,6 +253,7 @@ async def test_a_sale_of_another_layout_is_refused_and_left_alone(shop: Shop) ->
         syncer.run_once,
         syncer.audit,
         syncer.rebuild,
+        outbox.run_once,
     ):
         with pytest.raises(UnknownLayout) as caught:
             await step()

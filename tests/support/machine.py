@@ -853,7 +853,7 @@ class SaleMachine(RuleBasedStateMachine):
     def _letters(self) -> list[str]:
         cursor, page = self.world.raw.hscan(self.world.keys.dead, count=500)
         assert cursor == 0
-        return [name.decode() for name in page]
+        return sorted(name.decode() for name in page)
 
     # -- worker, syncer, buyers -------------------------------------------------------------------------------------
 

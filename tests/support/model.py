@@ -626,7 +626,7 @@ class Model:
             self.holds[known.order.order_id] = FAR
 
     def requeue_dead(self, fields: Sequence[str]) -> Steps:
-        """`fields` as Redis lists them: only it knows that order."""
+        """The letters, by their ids."""
         yield from ()
         for name in fields:
             self.queue.append(self.dead.pop(name).element)

@@ -381,7 +381,8 @@ _add("a rebuild sweeps names", "a rebuild mends", Lua("wipe", "#name <= 64 and s
 _add("the look for the sale", "T", Patch("flashsale._sync.sale.FlashSale._check_known", lambda *_: None))
 _add("the wait for the sale", "T", Patch("flashsale._sync.syncer.wait_until_known", lambda *_: None))
 _MOVED = "flashsale._sync.stores.moved.MovedRowStore"
-_add("the record of a purge", "a purge is for good", Patch(f"{_MOVED}.purge", None))
+_HOOKED = "flashsale._sync.stores.hooked.HookedRowStore"
+_add("the record of a purge", "a purge is for good", *(Patch(f"{kind}.purge", None) for kind in (_MOVED, _HOOKED)))
 _add(
     "the closed gap of a purge",
     "a purge is for good",
@@ -454,7 +455,7 @@ _add(
     "the savepoint in the host's transaction",
     "E",
     Patch(
-        "flashsale._sync.stores.sqlalchemy.SQLAlchemyStore._savepoint",
+        "flashsale._sync.stores.sqlalchemy.SQLAlchemyStore._within",
         lambda _, connection: contextlib.nullcontext(connection),
     ),
 )
@@ -576,7 +577,7 @@ BROKEN = (AssertionError, pytest.fail.Exception)  # the second one is what `pyte
 
 # -- hooks in the store's transaction ---------------------------------------------------------------------------------
 
-_HOOKED, _SHOPS = "flashsale._sync.stores.hooked.HookedRowStore", "the shop's tables agree with the sale's"
+_SHOPS = "the shop's tables agree with the sale's"
 _add("the savepoint of saved", _SHOPS, Patch("flashsale.stores.SQLAlchemyStore.savepoint", broken.no_savepoint))
 _add("units of a refused order return", "L", Patch(f"{_HOOKED}._refuse", broken.keep_units))
 _add("saved is called again", _SHOPS, Patch(f"{_HOOKED}._ask", broken.ask_once))
