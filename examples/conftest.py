@@ -1,5 +1,7 @@
-"""Django takes its settings once a process: its shop is tested in one of its own, by tests/browser/test_examples.py."""
+"""Django takes its settings once a process: its shops are tested in one each, by tests/browser/test_examples.py."""
 
 import os
 
-collect_ignore = [] if os.environ.get("DJANGO_SETTINGS_MODULE") == "examples.django_shop.settings" else ["django_shop"]
+SHOPS = ("django_shop", "own_tables/django_shop")
+SETTINGS = os.environ.get("DJANGO_SETTINGS_MODULE")
+collect_ignore = [shop for shop in SHOPS if f"examples.{shop.replace('/', '.')}.settings" != SETTINGS]

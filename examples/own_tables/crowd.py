@@ -219,6 +219,8 @@ def buyer(number: int, visitor: Visitor, chance: random.Random) -> None:
     if what > 0.7:  # half of these have paid
         time.sleep(chance.uniform(0, 1))
         visitor.cancel(order_id)
+        if what < 0.85 and chance.random() < 0.5:  # the bank says once more what it has said before
+            assert visitor.insist(shop.payments, document=money)[0] == 200
 
 
 def passer_by(number: int, visitor: Visitor, chance: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""The command that opens a shop, and the tests of the Django shop, in a process of their own.
+"""The command that opens a shop, and the tests of the Django shops, in processes of their own.
 
 The other shops' are collected where they stand.
 """
@@ -10,20 +10,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_the_django_shop(tmp_path: Path) -> None:
+DJANGO_SHOPS = ["django_shop", "own_tables.django_shop"]
+
+
+def play(shop: str, database: str, folder: Path, file: str = "") -> None:
+    """Runs the tests of a shop in Django, or one file of them."""
     environment = {
-        "DJANGO_SETTINGS_MODULE": "examples.django_shop.settings",
+        "DJANGO_SETTINGS_MODULE": f"examples.{shop}.settings",
         "SHOP_SECRET": "test",
-        "SHOP_DATABASE": str(tmp_path / "shop.db"),
+        "SHOP_DATABASE": database,
         "FLASHSALE_SALE": "test",
         "FLASHSALE_REDIS_URL": "redis://localhost:1",
     }
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'tests'}"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={folder / 'tests'}"]
     done = subprocess.run(
-        [*command, "examples/django_shop"],
+        [*command, f"examples/{shop.replace('.', '/')}/{file}"],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | environment,
         capture_output=True,
@@ -32,6 +38,15 @@ def test_the_django_shop(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("shop", DJANGO_SHOPS)
+def test_the_django_shops(shop: str, tmp_path: Path) -> None:
+    play(shop, str(tmp_path / "shop.db"), tmp_path)
+
+
+def test_the_django_shop_with_tables_of_its_own_on_postgresql(fresh_postgres_url: str, tmp_path: Path) -> None:
+    play("own_tables.django_shop", fresh_postgres_url, tmp_path, "test_shop.py")
 
 
 def test_a_redis_that_cannot_be_used_is_named() -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 SMALL = ["--buyers=40", "--units=12", "--kills=4", "--seconds=6", "--hold=3"]
 
 
-@pytest.mark.parametrize("shop", ["flask"])
+@pytest.mark.parametrize("shop", ["flask", "django"])
 def test_a_small_crowd_in_a_shop_with_tables_of_its_own(shop: str) -> None:
     command = [sys.executable, "-m", "examples.own_tables.crowd", shop, *SMALL]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
