@@ -16,11 +16,11 @@ from tests.support.mutants import kills
 
 django_shop.set_up()
 
-from django.contrib.admin import site  # noqa: E402 - settings come first
+from django.contrib.admin import ModelAdmin, site  # noqa: E402 - settings come first
 from django.core.management import CommandError, call_command  # noqa: E402
 from django.db import transaction  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
-from django.test import Client, override_settings  # noqa: E402
+from django.test import Client, RequestFactory, override_settings  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from flashsale.contrib import django as django_api  # noqa: E402
@@ -55,7 +55,10 @@ def project(redis_url: str, **given: Any) -> Iterator[str]:
 
 
 def found() -> dict[str, str]:
-    return {each.id: f"{each.msg} | {each.hint}" for each in [*checks.check_settings(), *checks.check_names()]}
+    return {
+        each.id: f"{each.msg} | {each.hint}"
+        for each in [*checks.check_settings(), *checks.check_names(), *checks.check_orders()]
+    }
 
 
 # -- dotted paths ---------------------------------------------------------------------------------------------------
@@ -93,6 +96,7 @@ def test_store_and_observer_are_named(redis_url: str) -> None:
         ({"HOOKS": f"{PARTS}.MixedHooks"}, "E004", "only some are async"),
         ({"HOOKS": f"{PARTS}.Wants"}, "E004", "Wants cannot be made without arguments"),
         ({"STORE": f"{__name__}.without_hooks", "HOOKS": HOOKS}, "E001", "FLASHSALE_STORE: cannot be called as Django"),
+        ({"HOOKS": f"{PARTS}.StockHooks"}, "W005", "nothing makes orders of your own"),
         ({"DURABILTY": "persisted"}, "W004", "nothing reads FLASHSALE_DURABILTY | Did you mean FLASHSALE_DURABILITY?"),
         ({"DATABASE_URL": "sqlite://"}, "W004", "Did you mean FLASHSALE_DATABASE?"),
         ({"SALES": ["nov11"]}, "E001", "FLASHSALE_SALES: must be a dict"),
@@ -204,6 +208,24 @@ def test_the_admins_item_is_written_by_the_store_of_its_sale(redis_url: str) -> 
     with project(redis_url, FLASHSALE_STORE=Told) as name:
         site._registry[SaleGoods].save_model(None, SaleGoods(sale=name, goods_id="phone", total=5), None, change=False)
         assert written == [name]
+
+
+def test_the_admin_says_what_a_hook_refuses(redis_url: str) -> None:
+    events = ["PERSISTED", "CANCELLED"]  # as a list, too
+    with project(redis_url, FLASHSALE_HOOKS=f"{PARTS}.StockHooks", FLASHSALE_EVENTS=events) as name:
+        assert found() == {}
+        said: list[str] = []
+        admin = site._registry[SaleGoods]
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(admin, "message_user", lambda request, text, *level: said.append(text))
+            monkeypatch.setattr(
+                ModelAdmin,
+                "changeform_view",
+                lambda *_: get_sale().store.put_goods(Goods("phone", 6)),
+            )
+            assert admin.changeform_view(RequestFactory().post("/admin/")).status_code == 302
+        assert said == ["the hook stock raised LookupError: the shop has fewer than 6 of phone"]
+        assert list(get_sale(name).store.goods()) == []
 
 
 def test_a_test_puts_sales_of_its_own_in(two: tuple[str, str]) -> None:

@@ -10,6 +10,12 @@ class Hooks:
         pass
 
 
+class StockHooks:
+    def stock(self, connection: Any, goods_id: str, units: int) -> None:
+        if units > 5:
+            raise LookupError(f"the shop has fewer than {units} of {goods_id}")
+
+
 class AsyncHooks:
     async def saved(self, connection: Any, orders: Any) -> None:
         pass

@@ -33,12 +33,15 @@ class Refuse(Exception):
 class HookFailed(StoreError):
     """A hook raised something of its own; nothing was written.
 
+    The message has the text of what `stock` raised, which is about units; that of the others may hold a buyer's data.
+
     Attributes:
         raised: what it raised.
     """
 
     def __init__(self, name: str, raised: Exception) -> None:
-        super().__init__(f"the hook {name} raised {type(raised).__name__}")
+        text = f": {raised}" if name == "stock" and str(raised) else ""
+        super().__init__(f"the hook {name} raised {type(raised).__name__}{text}")
         self.raised = raised
 
 

@@ -156,11 +156,13 @@ class Outbox:
     async def _postpone(self, event: Event, why: str) -> None:
         attempts = event.attempts + 1
         if attempts >= self._max_attempts:
-            log.error("event %d is dead after %d attempts: %s", event.event_id, attempts, why)
+            text = "event %d of order %s is dead after %d attempts: %s"
+            log.error(text, event.event_id, event.order.order_id, attempts, why)
             await self._store.postpone(event.event_id, None)
             return
         delay = delay_after(attempts, FIRST_DELAY, LONGEST_DELAY)
-        log.warning("event %d comes again in %.0f s: %s", event.event_id, delay, why)
+        text = "event %d of order %s comes again in %.0f s: %s"
+        log.warning(text, event.event_id, event.order.order_id, delay, why)
         await self._store.postpone(event.event_id, await self._sale._ledger.time() + delay)
 
     async def _share(self, *codes: int) -> set[int]:

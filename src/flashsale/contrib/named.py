@@ -22,7 +22,7 @@ def imported(field: str, given: object) -> Any:
         return given
     module, _, name = given.rpartition(".")
     if not module:
-        raise InvalidRequest(field, f"{given!r} is no dotted path such as shop.orders.handle")
+        raise InvalidRequest(field, f"{given!r} is no dotted path such as shop.orders.handle") from ImportError(given)
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:

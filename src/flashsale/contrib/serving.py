@@ -41,7 +41,8 @@ def _begin(command: str) -> None:
 
 
 def _tell(sale: str, goods: Iterable[Goods], store: object) -> None:
-    """Logs what the database has, and by which hooks it is written: a process without them would skip their steps."""
+    """Logs what the database has, and the hooks and events of this process: without them it would leave steps out."""
     hooks = getattr(store, "_hooks", None)
     which = "no hooks" if hooks is None else f"hooks {type(hooks).__module__}.{type(hooks).__qualname__}"
-    log.info("sale %s: %d goods in the database, %s", sale, len(list(goods)), which)
+    states = ",".join(sorted(getattr(store, "_events", ())))
+    log.info("sale %s: %d goods in the database, %s, events: %s", sale, len(list(goods)), which, states or "none")

@@ -196,12 +196,16 @@ def _truth(value: Any) -> bool:
     return str(value).lower() not in {"", "0", "false", "no", "off"}
 
 
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else str(value)
+
+
 def _whole(value: Any) -> int:
     return int(str(value))  # `int` alone would cut 2.7 down to 2
 
 
 _KINDS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "str": str,
+    "str": _text,
     "float": float,
     "int": _whole,
     "bool": _truth,

@@ -9,7 +9,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.forms import ModelForm
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseRedirect
 
 from flashsale import FlashSaleError, InvalidRequest
 from flashsale._rules.rows import purged
@@ -57,6 +57,14 @@ class GoodsAdmin(OfTheSale):
         store: Any = get_sale(obj.sale).store if obj.sale in sale_names() else DjangoStore(obj.sale, using=database())
         store.put_goods(obj.to_goods(), replace=True)
         obj.pk = self.get_queryset(request).get(sale=obj.sale, goods_id=obj.goods_id).pk
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Shows the page again when the item was not written: most likely a hook of the shop's refused the units."""
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except FlashSaleError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return HttpResponseRedirect(request.path)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Makes sale and id of a row that exists read-only."""

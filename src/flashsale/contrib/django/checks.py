@@ -11,7 +11,9 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Warning, register  # noqa: A004 - Django's name
 from django.db import connections
 
-from flashsale import Durability, FlashSaleError, InvalidRequest
+from flashsale import Durability, FlashSaleError, InvalidRequest, OrderHooks, OrderState
+from flashsale._rules.hooks import methods_of
+from flashsale._rules.rows import check_events
 from flashsale.contrib.django import database, get_sale, read_settings, sale_names
 from flashsale.contrib.settings import PREFIX, Settings
 
@@ -90,6 +92,21 @@ def check_transactions(**_: Any) -> Sequence[CheckMessage]:
                 "with ATOMIC_REQUESTS what cancel, confirm and restock decide reaches Redis after the request's commit"
             )
             found.append(Info(_of(sale) + what, id="flashsale.I001"))
+    return found
+
+
+@register("flashsale")
+def check_orders(**_: Any) -> Sequence[CheckMessage]:
+    """Finds hooks that make no orders of the shop's, where no outbox would make them either."""
+    if check_settings():
+        return []
+    found: list[CheckMessage] = []
+    for sale in sale_names():
+        chosen = read_settings(sale)
+        saves = chosen.hooks is None or methods_of(chosen.load_hooks(), OrderHooks).saved is not None
+        if not saves and OrderState.PERSISTED not in check_events(chosen.events):
+            what = "the hooks have no saved, and EVENTS has no PERSISTED: nothing makes orders of your own"
+            found.append(Warning(_of(sale) + what, id="flashsale.W005"))
     return found
 
 
