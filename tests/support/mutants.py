@@ -310,7 +310,7 @@ _add("the longest lease", "L", Lua("lead", "until_ - time <= LONGEST", "true"))
 # -- share: the outboxes ----------------------------------------------------------------------------------------------
 
 _add("who was replaced stops", "events in their order", Lua("share", "codes[slot] = 1", "codes[slot] = 2"))
-_add("one outbox for a slot", "events in their order", Lua("share", "and not ends[names[slot]]", ""))
+_add("one outbox for a slot", "events in their order", Lua("share", "and not ends[owners[slot]]", ""))
 _add("a fair share of the slots", "T", Lua("share", "busy or share > 0", "true"))
 _add("an event that is handled keeps its slot", "events in their order", Lua("share", "busy or share > 0", "share > 0"))
 _add("the slots of a dead outbox", "T", Lua("share", "name ~= token and lasts(tonumber(until_))", "name ~= token"))
