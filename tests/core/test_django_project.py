@@ -73,9 +73,11 @@ def test_hooks_are_named_or_given(redis_url: str, given: object) -> None:
 
 
 def test_store_and_observer_are_named(redis_url: str) -> None:
-    with project(redis_url, FLASHSALE_STORE=f"{__name__}.Store", FLASHSALE_OBSERVER=f"{PARTS}.Metrics"):
+    named = {"FLASHSALE_STORE": f"{__name__}.Store", "FLASHSALE_OBSERVER": f"{PARTS}.Metrics"}
+    with project(redis_url, **named, FLASHSALE_EVENTS="PERSISTED"):
         sale = get_sale()
         assert isinstance(sale.store, Store)
+        assert sale.store._events == {"PERSISTED"}
         sale.preload("phone", 1)
         sale.buy("phone", "ann")
         assert sale._notifier._observer.outcomes == ["NOT_STARTED"]
