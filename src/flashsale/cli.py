@@ -19,18 +19,19 @@ import flashsale.aio.clients
 import flashsale.aio.stores
 import flashsale.clients
 import flashsale.stores
+from flashsale._rules.hooks import are_awaited, is_awaited
 from flashsale._rules.rows import EVENT_STATES
 from flashsale._rules.urls import DATABASE_URL, FORMS, REDIS_URL
-from flashsale.contrib.named import are_awaited, function, is_awaited, made
+from flashsale.contrib.named import function, made
 from flashsale.contrib.serving import serve, serve_async
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys, PlainKeys
 
 HOOKS: Final = "FLASHSALE_HOOKS"
+EVENTS: Final = "FLASHSALE_EVENTS"
 STORE: Final = "FLASHSALE_STORE"
 BAD_OPTION: Final = 2  # exit code, as argparse's own
 INTERRUPTED: Final = 130
-EVENTS: Final = "FLASHSALE_EVENTS"
 
 _ABOUT: Final = """\
 Sell a limited stock on Redis under hundreds of times the usual traffic,
@@ -226,7 +227,7 @@ def _serve(options: argparse.Namespace, part: str, **settings: Any) -> int:
         raise _Stop(f"{STORE} is set, and this command knows SQLAlchemyStore only: run a Worker and a Syncer yourself")
     sys.path.insert(0, str(Path.cwd()))  # the shop's package, as other servers find it
     hooks = made("hooks", options.hooks) if options.hooks else None
-    api = flashsale.aio if hooks is not None and are_awaited(hooks) else flashsale
+    api = flashsale.aio if are_awaited(hooks) else flashsale
     return _run(api, options, part, hooks, **settings)
 
 
@@ -234,33 +235,23 @@ def _run(api: Any, options: argparse.Namespace, part: str, hooks: object, *given
     if api is flashsale.aio:
         asyncio.run(_run_async(options, part, hooks, *given, **settings))
         return 0
-    store = _store(flashsale, options, hooks)
-    with (
-        store,
-        flashsale.FlashSale(_client(flashsale, options), options.sale, store=store, keys=_keys(options)) as sale,
-    ):
+    with _store(flashsale, options, hooks) as store, _sale(flashsale, options, store) as sale:
         serve(options.command, sale, getattr(flashsale, part)(sale, *given, **settings).run)
     return 0
 
 
 async def _run_async(options: argparse.Namespace, part: str, hooks: object, *given: Any, **settings: Any) -> None:
     api = flashsale.aio
-    async with (
-        _store(api, options, hooks) as store,
-        api.FlashSale(_client(api, options), options.sale, store=store, keys=_keys(options)) as sale,
-    ):
+    async with _store(api, options, hooks) as store, _sale(api, options, store) as sale:
         await serve_async(options.command, sale, getattr(api, part)(sale, *given, **settings).run)
 
 
-def _keys(options: argparse.Namespace) -> Keys:
-    return PlainKeys() if options.plain_keys else Keys()
-
-
-def _client(api: Any, options: argparse.Namespace) -> Any:
+def _sale(api: Any, options: argparse.Namespace, store: Any) -> Any:
     try:
-        return api.clients.from_url(options.redis)
+        client = api.clients.from_url(options.redis)
     except InvalidRequest as error:
         raise _Stop(f"--redis: {error.reason}") from error
+    return api.FlashSale(client, options.sale, store=store, keys=PlainKeys() if options.plain_keys else Keys())
 
 
 def _store(api: Any, options: argparse.Namespace, hooks: object) -> Any:
@@ -278,7 +269,7 @@ def _store(api: Any, options: argparse.Namespace, hooks: object) -> Any:
     except InvalidRequest as error:
         if error.field == "events":
             raise _Stop(f"${EVENTS}: {error.reason}") from error
-        raise  # it is the sale's name
+        raise  # it is the sale's name, or the hooks
     except (SQLAlchemyError, ValueError) as error:  # its text may quote the URL
         raise _Stop(f"--database: not an SQLAlchemy URL of a known kind ({type(error).__name__})") from error
     except ModuleNotFoundError as error:

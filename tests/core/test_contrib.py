@@ -367,10 +367,11 @@ async def test_starlette_gives_its_hooks_to_the_sale(config) -> None:
     for sales in (FastAPISale(given), FastAPISale(config, hooks=shop_parts.AsyncHooks)):
         async with sales.lifespan(Starlette()):
             assert isinstance(sales.sale.store._hooks, shop_parts.AsyncHooks)
-    sales = FastAPISale(config, hooks=f"{PARTS}.Hooks")
-    with pytest.raises(InvalidRequest, match="async def"):
-        async with sales.lifespan(Starlette()):
-            pass
+    for unfit in ("Hooks", "MixedHooks"):
+        sales = FastAPISale(config, hooks=f"{PARTS}.{unfit}")
+        with pytest.raises(InvalidRequest, match="must be async def here"):
+            async with sales.lifespan(Starlette()):
+                pass
 
 
 # -- Django ---------------------------------------------------------------------------------------------------------

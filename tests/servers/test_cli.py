@@ -91,7 +91,10 @@ OUTBOX = ("outbox", "--sale", "a", "--redis", "redis://127.0.0.1:1", "--database
         (["worker", "--sale", "a"], "required: --redis, --database"),
         (["syncer", "--sale", "a", "--interval", "0"], "must be seconds in 0.001..86400, not '0'"),
         ([*OUTBOX], "required: --handler"),
-        ([*OUTBOX, "--handler", "handle"], "--handler: 'handle' is no dotted path such as shop.orders.handle"),
+        (
+            [*OUTBOX, "--handler", "handle"],
+            "--handler: 'handle' cannot be imported: no dotted path such as shop.orders.handle",
+        ),
         (
             [*OUTBOX, "--handler", "no_shop.handle"],
             "--handler: 'no_shop.handle' cannot be imported: No module named 'no_shop'",

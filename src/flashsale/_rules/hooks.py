@@ -53,6 +53,16 @@ class Hooks(NamedTuple):
     stock: Callable[..., Any] | None = None
 
 
+def is_awaited(call: object) -> bool:
+    """Returns whether it is an `async def`, or an object that is called as one."""
+    return iscoroutinefunction(call) or iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
+
+
+def are_awaited(hooks: object) -> bool:
+    """Returns whether hooks are for asyncio, as far as one method tells; a store checks them all."""
+    return any(is_awaited(getattr(hooks, name, None)) for name in Hooks._fields)
+
+
 def methods_of(hooks: object, protocol: type) -> Hooks:
     """Returns the methods of a host's hooks; none when there are no hooks.
 
@@ -72,9 +82,9 @@ def methods_of(hooks: object, protocol: type) -> Hooks:
         method, default = getattr(hooks, name, None), getattr(protocol, name)
         if method is None or getattr(type(hooks), name, None) is default:
             continue
-        is_async = iscoroutinefunction(method) or iscoroutinefunction(type(method).__call__)
-        if is_async is not iscoroutinefunction(default):
-            raise InvalidRequest("hooks", f"{name} must {'not ' if is_async else ''}be an async method here")
+        if is_awaited(method) is not is_awaited(default):
+            kind = "not be async" if is_awaited(method) else "be async def"
+            raise InvalidRequest("hooks", f"{name} must {kind} here")
         found[name] = method
     if not found:
         raise InvalidRequest("hooks", f"{type(hooks).__name__} has none of the methods {', '.join(Hooks._fields)}")

@@ -31,7 +31,7 @@ WAIT: Final = 1.0  # seconds that a commit of the host's waits for what follows 
 _TICK: Final = 0.05  # seconds between two looks at the transactions that are open
 
 
-def refused(why: str) -> InvalidRequest:
+def not_joinable(why: str) -> InvalidRequest:
     """Returns the error for a `connection` that cannot be joined."""
     return InvalidRequest("connection", why)
 
@@ -65,10 +65,10 @@ def check_joinable(connection: Connection | None, engine: Any) -> Connection:
         InvalidRequest: it is not.
     """
     if connection is None or connection.closed:
-        raise refused("is not open")
+        raise not_joinable("is not open")
     ours, theirs = engine.url, connection.engine.url
     if connection.dialect.name != engine.dialect.name:
-        raise refused(f"is one of {connection.dialect.name}, the store is on {engine.dialect.name}")
+        raise not_joinable(f"is one of {connection.dialect.name}, the store is on {engine.dialect.name}")
     if is_in_memory(ours) or is_in_memory(theirs):
         same = connection.engine.pool is engine.pool
     elif engine.dialect.name == "sqlite":
@@ -76,7 +76,7 @@ def check_joinable(connection: Connection | None, engine: Any) -> Connection:
     else:
         same = not (ours.database and theirs.database) or ours.database == theirs.database
     if not same:
-        raise refused("is of another database than the store")
+        raise not_joinable("is of another database than the store")
     return connection
 
 
@@ -93,7 +93,7 @@ def check_transaction(connection: Connection) -> None:
     else:
         commits = any(map(_autocommits, drivers))
     if commits:
-        raise refused("is in autocommit mode: there is no transaction to join")
+        raise not_joinable("is in autocommit mode: there is no transaction to join")
 
 
 def _autocommits(driver: Any) -> bool:
@@ -157,7 +157,7 @@ class Ending:
             wait(max(0.0, until - monotonic()))
 
 
-_open: dict[int, Ending] = {}
+_open: list[Ending] = []
 _thread: threading.Thread | None = None
 
 
@@ -166,27 +166,25 @@ def ending(connection: Connection) -> Ending:
     global _thread  # noqa: PLW0603 - one for the process
     transaction = connection.get_transaction()
     assert isinstance(transaction, RootTransaction)
-    known = _open.get(id(transaction))
-    if known is not None and known.is_of(transaction):
-        return known
-    if known is not None:  # of one that is gone
-        known.begin()
-    known = _open[id(transaction)] = Ending(connection, transaction)
+    for known in _open.copy():
+        if known.is_of(transaction):
+            return known
+    new = Ending(connection, transaction)
+    _open.append(new)
     if _thread is None:  # two at a time do no harm
         _thread = threading.Thread(target=_look, name="flashsale-endings", daemon=True)
         _thread.start()
-    return known
+    return new
 
 
 def _look() -> None:
     global _thread  # noqa: PLW0603 - one for the process
     while True:
         sleep(_TICK)
-        for key, known in list(_open.items()):
+        for known in _open.copy():
             if known.has_come:
-                if _open.get(key) is known:
-                    del _open[key]
-                with suppress(Exception):  # no thread to be had: the syncer does it
+                with suppress(Exception):  # the other thread does it; or none is to be had, and the syncer does it
+                    _open.remove(known)
                     known.begin()
         if not _open:
             _thread = None  # whoever comes from now on starts another, and who came before is seen now

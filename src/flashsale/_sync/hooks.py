@@ -57,9 +57,9 @@ class OrderHooks(Protocol):
     def stock(self, connection: Any, goods_id: str, units: int) -> None:
         """Called whenever the units granted to the sale change, with the difference: the sum of its calls is `granted`.
 
-        Raising a total calls it in the transaction of `put_goods` or `restock`: what it raises refuses the raise, with
-        `StoreError`. Lowering calls it with a negative number once Redis has fewer, as does the purge, with all that is
-        not booked; and so does an order that is released after the purge.
+        A higher total calls it in the transaction of `put_goods` or `restock`: an exception refuses that total, with
+        `StoreError`. A negative number comes once Redis has fewer units, after a total was lowered; from the purge,
+        with all that is not booked; and from each order that is released after the purge.
 
         Args:
             connection: of the transaction.

@@ -1,4 +1,4 @@
-"""What was decided in transactions of the host's: once they have ended, the ledger follows."""
+"""What is decided in transactions of the host's: once they have ended, the ledger follows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUMBERS: Final = itertools.count()
 
 
 class Decision:
-    """One of them. Only the transaction keeps it: what is rolled back is forgotten."""
+    """A row that was decided. Only the transaction refers to it: rolled back, it is forgotten."""
 
     def __init__(self, row: StoredOrder) -> None:
         self.row = row

@@ -276,11 +276,11 @@ async def joined(store: AsyncOrderStore | None, connection: object) -> AsyncOrde
 
 
 def after_end(store: AsyncOrderStore, begin: Begin, call: AfterCommit) -> object:
-    """Lets `begin` begin `call` after the end of the transaction that the store has joined.
+    """Lets `begin` begin `call` after the end of the transaction that the store has joined; False: it has no `on_end`.
 
-    By its `on_end(begin, call)`, where only the end can be seen, and not that there was a commit. It returns what all
-    calls of that transaction have in common; `begin` gets them together, and returns what waits for their end, so many
-    seconds at most. False: the store has none.
+    By its `on_end(begin, call)`, where only the end can be seen, and not that there was a commit. `begin` gets all
+    calls of that transaction together, and returns a function that waits for them, so many seconds at most. `on_end`
+    returns what all calls of that transaction have in common.
     """
     on_end: OnEnd | None = getattr(store, "on_end", None)
     return on_end is not None and on_end(begin, call)

@@ -33,7 +33,7 @@ from flashsale.contrib.settings import PREFIX, Settings
 
 def sqlalchemy_store(settings: Settings) -> AsyncOrderStore | None:
     """Returns a store on `FLASHSALE_DATABASE_URL` with `FLASHSALE_HOOKS`, or None without a URL."""
-    hooks = settings.load_hooks(awaited=True)
+    hooks = settings.load_hooks()
     if not settings.database_url:
         return None
     from flashsale.aio.stores import SQLAlchemyStore  # noqa: PLC0415 - needs an extra
@@ -48,7 +48,7 @@ class FastAPISale:
         config: names and values of the settings, such as `os.environ`.
         store: makes the host's own `AsyncOrderStore` of the settings, closed with the app if it has an `aclose`; by
             default `FLASHSALE_STORE`, else a `SQLAlchemyStore` on `FLASHSALE_DATABASE_URL`. One that takes hooks gives
-            it those of `settings.load_hooks(awaited=True)`.
+            it those of `settings.load_hooks()`.
         hooks: the host's steps in the store's transactions, `async def`; by default `FLASHSALE_HOOKS`.
         observer: metrics and tracing; by default `FLASHSALE_OBSERVER`.
         prefix: of the settings' names, when an app has several sales.

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from inspect import iscoroutinefunction
-from typing import Any, Final
+from typing import Any
 
 from flashsale import Event, InvalidRequest
-
-HOOKS: Final = ("saved", "settled", "stock")
+from flashsale._rules.hooks import is_awaited
 
 
 def imported(field: str, given: object) -> Any:
@@ -21,9 +19,9 @@ def imported(field: str, given: object) -> Any:
     if not isinstance(given, str):
         return given
     module, _, name = given.rpartition(".")
-    if not module:
-        raise InvalidRequest(field, f"{given!r} is no dotted path such as shop.orders.handle") from ImportError(given)
     try:
+        if not module:
+            raise ImportError("no dotted path such as shop.orders.handle")
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InvalidRequest(field, f"{given!r} cannot be imported: {error}") from error
@@ -55,11 +53,6 @@ def function(field: str, path: str) -> Callable[..., Any]:
     return call
 
 
-def is_awaited(call: Callable[..., Any]) -> bool:
-    """True for an `async def`, or an object that is called as one."""
-    return iscoroutinefunction(call) or iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
-
-
 def handler(path: str) -> Callable[[Event], object]:
     """Returns the handler of an outbox, for a command that has threads.
 
@@ -70,17 +63,3 @@ def handler(path: str) -> Callable[[Event], object]:
     if is_awaited(found):
         raise InvalidRequest("handler", f"{path!r} is async: run a flashsale.aio.Outbox yourself")
     return found
-
-
-def are_awaited(hooks: object) -> bool:
-    """True for hooks whose methods are `async def`.
-
-    Raises:
-        InvalidRequest: there is no method among them, or some are and some are not.
-    """
-    kinds = {iscoroutinefunction(method) for name in HOOKS if (method := getattr(hooks, name, None)) is not None}
-    if len(kinds) == 1:
-        return kinds.pop()
-    what = f"an object of {type(hooks).__module__}.{type(hooks).__qualname__}"
-    reason = "methods of which only some are async" if kinds else f"none of the methods {', '.join(HOOKS)}"
-    raise InvalidRequest("hooks", f"{what} has {reason}")

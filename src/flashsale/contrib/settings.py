@@ -13,7 +13,7 @@ from flashsale import Durability, InvalidRequest, Keys, OrderStore, PlainKeys, T
 from flashsale._rules.deadline import TIMEOUT
 from flashsale._rules.rows import EVENT_STATES, check_events
 from flashsale.aio import AsyncOrderStore
-from flashsale.contrib.named import are_awaited, imported, made
+from flashsale.contrib.named import imported, made
 from flashsale.model.checks import check_int, check_sale, check_seconds
 
 PREFIX = "FLASHSALE_"
@@ -128,18 +128,13 @@ class Settings:
         secrets = {key_id: secret.encode(errors="surrogateescape") for key_id, _, secret in pairs}
         return Tickets(secrets, lifetime=self.ticket_lifetime, required=self.ticket_required)
 
-    def load_hooks(self, *, awaited: bool = False) -> Any:
-        """Returns the hooks, for a store of the sync API, or `awaited` of asyncio; None without any.
+    def load_hooks(self) -> Any:
+        """Returns the hooks; None without any. A store checks that they suit it.
 
         Raises:
-            InvalidRequest: their path leads nowhere, they have no method of a hook, or methods of the other API.
+            InvalidRequest: their path leads nowhere.
         """
-        if not self.hooks:
-            return None
-        hooks = made("hooks", self.hooks)
-        if are_awaited(hooks) is not awaited:
-            raise InvalidRequest("hooks", "must have methods with async def" if awaited else "must not be async here")
-        return hooks
+        return made("hooks", self.hooks) if self.hooks else None
 
     def make_store(self, default: Callable[[Self], Any]) -> Any:
         """Returns what `store`, or `default`, makes of these settings.

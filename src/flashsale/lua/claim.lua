@@ -23,7 +23,6 @@
 -- include: queue
 -- include: basket
 
-local ALONE = 100000000000000 -- a lease is a number of the counter, and this for each time that it was claimed alone
 local limit, time = tonumber(ARGV[1]), now()
 local until_ = string.format("%.6f", time + tonumber(ARGV[2]))
 local counted, turn = unpack(redis.call("HMGET", KEYS[1], "deliveries", "turn"))
@@ -36,30 +35,29 @@ if not last or last >= ALONE then
 end
 local waiting, wakeups = redis.call("LLEN", KEYS[2]), redis.call("LLEN", KEYS[3])
 local leaseless = redis.call("HLEN", KEYS[5]) > redis.call("ZCARD", KEYS[4])
-local ended = redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", string.format("%.6f", time), "LIMIT", 0, limit, "WITHSCORES")
+local ended = redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", string.format("%.6f", time), "LIMIT", 0, limit)
 
 local freed, own, lost = {}, {}, {}
-if #ended > 0 then
-  for i = 1, #ended, 2 do
-    local found = element(KEYS[5], ended[i], ended[i + 1], ALONE)
-    local group = found and (found[6] and own or lost) or freed
-    group[#group + 1] = found or ended[i]
-  end
+for _, delivery in ipairs(ended) do
+  local found = element(KEYS[4], KEYS[5], delivery)
+  local group = found and (found.refused and own or lost) or freed
+  group[#group + 1] = found or delivery
 end
-own = joined(whole(KEYS[4], KEYS[5], own, time, ALONE), limit)
+own = joined(whole(KEYS[4], KEYS[5], own, time), limit)
 local fresh = limit - #own
 if #lost > 0 and (#own + waiting == 0 or last >= (integer(turn) or last + 1)) then
   local together = 1 -- claimed in one call, so their leases end at the same moment
-  while together < #lost and lost[together + 1][5] == lost[1][5] do
+  while together < #lost and lost[together + 1].ends == lost[1].ends do
     together = together + 1
   end
-  local groups = whole(KEYS[4], KEYS[5], { unpack(lost, 1, together) }, time, ALONE)
+  local groups = whole(KEYS[4], KEYS[5], { unpack(lost, 1, together) }, time)
   if #groups > 0 then
     own, fresh = joined(groups, math.floor(together / 2)), 0
   end
 end
+local taken = {}
 for _, each in ipairs(own) do
-  freed[#freed + 1] = each[1]
+  freed[#freed + 1], taken[#taken + 1] = each.delivery, each.body
 end
 fresh = fresh > 0 and uncut(KEYS[2], fresh) or 0
 
@@ -67,10 +65,13 @@ if #freed > 0 then
   redis.call("ZREM", KEYS[4], unpack(freed)) -- the first write frees memory, so that a full Redis still drains
 end
 local bodies = fresh > 0 and redis.call("RPOP", KEYS[2], fresh) or {}
-local alone = is_one(own, bodies)
+for _, body in ipairs(bodies) do
+  taken[#taken + 1] = body
+end
+local alone = is_one(taken)
 if alone then
   for _, body in ipairs(bodies) do
-    own[#own + 1] = { show(last + #own + 1), 1, 0, body }
+    own[#own + 1] = { delivery = show(last + #own + 1), attempts = 1, alone = 0, body = body }
   end
   bodies = {}
 end
@@ -81,10 +82,10 @@ local function keep(delivery, attempts, lease, body)
 end
 for _, each in ipairs(own) do
   last = last + 1
-  local attempts, lease = show(each[2]), show(math.min(9, each[3] + (alone and 1 or 0)) * ALONE + last)
+  local attempts, lease = show(each.attempts), show(math.min(9, each.alone + (alone and 1 or 0)) * ALONE + last)
   local at = #again
-  again[at + 1], again[at + 2], again[at + 3], again[at + 4] = each[1], lease, attempts, each[4]
-  keep(each[1], attempts, lease, each[4])
+  again[at + 1], again[at + 2], again[at + 3], again[at + 4] = each.delivery, lease, attempts, each.body
+  keep(each.delivery, attempts, lease, each.body)
 end
 local before, digits = show(last), counter(last)
 for _, body in ipairs(bodies) do

@@ -24,7 +24,7 @@ end
 
 local token, lease, slots, busy = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == "1"
 local values = redis.call("HMGET", KEYS[1], "outbox", "outbox_until", "outboxes", "outbox_slots")
-local codes, names = {}, {}
+local codes, owners = {}, {}
 for slot = 1, slots do
   codes[slot] = 0
 end
@@ -33,7 +33,7 @@ if values[1] and values[1] ~= "shared" and lasts(tonumber(values[2])) then
 end
 if values[1] == "shared" then -- else one that does not share has acted since
   for name in string.gmatch(values[4] or "", "%S+") do
-    names[#names + 1] = name
+    owners[#owners + 1] = name
   end
 end
 
@@ -59,23 +59,23 @@ for place, name in ipairs(live) do
   end
 end
 for slot = 1, slots do
-  names[slot] = names[slot] or "-"
-  if names[slot] == token then
+  owners[slot] = owners[slot] or "-"
+  if owners[slot] == token then
     if busy or share > 0 then
       codes[slot] = 2
       share = share - 1
     else
-      names[slot] = "-"
+      owners[slot] = "-"
     end
   end
 end
 for slot = 1, slots do
-  if share > 0 and not busy and not ends[names[slot]] then
+  if share > 0 and not busy and not ends[owners[slot]] then
     codes[slot] = 1
-    names[slot] = token
+    owners[slot] = token
     share = share - 1
   end
 end
 redis.call("HSET", KEYS[1], "outbox", "shared", "outbox_until", string.format("%.6f", last),
-  "outboxes", table.concat(leases, " "), "outbox_slots", table.concat(names, " ", 1, slots))
+  "outboxes", table.concat(leases, " "), "outbox_slots", table.concat(owners, " ", 1, slots))
 return codes

@@ -34,8 +34,8 @@ from flashsale._sql.joining import (
     check_joinable,
     check_transaction,
     ending,
+    not_joinable,
     plain,
-    refused,
     session_of,
 )
 from flashsale._sql.tables import (
@@ -143,7 +143,7 @@ class SQLAlchemyStore(HookedRowStore[AsyncConnection]):
             if (session := session_of(connection, AsyncConnection)) is not None:
                 connection = await session.connection(bind_arguments={"clause": ORDERS})
             if not isinstance(connection, AsyncConnection):
-                raise refused("must be AsyncConnection or AsyncSession of SQLAlchemy")
+                raise not_joinable("must be AsyncConnection or AsyncSession of SQLAlchemy")
             opened = check_joinable(plain(connection), self._engine)
             if not connection.in_transaction():
                 await connection.begin()

@@ -37,6 +37,7 @@ from django.db import DEFAULT_DB_ALIAS
 from django.http import HttpResponse
 
 from flashsale import FlashSale, InvalidRequest, Outcome, Receipt, web
+from flashsale._rules.rows import EVENT_STATES
 from flashsale.contrib.named import imported
 from flashsale.contrib.settings import PREFIX, Settings
 
@@ -156,9 +157,11 @@ def _open(chosen: Settings) -> FlashSale:
     from flashsale.contrib.django.store import DjangoStore  # noqa: PLC0415 - models need the apps to be ready
 
     try:
-        make, hooks = imported("store", chosen.store) if chosen.store else DjangoStore, chosen.load_hooks()
-        given: dict[str, Any] = {} if hooks is None else {"hooks": hooks}  # a store of the host's need not know them
-        if make is DjangoStore:
+        make = imported("store", chosen.store) if chosen.store else DjangoStore
+        given: dict[str, Any] = {}  # what is set: a store of the host's need not know the others
+        if (hooks := chosen.load_hooks()) is not None:
+            given["hooks"] = hooks
+        if chosen.events != EVENT_STATES:
             given["events"] = chosen.events
         try:
             store = make(chosen.sale, using=database(chosen.sale), **given)

@@ -4,65 +4,68 @@ local function basket(body)
 end
 
 local MOST = 50 -- orders of a basket
+local ALONE = 100000000000000 -- a lease is a number of the counter, and this for each time that it was claimed alone
 
 -- uncut(list, count): how many elements to take from the right of the list so that no basket is cut: at most `count`,
 -- but for a basket that is longer.
 local function uncut(list, count)
   local function cuts(taken)
     local pair = redis.call("LRANGE", list, -taken - 1, -taken)
-    local name = #pair == 2 and basket(pair[2])
-    return name and name == basket(pair[1])
+    return pair[2] and basket(pair[2]) and basket(pair[1]) == basket(pair[2])
   end
-  local less, more = count, count
-  while less > 0 and less > count - MOST and cuts(less) do
-    less = less - 1
+  for less = count, math.max(1, count - MOST), -1 do
+    if not cuts(less) then
+      return less
+    end
   end
-  if less > 0 then
-    return less > count - MOST and less or count
+  for more = count + 1, count + MOST do
+    if not cuts(more) then
+      return more
+    end
   end
-  while more < count + MOST and cuts(more) do
-    more = more + 1
-  end
-  return more
+  return count
 end
 
--- element(claimed, delivery, score): what is claimed under a delivery, as {delivery, attempts, alone, body, score,
--- refused}; nil when that is nothing, or not ours.
-local function element(claimed, delivery, score, unit)
+-- element(leases, claimed, delivery): what is claimed under a delivery; nil when that is nothing, or not ours.
+local function element(leases, claimed, delivery)
   local attempts, lease, body = string.match(redis.call("HGET", claimed, delivery) or "", "^(%d+)|(%d+)|(.*)$")
   if attempts and string.find(delivery, "^%d+$") then
     local refused = tonumber(lease) == 0
-    attempts = math.min(tonumber(attempts), 1000) + (refused and 1 or 0)
-    return { delivery, attempts, math.floor(tonumber(lease) / unit), body, score, refused }
+    return {
+      delivery = delivery,
+      refused = refused,
+      attempts = math.min(tonumber(attempts), 1000) + (refused and 1 or 0),
+      alone = math.floor(tonumber(lease) / ALONE),
+      body = body,
+      ends = redis.call("ZSCORE", leases, delivery),
+    }
   end
 end
 
--- whole(leases, claimed, elements, time, unit): groups of elements, each one by itself or a basket with all that is
--- claimed of it: its deliveries are numbered one after the other. A basket of which something is still leased, or
--- delayed, is left out.
-local function whole(leases, claimed, elements, time, unit)
+-- whole(leases, claimed, elements, time): the elements in groups: one by itself, or a basket with all that is claimed of
+-- it, numbered one after the other. A basket of which something is still leased, or delayed, is left out.
+local function whole(leases, claimed, elements, time)
   local groups, seen = {}, {}
   for _, first in ipairs(elements) do
-    local name = basket(first[4])
+    local name = basket(first.body)
     if not name then
       groups[#groups + 1] = { first }
     elseif not seen[name] then
-      seen[name] = true
-      local group, free, at = {}, true, tonumber(first[1])
-      local low = at
-      while low > at - MOST and basket((element(claimed, show(low - 1), "", unit) or {})[4]) == name do
+      local function member(number)
+        local found = element(leases, claimed, show(number))
+        return found and basket(found.body) == name and found
+      end
+      local low, group, free = tonumber(first.delivery), {}, true
+      while low > first.delivery - MOST and member(low - 1) do
         low = low - 1
       end
-      while #group < MOST do
-        local delivery = show(low + #group)
-        local score = redis.call("ZSCORE", leases, delivery)
-        local member = element(claimed, delivery, score, unit)
-        if not member or basket(member[4]) ~= name then
-          break
-        end
-        free = free and score and tonumber(score) <= time
-        group[#group + 1] = member
+      local each = member(low)
+      while each and #group < MOST do
+        free = free and each.ends and tonumber(each.ends) <= time
+        group[#group + 1] = each
+        each = member(low + #group)
       end
+      seen[name] = true
       groups[#groups + 1] = free and group or nil
     end
   end
@@ -83,14 +86,12 @@ local function joined(groups, most)
   return elements
 end
 
--- is_one(elements, bodies): true for one element, or for one basket.
-local function is_one(elements, bodies)
-  local name = basket(elements[1] and elements[1][4] or bodies[1])
-  for _, each in ipairs(elements) do
-    name = name == basket(each[4]) and name or nil
+-- is_one(bodies): true for one element, or for one basket.
+local function is_one(bodies)
+  for i = 2, #bodies do
+    if not basket(bodies[i]) or basket(bodies[i]) ~= basket(bodies[1]) then
+      return false
+    end
   end
-  for _, body in ipairs(bodies) do
-    name = name == basket(body) and name or nil
-  end
-  return name ~= nil or #elements + #bodies == 1
+  return #bodies > 0
 end
