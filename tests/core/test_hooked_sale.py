@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy
 from sqlalchemy import text
+from sqlalchemy.exc import NoResultFound
 
 from flashsale import Durability, Goods, InvalidRequest, Order, OrderHooks, OrderState, Outcome, Refuse, StoreError
 from flashsale.aio import AsyncOrderHooks
@@ -24,6 +25,10 @@ PERSISTED, CANCELLED, REJECTED = OrderState.PERSISTED, OrderState.CANCELLED, Ord
 NOTE = text("INSERT INTO notes VALUES (:order_id)")
 
 
+def _note(one: Order) -> Any:
+    return {"no": "text"} if one.data == "kind" else one.order_id
+
+
 class Host:
     """Hooks that note what is saved in a table, and refuse or fail as the order's data say."""
 
@@ -35,7 +40,7 @@ class Host:
 
     def write(self, connection: Any, orders: Any) -> Any:
         self.batches.append([one.order_id for one in orders])
-        return connection.execute(NOTE, [{"order_id": one.order_id} for one in orders])
+        return connection.execute(NOTE, [{"order_id": _note(one)} for one in orders])
 
     def judge(self, orders: Any) -> dict[str, str]:
         for one in orders:
@@ -43,6 +48,8 @@ class Host:
                 raise Refuse(one.order_id, "no " * 300)
             if one.data == "fail":
                 raise ValueError(one.buyer_id)
+            if one.data == "none":
+                raise NoResultFound(one.buyer_id)
         return {one.order_id: "überzeugt nicht ☹\0" for one in orders if one.data == "return"}
 
     def move(self, one: Order, before: OrderState, after: OrderState) -> None:
@@ -146,15 +153,26 @@ async def test_the_worker_gives_back_who_is_refused(shop: Shop) -> None:
 # -- what a hook raises ---------------------------------------------------------------------------------------------
 
 
-@each_backend
-async def test_an_order_that_a_hook_cannot_take_stops_only_itself(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+async def _one_bad(shop: Shop, data: str, reason: str) -> None:
     sale, _ = await hooked(shop)
     for name in "abcd":
-        await sale.buy("phone", "the-buyer", order_id=name, data="fail" if name == "b" else None)
+        await sale.buy("phone", "the-buyer", order_id=name, data=data if name == "b" else None)
     await work(shop, sale)
     assert await rows(sale) == dict.fromkeys("acd", PERSISTED)
     (letter,) = await sale.queue.dead()
-    assert (letter.order.order_id, letter.reason, notes(shop)) == ("b", "ValueError", set("acd"))
+    assert (letter.order.order_id, notes(shop)) == ("b", set("acd"))
+    assert reason in letter.reason
+
+
+@each_backend
+@pytest.mark.parametrize(
+    ("data", "reason"), [("fail", "ValueError"), ("none", "NoResultFound"), ("kind", "refused a row")]
+)
+async def test_an_order_that_a_hook_cannot_take_stops_only_itself(
+    shop: Shop, data: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also a query of the host's that finds nothing, and a value that the driver cannot send."""
+    await _one_bad(shop, data, reason)
     assert "the-buyer" not in caplog.text
 
 
@@ -245,6 +263,8 @@ async def test_the_shop_gets_back_what_a_purged_sale_did_not_sell(shop: Shop) ->
     assert hooks.stock_left == 86
     await shop.syncer(sale).purge()
     assert hooks.stock_left == 97
+    with pytest.raises(InvalidRequest, match="was purged"):
+        await settled(sale.store.restock("phone", 5))  # it was on its way
     assert await sale.cancel("a") is CANCELLED
     assert hooks.stock_left == 100
 
@@ -288,6 +308,14 @@ def test_hooks_work_on_the_hosts_own_engine(tmp_path: Any) -> None:
         assert connection.execute(text("SELECT order_id FROM notes")).scalars().all() == ["a"]
 
 
+async def _none(shop: Shop) -> None:
+    await _one_bad(shop, "none", "NoResultFound")
+
+
+async def _kind(shop: Shop) -> None:
+    await _one_bad(shop, "kind", "refused a row")
+
+
 async def _raise(shop: Shop) -> None:
     await test_with_persisted_the_buyer_hears_of_the_refusal(shop, "raise")
 
@@ -300,9 +328,12 @@ async def _raise(shop: Shop) -> None:
         "a raise is granted at once": test_a_raise_that_the_shop_cannot_give_is_refused,
         "a purged sale grants what is booked": test_the_shop_gets_back_what_a_purged_sale_did_not_sell,
         "a purged sale gives back what is released": test_the_shop_gets_back_what_a_purged_sale_did_not_sell,
+        "what a query of a hook's finds": _none,
+        "what a driver cannot send": _kind,
+        "nothing is restocked after the purge": test_the_shop_gets_back_what_a_purged_sale_did_not_sell,
         "a raise that was taken back": test_a_raise_that_was_taken_back_before_redis_had_it_returns,
     },
-    by=(ValueError, StoreError, KeyError),
+    by=(ValueError, StoreError, KeyError, pytest.fail.Exception),
 )
 async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
     await promise(sync_shop)

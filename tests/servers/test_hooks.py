@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import sqlalchemy
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from flashsale import Goods, RowRefused, StoreError
 from flashsale._sql.engines import ASYNC_DRIVERS, DRIVERS, database_url
 from flashsale.aio.stores import SQLAlchemyStore as AsyncSQLAlchemyStore
 from flashsale.stores import SQLAlchemyStore
 from flashsale.testing import AsyncOrderHooksSuite, OrderHooksSuite
 from tests.support import django_shop, hooked_shop
+from tests.support.helpers import order
 from tests.support.hooked_shop import DATA, AsyncShopHooks, DjangoHooks, ShopHooks
+from tests.support.mutants import kills
 
 django_shop.set_up()
 
@@ -200,3 +205,23 @@ class TestDjangoMariaDB(DjangoSuite):
     @pytest.fixture(autouse=True)
     def alias_of(self, mariadb_alias):
         self.alias = mariadb_alias
+
+
+class Swallows:
+    def saved(self, connection, orders):
+        for one in orders:
+            if one.data:
+                with suppress(SQLAlchemyError):
+                    connection.execute(sqlalchemy.text("SELECT * FROM nowhere"))
+
+
+@kills("what a hook has swallowed")
+def test_an_error_that_a_hook_swallows_blames_its_order(fresh_postgres_url):
+    """PostgreSQL takes nothing more in that transaction: the worker finds the order as it finds others."""
+    with SQLAlchemyStore(fresh_postgres_url, "spring", hooks=Swallows()) as store:
+        store.create_all()
+        store.put_goods(Goods("phone", 5))
+        with pytest.raises(StoreError) as caught:
+            store.save([order("a"), order("b", data="bad")])
+        assert isinstance(caught.value, RowRefused)
+        assert store.save([order("a")]).inserted == {"a"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+_ABORTED: Final = "25P02"  # only after an error that a hook of the host's has swallowed
 _ROW_CLASSES: Final = frozenset({"22", "23", "44", "45", "P0"})
 """Data, constraint, check option, a trigger's SIGNAL, a trigger's RAISE EXCEPTION."""
 _ROLLED_BACK: Final = _ROW_CLASSES | {"25", "40"}  # and: invalid transaction state (read-only), rollback
@@ -23,11 +24,12 @@ _SQLITE_IOERR: Final = 10
 def blames_row(error: BaseException | None) -> bool:
     """True when the driver's error blames a row; not the connection, the schema, the server or another transaction."""
     if state := _sqlstate(error):
-        return state[:2] in _ROW_CLASSES
+        return state[:2] in _ROW_CLASSES or state == _ABORTED
     number = _number(error)
     if number == _MYSQL_SIGNAL or number >= _MYSQL_OWN or number in _MYSQL_CHECKS:
         return True
-    return any(kind.__name__ in _ROW_NAMES for kind in type(error).__mro__)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & _ROW_NAMES) or ("ProgrammingError" in names and _is_drivers_own(error))
 
 
 def is_rolled_back(error: BaseException | None) -> bool:
@@ -48,3 +50,8 @@ def _sqlstate(error: BaseException | None) -> str:
 def _number(error: BaseException | None) -> int:
     first = error.args[0] if error is not None and error.args else None
     return first if isinstance(first, int) else 0
+
+
+def _is_drivers_own(error: BaseException | None) -> bool:
+    """True when no server has said it, as of a parameter that the driver cannot send: all it has is a text."""
+    return error is not None and len(error.args) == 1 and isinstance(error.args[0], str)

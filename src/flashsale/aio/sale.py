@@ -437,7 +437,8 @@ class FlashSale:
             database has it and Redis does not answer, the database's total: the syncer brings it to Redis.
 
         Raises:
-            InvalidRequest: the request id belongs to another restock, or the store keeps no request ids.
+            InvalidRequest: the request id belongs to another restock, the store keeps no request ids, or the sale was
+                purged.
             OutcomeUnknown: no reply; `retry_safe` where the request has an id.
             StoreRequired: the sale has no store.
             StoreError: the database did not answer, or has no row of this item.

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Self
 
 from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError, StatementError
 
 from flashsale._rules.rows import EVENT_STATES, Row, TableName
 from flashsale._sql.deadlines import TIMEOUT, Deadline
@@ -104,9 +104,9 @@ class SQLAlchemyStore(HookedRowStore[Connection]):
             event.listen(engine.pool, "connect", partial(prepare, timeout))
             event.listen(getattr(engine, "sync_engine", engine), "do_connect", partial(connect_in_time, timeout))
         # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
-        database_errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error)
-        super().__init__(sale, hooks, database_errors, events=events)
-        self._errors = (OSError, *database_errors)
+        driver_error = engine.dialect.loaded_dbapi.Error
+        super().__init__(sale, hooks, (StatementError, driver_error), events=events)
+        self._errors = (OSError, SQLAlchemyError, driver_error)
         self._dialect = engine.dialect.name
         self._engine = engine
         self._process = os.getpid()

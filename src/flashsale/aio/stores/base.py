@@ -224,6 +224,7 @@ class RowStore(ABC, Generic[Connection]):
         """Adds `units` to the total, not below 0, raises the version by one, and returns the row.
 
         Raises:
+            InvalidRequest: the sale was purged.
             StoreError: no row of this item.
         """
         check_int("units", units, -MAX_UNITS)

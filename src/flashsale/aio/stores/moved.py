@@ -58,7 +58,7 @@ class MovedRowStore(RowStore[Connection]):
             The row of the item as it now is, and the total that this request has set.
 
         Raises:
-            InvalidRequest: the request id belongs to another restock.
+            InvalidRequest: the request id belongs to another restock, or the sale was purged.
             StoreError: no row of this item.
         """
         check_int("units", units, -MAX_UNITS)
@@ -74,6 +74,10 @@ class MovedRowStore(RowStore[Connection]):
             if (known["goods_id"], known["units"]) != (goods_id, units):
                 raise InvalidRequest("request_id", "belongs to another restock")
             return read_goods(row), known["result"]
+
+    async def _add_units(self, connection: Connection, row: Row, units: int) -> Goods:
+        await self._refuse_purged(connection)
+        return await super()._add_units(connection, row, units)
 
     async def _refuse_purged(self, connection: Connection) -> None:
         if await self._is_purged(connection):

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Self
 
 from sqlalchemy import URL, delete, event, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from flashsale._rules.rows import EVENT_STATES, Row, TableName
@@ -104,9 +104,9 @@ class SQLAlchemyStore(HookedRowStore[AsyncConnection]):
             event.listen(engine.pool, "connect", partial(prepare, timeout))
             event.listen(getattr(engine, "sync_engine", engine), "do_connect", partial(connect_in_time, timeout))
         # where it sets a connection's isolation, SQLAlchemy lets what the driver raises pass as it is
-        database_errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error)
-        super().__init__(sale, hooks, database_errors, events=events)
-        self._errors = (OSError, *database_errors)
+        driver_error = engine.dialect.loaded_dbapi.Error
+        super().__init__(sale, hooks, (StatementError, driver_error), events=events)
+        self._errors = (OSError, SQLAlchemyError, driver_error)
         self._dialect = engine.dialect.name
         self._engine = engine
         self._process = os.getpid()
