@@ -254,6 +254,7 @@ _add("a basket is alone as one", "E", Lua("claim", "return name ~= nil or", "ret
 _add("a split cuts no basket", "a basket is saved whole", Patch("flashsale._sync.worker.halves", broken.cut))
 _add("the new leases", "E", Lua("claim", "if leaseless then", "if false then"))
 _add("every page of new leases", "E", Lua("claim", 'until page[1] == "0"', "until true"))
+_add("the half of what was too slow", "E", Patch("flashsale._sync.worker._is_slow", lambda _: False))
 _add("the longer lease", "E", Patch("flashsale.Worker._extend", lambda *_: None))
 _add("the lease of nack", "E", Lua("nack", "if lease == ARGV[at + 1] then", "if lease then"))
 _add("the lease of extend", "E", Lua("extend", '"^%d+|(%d+)|") == ARGV[at + 1]', '"^%d+|(%d+)|")'))
