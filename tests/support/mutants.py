@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import false
 from sqlalchemy.exc import SQLAlchemyError
 
-from flashsale import RowRefused
+from flashsale import CorruptState, RowRefused
 from flashsale._rules.redis_errors import unsent
 from flashsale._sync.transitions import Transitions
 from flashsale.lua import SCRIPTS, Script
@@ -586,6 +586,7 @@ _add("saved is called again", _SHOPS, Patch(f"{_HOOKED}._ask", broken.ask_once))
 _add("a raise is granted at once", _SHOPS, Patch(f"{_HOOKED}._write_goods", broken.grant_later))
 _add("a purged sale grants what is booked", _SHOPS, Patch(f"{_HOOKED}._grant_booked", lambda *_: None))
 _add("a purged sale gives back what is released", _SHOPS, Patch(f"{_HOOKED}._give_back", RowStore._give_back))
+_add("a hook stops only its item", _SHOPS, Patch("flashsale._sync.syncer.HookFailed", CorruptState))
 _add("what a query of a hook's finds", "E", Patch("flashsale._sync.stores.sqlalchemy.StatementError", SQLAlchemyError))
 _add("what a driver cannot send", "E", Patch("flashsale._rules.sqlstates._is_drivers_own", lambda _: False))
 _add("what a hook has swallowed", "E", Patch("flashsale._rules.sqlstates._ABORTED", "?"))
