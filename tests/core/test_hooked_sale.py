@@ -230,6 +230,25 @@ def test_what_saved_may_not_say_is_its_own_fault(answer: Any) -> None:
         assert store.orders() == []
 
 
+@each_backend
+async def test_a_move_that_a_hook_cannot_take_stops_only_itself(shop: Shop) -> None:
+    """An order of an external program, for which there is no unit: the worker tells the database."""
+    sale, hooks = await hooked(shop)
+    await sale.buy("phone", "ann", 10, order_id="a")
+    await work(shop, sale)
+    for name in "bc":
+        await sale.queue.push(order(name))
+    await sale.cancel("a")
+    await sale.buy("phone", "ann", 10, order_id="d")
+    hooks.broken = ValueError()
+    worker = shop.worker(sale)
+    await worker.run_once()
+    assert (await rows(sale))["d"] is PERSISTED
+    hooks.broken = None
+    await work(shop, sale)
+    assert (await rows(sale)) == {"a": CANCELLED, "b": REJECTED, "c": REJECTED, "d": PERSISTED}
+
+
 # -- stock ----------------------------------------------------------------------------------------------------------
 
 
@@ -344,6 +363,7 @@ async def _raise(shop: Shop) -> None:
         "a raise is granted at once": test_a_raise_that_the_shop_cannot_give_is_refused,
         "a purged sale grants what is booked": test_the_shop_gets_back_what_a_purged_sale_did_not_sell,
         "a purged sale gives back what is released": test_the_shop_gets_back_what_a_purged_sale_did_not_sell,
+        "a hook stops only its order": test_a_move_that_a_hook_cannot_take_stops_only_itself,
         "a hook stops only its item": test_a_hook_that_takes_nothing_back_stops_only_its_item,
         "what a query of a hook's finds": _none,
         "what a driver cannot send": _kind,

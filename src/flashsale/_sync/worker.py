@@ -13,6 +13,7 @@ from typing import Final
 
 from flashsale._rules.backoff import Backoff
 from flashsale._rules.batches import bought_together, halves
+from flashsale._rules.hooks import HookFailed
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale._sync.known import wait_until_known
@@ -332,13 +333,13 @@ def _is_slow(began: float) -> bool:
 def _blames_row(error: Exception) -> bool:
     """True when one of the orders is to blame: the database refused a row, or a host's own `save` raised anything."""
     if isinstance(error, StoreError):
-        return isinstance(error, RowRefused)
+        return isinstance(error, RowRefused | HookFailed)
     return not isinstance(error, NotExecuted | OutcomeUnknown)
 
 
 def _reason(error: Exception) -> str:
     """Returns what a log may say: our own message, or the type of an error that may quote the order."""
-    return str(error) if isinstance(error, RowRefused) else type(error).__name__
+    return str(error) if isinstance(error, RowRefused | HookFailed) else type(error).__name__
 
 
 def _may_be_saved(adoption: Adoption) -> bool:
