@@ -37,6 +37,7 @@ class Host:
         self.batches: list[list[str]] = []
         self.moves: list[tuple[str, OrderState, OrderState]] = []
         self.broken: Exception | None = None
+        self.closed: set[str] = set()
 
     def write(self, connection: Any, orders: Any) -> Any:
         self.batches.append([one.order_id for one in orders])
@@ -57,7 +58,9 @@ class Host:
         if self.broken:
             raise self.broken
 
-    def take(self, units: int) -> None:
+    def take(self, goods_id: str, units: int) -> None:
+        if goods_id in self.closed:
+            raise LookupError
         if units > self.stock_left:
             raise LookupError
         self.stock_left -= units
@@ -72,7 +75,7 @@ class Hooks(Host):
         self.move(*move)
 
     def stock(self, connection: Any, goods_id: str, units: int) -> None:
-        self.take(units)
+        self.take(goods_id, units)
 
 
 class AsyncHooks(Host):
@@ -84,7 +87,7 @@ class AsyncHooks(Host):
         self.move(*move)
 
     async def stock(self, connection: Any, goods_id: str, units: int) -> None:
-        self.take(units)
+        self.take(goods_id, units)
 
 
 async def hooked(shop: Shop, *goods: Goods, **settings: Any) -> tuple[Any, Any]:
@@ -227,6 +230,25 @@ def test_what_saved_may_not_say_is_its_own_fault(answer: Any) -> None:
         assert store.orders() == []
 
 
+@each_backend
+async def test_a_move_that_a_hook_cannot_take_stops_only_itself(shop: Shop) -> None:
+    """An order of an external program, for which there is no unit: the worker tells the database."""
+    sale, hooks = await hooked(shop)
+    await sale.buy("phone", "ann", 10, order_id="a")
+    await work(shop, sale)
+    for name in "bc":
+        await sale.queue.push(order(name))
+    await sale.cancel("a")
+    await sale.buy("phone", "ann", 10, order_id="d")
+    hooks.broken = ValueError()
+    worker = shop.worker(sale)
+    await worker.run_once()
+    assert (await rows(sale))["d"] is PERSISTED
+    hooks.broken = None
+    await work(shop, sale)
+    assert (await rows(sale)) == {"a": CANCELLED, "b": REJECTED, "c": REJECTED, "d": PERSISTED}
+
+
 # -- stock ----------------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +275,19 @@ async def test_a_raise_that_was_taken_back_before_redis_had_it_returns(shop: Sho
     await settled(sale.store.restock("phone", -5))
     await syncer.run_once()
     assert hooks.stock_left == 90
+
+
+async def test_a_hook_that_takes_nothing_back_stops_only_its_item(shop: Shop) -> None:
+    sale, hooks = await hooked(shop, Goods("a-phone", 10), Goods("b-case", 10))
+    hooks.closed.add("a-phone")
+    for name in ("a-phone", "b-case"):
+        await settled(sale.store.put_goods(Goods(name, 4)))
+    syncer = shop.syncer(sale)
+    assert ("b-case", 4) in (await syncer.run_once()).resized
+    assert hooks.stock_left == 86
+    hooks.closed.clear()
+    await syncer.run_once()
+    assert hooks.stock_left == 92
 
 
 async def test_the_shop_gets_back_what_a_purged_sale_did_not_sell(shop: Shop) -> None:
@@ -328,6 +363,8 @@ async def _raise(shop: Shop) -> None:
         "a raise is granted at once": test_a_raise_that_the_shop_cannot_give_is_refused,
         "a purged sale grants what is booked": test_the_shop_gets_back_what_a_purged_sale_did_not_sell,
         "a purged sale gives back what is released": test_the_shop_gets_back_what_a_purged_sale_did_not_sell,
+        "a hook stops only its order": test_a_move_that_a_hook_cannot_take_stops_only_itself,
+        "a hook stops only its item": test_a_hook_that_takes_nothing_back_stops_only_its_item,
         "what a query of a hook's finds": _none,
         "what a driver cannot send": _kind,
         "nothing is restocked after the purge": test_the_shop_gets_back_what_a_purged_sale_did_not_sell,

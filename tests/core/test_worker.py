@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import subprocess
@@ -578,11 +579,44 @@ async def test_corrupt_goods_stop_only_their_own_orders(shop: Shop) -> None:
     assert shop.raw.hget(shop.keys.stock("phone"), "Booked") == b"2.0"
 
 
+async def test_a_batch_that_is_too_much_for_one_transaction_is_halved(shop: Shop) -> None:
+    """By a slow hook, say: the same batch would take too long again, and nothing would ever be saved."""
+    sale = shop.sale(store=await shop.store(Goods("phone", 100)))
+    await shop.open(100, sale=sale)
+    await sale.inventory.reserve([order(n) for n in range(40)])
+    worker = shop.worker(sale, batch=32)
+    save, sizes = sale.store.save, []
+
+    def bear(orders: Any) -> Any:
+        sizes.append(len(orders))
+        if len(orders) > 8:
+            raise StoreError("the database failed")
+        return save(orders)
+
+    async def bear_async(orders: Any) -> Any:
+        return await bear(orders)
+
+    sale.store.save = bear_async if shop.is_async else bear
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inside(shop.api, "worker"), "_SLOW", 0.0)
+        for _ in range(3):
+            shop.end_leases()
+            with contextlib.suppress(StoreError):
+                await worker.run_once()
+        assert sizes == [32, 16, 8]
+    sale.store.save = save
+    await work_off(shop, worker)
+    assert set((await rows(sale)).values()) == {OrderState.PERSISTED}
+    assert len(await rows(sale)) == 40
+    assert worker.real._limit == 32  # quick again: as many as before
+
+
 # -- each promise has its mechanism ---------------------------------------------------------------------------------
 
 
 @promises(
     {
+        "the half of what was too slow": test_a_batch_that_is_too_much_for_one_transaction_is_halved,
         "the direct units of an adoption": test_a_external_order_is_adopted_from_the_untracked_units_first,
         "the ledger in an adoption": test_a_external_order_with_the_id_of_another_is_dead,
         "the units of a refused order": test_what_the_guard_refuses_is_rejected_and_its_units_return_once,

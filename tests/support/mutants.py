@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import false
 from sqlalchemy.exc import SQLAlchemyError
 
-from flashsale import RowRefused
+from flashsale import CorruptState, RowRefused
 from flashsale._rules.redis_errors import unsent
 from flashsale._sync.transitions import Transitions
 from flashsale.lua import SCRIPTS, Script
@@ -256,6 +256,7 @@ _add("a basket is alone as one", "E", Lua("claim", "not basket(bodies[i]) or", "
 _add("a split cuts no basket", "a basket is saved whole", Patch("flashsale._sync.worker.halves", broken.cut))
 _add("the new leases", "E", Lua("claim", "if leaseless then", "if false then"))
 _add("every page of new leases", "E", Lua("claim", 'until page[1] == "0"', "until true"))
+_add("the half of what was too slow", "E", Patch("flashsale._sync.worker._is_slow", lambda _: False))
 _add("the longer lease", "E", Patch("flashsale.Worker._extend", lambda *_: None))
 _add("the lease of nack", "E", Lua("nack", "if lease == ARGV[at + 1] then", "if lease then"))
 _add("the lease of extend", "E", Lua("extend", '"^%d+|(%d+)|") == ARGV[at + 1]', '"^%d+|(%d+)|")'))
@@ -587,6 +588,8 @@ _add("saved is called again", _SHOPS, Patch(f"{_HOOKED}._ask", broken.ask_once))
 _add("a raise is granted at once", _SHOPS, Patch(f"{_HOOKED}._write_goods", broken.grant_later))
 _add("a purged sale grants what is booked", _SHOPS, Patch(f"{_HOOKED}._grant_booked", lambda *_: None))
 _add("a purged sale gives back what is released", _SHOPS, Patch(f"{_HOOKED}._give_back", RowStore._give_back))
+_add("a hook stops only its order", "E", Patch("flashsale._sync.worker.HookFailed", RowRefused))
+_add("a hook stops only its item", _SHOPS, Patch("flashsale._sync.syncer.HookFailed", CorruptState))
 _add("what a query of a hook's finds", "E", Patch("flashsale._sync.stores.sqlalchemy.StatementError", SQLAlchemyError))
 _add("what a driver cannot send", "E", Patch("flashsale._rules.sqlstates._is_drivers_own", lambda _: False))
 _add("what a hook has swallowed", "E", Patch("flashsale._rules.sqlstates._ABORTED", "?"))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from flashsale._rules.batches import batches
+from flashsale._rules.hooks import HookFailed
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale._sync.auditor import Auditor
@@ -26,6 +27,7 @@ from flashsale.errors import (
     CorruptState,
     FlashSaleError,
     NotSettled,
+    RowRefused,
     StoreRequired,
     UnknownGoods,
 )
@@ -124,10 +126,11 @@ class Syncer:
                     return report
                 try:
                     report = self._sync(goods, report)
-                except CorruptState as error:  # it stops this item, not the others
+                except (CorruptState, HookFailed, RowRefused) as error:  # it stops this item, not the others
                     message = "goods %s cannot be synced, the next pass tries again: %s"
                     self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
-                    report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
+                    if isinstance(error, CorruptState):
+                        report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             settled = self._follow_moves(stop) + self._reconcile_page()
             return replace(report, settled=settled, recovered=self._auditor.recover())
         finally:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from flashsale._rules.batches import batches
+from flashsale._rules.hooks import HookFailed
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale.aio.auditor import Auditor
@@ -25,6 +26,7 @@ from flashsale.errors import (
     CorruptState,
     FlashSaleError,
     NotSettled,
+    RowRefused,
     StoreRequired,
     UnknownGoods,
 )
@@ -123,10 +125,11 @@ class Syncer:
                     return report
                 try:
                     report = await self._sync(goods, report)
-                except CorruptState as error:  # it stops this item, not the others
+                except (CorruptState, HookFailed, RowRefused) as error:  # it stops this item, not the others
                     message = "goods %s cannot be synced, the next pass tries again: %s"
                     self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
-                    report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
+                    if isinstance(error, CorruptState):
+                        report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             settled = await self._follow_moves(stop) + await self._reconcile_page()
             return replace(report, settled=settled, recovered=await self._auditor.recover())
         finally:

@@ -12,6 +12,7 @@ from typing import Final
 
 from flashsale._rules.backoff import Backoff
 from flashsale._rules.batches import bought_together, halves
+from flashsale._rules.hooks import HookFailed
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale.aio.known import wait_until_known
@@ -34,6 +35,7 @@ from flashsale.model import Claim, Order, OrderState, StoredOrder
 from flashsale.model.checks import check_int, check_seconds
 
 _GIVING_BACK: Final = 2.0  # seconds for returning what was claimed ahead; else its leases end by themselves
+_SLOW: Final = 1.0  # seconds of a transaction: after a quick one, twice as many orders may follow
 _EXTENSIONS: Final = 30  # of a lease, each by a third: what takes ten leases is left to another worker
 
 
@@ -44,11 +46,12 @@ class Worker:
 
     Wherever it is killed, another worker takes over when the lease ends: the row's primary key makes the second save
     harmless, and the ack comes only after the commit. While a save takes long, its leases are extended, to ten times
-    `lease` at most. Run as many workers as you like.
+    `lease` at most. A batch that was too much for one transaction is tried again by halves. Run as many workers as you
+    like.
 
     Args:
         sale: a FlashSale with a store.
-        batch: most orders of one transaction, 1..1,000.
+        batch: most orders of one transaction, 1..1,000; a basket that is longer goes into one all the same.
         lease: seconds by the Redis clock after which another worker takes over.
     """
 
@@ -59,6 +62,7 @@ class Worker:
         self._queue = sale.queue
         self._store: AsyncOrderStore = sale.store
         self._batch = check_int("batch", batch, 1, 1000)
+        self._limit = self._batch  # less, while so many are more than the database or a hook can bear
         self._lease = check_seconds("lease", lease, low=0.001)
         self._log = RateLimitedLog()
         self._suspects: AbstractSet[str] = frozenset()  # ids of the last batch that was refused alike
@@ -105,7 +109,7 @@ class Worker:
             return await self._process(claims)
 
     async def _claim(self, timeout: float) -> Sequence[Claim]:
-        return await self._queue.claim(self._batch, lease=self._lease, timeout=timeout)
+        return await self._queue.claim(self._limit, lease=self._lease, timeout=timeout)
 
     async def _turn(self, claims: Sequence[Claim], background: BackgroundTask) -> Sequence[Claim]:
         """Processes a batch, and claims the next one meanwhile, if this one was full: then more are waiting.
@@ -115,7 +119,7 @@ class Worker:
         """
         held = [*claims]
         async with repeating(partial(self._extend, held), self._lease / 3, _EXTENSIONS):
-            if len(claims) < self._batch:
+            if len(claims) < self._limit:
                 await self._process(claims)
                 return ()
             next_claims = background.begin(partial(self._claim_ahead, held))
@@ -270,16 +274,21 @@ class Worker:
         """Saves orders, half by half where it must; what is refused alone, or is a basket, goes to `refusals`."""
         if not orders:
             return {}
+        began = monotonic()
         try:
             saved = await self._store.save(orders)
         except Exception as error:
             if not _blames_row(error):
+                if _is_slow(began):
+                    self._limit = min(self._batch, max(2, len(orders) // 2))  # one alone would be to blame
                 raise
             first, second = halves(orders)
             if not second:
                 refusals.update(dict.fromkeys((order.order_id for order in orders), error))
                 return {}
             return await self._split(first, refusals) | await self._split(second, refusals)
+        if not _is_slow(began):
+            self._limit = min(self._batch, max(self._limit, 2 * len(orders)))
         return saved.states
 
     async def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
@@ -316,16 +325,20 @@ def _stuck(pairs: Sequence[tuple[Claim, Adoption]]) -> dict[str, Claim]:
     }
 
 
+def _is_slow(began: float) -> bool:
+    return monotonic() - began > _SLOW
+
+
 def _blames_row(error: Exception) -> bool:
     """True when one of the orders is to blame: the database refused a row, or a host's own `save` raised anything."""
     if isinstance(error, StoreError):
-        return isinstance(error, RowRefused)
+        return isinstance(error, RowRefused | HookFailed)
     return not isinstance(error, NotExecuted | OutcomeUnknown)
 
 
 def _reason(error: Exception) -> str:
     """Returns what a log may say: our own message, or the type of an error that may quote the order."""
-    return str(error) if isinstance(error, RowRefused) else type(error).__name__
+    return str(error) if isinstance(error, RowRefused | HookFailed) else type(error).__name__
 
 
 def _may_be_saved(adoption: Adoption) -> bool:
