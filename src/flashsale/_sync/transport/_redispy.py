@@ -84,7 +84,7 @@ def send(connection: Any, packed: bytes) -> None:
 def receive(connection: Any, until: float = inf) -> Any:
     """Reads one reply before `until` (monotonic seconds), and within the socket's timeout."""
     left = until - monotonic()
-    if left > 0.9 * connection.socket_timeout:  # nearly always: a timeout of its own costs a system call
+    if left >= 0.9 * (connection.socket_timeout or inf):  # nearly always: a timeout of its own costs a system call
         return connection.read_response()
     try:
         _set_timeout(connection, max(0.001, left))

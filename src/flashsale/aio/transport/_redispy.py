@@ -92,8 +92,8 @@ async def send(connection: Any, packed: bytes) -> None:
 
 def receive(connection: Any, until: float = inf) -> Awaitable[Any]:
     """Reads one reply before `until` (monotonic seconds), and within the socket's timeout."""
-    left = until - monotonic()
-    if left < 0.9 * connection.socket_timeout:
+    left, usual = until - monotonic(), connection.socket_timeout or inf  # None: of a host's own class
+    if left < 0.9 * usual:
         return _receive_within(connection, max(0.0, left))
     reply: Awaitable[Any] = connection.read_response()
     return reply
