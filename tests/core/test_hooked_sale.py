@@ -304,6 +304,19 @@ async def test_the_shop_gets_back_what_a_purged_sale_did_not_sell(shop: Shop) ->
     assert hooks.stock_left == 100
 
 
+async def test_a_purge_that_a_hook_refuses_leaves_the_sale_open(shop: Shop) -> None:
+    sale, hooks = await hooked(shop)
+    hooks.closed.add("phone")
+    with pytest.raises(StoreError, match="LookupError"):
+        await shop.syncer(sale).purge()
+    assert (await sale.buy("phone", "ann", order_id="a")).accepted
+    hooks.closed.clear()
+    await work(shop, sale)
+    await sale.confirm("a")
+    await shop.syncer(sale).purge()
+    assert hooks.stock_left == 99
+
+
 # -- which objects are hooks ----------------------------------------------------------------------------------------
 
 

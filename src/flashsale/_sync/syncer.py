@@ -28,6 +28,7 @@ from flashsale.errors import (
     FlashSaleError,
     NotSettled,
     RowRefused,
+    StoreError,
     StoreRequired,
     UnknownGoods,
 )
@@ -191,6 +192,7 @@ class Syncer:
 
         Raises:
             NotSettled: units are queued, unpaid or dead, or something disagrees; nothing was removed.
+            StoreError: the database does not answer, or a hook raised; nothing was removed.
         """
         settlement = self.settlement()
         if not settlement.ok:
@@ -205,7 +207,12 @@ class Syncer:
             except FlashSaleError:
                 self._sale.resume()
                 raise
-        epoch = record_purge(self._store)
+        try:
+            epoch = record_purge(self._store)
+        except StoreError:  # nothing was recorded: a hook of the shop's raised, or the database is away
+            if was_open:
+                self._sale.resume()
+            raise
         if epoch is not None:  # neither `resume` nor a rebuild that has begun opens it from now
             self._sale._meta.close(epoch)
         self._sale._forget()

@@ -27,6 +27,7 @@ from flashsale.errors import (
     FlashSaleError,
     NotSettled,
     RowRefused,
+    StoreError,
     StoreRequired,
     UnknownGoods,
 )
@@ -190,6 +191,7 @@ class Syncer:
 
         Raises:
             NotSettled: units are queued, unpaid or dead, or something disagrees; nothing was removed.
+            StoreError: the database does not answer, or a hook raised; nothing was removed.
         """
         settlement = await self.settlement()
         if not settlement.ok:
@@ -204,7 +206,12 @@ class Syncer:
             except FlashSaleError:
                 await self._sale.resume()
                 raise
-        epoch = await record_purge(self._store)
+        try:
+            epoch = await record_purge(self._store)
+        except StoreError:  # nothing was recorded: a hook of the shop's raised, or the database is away
+            if was_open:
+                await self._sale.resume()
+            raise
         if epoch is not None:  # neither `resume` nor a rebuild that has begun opens it from now
             await self._sale._meta.close(epoch)
         await self._sale._forget()
