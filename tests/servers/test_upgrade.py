@@ -35,7 +35,10 @@ BEFORE = {  # the release before knew neither when an order moved, nor which res
             "from flashsale._sync.stores.base import RowStore",
         ),
         ("class SQLAlchemyStore(HookedRowStore[Connection])", "class SQLAlchemyStore(RowStore[Connection])"),
-        ("super().__init__(sale, hooks, database_errors, events=events)", "super().__init__(sale, events=events)"),
+        (
+            "super().__init__(sale, hooks, (StatementError, driver_error), events=events)",
+            "super().__init__(sale, events=events)",
+        ),
     ),
 }
 

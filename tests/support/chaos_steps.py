@@ -703,6 +703,15 @@ class Chaos:
     async def _drain(self) -> None:
         self._say("sold; the queue drains")
         await self._until(self._is_drained, "the queue is empty")
+        await self._until(self._is_mirrored, "the gates have the slots again that nobody uses")
+
+    async def _is_mirrored(self) -> bool:
+        for goods_id in GOODS:
+            stock, access = self._keys.stock(goods_id), self._keys.access(goods_id)
+            booked = await self._read(lambda stock=stock: self._raw.hget(stock, "Booked"))
+            if await self._read(lambda access=access: self._raw.get(access)) != booked:
+                return False
+        return True
 
     async def _is_drained(self) -> bool:
         sizes = [

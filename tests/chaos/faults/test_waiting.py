@@ -25,6 +25,7 @@ MAX_WAITING = 20
 AT_ONCE = 64 + 6  # connections
 IN_BATCHES = 6 * MAX_WAITING  # that may have left in two batches of each coalescer
 HANGS = 20.0  # seconds
+LATE = 12.0  # seconds after which it is not only the machine that is busy
 
 CALLS: dict[str, Callable[[Any, int], Any]] = {
     "buy": lambda sale, n: sale.buy("phone", f"b-{n}"),
@@ -75,7 +76,7 @@ async def test_row_51_callers_of_every_kind(world: World) -> None:
 )
 async def test_row_52_a_thousand_callers(world: World) -> None:
     server = world.server()
-    sale = await world.sell(server.port, 10_000, timeout=3.0)
+    sale = await world.sell(server.port, 10_000, timeout=4.0)
     server.freeze()
     world.at_end(server.thaw)
     longest = 0.0
@@ -89,7 +90,7 @@ async def test_row_52_a_thousand_callers(world: World) -> None:
 
     answers = await asyncio.gather(*(buy(number) for number in range(1000)))
     assert all(isinstance(answer, FlashSaleError) and answer.order_id for answer in answers)
-    assert longest < 7.0, f"T: a call took {longest:.1f} s of the 3 that it has"
+    assert longest < LATE, f"T: a call took {longest:.1f} s of the 4 that it has"
     server.thaw()
     assert (await sale.buy("phone", "last", order_id="last")).accepted
 
