@@ -198,7 +198,15 @@ def _under_way(line: Any) -> int:
 
 
 def _unlock(lines: list[Any]) -> None:
-    """Lets threads end that a strike has locked out."""
-    for line in lines:
-        if hasattr(line, "_lock") and line._lock.locked():
-            line._lock.release()
+    """Lets threads end that a strike has locked out, however often they meet a lock that nobody holds any more."""
+
+    def unlock() -> None:
+        for _ in range(400):
+            locked = [line._lock for line in lines if hasattr(line, "_lock") and line._lock.locked()]
+            time.sleep(0.05)  # nobody holds one for so long
+            for lock in locked:
+                with contextlib.suppress(RuntimeError):
+                    if lock.locked():
+                        lock.release()
+
+    threading.Thread(target=unlock, daemon=True).start()
