@@ -117,7 +117,6 @@ async def test_row_53_an_exception_at_every_line(world: World) -> None:
     sale = await world.sell(world.redis_server.port, 100_000, timeout=5.0)
     lines = sale.real._link.callers._lines
     before = _counts(lines)
-    world.at_end(lambda: _unlock(lines))
     if world.is_async:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # strikes in callbacks
     for name in ("buy", "buy_basket", "enter", "status"):
@@ -195,18 +194,3 @@ def _under_way(line: Any) -> int:
     if not hasattr(line, "_number"):
         return int(line._in_flight)
     return line._number - (line._free() if callable(line._free) else line._free)
-
-
-def _unlock(lines: list[Any]) -> None:
-    """Lets threads end that a strike has locked out, however often they meet a lock that nobody holds any more."""
-
-    def unlock() -> None:
-        for _ in range(400):
-            locked = [line._lock for line in lines if hasattr(line, "_lock") and line._lock.locked()]
-            time.sleep(0.05)  # nobody holds one for so long
-            for lock in locked:
-                with contextlib.suppress(RuntimeError):
-                    if lock.locked():
-                        lock.release()
-
-    threading.Thread(target=unlock, daemon=True).start()
