@@ -25,26 +25,7 @@ django_shop.set_up()
 from django.db import connections  # noqa: E402
 
 from tests.servers.test_django_store import ClosingStore  # noqa: E402
-
-
-class OnSQLite:
-    @pytest.fixture(autouse=True)
-    def database(self, tmp_path):
-        self.url = f"sqlite:///{tmp_path / 'shop.db'}"
-
-
-class OnPostgreSQL:
-    @pytest.fixture(autouse=True)
-    def database(self, postgres_url):
-        self.url = postgres_url
-
-
-class OnMySQL:
-    """MariaDB where there is one, else MySQL."""
-
-    @pytest.fixture(autouse=True)
-    def database(self, mysql_url):
-        self.url = mysql_url
+from tests.servers.test_stores import OnMySQL, OnPostgreSQL, OnSQLite  # noqa: E402
 
 
 class Suite(OrderHooksSuite):
