@@ -107,7 +107,11 @@ class DatabaseProxy:
 
     def _unix(self, path: str) -> socket.socket:
         made = socket.socket(socket.AF_UNIX)
-        made.connect(path)
+        try:
+            made.connect(path)
+        except OSError:
+            made.close()
+            raise
         return made
 
     def _asked(self, data: bytes, losing: threading.Event) -> bool:
