@@ -520,6 +520,11 @@ _add(
 )
 _add("one deadline for a call", "T", broken.a_time_for_each_step)
 _add(
+    "the main thread goes alone",
+    "T",
+    *(Patch(f"flashsale._sync.transport.{name}.in_main_thread", lambda: False) for name in ("coalescer", "waiting")),
+)
+_add(
     "who shares a call is answered",
     "T",
     Patch("flashsale.aio.transport.coalescer.Coalescer._landed", lambda *_: None),
