@@ -13,7 +13,7 @@ import pytest
 
 from flashsale import FlashSaleError, Overloaded
 from tests.chaos.faults.catalogue import fault
-from tests.support.helpers import until
+from tests.support.helpers import eventually, until
 from tests.support.strikes import Strike, let_threads_go, striking
 
 if TYPE_CHECKING:
@@ -106,10 +106,14 @@ def rubbish() -> Iterator[None]:
 def free_threads(world: World) -> Iterator[None]:
     """Ends the waiting of threads that a strike left asleep, before `world` waits for them."""
     yield
-    quiet = 0
-    while quiet < 10:  # whoever was woken may ask once more
-        quiet = 0 if let_threads_go() else quiet + 1
-        time.sleep(0.02)
+    looks = 0
+
+    def have_gone() -> bool:
+        nonlocal looks
+        looks = 0 if let_threads_go() else looks + 1
+        return looks == 20  # whoever was woken may ask once more
+
+    eventually(have_gone, "the end of the threads' waiting")
 
 
 @pytest.mark.usefixtures("rubbish", "free_threads")
