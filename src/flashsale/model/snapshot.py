@@ -1,0 +1,130 @@
+"""What the recorder knows of a sale: its processes, its samples, and one look at all of it (`Snapshot`). Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GoodsSnapshot:
+    """One item at one moment.
+
+    Args:
+        goods_id: which.
+        total: units for sale.
+        booked: units of them sold or reserved.
+        gate: units that the gate may let in; None when the gate does not know the item.
+        access: units that it has let in.
+        started: the start flag.
+        per_buyer: most units of one buyer; None: no cap.
+        opens_at: epoch seconds; None: `start` opens it.
+        closes_at: epoch seconds; None: never.
+        hold: seconds to pay; None: no deadline.
+    """
+
+    goods_id: str
+    total: int
+    booked: int
+    gate: int | None
+    access: int
+    started: bool
+    per_buyer: int | None
+    opens_at: float | None
+    closes_at: float | None
+    hold: float | None
+
+    @property
+    def free(self) -> int:
+        """Units that nobody has booked; below 0 after a restore, perhaps."""
+        return self.total - self.booked
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What a process last told of itself.
+
+    Args:
+        kind: web, worker, syncer or outbox.
+        instance: host and process id, `web-2:27706`.
+        version: of flashsale.
+        beat: epoch seconds of Redis TIME.
+        doing: what it does just now, such as "save"; empty while it waits.
+        since: epoch seconds at which it began that; None while it waits.
+        claimed: orders, or events, that it holds.
+        leases: first and last number of the leases that it holds, pair by pair; see `holds`.
+        last_ms: milliseconds that it took for this the last time; None before the first.
+        last_error: what failed last, without ids; empty when nothing has.
+    """
+
+    kind: str
+    instance: str
+    version: str
+    beat: float
+    doing: str = ""
+    since: float | None = None
+    claimed: int = 0
+    leases: tuple[tuple[int, int], ...] = ()
+    last_ms: float | None = None
+    last_error: str = ""
+
+    def holds(self, lease: int) -> bool:
+        """Returns whether this worker has the lease of this number, as far as it has told."""
+        return any(first <= lease <= last for first, last in self.leases)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A whole sale at one moment.
+
+    Args:
+        time: epoch seconds of Redis TIME.
+        state: open, paused or closed.
+        epoch: of the sale; None: Redis holds nothing of it.
+        layout: of its keys; None likewise.
+        leader: instance of the syncer that acts; None: there is none.
+        queued: orders on the list.
+        oldest: when the oldest of them was accepted, epoch seconds; None: there is none, or it does not say.
+        claimed: orders that workers hold.
+        dead: dead letters.
+        unpaid: orders with a payment deadline.
+        goods: by `goods_id`.
+        processes: by kind and instance.
+    """
+
+    time: float
+    state: str
+    epoch: int | None
+    layout: int | None
+    leader: str | None
+    queued: int
+    oldest: float | None
+    claimed: int
+    dead: int
+    unpaid: int
+    goods: tuple[GoodsSnapshot, ...] = ()
+    processes: tuple[Process, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One item at one pass of the syncer.
+
+    Args:
+        time: epoch seconds of Redis TIME.
+        total: units for sale.
+        booked: units sold or reserved.
+        access: units that the gate has let in.
+        queued: orders on the list, of the whole sale.
+        claimed: orders that workers hold, of the whole sale.
+        dead: dead letters, of the whole sale.
+        lag: seconds since the oldest order on the list was accepted; 0 when there is none.
+    """
+
+    time: float
+    total: int
+    booked: int
+    access: int
+    queued: int
+    claimed: int
+    dead: int
+    lag: float
