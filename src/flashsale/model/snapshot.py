@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +130,41 @@ class Sample:
     claimed: int
     dead: int
     lag: float
+
+
+BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds of a histogram's buckets, in seconds; a last bucket takes what is longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How long something took.
+
+    Args:
+        counts: of each bucket of `BOUNDS`, and of the last one; not cumulative.
+        seconds: the sum.
+    """
+
+    counts: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all processes have counted since the sale began.
+
+    Args:
+        purchases: by `goods_id` and outcome.
+        settled: orders that the database moved, by their new state; PERSISTED are those that a worker saved.
+        store_errors: by operation, such as "save", and kind of error.
+        store: how long the database took, by operation.
+        lag: from accepted to saved, one value for each batch of a worker: that of its oldest order.
+        batch: one script call of purchases.
+    """
+
+    purchases: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    settled: Mapping[str, int] = field(default_factory=dict)
+    store_errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    store: Mapping[str, Histogram] = field(default_factory=dict)
+    lag: Histogram = Histogram()
+    batch: Histogram = Histogram()
