@@ -29,7 +29,7 @@ from flashsale.stores import SQLAlchemyStore
 from tests.support import django_shop
 from tests.support.helpers import settled
 from tests.support.mutants import kills
-from tests.support.sales import each_backend
+from tests.support.sales import each_backend, work
 
 django_shop.set_up()
 
@@ -178,6 +178,25 @@ async def test_an_order_cancelled_before_it_was_saved_has_a_time(shop: Shop) -> 
     (row,) = await settled(sale.real.store.orders())
     assert row.order.created_at is not None
     assert before - 1 <= row.order.created_at <= await settled(sale.real._ledger.time()) + 1
+
+
+@each_backend
+async def test_a_tombstone_gets_the_time_and_the_data_of_its_order(shop: Shop) -> None:
+    """The worker meets it, with what only the queue knew."""
+    sale = await shop.open(store=True)
+    await sale.inventory.reserve([Order("o-1", "phone", "ann", 1, created_at=1.5, data={"size": "M"})])
+    await sale.inventory.reserve([Order("o-2", "phone", "ann", 1, created_at=2.5)])
+    assert await sale.cancel("o-1") is OrderState.CANCELLED
+    await work(shop, sale)
+    assert await sale.cancel("o-2") is OrderState.CANCELLED
+    early, late = await settled(sale.real.store.orders())
+    assert (early.order.created_at, early.order.data, early.persisted_at) == (1.5, {"size": "M"}, None)
+    assert (late.order.created_at, late.order.data) == (2.5, None)
+
+
+@kills("the time of its order")
+async def test_without_the_workers_look_a_tombstone_has_another_time(sync_shop: Shop) -> None:
+    await test_a_tombstone_gets_the_time_and_the_data_of_its_order(sync_shop)
 
 
 # -- announced, and not loaded --------------------------------------------------------------------------------------

@@ -7,11 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import create_engine
 
-from flashsale import Goods, InvalidRequest, NotExecuted, OrderState, OutcomeUnknown, StoreError
+from flashsale import Goods, InvalidRequest, NotExecuted, Order, OrderState, OutcomeUnknown, StoreError
+from flashsale._sql.tables import METADATA, buyer_query
+from flashsale.model.trail import TrailEntry
 from tests.core.test_decided import bought, lose
 from tests.servers.test_restock import opened, totals
-from tests.support.helpers import Awaited, settled
+from tests.support.helpers import Awaited, inside, settled
 from tests.support.sales import booked, each_backend, of_the_release_before, rows, store_at, work
 
 if TYPE_CHECKING:
@@ -193,6 +196,52 @@ async def test_a_write_tells_when_an_order_moved(real_shop: Shop, database_url: 
     assert await settled(sale.store.settled(time.time() + 60)) == []
 
 
+async def test_a_row_tells_when_it_was_saved(real_shop: Shop, database_url: str) -> None:
+    shop = real_shop
+    store = await store_at(shop, database_url, Goods("phone", 2))
+    before = time.time()
+    orders = [Order(f"o-{n}", "phone", "ann", 1) for n in range(3)]
+    assert (await store.save(orders)).refused == {"o-2"}
+    early = Order("early", "phone", "ann", 1)
+    assert await store.settle(early, CANCELLED) is CANCELLED
+    first = {row.order.order_id: row for row in await store.find(["o-0", "o-1", "o-2", "early"])}
+    assert await store.settle(orders[0], CONFIRMED) is CONFIRMED
+    await store.save([*orders, early])
+    then = {row.order.order_id: row for row in await store.orders()}
+    assert {name: row.persisted_at for name, row in then.items()} == {
+        name: row.persisted_at for name, row in first.items()
+    }  # a move does not change it, nor does a batch that comes again
+    assert then["early"].persisted_at is None
+    assert all(before - 1 <= then[each.order_id].persisted_at <= time.time() + 1 for each in orders)
+    assert [name for name in sorted(then) if then[name].settled_at is None] == ["o-1"]
+    assert all(row.settled_at == at for row, at in await store.settled(0.0))
+
+
+async def test_the_orders_of_a_buyer_are_found(real_shop: Shop, database_url: str) -> None:
+    store = await store_at(real_shop, database_url, Goods("phone", 9))
+    orders = [Order(f"o-{n}", "phone", "ann" if n % 2 else "Ann", 1, 9.5 - n, [n]) for n in range(6)]
+    await store.save(orders)
+    await store.settle(orders[1], CANCELLED)
+    found = await store.find_buyer("ann")
+    assert [(row.order, row.state) for row in found] == [
+        (orders[1], CANCELLED), (orders[3], PERSISTED), (orders[5], PERSISTED)
+    ]  # fmt: skip
+    assert [row.order for row in await store.find_buyer("ann", limit=1)] == [orders[1]]
+    assert await store.find_buyer("bob") == await store.find_buyer("ANN") == []
+    orders_of = inside(real_shop.api, "store").orders_of
+    assert await settled(orders_of(store.real, "ann", limit=2)) == found[:2]
+    assert await settled(orders_of(object(), "ann")) is None
+
+
+def test_a_buyer_is_found_by_an_index() -> None:
+    engine = create_engine("sqlite://")
+    METADATA.create_all(engine)
+    query = buyer_query("spring", "ann", 100).compile(engine, compile_kwargs={"literal_binds": True})
+    with engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()
+    assert "flashsale_orders_buyer" in str(plan)
+
+
 # -- tables of the release before -----------------------------------------------------------------------------------
 
 
@@ -233,9 +282,11 @@ async def test_tables_of_the_release_before_are_upgraded_and_still_serve_it(real
     )
     assert await store.settled(0.0) == []
     assert [(row.state, row.reason) for row in await store.find(["before"])] == [(OrderState.REJECTED, None)]
+    assert [row.persisted_at for row in await store.find_buyer("ann")] == [None] * 3
     for row in await store.find(["later", "old"]):
         assert await store.settle(row.order, CANCELLED) is CANCELLED
     assert [moved.order.order_id for moved, _ in await store.settled(0.0)] == ["later", "old"]
     assert (await store.restock_once("phone", 1, "r-1"))[1] == 10
+    assert (await store.note(TrailEntry("restock", "Zoë", "shop-1", 1.0)), len(await store.trail())) == (1, 1)
     assert not await store.purged()
     assert (await store.purge(), await store.purged(), await store.epoch()) == (2, True, 2)

@@ -25,16 +25,20 @@ if TYPE_CHECKING:
 
 
 COLUMN = '    Column("settled_at", Double),  # of its last move; NULL: it has not moved since it was saved\n'
-REASON = '    Column("reason", Text().with_variant(mysql.TEXT(charset="utf8mb4"), "mysql", "mariadb")),  # of a hook\n'
-INDEX = 'SETTLED: Final = Index("flashsale_orders_settled", ORDERS.c.sale, ORDERS.c.settled_at)'
-BEFORE = {  # the release before knew neither when an order moved, nor which restocks were done, nor hooks
-    "_sql/tables.py": ((COLUMN, ""), (REASON, ""), (INDEX, "SETTLED: Final = None")),
+REASON = '    Column("reason", _words()),  # of a hook\n'
+PERSISTED = '    Column("persisted_at", Double),  # NULL: a tombstone, or saved by a release before\n'
+INDEXES = [
+    ('SETTLED: Final = Index("flashsale_orders_settled", ORDERS.c.sale, ORDERS.c.settled_at)', "SETTLED: Final = None"),
+    ('BUYER: Final = Index("flashsale_orders_buyer", ORDERS.c.sale, ORDERS.c.buyer_id)', "BUYER: Final = None"),
+]
+BEFORE = {  # the release before knew no times of an order, no restocks that were done, no hooks and no trail
+    "_sql/tables.py": ((COLUMN, ""), (REASON, ""), (PERSISTED, ""), *INDEXES),
     "_sync/stores/sqlalchemy.py": (
         (
-            "from flashsale._sync.stores.hooked import HookedRowStore",
+            "from flashsale._sync.stores.trailed import TrailedRowStore",
             "from flashsale._sync.stores.base import RowStore",
         ),
-        ("class SQLAlchemyStore(HookedRowStore[Connection])", "class SQLAlchemyStore(RowStore[Connection])"),
+        ("class SQLAlchemyStore(TrailedRowStore[Connection])", "class SQLAlchemyStore(RowStore[Connection])"),
         (
             "super().__init__(sale, hooks, (StatementError, driver_error), events=events)",
             "super().__init__(sale, events=events)",
@@ -211,6 +215,10 @@ def test_two_releases_buy_work_and_sync_on_one_sale(
         assert states["new-10"] is states["old-10"] is OrderState.CANCELLED
         told = {row.order.order_id for row, _ in store.settled(0.0)}  # the release before does not write when
         assert told & {"new-10", "old-10"} == {"new-10"}
+        saved_by_us = [row.persisted_at is not None for row in store.find(accepted)]
+        assert any(saved_by_us)
+        assert not all(saved_by_us)  # the release before does not write when, here either
+        assert {row.order.order_id for row in store.find_buyer("b-old-10")} == {"old-10"}
 
 
 @pytest.mark.parametrize(

@@ -432,3 +432,32 @@ def sync_by_total(syncer: Any, goods: Any, report: Any) -> Any:
 
 
 _refuse, _ask, _sync = HookedRowStore._refuse, HookedRowStore._ask, Syncer._sync
+
+
+# -- the trail ------------------------------------------------------------------------------------------------------
+
+
+def note_apart(store: Any, note: Any) -> Any:
+    """The row is committed by itself, before the transaction of the command."""
+    note.row_id, note.is_carried = store.note(note.entry), True
+    return store.transaction()
+
+
+def note_again(store: Any, note: Any) -> None:
+    """The outcome gets a row of its own."""
+    store.note(note.entry)
+
+
+class OfAllThreads:
+    """One variable for all threads."""
+
+    value: Any = None
+
+    def get(self) -> Any:
+        return self.value
+
+    def set(self, value: Any) -> None:
+        self.value = value
+
+    def reset(self, _: Any) -> None:
+        self.value = None

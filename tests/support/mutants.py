@@ -574,6 +574,15 @@ _add("the look at the database", "T", Patch("flashsale._sync.stores.base.RowStor
 _add("the distrust of the ledger", "E", Patch("flashsale._sync.auditor.Auditor.repair", broken.trusting_repair))
 
 
+# -- the trail --------------------------------------------------------------------------------------------------------
+
+_TRAIL = "each command leaves one entry, with what it wrote"
+_TRAILED = "flashsale._sync.stores.trailed.TrailedRowStore"
+_add("the entry in the transaction", _TRAIL, Patch(f"{_TRAILED}._writing", RowStore._writing))
+_add("the entry is rolled back", _TRAIL, Patch(f"{_TRAILED}._carrying", broken.note_apart))
+_add("an entry is of its thread", _TRAIL, Patch("flashsale._rules.trail._NOTED", broken.OfAllThreads()))
+_add("one row of a command", _TRAIL, Patch(f"{_TRAILED}._end", broken.note_again))
+
 # -- who kills them ---------------------------------------------------------------------------------------------------
 
 BROKEN = (AssertionError, pytest.fail.Exception)  # the second one is what `pytest.raises` says
@@ -594,6 +603,7 @@ _add("what a query of a hook's finds", "E", Patch("flashsale._sync.stores.sqlalc
 _add("what a driver cannot send", "E", Patch("flashsale._rules.sqlstates._is_drivers_own", lambda _: False))
 _add("what a hook has swallowed", "E", Patch("flashsale._rules.sqlstates._ABORTED", "?"))
 _add("nothing is restocked after the purge", _SHOPS, Patch(f"{_MOVED}._add_units", RowStore._add_units))
+_add("the time of its order", "T", Patch(f"{_MOVED}._complete", lambda *_: None))
 _add("a raise that was taken back", _SHOPS, Patch("flashsale._sync.syncer.Syncer._sync", broken.sync_by_total))
 
 

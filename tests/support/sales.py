@@ -71,8 +71,11 @@ def of_the_release_before(dialect: str) -> list[str]:
     on = "" if dialect in {"sqlite", "postgresql"} else " ON flashsale_orders"
     return [
         f"DROP INDEX flashsale_orders_settled{on}",
+        f"DROP INDEX flashsale_orders_buyer{on}",
         "ALTER TABLE flashsale_orders DROP COLUMN settled_at",
         "ALTER TABLE flashsale_orders DROP COLUMN reason",
+        "ALTER TABLE flashsale_orders DROP COLUMN persisted_at",
         "ALTER TABLE flashsale_sales DROP COLUMN purged_at",
         "DROP TABLE flashsale_requests",
+        "DROP TABLE flashsale_audit",
     ]

@@ -13,7 +13,7 @@ from flashsale.errors import InvalidRequest, NotPersisted, OrderConflict, StoreE
 from flashsale.model import RELEASED, TRANSITIONS, Event, Goods, Order, OrderState, Saved, StoredOrder
 from flashsale.model.checks import dump_json
 
-TableName: TypeAlias = Literal["sales", "goods", "orders", "events", "requests"]
+TableName: TypeAlias = Literal["sales", "goods", "orders", "events", "requests", "audit"]
 
 
 class Row(Protocol):
@@ -32,6 +32,7 @@ KEYS: Final[Mapping[str, str]] = {
     "orders": "order_id",
     "events": "event_id",
     "requests": "request_id",
+    "audit": "entry_id",
 }
 """The column that names a row of each table within its sale."""
 
@@ -42,6 +43,8 @@ GOODS_COLUMNS: Final = (
 ORDER_COLUMNS: Final = ("order_id", "goods_id", "buyer_id", "quantity", "state", "created_at", "data")
 CURRENT_COLUMNS: Final = ORDER_COLUMNS[:5]
 """What tells whether an order is the same, and its state; without the host's data, which may be long."""
+MORE_COLUMNS: Final = ("reason", "persisted_at", "settled_at")
+"""What the tables of this release tell of an order beside `ORDER_COLUMNS`; fields of `StoredOrder`."""
 
 CHUNK: Final = 500  # ids in one statement: SQLite before 3.32 takes 999 parameters
 
@@ -140,11 +143,6 @@ def _goods(row: Row) -> Goods:
     )
 
 
-def state_values(state: OrderState) -> dict[str, Any]:
-    """Returns the columns of an order's row that each of its moves writes."""
-    return {"state": state.value}
-
-
 def order_values(order: Order) -> dict[str, Any]:
     """Returns what the row of an order has for itself: all but its sale and its state."""
     return {
@@ -182,8 +180,10 @@ def _order(row: Row) -> StoredOrder:
         created_at=row["created_at"],
         data=None if row["data"] is None else json.loads(row["data"]),
     )
-    has_reason = "reason" in row.keys()  # noqa: SIM118 - of a Row, `in` asks for its values
-    return StoredOrder(order, OrderState(row["state"]), row["reason"] if has_reason else None)
+    known = row.keys()  # of a Row, `in` asks for its values
+    return StoredOrder(
+        order, OrderState(row["state"]), *(row[name] if name in known else None for name in MORE_COLUMNS)
+    )
 
 
 def event_values(order: Order, state: OrderState, previous: OrderState) -> dict[str, Any]:

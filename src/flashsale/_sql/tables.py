@@ -45,6 +45,16 @@ from flashsale._rules.rows import TableName
 METADATA: Final = MetaData()
 
 
+def _words() -> TypeEngine[str]:
+    """Text of people in any script, whatever the database's own character set holds."""
+    return Text().with_variant(mysql.TEXT(charset="utf8mb4"), "mysql", "mariadb")
+
+
+def _json() -> TypeEngine[str]:
+    """ASCII JSON; MySQL's TEXT ends at 64 KiB."""
+    return Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4"), "mysql", "mariadb")
+
+
 def _id(length: int) -> TypeEngine[str]:
     """Ids are ASCII and compared byte by byte, whatever the database's own collation folds or sorts."""
     return (
@@ -90,10 +100,12 @@ ORDERS: Final = Table(
     Column("created_at", Double),
     Column("data", Text),
     Column("settled_at", Double),  # of its last move; NULL: it has not moved since it was saved
-    Column("reason", Text().with_variant(mysql.TEXT(charset="utf8mb4"), "mysql", "mariadb")),  # of a hook
+    Column("reason", _words()),  # of a hook
+    Column("persisted_at", Double),  # NULL: a tombstone, or saved by a release before
 )
 
 SETTLED: Final = Index("flashsale_orders_settled", ORDERS.c.sale, ORDERS.c.settled_at)
+BUYER: Final = Index("flashsale_orders_buyer", ORDERS.c.sale, ORDERS.c.buyer_id)
 
 EVENTS: Final = Table(
     "flashsale_events",
@@ -121,24 +133,42 @@ REQUESTS: Final = Table(
 )
 """Restocks that were done, by the ids that their callers gave them."""
 
+AUDIT: Final = Table(
+    "flashsale_audit",
+    METADATA,
+    Column("entry_id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("sale", _id(64), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("actor", _words(), nullable=False),
+    Column("host", _words(), nullable=False),
+    Column("command", _words(), nullable=False),
+    Column("arguments", _json(), nullable=False),
+    Column("before", _json(), nullable=False),
+    Column("after", _json()),  # NULL: begun, and nobody knows how it ended
+    Column("reason", _words()),
+    sqlite_autoincrement=True,
+)
+"""The trail: one row for each command of an operator. Nothing deletes one."""
+
 TABLES: Final[Mapping[TableName, Table]] = {
     "sales": SALES,
     "goods": GOODS,
     "orders": ORDERS,
     "events": EVENTS,
     "requests": REQUESTS,
+    "audit": AUDIT,
 }
 
 
 def missing_parts(connection: Connection) -> list[Executable]:
     """Returns the statements that bring tables of the release before up to date; that release still works on them."""
     seen, missing = inspect(connection), list[Executable]()
-    for column in (SALES.c.purged_at, ORDERS.c.settled_at, ORDERS.c.reason):
+    for column in (SALES.c.purged_at, ORDERS.c.settled_at, ORDERS.c.reason, ORDERS.c.persisted_at):
         if column.name not in {known["name"] for known in seen.get_columns(column.table.name)}:
             kind = column.type.compile(connection.dialect)
             missing.append(text(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"))
-    if SETTLED.name not in {index["name"] for index in seen.get_indexes(ORDERS.name)}:
-        missing.append(CreateIndex(SETTLED))
+    indexes = {index["name"] for index in seen.get_indexes(ORDERS.name)}
+    missing += [CreateIndex(index) for index in (SETTLED, BUYER) if index.name not in indexes]
     return missing
 
 
@@ -147,6 +177,18 @@ def settled_query(sale: str, moment: float, order_id: str, limit: int) -> Select
     later = or_(ORDERS.c.settled_at > moment, ORDERS.c.order_id > order_id)
     query = select(ORDERS).where(ORDERS.c.sale == sale, ORDERS.c.settled_at >= moment, later)
     return query.order_by(ORDERS.c.settled_at, ORDERS.c.order_id).limit(limit)
+
+
+def buyer_query(sale: str, buyer_id: str, limit: int) -> Select[Any]:
+    """Returns the query of `MovedRowStore.select_buyer`; in the order of the key, SQLite would read by the key."""
+    query = select(ORDERS).where(ORDERS.c.sale == sale, ORDERS.c.buyer_id == buyer_id)
+    return query.order_by(ORDERS.c.created_at.desc(), ORDERS.c.order_id).limit(limit)
+
+
+def trail_query(sale: str, after: int, limit: int, *, last: bool) -> Select[Any]:
+    """Returns the query of `TrailedRowStore.select_trail`."""
+    query = select(AUDIT).where(AUDIT.c.sale == sale, AUDIT.c.entry_id > after)
+    return query.order_by(AUDIT.c.entry_id.desc() if last else AUDIT.c.entry_id).limit(limit)
 
 
 # -- statements, each made once for the columns that it names -------------------------------------------------------

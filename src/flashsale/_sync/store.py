@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from flashsale._rules.rows import purged
+from flashsale._rules.trail import Note
 from flashsale.errors import InvalidRequest, StoreRequired, UnknownSale
 from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
+from flashsale.model.trail import TrailEntry
 
 States: TypeAlias = Mapping[str, OrderState]
 Names: TypeAlias = Iterable[str]
@@ -17,6 +20,10 @@ Rows: TypeAlias = Iterable[StoredOrder]
 Purge: TypeAlias = Callable[[], int]
 IsPurged: TypeAlias = Callable[[], bool]
 Find: TypeAlias = Callable[[Collection[str]], Rows]
+FindBuyer: TypeAlias = Callable[..., Rows]
+Noting: TypeAlias = Callable[[TrailEntry], AbstractContextManager[Note]]
+Entries: TypeAlias = Sequence[TrailEntry]
+Trail: TypeAlias = Callable[..., Entries]
 Restocked: TypeAlias = tuple[Goods, int]
 RestockOnce: TypeAlias = Callable[[str, int, str], Restocked]
 AfterCommit: TypeAlias = Callable[[], object]
@@ -46,7 +53,8 @@ class OrderStore(Protocol):
     `bulk_settle`, `stored`, the function `restock_once`, `settled_since` and `store_findings` say what they do. One
     that joins the host's transactions has `on_commit` and `in_transaction`; `after_commit` and the function
     `in_transaction` say why; one that can be told which, `joined`: see the function. It may have `sales`: the names of
-    the sales in its database, for the error `UnknownSale`; and `purge` with `purged`: see `record_purge`.
+    the sales in its database, for the error `UnknownSale`; `purge` with `purged`: see `record_purge`; `find_buyer`, and
+    `noting` with `trail`: see `orders_of`, and the functions `noting` and `trail`.
     """
 
     def goods(self) -> Iterable[Goods]:
@@ -301,3 +309,41 @@ def stored(store: OrderStore, order_ids: Collection[str]) -> Sequence[StoredOrde
     """
     find: Find | None = getattr(store, "find", None)
     return [] if find is None else list(find(order_ids))
+
+
+def orders_of(store: OrderStore, buyer_id: str, *, limit: int = 100) -> Sequence[StoredOrder] | None:
+    """Returns orders of a buyer by the store's `find_buyer`, which it may have beside the protocol; None: it has none.
+
+    `find_buyer(buyer_id, limit=)` returns the last `limit` rows of the buyer's orders, newest first.
+    """
+    find: FindBuyer | None = getattr(store, "find_buyer", None)
+    return None if find is None else list(find(buyer_id, limit=limit))
+
+
+def noting(store: OrderStore | None, entry: TrailEntry) -> AbstractContextManager[Note]:
+    """Returns a context that writes what a command does to the trail; it gives the `Note`, which is told the outcome.
+
+    By the store's `noting(entry)`, which it may have beside the protocol, as `TrailedRowStore` does: the row is
+    committed with what the command writes. Without it the entry is logged at the end.
+    """
+    of_store: Noting | None = getattr(store, "noting", None)
+    return _logging(entry) if of_store is None else of_store(entry)
+
+
+@contextmanager
+def _logging(entry: TrailEntry) -> Iterator[Note]:
+    note = Note(entry)
+    try:
+        with note.watched():
+            yield note
+    finally:
+        note.log()
+
+
+def trail(store: OrderStore | None, *, after: int = 0, limit: int = 100, last: bool = False) -> Entries | None:
+    """Returns entries by the store's `trail`, which it may have beside the protocol, oldest first; None: it has none.
+
+    `trail(after=, limit=, last=)` returns the first or the last `limit` entries, of those after the number `after`.
+    """
+    of_store: Trail | None = getattr(store, "trail", None)
+    return None if of_store is None else of_store(after=after, limit=limit, last=last)

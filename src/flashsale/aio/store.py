@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from flashsale._rules.rows import purged
+from flashsale._rules.trail import Note
 from flashsale.errors import InvalidRequest, StoreRequired, UnknownSale
 from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
+from flashsale.model.trail import TrailEntry
 
 States: TypeAlias = Mapping[str, OrderState]
 Names: TypeAlias = Iterable[str]
@@ -16,6 +19,10 @@ Rows: TypeAlias = Iterable[StoredOrder]
 Purge: TypeAlias = Callable[[], Awaitable[int]]
 IsPurged: TypeAlias = Callable[[], Awaitable[bool]]
 Find: TypeAlias = Callable[[Collection[str]], Awaitable[Rows]]
+FindBuyer: TypeAlias = Callable[..., Awaitable[Rows]]
+Noting: TypeAlias = Callable[[TrailEntry], AbstractAsyncContextManager[Note]]
+Entries: TypeAlias = Sequence[TrailEntry]
+Trail: TypeAlias = Callable[..., Awaitable[Entries]]
 Restocked: TypeAlias = tuple[Goods, int]
 RestockOnce: TypeAlias = Callable[[str, int, str], Awaitable[Restocked]]
 AfterCommit: TypeAlias = Callable[[], Awaitable[object]]
@@ -45,7 +52,8 @@ class AsyncOrderStore(Protocol):
     `bulk_settle`, `stored`, the function `restock_once`, `settled_since` and `store_findings` say what they do. One
     that joins the host's transactions has `on_commit` and `in_transaction`; `after_commit` and the function
     `in_transaction` say why; one that can be told which, `joined`: see the function. It may have `sales`: the names of
-    the sales in its database, for the error `UnknownSale`; and `purge` with `purged`: see `record_purge`.
+    the sales in its database, for the error `UnknownSale`; `purge` with `purged`: see `record_purge`; `find_buyer`, and
+    `noting` with `trail`: see `orders_of`, and the functions `noting` and `trail`.
     """
 
     async def goods(self) -> Iterable[Goods]:
@@ -300,3 +308,43 @@ async def stored(store: AsyncOrderStore, order_ids: Collection[str]) -> Sequence
     """
     find: Find | None = getattr(store, "find", None)
     return [] if find is None else list(await find(order_ids))
+
+
+async def orders_of(store: AsyncOrderStore, buyer_id: str, *, limit: int = 100) -> Sequence[StoredOrder] | None:
+    """Returns orders of a buyer by the store's `find_buyer`, which it may have beside the protocol; None: it has none.
+
+    `find_buyer(buyer_id, limit=)` returns the last `limit` rows of the buyer's orders, newest first.
+    """
+    find: FindBuyer | None = getattr(store, "find_buyer", None)
+    return None if find is None else list(await find(buyer_id, limit=limit))
+
+
+def noting(store: AsyncOrderStore | None, entry: TrailEntry) -> AbstractAsyncContextManager[Note]:
+    """Returns a context that writes what a command does to the trail; it gives the `Note`, which is told the outcome.
+
+    By the store's `noting(entry)`, which it may have beside the protocol, as `TrailedRowStore` does: the row is
+    committed with what the command writes. Without it the entry is logged at the end.
+    """
+    of_store: Noting | None = getattr(store, "noting", None)
+    return _logging(entry) if of_store is None else of_store(entry)
+
+
+@asynccontextmanager
+async def _logging(entry: TrailEntry) -> AsyncIterator[Note]:
+    note = Note(entry)
+    try:
+        with note.watched():
+            yield note
+    finally:
+        note.log()
+
+
+async def trail(
+    store: AsyncOrderStore | None, *, after: int = 0, limit: int = 100, last: bool = False
+) -> Entries | None:
+    """Returns entries by the store's `trail`, which it may have beside the protocol, oldest first; None: it has none.
+
+    `trail(after=, limit=, last=)` returns the first or the last `limit` entries, of those after the number `after`.
+    """
+    of_store: Trail | None = getattr(store, "trail", None)
+    return None if of_store is None else await of_store(after=after, limit=limit, last=last)

@@ -270,11 +270,17 @@ class StoredOrder:
         order: the order.
         state: its current state.
         reason: why a hook of the host's refused it, as `Refuse` said; None: none did.
+        persisted_at: epoch seconds, when `save` inserted it; None: it is a tombstone, or the store does not tell.
+        settled_at: epoch seconds of its last move; None: it has not moved, or the store does not tell.
+
+    Rows that differ in these two times only are equal.
     """
 
     order: Order
     state: OrderState
     reason: str | None = None
+    persisted_at: float | None = field(default=None, compare=False)
+    settled_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,6 @@ from flashsale._rules.rows import (
     read_order,
     read_state,
     saved,
-    state_values,
 )
 from flashsale.errors import NotPersisted, OrderConflict, OutcomeUnknown, StoreError
 from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
@@ -185,15 +184,14 @@ class RowStore(ABC, Generic[Connection]):
         Raises:
             InvalidRequest: what it changes and what it leaves do not go together, or the sale was purged.
         """
-        with self.transaction() as connection:
+        with self._writing() as connection:
             row = self._lock_or_insert(connection, "goods", GOODS_COLUMNS, goods_values(goods))
             self._refuse_purged(connection)
-            if row is not None:
-                policy = policy_values(goods if replace else completed(goods, row))
-                values = {"version": max(row["version"] + 1, goods.version), **policy}
-                self._write_goods(connection, row, values)
-            else:
+            if row is None:
                 self._new_goods(connection, goods)
+                return
+            policy = policy_values(goods if replace else completed(goods, row))
+            self._write_goods(connection, row, policy | {"version": max(row["version"] + 1, goods.version)})
 
     def goods(self) -> Iterable[Goods]:
         """Returns the policy of every item of the sale."""
@@ -212,13 +210,12 @@ class RowStore(ABC, Generic[Connection]):
             StoreError: no row of this item.
         """
         check_int("units", units, 0)
-        with self.transaction() as connection:
+        with self._writing() as connection:
             row = self._lock_goods(connection, goods_id)
             self._refuse_purged(connection)
             if version is not None and version != row["version"]:
                 return False
-            values = {"granted": units} | ({"loaded": True} if loaded else {})
-            self._write_goods(connection, row, values)
+            self._write_goods(connection, row, {"granted": units} | ({"loaded": True} if loaded else {}))
             return True
 
     def restock(self, goods_id: str, units: int) -> Goods:
@@ -229,7 +226,7 @@ class RowStore(ABC, Generic[Connection]):
             StoreError: no row of this item.
         """
         check_int("units", units, -MAX_UNITS)
-        with self.transaction() as connection:
+        with self._writing() as connection:
             return self._add_units(connection, self._lock_goods(connection, goods_id), units)
 
     def epoch(self) -> int:
@@ -240,7 +237,7 @@ class RowStore(ABC, Generic[Connection]):
 
     def advance_epoch(self) -> int:
         """Raises the epoch by one, and returns it."""
-        with self.transaction() as connection:
+        with self._writing() as connection:
             return self._raise_epoch(connection)
 
     # -- orders ---------------------------------------------------------------------------------------------------
@@ -256,7 +253,7 @@ class RowStore(ABC, Generic[Connection]):
         ids = check_ids(orders)
         if not orders:
             return Saved()
-        with self.transaction() as connection:
+        with self._writing() as connection:
             inserted = self._insert_orders(connection, orders, OrderState.PERSISTED)
             current = self._current(connection, ids - inserted)
             if len(inserted) + len(current) < len(ids):
@@ -282,7 +279,7 @@ class RowStore(ABC, Generic[Connection]):
     def find(self, order_ids: Collection[str]) -> Sequence[StoredOrder]:
         """Returns those of `order_ids` that have a row, by order id."""
         found: list[StoredOrder] = []
-        with self.transaction() as connection:
+        with self._reading() as connection:
             for ids in batches(sorted(set(order_ids)), CHUNK):
                 these = {"sale": self.sale, "order_id": ids}
                 found += map(read_order, self.select(connection, "orders", self._order_columns, these))
@@ -299,7 +296,7 @@ class RowStore(ABC, Generic[Connection]):
             OutcomeUnknown: the answer to COMMIT was lost; settle again.
         """
         check_target(state)
-        with self.transaction() as connection:
+        with self._writing() as connection:
             for _ in range(3):  # again only when the row was inserted while we looked
                 if self._move(connection, order, state):
                     return state
@@ -327,7 +324,7 @@ class RowStore(ABC, Generic[Connection]):
         ids = check_ids(orders)
         if not ids:
             return {}
-        with self.transaction() as connection:
+        with self._writing() as connection:
             changes = Settling(self.sale, orders, state, self._current(connection, ids, lock=True))
             if changes.new and len(self._insert_orders(connection, changes.new, state)) < len(changes.new):
                 raise StoreError("rows came while their orders were settled")
@@ -354,14 +351,14 @@ class RowStore(ABC, Generic[Connection]):
 
     def delivered(self, event_ids: Collection[int]) -> None:
         """Deletes events that the host has handled."""
-        with self.transaction() as connection:
+        with self._writing() as connection:
             for ids in batches(sorted(event_ids), CHUNK):
                 self.delete_events(connection, ids)
 
     def postpone(self, event_id: int, due_at: float | None) -> None:
         """Counts a failed attempt; the event waits until `due_at` (epoch seconds), or is dead (None)."""
         this = {"sale": self.sale, "event_id": event_id}
-        with self.transaction() as connection:
+        with self._writing() as connection:
             for row in self.select(connection, "events", ("attempts",), this, lock=True):
                 self.update(connection, "events", this, {"attempts": row["attempts"] + 1, "due_at": due_at})
 
@@ -372,8 +369,8 @@ class RowStore(ABC, Generic[Connection]):
 
     def requeue_events(self) -> int:
         """Makes all dead letters due again, with no attempt counted, and returns how many."""
-        dead = {"sale": self.sale, "due_at": None}
-        with self.transaction() as connection:
+        with self._writing() as connection:
+            dead = {"sale": self.sale, "due_at": None}
             return self.update(connection, "events", dead, {"attempts": 0, "due_at": 0.0})
 
     # -- steps of a transaction -----------------------------------------------------------------------------------
@@ -386,6 +383,10 @@ class RowStore(ABC, Generic[Connection]):
                 yield connection
         except OutcomeUnknown as error:
             raise StoreError(str(error)) from error.__cause__
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        """Returns a transaction that writes."""
+        return self.transaction()
 
     def _goods_key(self, goods_id: str) -> dict[str, Any]:
         return {"sale": self.sale, "goods_id": check_goods_id(goods_id)}
@@ -400,10 +401,9 @@ class RowStore(ABC, Generic[Connection]):
 
     def _raise_epoch(self, connection: Connection, **values: Any) -> int:
         """Raises the epoch by one, writes `values` beside it, and returns it."""
-        first = 2
-        row = self._lock_or_insert(connection, "sales", ("epoch",), {"epoch": first, **values})
+        row = self._lock_or_insert(connection, "sales", ("epoch",), {"epoch": 2, **values})
         if row is None:
-            return first
+            return 2
         grown = int(row["epoch"]) + 1
         self.update(connection, "sales", {"sale": self.sale}, {"epoch": grown, **values})
         return grown
@@ -438,7 +438,7 @@ class RowStore(ABC, Generic[Connection]):
 
     def _state_values(self, state: OrderState) -> dict[str, Any]:
         """Returns what each write of a state writes into the row of an order."""
-        return state_values(state)
+        return {"state": state.value}
 
     def _insert_orders(self, connection: Connection, orders: Iterable[Order], state: OrderState) -> set[str]:
         common = {"sale": self.sale, **self._state_values(state)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from flashsale._rules.batches import batches
 from flashsale._rules.hooks import HookFailed, Refuse, methods_of, refusals
-from flashsale._rules.rows import CHUNK, EVENT_STATES, ORDER_COLUMNS, Row, read_order
+from flashsale._rules.rows import CHUNK, EVENT_STATES, Row, read_order
 from flashsale._sync.hooks import OrderHooks
 from flashsale._sync.stores.base import Connection
 from flashsale._sync.stores.moved import MovedRowStore
@@ -33,7 +33,7 @@ class HookedRowStore(MovedRowStore[Connection]):
         events: as in `RowStore`.
     """
 
-    _order_columns = (*ORDER_COLUMNS, "reason")
+    _order_columns: Sequence[str] = (*MovedRowStore._order_columns, "reason")
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class HookedRowStore(MovedRowStore[Connection]):
 
     def purge(self) -> int:
         """Records that the sale was purged; see `MovedRowStore.purge`. What is not booked is the shop's again."""
-        with self.transaction() as connection:
+        with self._writing() as connection:
             epoch = self._raise_epoch(connection, purged_at=time.time())
             if self._called.stock:
                 rows = self.select(connection, "goods", ("goods_id",), {"sale": self.sale})

@@ -39,7 +39,6 @@ from flashsale._rules.rows import (
     read_order,
     read_state,
     saved,
-    state_values,
 )
 from flashsale.errors import NotPersisted, OrderConflict, OutcomeUnknown, StoreError
 from flashsale.model import RELEASED, Event, Goods, Order, OrderState, Saved, StoredOrder, by_goods
@@ -184,15 +183,14 @@ class RowStore(ABC, Generic[Connection]):
         Raises:
             InvalidRequest: what it changes and what it leaves do not go together, or the sale was purged.
         """
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             row = await self._lock_or_insert(connection, "goods", GOODS_COLUMNS, goods_values(goods))
             await self._refuse_purged(connection)
-            if row is not None:
-                policy = policy_values(goods if replace else completed(goods, row))
-                values = {"version": max(row["version"] + 1, goods.version), **policy}
-                await self._write_goods(connection, row, values)
-            else:
+            if row is None:
                 await self._new_goods(connection, goods)
+                return
+            policy = policy_values(goods if replace else completed(goods, row))
+            await self._write_goods(connection, row, policy | {"version": max(row["version"] + 1, goods.version)})
 
     async def goods(self) -> Iterable[Goods]:
         """Returns the policy of every item of the sale."""
@@ -211,13 +209,12 @@ class RowStore(ABC, Generic[Connection]):
             StoreError: no row of this item.
         """
         check_int("units", units, 0)
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             row = await self._lock_goods(connection, goods_id)
             await self._refuse_purged(connection)
             if version is not None and version != row["version"]:
                 return False
-            values = {"granted": units} | ({"loaded": True} if loaded else {})
-            await self._write_goods(connection, row, values)
+            await self._write_goods(connection, row, {"granted": units} | ({"loaded": True} if loaded else {}))
             return True
 
     async def restock(self, goods_id: str, units: int) -> Goods:
@@ -228,7 +225,7 @@ class RowStore(ABC, Generic[Connection]):
             StoreError: no row of this item.
         """
         check_int("units", units, -MAX_UNITS)
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             return await self._add_units(connection, await self._lock_goods(connection, goods_id), units)
 
     async def epoch(self) -> int:
@@ -239,7 +236,7 @@ class RowStore(ABC, Generic[Connection]):
 
     async def advance_epoch(self) -> int:
         """Raises the epoch by one, and returns it."""
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             return await self._raise_epoch(connection)
 
     # -- orders ---------------------------------------------------------------------------------------------------
@@ -255,7 +252,7 @@ class RowStore(ABC, Generic[Connection]):
         ids = check_ids(orders)
         if not orders:
             return Saved()
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             inserted = await self._insert_orders(connection, orders, OrderState.PERSISTED)
             current = await self._current(connection, ids - inserted)
             if len(inserted) + len(current) < len(ids):
@@ -281,7 +278,7 @@ class RowStore(ABC, Generic[Connection]):
     async def find(self, order_ids: Collection[str]) -> Sequence[StoredOrder]:
         """Returns those of `order_ids` that have a row, by order id."""
         found: list[StoredOrder] = []
-        async with self.transaction() as connection:
+        async with self._reading() as connection:
             for ids in batches(sorted(set(order_ids)), CHUNK):
                 these = {"sale": self.sale, "order_id": ids}
                 found += map(read_order, await self.select(connection, "orders", self._order_columns, these))
@@ -298,7 +295,7 @@ class RowStore(ABC, Generic[Connection]):
             OutcomeUnknown: the answer to COMMIT was lost; settle again.
         """
         check_target(state)
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             for _ in range(3):  # again only when the row was inserted while we looked
                 if await self._move(connection, order, state):
                     return state
@@ -326,7 +323,7 @@ class RowStore(ABC, Generic[Connection]):
         ids = check_ids(orders)
         if not ids:
             return {}
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             changes = Settling(self.sale, orders, state, await self._current(connection, ids, lock=True))
             if changes.new and len(await self._insert_orders(connection, changes.new, state)) < len(changes.new):
                 raise StoreError("rows came while their orders were settled")
@@ -353,14 +350,14 @@ class RowStore(ABC, Generic[Connection]):
 
     async def delivered(self, event_ids: Collection[int]) -> None:
         """Deletes events that the host has handled."""
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             for ids in batches(sorted(event_ids), CHUNK):
                 await self.delete_events(connection, ids)
 
     async def postpone(self, event_id: int, due_at: float | None) -> None:
         """Counts a failed attempt; the event waits until `due_at` (epoch seconds), or is dead (None)."""
         this = {"sale": self.sale, "event_id": event_id}
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             for row in await self.select(connection, "events", ("attempts",), this, lock=True):
                 await self.update(connection, "events", this, {"attempts": row["attempts"] + 1, "due_at": due_at})
 
@@ -371,8 +368,8 @@ class RowStore(ABC, Generic[Connection]):
 
     async def requeue_events(self) -> int:
         """Makes all dead letters due again, with no attempt counted, and returns how many."""
-        dead = {"sale": self.sale, "due_at": None}
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
+            dead = {"sale": self.sale, "due_at": None}
             return await self.update(connection, "events", dead, {"attempts": 0, "due_at": 0.0})
 
     # -- steps of a transaction -----------------------------------------------------------------------------------
@@ -385,6 +382,10 @@ class RowStore(ABC, Generic[Connection]):
                 yield connection
         except OutcomeUnknown as error:
             raise StoreError(str(error)) from error.__cause__
+
+    def _writing(self) -> AbstractAsyncContextManager[Connection]:
+        """Returns a transaction that writes."""
+        return self.transaction()
 
     def _goods_key(self, goods_id: str) -> dict[str, Any]:
         return {"sale": self.sale, "goods_id": check_goods_id(goods_id)}
@@ -399,10 +400,9 @@ class RowStore(ABC, Generic[Connection]):
 
     async def _raise_epoch(self, connection: Connection, **values: Any) -> int:
         """Raises the epoch by one, writes `values` beside it, and returns it."""
-        first = 2
-        row = await self._lock_or_insert(connection, "sales", ("epoch",), {"epoch": first, **values})
+        row = await self._lock_or_insert(connection, "sales", ("epoch",), {"epoch": 2, **values})
         if row is None:
-            return first
+            return 2
         grown = int(row["epoch"]) + 1
         await self.update(connection, "sales", {"sale": self.sale}, {"epoch": grown, **values})
         return grown
@@ -437,7 +437,7 @@ class RowStore(ABC, Generic[Connection]):
 
     def _state_values(self, state: OrderState) -> dict[str, Any]:
         """Returns what each write of a state writes into the row of an order."""
-        return state_values(state)
+        return {"state": state.value}
 
     async def _insert_orders(self, connection: Connection, orders: Iterable[Order], state: OrderState) -> set[str]:
         common = {"sale": self.sale, **self._state_values(state)}

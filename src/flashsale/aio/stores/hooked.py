@@ -11,7 +11,7 @@ from typing import Any
 
 from flashsale._rules.batches import batches
 from flashsale._rules.hooks import HookFailed, Refuse, methods_of, refusals
-from flashsale._rules.rows import CHUNK, EVENT_STATES, ORDER_COLUMNS, Row, read_order
+from flashsale._rules.rows import CHUNK, EVENT_STATES, Row, read_order
 from flashsale.aio.hooks import AsyncOrderHooks
 from flashsale.aio.stores.base import Connection
 from flashsale.aio.stores.moved import MovedRowStore
@@ -32,7 +32,7 @@ class HookedRowStore(MovedRowStore[Connection]):
         events: as in `RowStore`.
     """
 
-    _order_columns = (*ORDER_COLUMNS, "reason")
+    _order_columns: Sequence[str] = (*MovedRowStore._order_columns, "reason")
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class HookedRowStore(MovedRowStore[Connection]):
 
     async def purge(self) -> int:
         """Records that the sale was purged; see `MovedRowStore.purge`. What is not booked is the shop's again."""
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             epoch = await self._raise_epoch(connection, purged_at=time.time())
             if self._called.stock:
                 rows = await self.select(connection, "goods", ("goods_id",), {"sale": self.sale})

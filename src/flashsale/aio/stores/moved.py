@@ -1,26 +1,32 @@
-"""A store whose tables also tell when an order moved, what was restocked and what was purged: those of this release."""
+"""A store whose tables also tell when an order came and moved, what was restocked and purged: those of this release."""
 
 from __future__ import annotations
 
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from flashsale._rules.rows import Row, purged, read_goods, read_order
+from flashsale._rules.rows import ORDER_COLUMNS, Row, order_values, purged, read_goods, read_order
 from flashsale.aio.stores.base import Connection, RowStore
-from flashsale.errors import InvalidRequest
-from flashsale.model import Goods, OrderState, StoredOrder
+from flashsale.errors import InvalidRequest, OutcomeUnknown, StoreError
+from flashsale.model import RELEASED, Goods, Order, OrderState, Saved, StoredOrder
 from flashsale.model.checks import MAX_UNITS, check_id, check_int
 
 
 class MovedRowStore(RowStore[Connection]):
-    """A `RowStore` with two columns and one table more.
+    """A `RowStore` with three columns, one table and one index more.
 
+    - `orders.persisted_at`: float, NULL: when `save` inserted the row, also of an order that it then refused. A
+      tombstone has none.
     - `orders.settled_at`: float, NULL, indexed after `sale`.
+    - `orders.buyer_id`: indexed after `sale`.
     - `sales.purged_at`: float, NULL.
     - `requests`: sale, request_id, goods_id, units, result. Key: sale, request_id.
     """
+
+    _order_columns: Sequence[str] = (*ORDER_COLUMNS, "persisted_at", "settled_at")
 
     @abstractmethod
     async def select_settled(self, connection: Connection, moment: float, order_id: str, limit: int) -> Iterable[Row]:
@@ -28,6 +34,33 @@ class MovedRowStore(RowStore[Connection]):
 
         A row of just this moment is after it when its order id is after `order_id`. `settled_at` is among the columns.
         """
+
+    @abstractmethod
+    async def select_buyer(self, connection: Connection, buyer_id: str, limit: int) -> Iterable[Row]:
+        """Returns the last `limit` rows of a buyer's orders by `created_at`, newest first."""
+
+    async def save(self, orders: Sequence[Order]) -> Saved:
+        """Writes a batch; see `RowStore.save`. A tombstone that it meets gets the time and the data of its order."""
+        saved = await super().save(orders)
+        gone = {order_id for order_id, state in saved.existing.items() if state in RELEASED}
+        if gone:
+            with suppress(StoreError, OutcomeUnknown):  # the batch is saved, whatever becomes of this
+                await self._complete(order for order in orders if order.order_id in gone)
+        return saved
+
+    async def _complete(self, orders: Iterable[Order]) -> None:
+        """Writes into tombstones what only the queue knew: when the order was accepted, and its data."""
+        async with self._writing() as connection:
+            for values in map(order_values, sorted(orders, key=lambda order: order.order_id)):
+                this = {"sale": self.sale, "order_id": values["order_id"], "persisted_at": None}
+                await self.update(connection, "orders", this, {"created_at": values["created_at"]})
+                if values["data"] is not None:
+                    await self.update(connection, "orders", this | {"data": None}, {"data": values["data"]})
+
+    async def find_buyer(self, buyer_id: str, *, limit: int = 100) -> Sequence[StoredOrder]:
+        """Returns the last `limit` orders of a buyer, newest first."""
+        async with self._reading() as connection:
+            return [read_order(row) for row in await self.select_buyer(connection, buyer_id, limit)]
 
     async def settled(
         self, moment: float, order_id: str = "", *, limit: int = 1000
@@ -43,7 +76,7 @@ class MovedRowStore(RowStore[Connection]):
         Returns:
             The epoch of the sale, raised by one: a rebuild that has begun is refused from then.
         """
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             return await self._raise_epoch(connection, purged_at=time.time())
 
     async def purged(self) -> bool:
@@ -63,7 +96,7 @@ class MovedRowStore(RowStore[Connection]):
         """
         check_int("units", units, -MAX_UNITS)
         values = {"request_id": check_id("request_id", request_id), "goods_id": goods_id, "units": units, "result": 0}
-        async with self.transaction() as connection:
+        async with self._writing() as connection:
             row = await self._lock_goods(connection, goods_id)  # first: on MySQL three equal inserts at once deadlock
             known = await self._lock_or_insert(connection, "requests", ("goods_id", "units", "result"), values)
             if known is None:
@@ -88,5 +121,6 @@ class MovedRowStore(RowStore[Connection]):
         return any(row["purged_at"] is not None for row in rows)
 
     def _state_values(self, state: OrderState) -> dict[str, Any]:
-        moved_at = None if state is OrderState.PERSISTED else time.time()
-        return super()._state_values(state) | {"settled_at": moved_at}
+        now, is_new = time.time(), state is OrderState.PERSISTED
+        times = {"settled_at": None, "persisted_at": now} if is_new else {"settled_at": now}
+        return super()._state_values(state) | times

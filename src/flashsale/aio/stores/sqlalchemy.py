@@ -39,11 +39,13 @@ from flashsale._sql.joining import (
     session_of,
 )
 from flashsale._sql.tables import (
+    AUDIT,
     EVENTS,
     GOODS,
     METADATA,
     ORDERS,
     TABLES,
+    buyer_query,
     condition,
     events_query,
     insert_events,
@@ -53,16 +55,17 @@ from flashsale._sql.tables import (
     missing_parts,
     select_where,
     settled_query,
+    trail_query,
     update_where,
     whole,
 )
-from flashsale.aio.stores.hooked import HookedRowStore
+from flashsale.aio.stores.trailed import TrailedRowStore
 from flashsale.errors import StoreError
 from flashsale.model.checks import check_seconds
 
 
-class SQLAlchemyStore(HookedRowStore[AsyncConnection]):
-    """The `AsyncOrderStore` of one sale, in five tables of the host's database.
+class SQLAlchemyStore(TrailedRowStore[AsyncConnection]):
+    """The `AsyncOrderStore` of one sale, in six tables of the host's database.
 
     It may be made before the process forks: a child makes connections of its own, as soon as it needs one.
     Transactions run at READ COMMITTED, whatever the engine is set to (on SQLite: as the engine does).
@@ -194,11 +197,11 @@ class SQLAlchemyStore(HookedRowStore[AsyncConnection]):
     async def upgrade(self) -> None:
         """Creates what `create_all` does, and adds to tables of the release before the columns that this one needs.
 
-        The release before still works on them. It adds columns, and an index to the orders: do it before the sale, a
+        The release before still works on them. It adds columns, and two indexes to the orders: do it before the sale, a
         long table is locked meanwhile.
         """
         await self.create_all()
-        for _ in range(4):  # three columns, an index: another process may add each of them at the same moment
+        for _ in range(6):  # four columns, two indexes: another process may add each of them at the same moment
             with suppress(StoreError):
                 await self._add_missing()
         await self._add_missing()
@@ -301,6 +304,22 @@ class SQLAlchemyStore(HookedRowStore[AsyncConnection]):
         query = settled_query(self.sale, moment, order_id, limit)
         rows: Iterable[Row] = (await connection.execute(query)).mappings().all()
         return rows
+
+    async def select_buyer(self, connection: AsyncConnection, buyer_id: str, limit: int) -> Iterable[Row]:
+        """Reads a buyer's orders; see `MovedRowStore.select_buyer`."""
+        rows: Iterable[Row] = (await connection.execute(buyer_query(self.sale, buyer_id, limit))).mappings().all()
+        return rows
+
+    async def select_trail(self, connection: AsyncConnection, after: int, limit: int, *, last: bool) -> Iterable[Row]:
+        """Reads the trail; see `TrailedRowStore.select_trail`."""
+        query = trail_query(self.sale, after, limit, last=last)
+        rows: Iterable[Row] = (await connection.execute(query)).mappings().all()
+        return rows
+
+    async def insert_entry(self, connection: AsyncConnection, values: Mapping[str, Any]) -> int:
+        """Inserts a row of the trail; see `TrailedRowStore.insert_entry`."""
+        key: Any = (await connection.execute(insert(AUDIT), values)).inserted_primary_key
+        return int(key[0])
 
     async def insert_new(
         self,

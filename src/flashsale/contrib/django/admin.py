@@ -1,8 +1,9 @@
-"""Admin pages: items are edited through the store, which counts their versions; orders can be viewed and cancelled."""
+"""Admin pages: items are edited through the store, which counts their versions; orders and the trail are viewed."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin, messages
@@ -10,11 +11,12 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponseRedirect
+from django.utils.timezone import localtime
 
 from flashsale import FlashSaleError, InvalidRequest
 from flashsale._rules.rows import purged
 from flashsale.contrib.django import database, get_sale, sale_names
-from flashsale.contrib.django.models import SaleGoods, SaleOrder
+from flashsale.contrib.django.models import SaleGoods, SaleOrder, SaleTrail
 from flashsale.contrib.django.store import DjangoStore
 
 
@@ -25,6 +27,22 @@ class OfTheSale(admin.ModelAdmin):
         """Returns the rows."""
         rows: QuerySet[Any] = super().get_queryset(request).using(database())
         return rows
+
+
+class ToView(OfTheSale):
+    """Shows rows that nobody adds, changes or deletes here; an action only needs the permission to view."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """False for everybody."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """False for everybody."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """False for everybody: a row is a record."""
+        return False
 
 
 class GoodsForm(ModelForm):
@@ -76,7 +94,7 @@ class GoodsAdmin(OfTheSale):
 
 
 @admin.register(SaleOrder)
-class OrderAdmin(OfTheSale):
+class OrderAdmin(ToView):
     """Orders, to view and to cancel."""
 
     list_display = ("order_id", "goods_id", "buyer_id", "quantity", "state", "reason")
@@ -96,14 +114,18 @@ class OrderAdmin(OfTheSale):
             except FlashSaleError as error:
                 self.message_user(request, f"{order}: {error}", messages.ERROR)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """False for everybody: orders come from buyers."""
-        return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """False for everybody: the action only needs the permission to view."""
-        return False
+@admin.register(SaleTrail)
+class TrailAdmin(ToView):
+    """Who did what to a sale, to view."""
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """False for everybody: a row is the record of an order."""
-        return False
+    list_display = ("entry_id", "sale", "time", "actor", "command", "arguments", "after", "reason")
+    list_filter = ("sale",)
+    search_fields = ("actor", "command", "arguments")
+    ordering = ("-entry_id",)
+
+    @admin.display(ordering="at")
+    def time(self, entry: SaleTrail) -> datetime:
+        """Returns when it was, in the zone of the project."""
+        at: datetime = localtime(datetime.fromtimestamp(entry.at, UTC))
+        return at

@@ -106,11 +106,15 @@ class SaleOrder(models.Model):
     data = models.TextField(null=True)
     settled_at = models.FloatField(null=True, editable=False)
     reason = ReasonField(null=True, editable=False)
+    persisted_at = models.FloatField(null=True, editable=False)
 
     class Meta:
         db_table = "flashsale_orders"
         verbose_name = "order"
-        indexes = (models.Index(fields=["sale", "settled_at"], name="flashsale_orders_settled"),)
+        indexes = (
+            models.Index(fields=["sale", "settled_at"], name="flashsale_orders_settled"),
+            models.Index(fields=["sale", "buyer_id"], name="flashsale_orders_buyer"),
+        )
         constraints = (models.UniqueConstraint(fields=["sale", "order_id"], name="flashsale_orders_key"),)
 
     def __str__(self) -> str:
@@ -151,3 +155,26 @@ class SaleEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.order_id}: {self.state}"
+
+
+class SaleTrail(models.Model):
+    """One command of an operator; without `after`, nobody knows how it ended."""
+
+    entry_id = models.BigAutoField(primary_key=True)
+    sale = IdField(max_length=64)
+    at = models.FloatField()
+    actor = ReasonField()
+    host = ReasonField()
+    command = ReasonField()
+    arguments = models.TextField()
+    before = models.TextField()
+    after = models.TextField(null=True)
+    reason = ReasonField(null=True)
+
+    class Meta:
+        db_table = "flashsale_audit"
+        verbose_name = "entry of the trail"
+        verbose_name_plural = "trail"
+
+    def __str__(self) -> str:
+        return f"{self.command} by {self.actor}"

@@ -24,9 +24,10 @@ from flashsale._rules.batches import batches
 from flashsale._rules.observer import log
 from flashsale._rules.rows import CHUNK, EVENT_STATES, KEYS, Row, TableName
 from flashsale._rules.sqlstates import blames_row, is_rolled_back
+from flashsale._rules.trail import TRAIL_COLUMNS
 from flashsale._sql.deadlines import TIMEOUT, Deadline
-from flashsale._sync.stores.hooked import HookedRowStore
-from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder, SaleRequest
+from flashsale._sync.stores.trailed import TrailedRowStore
+from flashsale.contrib.django.models import Sale, SaleEvent, SaleGoods, SaleOrder, SaleRequest, SaleTrail
 from flashsale.contrib.django.signals import order_saved, order_settled
 from flashsale.errors import FlashSaleError, InvalidRequest, OutcomeUnknown, RowRefused, StoreError
 from flashsale.model import Order, OrderState, Saved
@@ -38,6 +39,7 @@ _MODELS: Final[Mapping[TableName, type[Model]]] = {
     "orders": SaleOrder,
     "events": SaleEvent,
     "requests": SaleRequest,
+    "audit": SaleTrail,
 }
 
 
@@ -59,7 +61,7 @@ def _leave_parent() -> None:
 os.register_at_fork(after_in_child=_leave_parent)
 
 
-class DjangoStore(HookedRowStore[BaseDatabaseWrapper]):
+class DjangoStore(TrailedRowStore[BaseDatabaseWrapper]):
     """The `OrderStore` of one sale, in Django's database.
 
     Args:
@@ -226,7 +228,21 @@ class DjangoStore(HookedRowStore[BaseDatabaseWrapper]):
         """Reads orders that have moved; see `MovedRowStore.select_settled`."""
         rows = self._matching("orders", {"sale": self.sale}).filter(settled_at__gte=moment)
         rows = rows.filter(Q(settled_at__gt=moment) | Q(order_id__gt=order_id)).order_by("settled_at", "order_id")
-        return list(rows.values(*self._order_columns, "settled_at")[:limit])
+        return list(rows.values(*self._order_columns)[:limit])
+
+    def select_buyer(self, connection: BaseDatabaseWrapper, buyer_id: str, limit: int) -> Iterable[Row]:
+        """Reads a buyer's orders; see `MovedRowStore.select_buyer`."""
+        rows = self._matching("orders", {"sale": self.sale, "buyer_id": buyer_id}).order_by("-created_at", "order_id")
+        return list(rows.values(*self._order_columns)[:limit])
+
+    def select_trail(self, connection: BaseDatabaseWrapper, after: int, limit: int, *, last: bool) -> Iterable[Row]:
+        """Reads the trail; see `TrailedRowStore.select_trail`."""
+        rows = self._matching("audit", {"sale": self.sale}).filter(entry_id__gt=after)
+        return list(rows.order_by("-entry_id" if last else "entry_id").values(*TRAIL_COLUMNS)[:limit])
+
+    def insert_entry(self, connection: BaseDatabaseWrapper, values: Mapping[str, Any]) -> int:
+        """Inserts a row of the trail; see `TrailedRowStore.insert_entry`."""
+        return int(SaleTrail.objects.using(self._using).create(**values).pk)
 
     def insert_new(
         self,
