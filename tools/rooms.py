@@ -27,6 +27,7 @@ FLOORS = [
     ["_sql"],
     ["aio", "_sync"],
     ["__init__", "clients", "stores"],
+    ["ops"],
     ["contrib", "testing"],
     ["cli", "demo", "__main__"],
 ]

@@ -46,6 +46,9 @@ class Keys:
             self.claimed,
             self.dead,
             self.holds,
+            self.processes,
+            self.minutes,
+            self.stats,
         )
 
     @staticmethod
@@ -134,6 +137,31 @@ class Keys:
     def holds(self) -> str:
         """Sorted set: order id -> payment deadline in Redis TIME, seconds."""
         return self._sale("holds")
+
+    # -- recorder -----------------------------------------------------------------------------------------------
+
+    @property
+    def processes(self) -> str:
+        """Hash: kind, host and process id -> `beat|since|JSON`, the last heartbeat of each process."""
+        return self._sale("processes")
+
+    @property
+    def minutes(self) -> str:
+        """Sorted set: the minutes, counted from the epoch, of which there are counts."""
+        return self._sale("minutes")
+
+    @property
+    def stats(self) -> str:
+        """Hash: `item|outcome`, and other names -> how often since the sale began."""
+        return self._sale("stats")
+
+    def stats_of(self, minute: int) -> str:
+        """Hash: the same of one minute."""
+        return self._sale(f"stats:{minute}")
+
+    def samples(self, goods_id: str) -> str:
+        """List: `time|total|booked|access|queued|claimed|dead|lag` at each pass of the syncer, oldest first."""
+        return self._goods(goods_id, "samples")
 
 
 @dataclass(frozen=True)

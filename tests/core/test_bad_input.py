@@ -165,7 +165,7 @@ async def test_bad_input_is_refused_while_a_refusal_is_remembered(shop: Shop) ->
     """The short way past Redis checks what the long one does."""
     sale = await shop.open(0, sale=shop.sale(cache_for=60))
     assert (await sale.gate.enter("phone")).outcome is Outcome.SOLD_OUT
-    told = sale.real.gate._refusals.counts["phone"]
+    told = sale.real.gate._refusals.counts["phone", Outcome.SOLD_OUT]
     names = [*BAD_NAMES, Name("phone")]
     await nothing_happens(shop, names, sale.gate.enter, lambda bad: sale.buy(bad, "ann"))
     await nothing_happens(
@@ -179,11 +179,11 @@ async def test_bad_input_is_refused_while_a_refusal_is_remembered(shop: Shop) ->
     await nothing_happens(shop, ids, lambda bad: sale.buy("phone", bad), lambda bad: sale.buy("phone", bad, data={}))
     bad_data = [float("nan"), object(), b"a", "x" * 70_000]
     await nothing_happens(shop, bad_data, lambda bad: sale.buy("phone", "ann", data=bad))
-    assert sale.real.gate._refusals.counts["phone"] == told  # none of them was answered
+    assert sale.real.gate._refusals.counts["phone", Outcome.SOLD_OUT] == told  # none of them was answered
     for data in (None, {"colour": "red"}):
         receipt = await sale.buy("phone", "ann", 3, data=data)
         assert (receipt.outcome, receipt.goods_id, receipt.quantity) == (Outcome.SOLD_OUT, "phone", 3)
-    assert sale.real.gate._refusals.counts["phone"] == told + 2
+    assert sale.real.gate._refusals.counts["phone", Outcome.SOLD_OUT] == told + 2
 
 
 async def test_bad_totals_are_refused(shop: Shop) -> None:

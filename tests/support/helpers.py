@@ -34,10 +34,12 @@ _READERS: dict[bytes, Callable[[Any, bytes], Any]] = {
 def snapshot(raw: redis.Redis) -> dict[bytes, tuple[bytes, Any]]:
     """Returns every key with its type and whole value: two equal ones mean that nothing was changed.
 
+    What the recorder writes is left out: it grows while nothing happens.
+
     Args:
         raw: a client with bytes replies (fixture `raw`).
     """
-    keys = sorted(raw.keys("*"))
+    keys = sorted(key for key in raw.keys("*") if not key.endswith((b":samples", b":processes")))
     with raw.pipeline(transaction=False) as pipe:
         for key in keys:
             pipe.type(key)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
+from flashsale._rules.tally import Name, Tally
 from flashsale.model import Admission, Outcome, Receipt
 
 PRIMARY_EVERY: Final = 1.0  # seconds; a replica that was cut off would keep the sale shut
@@ -48,21 +49,25 @@ class RefusalCache:
 
     Args:
         keep: seconds; 0 remembers nothing.
+        tally: counts the refusals, by item and outcome; those given from memory when the refusal is replaced.
 
     Attributes:
         by_goods: what is remembered of each item that Redis knows: its refusal, or OPEN.
     """
 
-    def __init__(self, keep: float) -> None:
+    def __init__(self, keep: float, tally: Tally) -> None:
         self._keep = keep
-        self._counts: Counter[str] = Counter()
+        self._tally = tally
         self.by_goods: dict[str, Refusal] = {}
 
     @property
-    def counts(self) -> Counter[str]:
-        """Refusals given by this process, by `goods_id`."""
-        given = {goods_id: refusal.given for goods_id, refusal in list(self.by_goods.items())}
-        return self._counts + Counter(given)
+    def counts(self) -> Counter[Name]:
+        """All that the tally has counted, and what was given from memory since."""
+        counts = self._tally.counts
+        for goods_id, refusal in list(self.by_goods.items()):
+            if refusal.given:
+                counts[goods_id, refusal.admission.outcome] += refusal.given
+        return counts
 
     def of(self, goods_id: str) -> Refusal:
         """Returns what is remembered of this item: a refusal, be it old, or OPEN. Whoever gives it counts it."""
@@ -105,7 +110,7 @@ class RefusalCache:
             ticketless: no buyer has a ticket of this item, as far as the gate knows.
         """
         outcome, units = admission.outcome, admission.remaining
-        self._counts[goods_id] += callers
+        self._tally.add((goods_id, outcome), callers)
         if self._keep > 0 and (outcome in _KEPT or (outcome is Outcome.SOLD_OUT and units == 0)):
             now = monotonic()
             for_buyers = ticketless or outcome is not Outcome.SOLD_OUT
@@ -129,8 +134,10 @@ class RefusalCache:
         for receipt in refused:
             if receipt.outcome is not Outcome.LIMIT_REACHED:  # of one script, no refusal for want of units comes before
                 self.note(receipt.goods_id, Admission(receipt.outcome, receipt.remaining))
-            elif receipt.remaining > 0:
-                self.forget(receipt.goods_id)
+            else:
+                self._tally.add((receipt.goods_id, receipt.outcome))
+                if receipt.remaining > 0:
+                    self.forget(receipt.goods_id)
 
     def forget(self, goods_id: str | None = None) -> None:
         """Forgets what is remembered of one item, or of all: it is open, or this process changed something."""
@@ -139,5 +146,6 @@ class RefusalCache:
 
     def _replace(self, goods_id: str, refusal: Refusal) -> None:
         before = self.by_goods.pop(goods_id, OPEN)  # by one thread: what it gave is counted once
-        self._counts[goods_id] += before.given
+        if before.given:
+            self._tally.add((goods_id, before.admission.outcome), before.given)
         self.by_goods[goods_id] = refusal

@@ -190,7 +190,7 @@ class Auditor:
         unpaid = {name: record for name, record in records.items() if record.state is OrderState.PERSISTED}
         holds = self._sale.inventory._holds({record.goods_id for record in unpaid.values()})
         held = [name for name, record in unpaid.items() if holds[record.goods_id] is not None]
-        endless = set(held) - set(self._sale._ledger.deadlines(held)) if held else set()
+        endless = set(held) - (self._sale._ledger.deadlines(held)).keys() if held else set()
         return {
             name: record
             for name, record in sorted(records.items())

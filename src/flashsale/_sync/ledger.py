@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from flashsale._rules.batches import batches
 from flashsale._rules.codes import about
 from flashsale._rules.ledger_record import STATES, Record, current_state, find, read
+from flashsale._rules.tally import Tally
 from flashsale._sync.transport.link import Argument, Link
 from flashsale.errors import NotExecuted
 from flashsale.keys import Keys
@@ -78,11 +79,13 @@ class Ledger:
         link: to the Redis of the stock.
         keys: of the sale.
         gate_here: True where the gate shares that Redis: a release then returns the slot in the same script.
+        tally: counts the orders that move.
     """
 
-    def __init__(self, link: Link, keys: Keys, *, gate_here: bool) -> None:
+    def __init__(self, link: Link, keys: Keys, *, gate_here: bool, tally: Tally) -> None:
         self._link = link
         self._keys = keys
+        self._tally = tally
         self._gate_here = gate_here
 
     def meet(self) -> None:
@@ -165,10 +168,12 @@ class Ledger:
 
     def _move(self, rows: Sequence[StoredOrder], *, letters_gone: bool) -> list[Move]:
         reply = self._link.run("settle", *self._settling(rows, letters_gone=letters_gone))
-        return [
+        moves = [
             Move(code, STATES.get(state), int(slots))
             for code, state, slots in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
         ]
+        self._tally.settled(row.state for row, move in zip(rows, moves, strict=True) if move.made)
+        return moves
 
     def _settling(self, rows: Sequence[StoredOrder], *, letters_gone: bool) -> tuple[list[str], list[Argument]]:
         """Keys and arguments of the settle script."""
@@ -259,12 +264,12 @@ class Ledger:
         seconds, microseconds = self._link.command("TIME")
         return int(seconds) + int(microseconds) / 1e6
 
-    def deadlines(self, order_ids: Collection[str]) -> set[str]:
-        """Returns those of `order_ids` that have a payment deadline."""
-        found: set[str] = set()
+    def deadlines(self, order_ids: Collection[str]) -> dict[str, float]:
+        """Returns the payment deadlines of those of `order_ids` that have one, epoch seconds."""
+        found: dict[str, float] = {}
         for ids in batches(order_ids, PAGE):
             scores = self._link.command("ZMSCORE", self._keys.holds, *ids)
-            found |= {order_id for order_id, score in zip(ids, scores, strict=True) if score is not None}
+            found |= {order_id: float(score) for order_id, score in zip(ids, scores, strict=True) if score is not None}
         return found
 
     def start_hold(self, order: Order) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
 from typing import Final
@@ -174,6 +174,31 @@ class OrderQueue(Component):
         for claimed in self._scan(self.keys.claimed):
             yield [_parts(entry)[2] for entry in claimed.values()]
 
+    def _places(self, wanted: Callable[[Order], bool]) -> list[tuple[Order, int]]:
+        """Returns the orders on the list that are wanted, each with how many leave it before."""
+        found: list[tuple[Order, int]] = []
+        at, length = 0, self.size()
+        while page := self._link.command("LRANGE", self.keys.order_list, at, at + MAX_BATCH - 1):
+            for place, order in enumerate(map(_order, page), start=at):
+                if order is not None and wanted(order):
+                    found.append((order, max(0, length - 1 - place)))
+            at += len(page)
+        return found
+
+    def _claims(self, wanted: Callable[[Order], bool]) -> list[tuple[Claim, float | None]]:
+        """Returns the claims of orders that are wanted, each with the end of its lease: epoch seconds, or None."""
+        claims: list[Claim] = []
+        for page in self._scan(self.keys.claimed):
+            for delivery, entry in page.items():
+                attempts, lease, body = _parts(entry)
+                order = _order(body)
+                if order is not None and wanted(order):
+                    claims.append(Claim(order, body, attempts, f"{delivery.decode('ascii', 'replace')}-{lease}"))
+        claims = self._explained(claims)
+        deliveries = [claim.token.partition("-")[0] for claim in claims]
+        ends = [self._link.command("ZSCORE", self.keys.leases, delivery) for delivery in deliveries]
+        return [(claim, None if end is None else float(end)) for claim, end in zip(claims, ends, strict=True)]
+
     # -- dead letters -----------------------------------------------------------------------------------------------
 
     def _buried(self, order_ids: Sequence[str]) -> set[str]:
@@ -207,7 +232,7 @@ class OrderQueue(Component):
         check_int("limit", limit, 1)
         letters = self._letters()
         claims = [self._letter(entry) for entry in letters.values()]
-        return self._explained(sorted(claims, key=lambda claim: _lease(claim) % _ALONE)[:limit])
+        return self._explained(sorted(claims, key=lambda claim: claim.lease % _ALONE)[:limit])
 
     def requeue_dead(self) -> int:
         """Puts all dead letters back on the list, their orders QUEUED again.
@@ -311,12 +336,8 @@ def _order(body: bytes) -> Order | None:
         return None
 
 
-def _lease(claim: Claim) -> int:
-    return int(claim.token.partition("-")[2])
-
-
 def _is_worn_out(claim: Claim) -> bool:
-    return claim.attempts > MAX_ATTEMPTS or _lease(claim) // _ALONE > MAX_ATTEMPTS
+    return claim.attempts > MAX_ATTEMPTS or claim.lease // _ALONE > MAX_ATTEMPTS
 
 
 def _parts(entry: bytes) -> tuple[int, int, bytes]:

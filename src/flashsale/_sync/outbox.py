@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Final
 from zlib import crc32
 
+from flashsale._rules.activity import Activity
 from flashsale._rules.backoff import Backoff, delay_after
 from flashsale._rules.observer import log
 from flashsale._sync.known import wait_until_known
@@ -66,6 +67,7 @@ class Outbox:
         self._handler = handler
         self._interval = check_seconds("interval", interval, low=0.001)
         self._max_attempts = check_int("max_attempts", max_attempts, 1)
+        self._activity = Activity("outbox")
         self._token = secrets.token_hex(8)
         self._has_lease = False
 
@@ -74,21 +76,25 @@ class Outbox:
 
         It waits for a Redis or a database that cannot be reached.
         """
-        backoff = Backoff()
         with stop_on_signals(stop) as event:
             wait_until_known(self._sale, "the outbox", event)
             try:
-                while not event.is_set():
-                    try:
-                        delay = 0.0 if self._pass(event) else self._interval
-                        backoff.reset()
-                    except FlashSaleError as error:
-                        delay = backoff.next()
-                        if backoff.is_news:
-                            log.warning("the outbox waits: %s", type(error).__name__)
-                    pause(event, delay)
+                with self._sale._recorder.beating(self._activity):
+                    self._deliver_all(event)
             finally:
                 self._leave()
+
+    def _deliver_all(self, stop: StopEvent) -> None:
+        backoff = Backoff()
+        while not stop.is_set():
+            try:
+                delay = 0.0 if self._pass(stop) else self._interval
+                backoff.reset()
+            except FlashSaleError as error:
+                delay = backoff.next()
+                if backoff.is_news:
+                    log.warning("the outbox waits: %s", type(error).__name__)
+            pause(stop, delay)
 
     def run_once(self) -> int:
         """Delivers one page of due events, one of each order.
@@ -145,7 +151,7 @@ class Outbox:
     def _deliver(self, event: Event) -> bool:
         try:
             with repeating(self._renew, self._LEASE / 3, self._RENEWALS):
-                answer = end_of(self._handler(event))
+                answer = self._handle(event)
         except Exception as error:  # noqa: BLE001 - whatever the host's code raises; its text may hold buyers' data
             self._postpone(event, type(error).__name__)
             return False
@@ -153,6 +159,10 @@ class Outbox:
             raise InvalidRequest("handler", "must not return an awaitable: nothing has happened yet")
         self._store.delivered([event.event_id])
         return True
+
+    def _handle(self, event: Event) -> object:
+        with self._activity.doing("deliver"):
+            return end_of(self._handler(event))
 
     def _postpone(self, event: Event, why: str) -> None:
         attempts = event.attempts + 1

@@ -68,6 +68,7 @@ class Purchases:
         self._ledger = ledger
         self._transitions = transitions
         self._notifier = notifier
+        self._tally = gate._tally
         self._one_redis = one_redis
         self._callers = inventory._link.callers
         self._persists = guarantee.durability is Durability.PERSISTED
@@ -224,9 +225,13 @@ class Purchases:
         """Does with the answers of one call what is to be done before anybody reads them."""
         if self._persists:
             answers = self._persist(orders, answers)
+        took = time.perf_counter() - began
+        self._tally.batch(answers, took)
         if self._notifier.observed:
-            self._notifier.batch(len(orders), time.perf_counter() - began)
-        if not mode.together:  # the refusal of a basket says nothing of each of its items
+            self._notifier.batch(len(orders), took)
+        if mode.together:  # the refusal of a basket says nothing of each of its items
+            self._tally.refused(answers)
+        else:
             self._gate._refusals.learn(answers)
         return answers
 

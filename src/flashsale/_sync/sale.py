@@ -21,6 +21,7 @@ from flashsale._sync.inventory import Inventory
 from flashsale._sync.ledger import Ledger
 from flashsale._sync.order_queue import OrderQueue
 from flashsale._sync.purchases import Purchases
+from flashsale._sync.recorder import Recorder
 from flashsale._sync.sale_state import SaleMeta
 from flashsale._sync.store import OrderStore, check_known, joined, refuse_purged, store_findings
 from flashsale._sync.ticketing import Ticketing
@@ -106,8 +107,10 @@ class FlashSale:
         self._refusals = self.gate._refusals
         self.inventory = Inventory(self._link, sale, keys=self.keys)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
-        self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis)
+        tally = self.gate._tally
+        self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis, tally=tally)
         self._meta = SaleMeta(self._link, self.keys)
+        self._recorder = Recorder(self._link, self._gate_link, self.keys, self._meta, tally, self._refusals)
         self._is_known = False
         self.store = store
         self._notifier = Notifier(observer)
@@ -484,6 +487,7 @@ class FlashSale:
         """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first."""
         goods = self._meta.goods()
         self.gate._forget(goods)
+        self._recorder.forget(goods)
         stocks = [key for goods_id in goods for key in (self.keys.stock(goods_id), self.keys.buyers(goods_id))]
         self._link.command("UNLINK", *stocks, *self.keys._of_sale())
 
@@ -496,6 +500,7 @@ class FlashSale:
             if not self._one_redis:
                 stack.callback(self._gate_link.close)
             stack.callback(self.gate.close)
+            stack.callback(self._recorder.close)
             stack.callback(self._transitions.close)  # the first to end
 
     def __enter__(self) -> Self:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from flashsale._rules.activity import Activity, instance
 from flashsale._rules.batches import batches
 from flashsale._rules.hooks import HookFailed
 from flashsale._rules.observer import log
@@ -61,7 +62,8 @@ class Syncer:
         self._sale = sale
         self._store: OrderStore = sale.store
         self._interval = check_seconds("interval", interval, low=0.001)
-        self._token = secrets.token_hex(8)
+        self._activity = Activity("syncer")
+        self._token = f"{instance()}:{secrets.token_hex(8)}"
         self._log = RateLimitedLog()
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
@@ -77,12 +79,17 @@ class Syncer:
         """
         with stop_on_signals(stop) as event:
             wait_until_known(self._sale, "the syncer", event)
-            while not event.is_set():
-                try:
-                    self._tell(self._pass(event))
-                except FlashSaleError as error:
-                    self._log.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
-                pause(event, self._interval)
+            with self._sale._recorder.beating(self._activity):
+                while not event.is_set():
+                    self._pass_or_log(event)
+                    pause(event, self._interval)
+
+    def _pass_or_log(self, stop: StopEvent) -> None:
+        try:
+            with self._activity.doing("pass"):
+                self._tell(self._pass(stop))
+        except FlashSaleError as error:
+            self._log.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
 
     def _tell(self, report: SyncReport) -> None:
         if report.purged:
@@ -133,7 +140,9 @@ class Syncer:
                     if isinstance(error, CorruptState):
                         report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             settled = self._follow_moves(stop) + self._reconcile_page()
-            return replace(report, settled=settled, recovered=self._auditor.recover())
+            recovered = self._auditor.recover()
+            self._sale._recorder.sample()
+            return replace(report, settled=settled, recovered=recovered)
         finally:
             self._sale._meta.lead(self._token, 0.0)
 
@@ -183,7 +192,8 @@ class Syncer:
         for goods_id in self._sale._meta.goods():
             with suppress(UnknownGoods):  # a purge was begun
                 gate[goods_id] = self._sale.gate.state(goods_id)
-        return Settlement(audit=audit, orders=counts, gate=gate, refused=dict(self._sale.gate._refusals.counts))
+        refused = self._sale._recorder.refused()
+        return Settlement(audit=audit, orders=counts, gate=gate, refused=refused)
 
     def purge(self) -> Settlement:
         """Ends the sale: removes its keys from Redis, when it is settled. The database keeps all rows, and records it.

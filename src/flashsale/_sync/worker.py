@@ -11,6 +11,7 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
+from flashsale._rules.activity import Activity
 from flashsale._rules.backoff import Backoff
 from flashsale._rules.batches import bought_together, halves
 from flashsale._rules.hooks import HookFailed
@@ -66,6 +67,7 @@ class Worker:
         self._limit = self._batch  # less, while so many are more than the database or a hook can bear
         self._lease = check_seconds("lease", lease, low=0.001)
         self._log = RateLimitedLog()
+        self._activity = Activity("worker")
         self._suspects: AbstractSet[str] = frozenset()  # ids of the last batch that was refused alike
         self._blamed: AbstractSet[str] = frozenset()  # such ids, once the database took other rows
 
@@ -74,23 +76,27 @@ class Worker:
 
         It waits for a Redis or a database that cannot be reached; told to stop, it waits 20 seconds at most.
         """
-        backoff = Backoff()
         with stop_on_signals(stop) as event, BackgroundTask() as background:
             wait_until_known(self._sale, "the worker", event)
-            claims: Sequence[Claim] = ()
-            while claims or not event.is_set():
-                try:
-                    if event.is_set():
-                        self._requeue(claims)
-                        break
-                    claims = self._turn(claims or self._claim(0.5), background)
-                except FlashSaleError as error:
-                    claims = ()
-                    if not isinstance(error, StoreError):  # that one is logged already, with an order id
-                        self._log.tell(type(error), "the worker waits and tries again: %s", named(error))
-                    pause(event, backoff.next())
-                else:
-                    backoff.reset()
+            with self._sale._recorder.beating(self._activity):
+                self._work(event, background)
+
+    def _work(self, stop: StopEvent, background: BackgroundTask) -> None:
+        backoff = Backoff()
+        claims: Sequence[Claim] = ()
+        while claims or not stop.is_set():
+            try:
+                if stop.is_set():
+                    self._requeue(claims)
+                    break
+                claims = self._turn(claims or self._claim(0.5), background)
+            except FlashSaleError as error:
+                claims = ()
+                if not isinstance(error, StoreError):  # that one is logged already, with an order id
+                    self._log.tell(type(error), "the worker waits and tries again: %s", named(error))
+                pause(stop, backoff.next())
+            else:
+                backoff.reset()
 
     def run_once(self) -> int:
         """Processes one batch.
@@ -119,6 +125,7 @@ class Worker:
             The next batch, its lease still fresh.
         """
         held = [*claims]
+        self._activity.hold(held)
         with repeating(partial(self._extend, held), self._lease / 3, _EXTENSIONS):
             if len(claims) < self._limit:
                 self._process(claims)
@@ -173,7 +180,9 @@ class Worker:
             [StoredOrder(_order(by_id[order_id][0]), state) for order_id, state in states.items()]
         )
         done = [claim for order_id in settled for claim in by_id[order_id]]
-        _, now = self._queue._drop(done)
+        dropped, now = self._queue._drop(done)
+        moved_on = [order_id for order_id in settled if states[order_id] is not OrderState.PERSISTED]
+        self._sale._recorder.saved(dropped - len(moved_on))
         self._give_up_or_wait([claim for claim in claims if _order(claim).order_id not in settled])
         self._tell_lag(done, now)
         return len(settled) + rejected
@@ -277,7 +286,8 @@ class Worker:
             return {}
         began = monotonic()
         try:
-            saved = self._store.save(orders)
+            with self._activity.doing("save"), self._sale._recorder.timing("save"):
+                saved = self._store.save(orders)
         except Exception as error:
             if not _blames_row(error):
                 if _is_slow(began):
@@ -304,7 +314,9 @@ class Worker:
     def _tell_lag(self, claims: Sequence[Claim], now: float) -> None:
         accepted = [order.created_at for claim in claims if (order := claim.order) and order.created_at is not None]
         if accepted:
-            self._sale._notifier.lag(len(claims), max(0.0, now - min(accepted)))
+            lag = max(0.0, now - min(accepted))
+            self._sale._recorder.lagged(lag)
+            self._sale._notifier.lag(len(claims), lag)
 
 
 def _order(claim: Claim) -> Order:

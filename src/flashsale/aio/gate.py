@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from flashsale._rules.codes import REFUSALS, fail, goods_error, seconds
 from flashsale._rules.refusal_cache import OPEN, Refusal, RefusalCache
+from flashsale._rules.tally import Tally
 from flashsale.aio.clients import Client
 from flashsale.aio.transport.coalescer import Coalescer
 from flashsale.aio.transport.component import MAX_WAITING, Component
@@ -56,7 +57,8 @@ class Gate(Component):
         max_waiting: int = MAX_WAITING,
     ) -> None:
         super().__init__(client, sale, keys, max_waiting)
-        self._refusals = RefusalCache(check_seconds("cache_for", cache_for))
+        self._tally = Tally()
+        self._refusals = RefusalCache(check_seconds("cache_for", cache_for), self._tally)
         self._remembered = self._refusals.by_goods
         link = self._link
         self._replica = None if replica is None else Link(replica, link.callers, timeout=link.timeout)

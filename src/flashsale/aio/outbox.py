@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Final
 from zlib import crc32
 
+from flashsale._rules.activity import Activity
 from flashsale._rules.backoff import Backoff, delay_after
 from flashsale._rules.observer import log
 from flashsale.aio.known import wait_until_known
@@ -65,6 +66,7 @@ class Outbox:
         self._handler = handler
         self._interval = check_seconds("interval", interval, low=0.001)
         self._max_attempts = check_int("max_attempts", max_attempts, 1)
+        self._activity = Activity("outbox")
         self._token = secrets.token_hex(8)
         self._has_lease = False
 
@@ -73,21 +75,25 @@ class Outbox:
 
         It waits for a Redis or a database that cannot be reached.
         """
-        backoff = Backoff()
         async with stop_on_signals(stop) as event:
             await wait_until_known(self._sale, "the outbox", event)
             try:
-                while not event.is_set():
-                    try:
-                        delay = 0.0 if await self._pass(event) else self._interval
-                        backoff.reset()
-                    except FlashSaleError as error:
-                        delay = backoff.next()
-                        if backoff.is_news:
-                            log.warning("the outbox waits: %s", type(error).__name__)
-                    await pause(event, delay)
+                async with self._sale._recorder.beating(self._activity):
+                    await self._deliver_all(event)
             finally:
                 await self._leave()
+
+    async def _deliver_all(self, stop: StopEvent) -> None:
+        backoff = Backoff()
+        while not stop.is_set():
+            try:
+                delay = 0.0 if await self._pass(stop) else self._interval
+                backoff.reset()
+            except FlashSaleError as error:
+                delay = backoff.next()
+                if backoff.is_news:
+                    log.warning("the outbox waits: %s", type(error).__name__)
+            await pause(stop, delay)
 
     async def run_once(self) -> int:
         """Delivers one page of due events, one of each order.
@@ -144,7 +150,7 @@ class Outbox:
     async def _deliver(self, event: Event) -> bool:
         try:
             async with repeating(self._renew, self._LEASE / 3, self._RENEWALS):
-                answer = await end_of(self._handler(event))
+                answer = await self._handle(event)
         except Exception as error:  # noqa: BLE001 - whatever the host's code raises; its text may hold buyers' data
             await self._postpone(event, type(error).__name__)
             return False
@@ -152,6 +158,10 @@ class Outbox:
             raise InvalidRequest("handler", "must not return an awaitable: nothing has happened yet")
         await self._store.delivered([event.event_id])
         return True
+
+    async def _handle(self, event: Event) -> object:
+        with self._activity.doing("deliver"):
+            return await end_of(self._handler(event))
 
     async def _postpone(self, event: Event, why: str) -> None:
         attempts = event.attempts + 1

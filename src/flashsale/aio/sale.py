@@ -20,6 +20,7 @@ from flashsale.aio.inventory import Inventory
 from flashsale.aio.ledger import Ledger
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.purchases import Purchases
+from flashsale.aio.recorder import Recorder
 from flashsale.aio.sale_state import SaleMeta
 from flashsale.aio.store import AsyncOrderStore, check_known, joined, refuse_purged, store_findings
 from flashsale.aio.ticketing import Ticketing
@@ -105,8 +106,10 @@ class FlashSale:
         self._refusals = self.gate._refusals
         self.inventory = Inventory(self._link, sale, keys=self.keys)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
-        self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis)
+        tally = self.gate._tally
+        self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis, tally=tally)
         self._meta = SaleMeta(self._link, self.keys)
+        self._recorder = Recorder(self._link, self._gate_link, self.keys, self._meta, tally, self._refusals)
         self._is_known = False
         self.store = store
         self._notifier = Notifier(observer)
@@ -485,6 +488,7 @@ class FlashSale:
         """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first."""
         goods = await self._meta.goods()
         await self.gate._forget(goods)
+        await self._recorder.forget(goods)
         stocks = [key for goods_id in goods for key in (self.keys.stock(goods_id), self.keys.buyers(goods_id))]
         await self._link.command("UNLINK", *stocks, *self.keys._of_sale())
 
@@ -497,6 +501,7 @@ class FlashSale:
             if not self._one_redis:
                 stack.push_async_callback(self._gate_link.close)
             stack.push_async_callback(self.gate.aclose)
+            stack.push_async_callback(self._recorder.aclose)
             stack.push_async_callback(self._transitions.aclose)  # the first to end
 
     async def __aenter__(self) -> Self:

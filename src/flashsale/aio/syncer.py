@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from flashsale._rules.activity import Activity, instance
 from flashsale._rules.batches import batches
 from flashsale._rules.hooks import HookFailed
 from flashsale._rules.observer import log
@@ -60,7 +61,8 @@ class Syncer:
         self._sale = sale
         self._store: AsyncOrderStore = sale.store
         self._interval = check_seconds("interval", interval, low=0.001)
-        self._token = secrets.token_hex(8)
+        self._activity = Activity("syncer")
+        self._token = f"{instance()}:{secrets.token_hex(8)}"
         self._log = RateLimitedLog()
         self._auditor = Auditor(sale)
         self._cursor: str | None = None
@@ -76,12 +78,17 @@ class Syncer:
         """
         async with stop_on_signals(stop) as event:
             await wait_until_known(self._sale, "the syncer", event)
-            while not event.is_set():
-                try:
-                    self._tell(await self._pass(event))
-                except FlashSaleError as error:
-                    self._log.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
-                await pause(event, self._interval)
+            async with self._sale._recorder.beating(self._activity):
+                while not event.is_set():
+                    await self._pass_or_log(event)
+                    await pause(event, self._interval)
+
+    async def _pass_or_log(self, stop: StopEvent) -> None:
+        try:
+            with self._activity.doing("pass"):
+                self._tell(await self._pass(stop))
+        except FlashSaleError as error:
+            self._log.tell(named(error), "the syncer's pass failed, the next one comes: %s", named(error))
 
     def _tell(self, report: SyncReport) -> None:
         if report.purged:
@@ -132,7 +139,9 @@ class Syncer:
                     if isinstance(error, CorruptState):
                         report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             settled = await self._follow_moves(stop) + await self._reconcile_page()
-            return replace(report, settled=settled, recovered=await self._auditor.recover())
+            recovered = await self._auditor.recover()
+            await self._sale._recorder.sample()
+            return replace(report, settled=settled, recovered=recovered)
         finally:
             await self._sale._meta.lead(self._token, 0.0)
 
@@ -182,7 +191,8 @@ class Syncer:
         for goods_id in await self._sale._meta.goods():
             with suppress(UnknownGoods):  # a purge was begun
                 gate[goods_id] = await self._sale.gate.state(goods_id)
-        return Settlement(audit=audit, orders=counts, gate=gate, refused=dict(self._sale.gate._refusals.counts))
+        refused = await self._sale._recorder.refused()
+        return Settlement(audit=audit, orders=counts, gate=gate, refused=refused)
 
     async def purge(self) -> Settlement:
         """Ends the sale: removes its keys from Redis, when it is settled. The database keeps all rows, and records it.

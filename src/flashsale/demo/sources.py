@@ -82,4 +82,5 @@ async def read_database(store: AsyncOrderStore, first: OpenPhase) -> DatabaseSid
 
 async def forget(client: Redis, keys: Keys) -> None:
     """Deletes every key of the sale, and no other."""
-    await client.delete(*keys.gate(GOODS_ID), keys.stock(GOODS_ID), keys.buyers(GOODS_ID), *keys._of_sale())
+    async with FlashSale(client, keys.sale, keys=keys) as sale:
+        await sale._forget()

@@ -235,6 +235,11 @@ class Claim:
     token: str
     reason: str | None = None
 
+    @property
+    def lease(self) -> int:
+        """The number of its lease: no other has it."""
+        return int(self.token.partition("-")[2])
+
 
 # -- between the store and the sale ---------------------------------------------------------------------------------
 

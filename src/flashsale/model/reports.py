@@ -152,7 +152,7 @@ class Settlement:
         audit: where every unit is.
         orders: rows of the database, by state.
         gate: the gate of each item, by `goods_id`.
-        refused: refusals that this process gave, by `goods_id`; the observers of other processes have theirs.
+        refused: refusals, by `goods_id`: those that all processes have told of, each ten seconds, and all of this one.
     """
 
     audit: Audit

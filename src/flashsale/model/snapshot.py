@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from flashsale.model.orders import Claim, Order, OrderState, StoredOrder
+
 
 @dataclass(frozen=True, slots=True)
 class GoodsSnapshot:
@@ -168,3 +170,32 @@ class Totals:
     store: Mapping[str, Histogram] = field(default_factory=dict)
     lag: Histogram = Histogram()
     batch: Histogram = Histogram()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where one order is.
+
+    Args:
+        order: which.
+        ledger: its state in Redis; None: Redis does not know it.
+        row: its row in the database; None: there is none, or the database was not asked.
+        ahead: orders that leave the list before it; None: it is not on the list.
+        claim: a worker's hold on it; None: there is none.
+        free_in: seconds until the lease of that ends, below 0 when it has; None: it has none.
+        worker: which worker that is, as far as it has told; None: nobody has told.
+        reason: why the database refused it last; None: it did not.
+        due: epoch seconds of its payment deadline; None: it has none.
+        is_dead: it is a dead letter.
+    """
+
+    order: Order
+    ledger: OrderState | None = None
+    row: StoredOrder | None = None
+    ahead: int | None = None
+    claim: Claim | None = None
+    free_in: float | None = None
+    worker: Process | None = None
+    reason: str | None = None
+    due: float | None = None
+    is_dead: bool = False

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial, wraps
 from types import FrameType
@@ -174,6 +174,35 @@ class BackgroundWork:
         until = time.monotonic() + within
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+
+
+class Later:
+    """Does `work` once, some seconds after it was begun, in a thread; then it can be begun again."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._timer: threading.Timer | None = None
+        self._has_ended = False
+        self.is_begun = False  # while the time runs, and once it has ended
+
+    def begin(self, seconds: float) -> None:
+        """Does the work in so many seconds."""
+        timer = threading.Timer(seconds, self._start)
+        timer.name, timer.daemon = "flashsale-later", True
+        with suppress(RuntimeError):  # the interpreter ends, or has no thread left
+            timer.start()
+            self._timer, self.is_begun = timer, True
+
+    def _start(self) -> None:
+        self.is_begun = self._has_ended
+        self._work()
+
+    def end(self, within: float) -> None:
+        """Begins nothing more, and waits so many seconds at most for what is under way."""
+        self._has_ended = self.is_begun = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join(within)
 
 
 @contextmanager

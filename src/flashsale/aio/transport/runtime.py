@@ -160,6 +160,34 @@ class BackgroundWork:
                 task.cancel()
 
 
+class Later:
+    """Does `work` once, some seconds after it was begun; then it can be begun again."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        self._work = work
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._has_ended = False
+        self.is_begun = False  # while the time runs, and once it has ended
+
+    def begin(self, seconds: float) -> None:
+        """Does the work in so many seconds."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._start)
+        self.is_begun = True
+
+    def _start(self) -> None:
+        self.is_begun = self._has_ended
+        self._task = asyncio.create_task(self._work())
+
+    async def end(self, within: float) -> None:
+        """Begins nothing more, and waits so many seconds at most for what is under way."""
+        self._has_ended = self.is_begun = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None and self._task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([self._task], timeout=within)
+
+
 @asynccontextmanager
 async def repeating(work: Callable[[], Awaitable[object]], every: float, times: int) -> AsyncIterator[None]:
     """Does `work` again every so many seconds while the block runs, so many times at most."""

@@ -1,0 +1,113 @@
+"""What a process does just now: it tells of it in its heartbeats. Pure."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from time import monotonic
+from typing import Any, Final
+
+from flashsale._rules.rate_limited_log import named
+from flashsale.model import Claim
+from flashsale.model.snapshot import Process
+
+_SPANS: Final = 8  # of leases in one heartbeat: those of a batch are one, or a few
+
+
+def instance() -> str:
+    """Returns the name of this process: its host and its id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class Activity:
+    """What a worker, syncer, outbox or web process does.
+
+    Args:
+        kind: which of these.
+
+    Attributes:
+        kind: the same.
+        last_error: what failed last, without ids; empty when nothing has.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.last_error = ""
+        self._claims: Sequence[Claim] = ()
+        self._doing = ""
+        self._began = 0.0
+        self._last_ms: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Its kind, and the name of its process."""
+        return f"{self.kind} {instance()}"
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Tells of `what` while the block runs, and how long it took afterwards."""
+        before = self._doing, self._began
+        self._doing, self._began = what, monotonic()
+        try:
+            yield
+        except Exception as error:
+            self.last_error = named(error)
+            raise
+        finally:
+            self._last_ms = 1000 * (monotonic() - self._began)
+            self._doing, self._began = before
+
+    def hold(self, claims: Sequence[Claim]) -> None:
+        """Tells of these claims from now on; the list may grow meanwhile."""
+        self._claims = claims
+
+    def told(self) -> tuple[str, float | None]:
+        """Returns what a heartbeat says, as JSON, and the seconds since it began what it does; None: it waits."""
+        claims = list(self._claims)
+        said = {
+            "version": version("flashsale"),
+            "doing": self._doing,
+            "claimed": len(claims),
+            "leases": _spans([claim.lease for claim in claims]),
+            "last_ms": self._last_ms and round(self._last_ms, 3),
+            "last_error": self.last_error,
+        }
+        ago = monotonic() - self._began if self._doing else None
+        return json.dumps(said, separators=(",", ":")), ago
+
+
+def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    spans: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if spans and number <= spans[-1][1] + 1:
+            spans[-1] = spans[-1][0], number
+        else:
+            spans.append((number, number))
+    return spans[:_SPANS]
+
+
+def read_process(name: str, text: str) -> Process | None:
+    """Returns the process of a heartbeat; None where somebody else wrote it."""
+    kind, _, process = name.partition(" ")
+    beat, _, rest = text.partition("|")
+    since, _, said = rest.partition("|")
+    try:
+        found: dict[str, Any] = json.loads(said)
+        return Process(
+            kind=kind,
+            instance=process,
+            version=str(found["version"]),
+            beat=float(beat),
+            doing=str(found["doing"]),
+            since=float(since) if since else None,
+            claimed=int(found["claimed"]),
+            leases=tuple((int(first), int(last)) for first, last in found["leases"]),
+            last_ms=None if found["last_ms"] is None else float(found["last_ms"]),
+            last_error=str(found["last_error"]),
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

@@ -1,0 +1,308 @@
+"""The recorder: what processes count and tell, and what can be read of it, by one look, by minutes and by samples."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flashsale import Goods, OrderState, Outcome, RowRefused, StoreError
+from flashsale._rules.activity import Activity
+from flashsale._sync.recorder import MINUTES
+from tests.support.sales import work
+
+if TYPE_CHECKING:
+    from tests.support.helpers import Awaited, Shop
+
+ACCEPTED, SOLD_OUT, LIMIT = Outcome.ACCEPTED, Outcome.SOLD_OUT, Outcome.LIMIT_REACHED
+
+
+async def opened(shop: Shop, total: int = 3, cache_for: float = 60, **policy: Any) -> tuple[Awaited, Awaited]:
+    sale = shop.sale(store=await shop.store(Goods("phone", total, **policy)), cache_for=cache_for)
+    syncer = shop.syncer(sale)
+    await syncer.run_once()
+    await sale.start("phone")
+    return sale, syncer
+
+
+async def told(sale: Awaited) -> None:
+    """Lets the process tell at once what it has counted."""
+    await sale._call(sale.real._recorder._flush, sale.real._recorder._web)
+
+
+async def reads(sale: Awaited, what: str, *args: Any) -> Any:
+    return await sale._call(getattr(sale.real._recorder, what), *args)
+
+
+# -- counts ---------------------------------------------------------------------------------------------------------
+
+
+async def test_each_purchase_is_counted_once_by_item_and_outcome(shop: Shop) -> None:
+    sale, _ = await opened(shop, per_buyer=2)
+    for buyer in ("ann", "bob"):
+        await sale.buy("phone", buyer, order_id=buyer)
+    await sale.buy("phone", "ann", order_id="ann")  # a replay is no purchase
+    assert (await sale.buy("phone", "ann", 2)).outcome is LIMIT
+    await sale.buy("phone", "cleo")
+    assert [(await sale.buy("phone", "dora")).outcome for _ in range(7)] == [SOLD_OUT] * 7
+    await told(sale)
+    totals = await reads(sale, "totals")
+    assert totals.purchases == {("phone", "ACCEPTED"): 3, ("phone", "LIMIT_REACHED"): 1, ("phone", "SOLD_OUT"): 7}
+    assert sum(totals.batch.counts) == 6  # script calls: six of the seven refusals came from memory
+    (counted,) = (await reads(sale, "minutes")).values()
+    assert counted == totals.purchases
+
+
+async def test_what_was_told_is_not_told_again(shop: Shop) -> None:
+    sale, _ = await opened(shop)
+    for _ in range(3):
+        await sale.buy("phone", "ann", 2)
+        await told(sale)
+    assert (await reads(sale, "totals")).purchases == {("phone", "ACCEPTED"): 1, ("phone", "SOLD_OUT"): 2}
+
+
+async def test_each_item_of_a_basket_is_counted(shop: Shop) -> None:
+    sale, _ = await opened(shop)
+    await sale.buy_basket("ann", [("phone", 2)])
+    await sale.buy_basket("bob", [("phone", 2)])
+    await told(sale)
+    assert (await reads(sale, "totals")).purchases == {("phone", "ACCEPTED"): 1, ("phone", "SOLD_OUT"): 1}
+
+
+async def test_closing_tells_the_rest(shop: Shop) -> None:
+    sale, _ = await opened(shop)
+    other = shop.sale()
+    await other.buy("phone", "ann")
+    await other.close()
+    assert (await reads(sale, "totals")).purchases == {("phone", "ACCEPTED"): 1}
+
+
+async def test_a_process_tells_some_seconds_after_it_has_counted(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    for api in ("aio", "_sync"):
+        monkeypatch.setattr(f"flashsale.{api}.recorder.FLUSH", 0.01)
+    sale, _ = await opened(shop)
+    for buyer in ("ann", "bob"):
+        await sale.buy("phone", buyer)
+        for _ in range(1000):
+            if (await reads(sale, "totals")).purchases.get(("phone", "ACCEPTED")) == 1 + (buyer == "bob"):
+                break
+            await asyncio.sleep(0.02)
+        else:
+            pytest.fail(f"the purchase of {buyer} was not told")
+
+
+async def test_moved_orders_and_the_time_of_the_database_are_counted(shop: Shop) -> None:
+    sale, _ = await opened(shop)
+    for name in "abc":
+        await sale.buy("phone", "ann", order_id=name)
+    await work(shop, sale)
+    await sale.confirm("a")
+    await sale.cancel("a")
+    for _ in range(2):
+        await sale.cancel("b")
+    await told(sale)
+    totals = await reads(sale, "totals")
+    assert totals.settled == {"PERSISTED": 3, "CONFIRMED": 1, "CANCELLED": 2}
+    assert sum(totals.store["save"].counts) == sum(totals.lag.counts) == 1
+    assert totals.store["save"].seconds > 0
+    assert totals.store_errors == {}
+
+
+async def test_errors_of_the_database_are_counted_by_kind(sync_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    sale, _ = await opened(sync_shop)
+    await sale.buy("phone", "ann", order_id="a")
+
+    def save(_orders: object) -> None:
+        raise RowRefused("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sale.real.store, "save", save)
+        await sync_shop.worker(sale).run_once()
+    await told(sale)
+    assert (await reads(sale, "totals")).store_errors == {("save", "RowRefused"): 1}
+
+
+async def test_a_settlement_has_the_refusals_of_all_processes(shop: Shop) -> None:
+    sale, syncer = await opened(shop, 0)
+    other = shop.sale(cache_for=0)
+    for each in (sale, other):
+        await each.buy("phone", "ann")
+    await told(other)
+    assert (await syncer.settlement()).refused == {"phone": 2}
+
+
+# -- faults ---------------------------------------------------------------------------------------------------------
+
+
+async def test_counts_that_cannot_be_written_are_written_later(shop: Shop) -> None:
+    sale, _ = await opened(shop)
+    await sale.buy("phone", "ann")
+    shop.raw.set(shop.keys.stats, "not ours")
+    await told(sale)
+    shop.raw.delete(shop.keys.stats)
+    await sale.buy("phone", "bob")
+    await told(sale)
+    assert (await reads(sale, "totals")).purchases == {("phone", "ACCEPTED"): 2}
+
+
+async def test_what_another_program_wrote_is_passed_over(shop: Shop) -> None:
+    sale, _ = await opened(shop)
+    shop.raw.hset(shop.keys.processes, mapping={"worker h:1": "x", "": "1|2|{}"})
+    shop.raw.hset(shop.keys.stats, mapping={"phone|ACCEPTED": "many", "x": 1})
+    shop.raw.zadd(shop.keys.minutes, {"soon": 3})
+    shop.raw.rpush(shop.keys.samples("phone"), "a|b")
+    assert (await reads(sale, "look")).processes == ()
+    assert (await reads(sale, "totals")).purchases == {}
+    assert await reads(sale, "minutes") == {}
+    assert len(await reads(sale, "samples", "phone")) == 1
+
+
+async def test_a_sale_that_was_purged_is_told_nothing(shop: Shop) -> None:
+    sale, syncer = await opened(shop)
+    await sale.stop("phone")
+    await sale.buy("phone", "ann")
+    await told(sale)
+    await syncer.run_once()
+    await syncer.purge()
+    sale.real._recorder._tally.add(("phone", SOLD_OUT))
+    await told(sale)
+    assert shop.raw.keys("*") == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_tells_only_what_it_has_counted_itself(sync_shop: Shop) -> None:
+    sale = sync_shop.sale()
+    recorder = sale.real._recorder
+    recorder._tally.add(("phone", ACCEPTED), 5)
+    child = os.fork()
+    if child == 0:
+        recorder._tally.add(("phone", SOLD_OUT), 2)
+        os._exit(0 if dict(recorder._take()) == {("phone", SOLD_OUT): 2} else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert dict(recorder._take()) == {("phone", ACCEPTED): 5}
+
+
+# -- one look -------------------------------------------------------------------------------------------------------
+
+
+async def test_one_look_shows_the_whole_sale(shop: Shop) -> None:
+    sale, _ = await opened(shop, 9, hold=900, per_buyer=5)
+    for name in "abc":
+        await sale.buy("phone", "ann", order_id=name)
+    await work(shop, sale)
+    for name in "de":
+        await sale.buy("phone", "bob", order_id=name)
+    await sale.queue.claim(1, lease=60)
+    await sale.buy("phone", "bob", order_id="f")
+    look = await reads(sale, "look")
+    assert (look.state, look.epoch, look.layout, look.leader) == ("open", 1, 1, None)
+    assert (look.queued, look.claimed, look.dead, look.unpaid) == (2, 1, 0, 3)
+    assert look.oldest is not None
+    assert 0 <= look.time - look.oldest < 60
+    (phone,) = look.goods
+    assert (phone.goods_id, phone.total, phone.booked, phone.free) == ("phone", 9, 6, 3)
+    assert (phone.gate, phone.access, phone.started) == (9, 6, True)
+    assert (phone.per_buyer, phone.hold, phone.opens_at, phone.closes_at) == (5, 900.0, None, None)
+    await sale.pause()
+    assert (await reads(sale, "look")).state == "paused"
+
+
+async def test_a_look_at_a_sale_that_is_not_there_is_empty(shop: Shop) -> None:
+    look = await reads(shop.sale(), "look")
+    assert (look.state, look.epoch, look.goods, look.queued) == ("open", None, (), 0)
+
+
+# -- processes ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_process_tells_what_it_does_and_since_when(shop: Shop) -> None:
+    sale, _ = await opened(shop)
+    for name in "abc":
+        await sale.buy("phone", "ann", order_id=name)
+    claims = await sale.queue.claim(lease=60)
+    activity = Activity("worker")
+    activity.hold(claims)
+    recorder = sale.real._recorder
+    with pytest.raises(StoreError), activity.doing("save"):
+        await sale._call(recorder._flush, activity)
+        (busy,) = (await reads(sale, "look")).processes
+        raise StoreError("no")
+    await sale._call(recorder._flush, activity)
+    (idle,) = (await reads(sale, "look")).processes
+    assert (busy.kind, busy.claimed, busy.doing, busy.last_error) == ("worker", 3, "save", "")
+    assert busy.since is not None
+    assert busy.since <= busy.beat
+    assert len(busy.leases) == 1
+    assert [busy.holds(claim.lease) for claim in claims] == [True] * 3
+    assert not busy.holds(claims[-1].lease + 1)
+    assert (idle.doing, idle.since, idle.last_error) == ("", None, "StoreError")
+    assert idle.last_ms is not None
+    await sale._call(recorder._leave, activity)
+    assert (await reads(sale, "look")).processes == ()
+
+
+async def test_a_process_that_is_gone_for_an_hour_is_forgotten(shop: Shop) -> None:
+    sale, syncer = await opened(shop)
+    await sale._call(sale.real._recorder._flush, Activity("worker"))
+    (name, text), *_ = shop.raw.hgetall(shop.keys.processes).items()
+    text = text if isinstance(text, str) else text.decode()
+    beat, _, rest = text.partition("|")
+    shop.raw.hset(shop.keys.processes, "worker old:1", f"{float(beat) - 3700}|{rest}")
+    await syncer.run_once()
+    assert list(shop.raw.hgetall(shop.keys.processes)) == [name]
+
+
+# -- samples and minutes --------------------------------------------------------------------------------------------
+
+
+async def test_each_pass_of_the_syncer_leaves_a_sample(shop: Shop) -> None:
+    sale, syncer = await opened(shop, 9)
+    await sale.buy("phone", "ann", 4)
+    await syncer.run_once()
+    first, second = await reads(sale, "samples", "phone")
+    assert (first.total, first.booked, first.access, first.queued) == (9, 0, 0, 0)
+    assert (second.total, second.booked, second.access, second.queued) == (9, 4, 4, 1)
+    assert first.time < second.time
+    assert second.lag > 0
+
+
+async def test_samples_are_thinned_where_they_are_oldest(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    for api in ("aio", "_sync"):
+        monkeypatch.setattr(f"flashsale.{api}.recorder.SAMPLES", 8)
+    sale, syncer = await opened(shop)
+    first = (await reads(sale, "samples", "phone"))[0]
+    for _ in range(20):
+        await syncer.run_once()
+    samples = await reads(sale, "samples", "phone")
+    assert 4 < len(samples) <= 8
+    assert samples[0] == first
+    assert samples == sorted(samples, key=lambda sample: sample.time)
+
+
+async def test_minutes_of_long_ago_are_forgotten_and_the_totals_stay(shop: Shop) -> None:
+    sale, syncer = await opened(shop)
+    await sale.buy("phone", "ann")
+    await told(sale)
+    (minute,) = await reads(sale, "minutes")
+    old = minute - MINUTES - 1
+    shop.raw.hset(shop.keys.stats_of(old), "phone|ACCEPTED", 1)
+    shop.raw.zadd(shop.keys.minutes, {str(old): old})
+    syncer.real._sale._recorder._forgot = 0
+    await syncer.run_once()
+    assert list(await reads(sale, "minutes")) == [minute]
+    assert not shop.raw.exists(shop.keys.stats_of(old))
+    assert (await reads(sale, "totals")).purchases == {("phone", "ACCEPTED"): 1}
+
+
+async def test_nothing_that_is_recorded_is_needed_to_sell(shop: Shop) -> None:
+    sale, syncer = await opened(shop)
+    await sale.buy("phone", "ann", order_id="a")
+    await told(sale)
+    shop.raw.delete(shop.keys.stats, shop.keys.minutes, shop.keys.processes, shop.keys.samples("phone"))
+    assert (await sale.buy("phone", "bob", order_id="b")).accepted
+    await work(shop, sale)
+    assert await sale.status("a") is await sale.status("b") is OrderState.PERSISTED
+    assert (await syncer.run_once()).lost is None
+    assert (await syncer.audit()).ok
