@@ -1,0 +1,209 @@
+"""Is all well with a sale? What is sold a second, and what needs an operator's attention. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
+
+OLD: Final = 10.0  # seconds that an order may wait for the database, or a step of a process may take
+SILENT: Final = 15.0  # seconds without a heartbeat: three of them are missing
+WINDOW: Final = 10.0  # seconds over which a rate is taken
+FULL: Final = 0.8  # of the memory
+UNSURE: Final = 0.01  # of the purchases
+BOUGHT: Final = frozenset({"ACCEPTED", "UNCERTAIN"})
+
+Minutes = Mapping[int, Mapping[tuple[str, str], int]]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast an item sells.
+
+    Args:
+        sold: units a second; None: it cannot be told yet.
+        refused: purchases a second, over the last minute.
+        gone_in: seconds until nothing is free at this pace; None: never, or it cannot be told.
+    """
+
+    sold: float | None
+    refused: float
+    gone_in: float | None
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Something that an operator should look at.
+
+    Args:
+        name: what, in capitals.
+        text: what was seen, and what helps.
+    """
+
+    name: str
+    text: str
+
+
+def rate(goods: GoodsSnapshot, samples: Sequence[Sample], minutes: Minutes, now: float) -> Rate:
+    """Returns how fast an item sells, by its samples and what was counted."""
+    recent = [sample for sample in samples if sample.time >= now - WINDOW]
+    sold = None
+    if recent and now > recent[0].time:
+        sold = max(0, goods.booked - recent[0].booked) / (now - recent[0].time)
+    gone_in = goods.free / sold if sold and goods.free > 0 else None
+    minute = int(now) // 60
+    refused = sum(
+        times
+        for each in (minute - 1, minute)
+        for (goods_id, outcome), times in minutes.get(each, {}).items()
+        if goods_id == goods.goods_id and outcome not in BOUGHT
+    )
+    return Rate(sold, refused / (60 + now % 60), gone_in)
+
+
+def quantile(times: Histogram, share: float) -> float | None:
+    """Returns the upper bound, in seconds, under which so large a share of them is; None: there are none, or above all.
+
+    >>> quantile(Histogram((9, 1, *[0] * 12), 0.05), 0.5)
+    0.005
+    """
+    total, passed = sum(times.counts), 0
+    for bound, count in zip(BOUNDS, times.counts, strict=False):
+        passed += count
+        if total and passed >= share * total:
+            return bound
+    return None
+
+
+def word(look: Snapshot) -> str:
+    """Returns the state of a sale in one word."""
+    if look.epoch is None and not look.goods:
+        return "NOT THERE"
+    if look.state != "open":
+        return look.state.upper()
+    if all(goods.free <= 0 for goods in look.goods):
+        return "SOLD OUT"
+    if not any(_is_open(goods, look.time) for goods in look.goods):
+        ended = all(goods.closes_at and goods.closes_at <= look.time for goods in look.goods)
+        return "ENDED" if ended else "NOT OPEN"
+    return "SELLING"
+
+
+def _is_open(goods: GoodsSnapshot, now: float) -> bool:
+    if goods.closes_at and goods.closes_at <= now:
+        return False
+    return goods.started or bool(goods.opens_at and goods.opens_at <= now)
+
+
+# -- what needs attention -------------------------------------------------------------------------------------------
+
+CHECKS: Final = 9
+
+
+def judge(look: Snapshot, totals: Totals, info: Mapping[str, str], loaded: Sequence[str] = ()) -> list[Attention]:
+    """Returns what needs attention; empty when all is well.
+
+    Args:
+        look: at the sale.
+        totals: what was counted.
+        info: INFO of the stock's Redis; empty where it does not say.
+        loaded: items that the database says were in Redis once.
+    """
+    return [
+        *_state(look),
+        *_missing(look, loaded),
+        *_queue(look),
+        *_dead(look),
+        *_leader(look),
+        *_silent(look),
+        *_oversold(look),
+        *_uncertain(totals),
+        *_server(info),
+    ]
+
+
+def _state(look: Snapshot) -> Iterator[Attention]:
+    if look.state == "closed":
+        yield Attention("CLOSED", "Redis has lost something; nothing is sold until `flashsale rebuild`")
+    if look.state == "paused":
+        yield Attention("PAUSED", "every purchase is answered PAUSED until `flashsale resume`")
+
+
+def _missing(look: Snapshot, loaded: Sequence[str]) -> Iterator[Attention]:
+    missing = sorted(set(loaded) - {goods.goods_id for goods in look.goods})
+    if missing:
+        yield Attention("GOODS MISSING", f"Redis has lost {', '.join(missing)}: `flashsale rebuild`")
+
+
+def _queue(look: Snapshot) -> Iterator[Attention]:
+    waited = look.time - look.oldest if look.oldest else 0.0
+    workers = [each for each in look.processes if each.kind == "worker"]
+    stuck = [each for each in workers if each.since is not None and look.time - each.since > OLD]
+    if look.queued + look.claimed == 0 or (waited <= OLD and not stuck):
+        return
+    if not workers:
+        yield Attention("NOT DRAINING", f"no worker runs, and {look.queued + look.claimed} orders wait")
+        return
+    since = max([waited, *(look.time - each.since for each in stuck if each.since is not None)])
+    who = "; ".join(told(each, look.time) for each in stuck or workers)
+    yield Attention("NOT DRAINING", f"the oldest order waits {since:.0f} s. {who}")
+
+
+def told(process: Process, now: float) -> str:
+    """Returns what a process last told of itself."""
+    said = f"{process.kind} {process.instance}"
+    if process.claimed:
+        said += f" holds {process.claimed}"
+    if process.since is not None:
+        said += f", in {process.doing} for {now - process.since:.0f} s"
+    if now - process.beat > SILENT:
+        said += f", silent for {now - process.beat:.0f} s"
+    return f"{said}, last error {process.last_error}" if process.last_error else said
+
+
+def _dead(look: Snapshot) -> Iterator[Attention]:
+    if look.dead:
+        yield Attention("DEAD LETTERS", f"{look.dead}: `flashsale dead list` says why the database refused them")
+
+
+def _leader(look: Snapshot) -> Iterator[Attention]:
+    beating = [each for each in look.processes if each.kind == "syncer" and look.time - each.beat <= SILENT]
+    if not beating and look.goods:
+        yield Attention("NO SYNCER", "nothing opens by the clock, expires or is restocked")
+
+
+def _silent(look: Snapshot) -> Iterator[Attention]:
+    for process in look.processes:
+        if process.kind != "web" and look.time - process.beat > SILENT:
+            yield Attention("SILENT", told(process, look.time))
+
+
+def _oversold(look: Snapshot) -> Iterator[Attention]:
+    for goods in look.goods:
+        if goods.booked > goods.total:
+            more = f"{goods.goods_id}: {goods.booked} booked of {goods.total}; it sells nothing until units return"
+            yield Attention("BOOKED > TOTAL", more)
+
+
+def _uncertain(totals: Totals) -> Iterator[Attention]:
+    bought = sum(times for (_, outcome), times in totals.purchases.items() if outcome in BOUGHT)
+    unsure = sum(times for (_, outcome), times in totals.purchases.items() if outcome == "UNCERTAIN")
+    if bought and unsure / bought > UNSURE:
+        yield Attention("UNCERTAIN", f"{100 * unsure / bought:.1f} % of the orders: a replica or the database is slow")
+
+
+def _server(info: Mapping[str, str]) -> Iterator[Attention]:
+    used, most = _number(info, "used_memory"), _number(info, "maxmemory")
+    if most and used / most > FULL:
+        yield Attention("MEMORY", f"Redis uses {100 * used / most:.0f} % of it; full, it accepts no order")
+    if evicted := _number(info, "evicted_keys"):
+        yield Attention("EVICTED", f"Redis has thrown away {evicted:.0f} keys: set maxmemory-policy noeviction")
+    if info.get("aof_last_write_status", "ok") != "ok" or info.get("aof_last_bgrewrite_status", "ok") != "ok":
+        yield Attention("AOF", "Redis cannot write its log: a restart would lose orders")
+
+
+def _number(info: Mapping[str, str], name: str) -> float:
+    text = info.get(name, "0").strip()
+    return float(text) if text.replace(".", "", 1).isdigit() else 0.0
