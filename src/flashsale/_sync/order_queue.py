@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
 from typing import Final
@@ -18,7 +18,7 @@ from flashsale._sync.transport.link import Argument, Link
 from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys
 from flashsale.model import Claim, Order
-from flashsale.model.checks import check_int, check_seconds
+from flashsale.model.checks import MAX_UNITS, check_int, check_seconds
 
 MAX_ATTEMPTS: Final = 5  # refusals of one element, or leases that ended while it was alone; then it is dead
 _ALONE: Final = 10**14  # a lease is a number, and this for each time that the element was claimed alone (claim.lua)
@@ -230,22 +230,50 @@ class OrderQueue(Component):
     def dead(self, limit: int = 100) -> list[Claim]:
         """Returns dead letters, oldest first, at most `limit`."""
         check_int("limit", limit, 1)
-        letters = self._letters()
-        claims = [self._letter(entry) for entry in letters.values()]
-        return self._explained(sorted(claims, key=lambda claim: claim.lease % _ALONE)[:limit])
+        return list((self._dead_letters(limit=limit)).values())
 
-    def requeue_dead(self) -> int:
-        """Puts all dead letters back on the list, their orders QUEUED again.
+    def requeue_dead(self, order_ids: Collection[str] | None = None) -> int:
+        """Puts dead letters back on the list, their orders QUEUED again.
+
+        Args:
+            order_ids: of these orders alone; None: all of them.
 
         Returns:
             How many went back.
         """
         keys = [self.keys.dead, self.keys.orders, self.keys.order_list, self.keys.wakeup]
         self._link.run("layout", [self.keys.meta])
+        names = sorted(self._letters() if order_ids is None else {name.encode() for name in order_ids})
         back = 0
-        for batch in batches(sorted(self._letters()), MAX_BATCH):  # a basket's letters one after the other
+        for batch in batches(names, MAX_BATCH):  # a basket's letters one after the other
             back += self._link.run("requeue", keys, batch)
         return back
+
+    def _dead_letters(self, names: Collection[str] | None = None, *, limit: int = MAX_UNITS) -> dict[str, Claim]:
+        """Returns dead letters by name, oldest first: that of its order, or a blank and a number where it has none.
+
+        Args:
+            names: those alone; None: all.
+            limit: at most so many.
+        """
+        if names is None:
+            entries = {str(name, "ascii", "replace"): entry for name, entry in (self._letters()).items()}
+        else:
+            entries = self._named_letters(names)
+        letters = {name: self._letter(entry) for name, entry in entries.items()}
+        oldest = sorted(letters, key=lambda name: _lease(letters[name]) % _ALONE)[:limit]
+        return dict(zip(oldest, self._explained([letters[name] for name in oldest]), strict=True))
+
+    def _named_letters(self, names: Collection[str]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for batch in batches(names, MAX_BATCH):
+            entries = self._link.command("HMGET", self.keys.dead, *batch)
+            found |= {name: entry for name, entry in zip(batch, entries, strict=True) if entry is not None}
+        return found
+
+    def _remove_dead(self, names: Collection[str]) -> int:
+        """Removes dead letters that are no orders, and returns how many there were."""
+        return int(self._link.command("HDEL", self.keys.dead, *names)) if names else 0
 
     def _explain(self, order_id: str, reason: str) -> None:
         """Keeps why an order was refused, for whoever looks at its dead letter."""
