@@ -307,6 +307,16 @@ async def test_the_dead_rise_again_with_new_attempts(shop: Shop) -> None:
     assert (await sale.inventory.stock("phone")).booked == 2
 
 
+async def test_chosen_dead_letters_are_queued_again_and_no_others(shop: Shop) -> None:
+    sale = await bought(shop, 3)
+    await wear_out(shop, sale.queue)
+    assert list(await sale.queue._dead_letters(["3", "1", "4"])) == ["1", "3"]
+    assert await sale.queue.requeue_dead(["3", "4"]) == 1
+    assert sorted(ids(await sale.queue.dead())) == ["1", "2"]
+    assert [await sale.status(str(n)) for n in (1, 2, 3)] == ["DEAD", "DEAD", "QUEUED"]
+    assert await sale.queue.requeue_dead([]) == 0
+
+
 async def test_a_dead_order_can_be_cancelled_and_returns_its_units_once(shop: Shop) -> None:
     sale = await shop.open(5, store=True)
     await sale.inventory.reserve([order(quantity=2)])
