@@ -261,7 +261,7 @@ class OrderQueue(Component):
         else:
             entries = self._named_letters(names)
         letters = {name: self._letter(entry) for name, entry in entries.items()}
-        oldest = sorted(letters, key=lambda name: _lease(letters[name]) % _ALONE)[:limit]
+        oldest = sorted(letters, key=lambda name: letters[name].lease % _ALONE)[:limit]
         return dict(zip(oldest, self._explained([letters[name] for name in oldest]), strict=True))
 
     def _named_letters(self, names: Collection[str]) -> dict[str, bytes]:

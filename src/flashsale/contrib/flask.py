@@ -18,6 +18,7 @@ A test puts its own sale in: `sales.sale = sale`, in the app's context.
 
 from __future__ import annotations
 
+import argparse
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from flask import Flask, Response, current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, with_appcontext
 from werkzeug.datastructures import Headers
 
 from flashsale import (
@@ -43,9 +44,13 @@ from flashsale import (
     web,
 )
 from flashsale.contrib.announced import Announced
-from flashsale.contrib.named import handler as named
-from flashsale.contrib.serving import serve
 from flashsale.contrib.settings import PREFIX, Settings
+from flashsale.ops import command
+from flashsale.ops.frame import Verb
+from flashsale.ops.named import handler as named
+from flashsale.ops.opening import Opened
+from flashsale.ops.serving import serve
+from flashsale.ops.verbs import VERBS
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -219,15 +224,6 @@ def _commands(name: str, extension: FlaskSale) -> AppGroup:
         serve("outbox", sale, Outbox(sale, chosen, interval=interval, max_attempts=max_attempts).run)
 
     @group.command()
-    def audit() -> None:
-        """Compare Redis with the database; exit code 1 if they disagree."""
-        found = Syncer(extension.sale).audit()
-        for each in found.orders:
-            click.echo(f"{each.order_id}: {each.problem}, ledger {each.ledger}, database {each.database}")
-        click.echo("clean" if found.ok else "not clean")
-        raise SystemExit(0 if found.ok else 1)
-
-    @group.command()
     def check() -> None:
         """Check the Redis servers' settings; exit code 1 if something does not suit a sale."""
         findings = extension.sale.check()
@@ -235,4 +231,40 @@ def _commands(name: str, extension: FlaskSale) -> AppGroup:
             click.echo(finding)
         raise SystemExit(1 if findings else 0)
 
+    for verb in VERBS:
+        first = verb.name.partition(" ")[0]
+        if first not in group.commands:
+            group.add_command(_passed_on(first, verb, _OfFlask(name, extension)))
     return group
+
+
+class _OfFlask:
+    """Opens the sale of the app."""
+
+    def __init__(self, name: str, extension: FlaskSale) -> None:
+        self.prog = f"flask {name}"
+        self._extension = extension
+
+    def add(self, parser: argparse.ArgumentParser, verb: Verb) -> None:
+        """Adds nothing: the app has the settings."""
+
+    def open(self, options: argparse.Namespace, verb: Verb, *, is_async: bool = False) -> Opened:  # noqa: ARG002
+        """Returns the sale of this process, which stays open."""
+        sale = self._extension.sale
+        return Opened(sale.name, sale, sale.store)
+
+
+def _passed_on(first: str, verb: Verb, program: _OfFlask) -> click.Command:
+    """Returns a command that passes its words on to the operator's commands."""
+
+    @with_appcontext
+    def run(words: tuple[str, ...]) -> None:
+        parser = command.build(program, VERBS, epilog=command.EXIT_CODES)
+        raise SystemExit(command.run(parser, program, [first, *words]))
+
+    words = click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)
+    told = verb.help if verb.name == first else command.GROUPS[first]
+    settings = {"ignore_unknown_options": True}
+    return click.Command(
+        first, callback=run, params=[words], help=f"{told}.", add_help_option=False, context_settings=settings
+    )

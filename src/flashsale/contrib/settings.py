@@ -13,8 +13,8 @@ from flashsale import Durability, InvalidRequest, Keys, OrderStore, PlainKeys, T
 from flashsale._rules.deadline import TIMEOUT
 from flashsale._rules.rows import EVENT_STATES, check_events
 from flashsale.aio import AsyncOrderStore
-from flashsale.contrib.named import imported, made
 from flashsale.model.checks import check_int, check_sale, check_seconds
+from flashsale.ops.named import imported, made
 
 PREFIX = "FLASHSALE_"
 

@@ -1,1 +1,1 @@
-"""The commands of an operator: to see, steer and prove a sale. `flashsale`, Django and Flask share them."""
+"""The commands of an operator, to see, steer and prove a sale from a shell; of `flashsale`, Django and Flask."""

@@ -38,8 +38,8 @@ from django.http import HttpResponse
 
 from flashsale import FlashSale, InvalidRequest, Outcome, Receipt, web
 from flashsale._rules.rows import EVENT_STATES
-from flashsale.contrib.named import imported
 from flashsale.contrib.settings import PREFIX, Settings
+from flashsale.ops.named import imported
 
 _lock = threading.Lock()
 _sales: dict[tuple[int, str], FlashSale] = {}  # by process id and name: a child of a server that forks makes its own

@@ -9,8 +9,8 @@ from django.core.management.base import CommandError
 
 from flashsale import InvalidRequest, Outbox
 from flashsale.contrib.django.management.base import SaleCommand
-from flashsale.contrib.named import handler as named
-from flashsale.contrib.serving import serve
+from flashsale.ops.named import handler as named
+from flashsale.ops.serving import serve
 
 
 class Command(SaleCommand):

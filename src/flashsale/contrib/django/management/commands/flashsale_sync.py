@@ -7,7 +7,7 @@ from typing import Any
 
 from flashsale import Syncer
 from flashsale.contrib.django.management.base import SaleCommand
-from flashsale.contrib.serving import serve
+from flashsale.ops.serving import serve
 
 
 class Command(SaleCommand):

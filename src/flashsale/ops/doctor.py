@@ -1,0 +1,270 @@
+"""The command `doctor`: what of servers, rights and items may spoil the sale."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from itertools import chain
+from typing import Any, Final, NamedTuple
+
+from flashsale._rules.codes import number
+from flashsale._rules.server_check import judge
+from flashsale.errors import CorruptState, NotExecuted, OutcomeUnknown, StoreError, UnknownGoods
+from flashsale.ops import clock
+from flashsale.ops.frame import ATTENTION, Context, Outcome, Verb
+from flashsale.ops.sale import missing
+
+SKEW: Final = 1.0  # seconds that this host's clock may be wrong: it judges tickets
+FULL: Final = 0.8  # of maxmemory
+NO_LEADER: Final = 5.0  # seconds since the last syncer led
+
+TRIALS: Final = """\
+PING; SELECT 0; INFO; TIME; EVAL x 0; EVALSHA x 0; SCRIPT LOAD x; EXISTS k; GET k; MGET k; SET k v; GETSET k v;
+SETNX k v; INCRBY k 1; DECRBY k 1; UNLINK k; HGET k f; HGETALL k; HKEYS k; HMGET k f; HSET k f v; HSETNX k f v;
+HDEL k f; HINCRBY k f 1; HLEN k; HSCAN k 0; LLEN k; LPUSH k v; LRANGE k 0 1; RPOP k; BLPOP k 1; BRPOP k 1; SADD k m;
+SISMEMBER k m; SMEMBERS k; ZADD k 1 m; ZCARD k; ZMSCORE k m; ZRANGEBYSCORE k 0 1; ZREM k m; ZSCORE k m"""
+"""Each command that a worker, a syncer or an operator calls; `k` is a key of the sale."""
+
+
+class Finding(NamedTuple):
+    """What was found.
+
+    Args:
+        about: redis, acl, clock, sale, an item, database.
+        text: what is so, and what to do.
+        is_bad: it wants attention; else it is only good to know.
+    """
+
+    about: str
+    text: str
+    is_bad: bool = True
+
+
+Findings = Iterator[Finding]
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--replicas", type=int, default=0, metavar="N", help="how many replicas the Redis should have (0)")
+
+
+def _doctor(context: Context) -> Outcome:
+    found: list[Finding] = []
+    for look in (_redis, _memory, _gate, _clock, _rights, _sale, _items, _database, _triggers):
+        found += _looked(context, look)
+    bad = [each for each in found if each.is_bad]
+    lines = [f"{'! ' if each.is_bad else '  '}{each.about}: {each.text}" for each in sorted(found, key=_bad_first)]
+    lines.append(f"{len(bad)} need attention" if bad else "nothing needs attention")
+    data = {"findings": [each._asdict() for each in found], "version": version("flashsale")}
+    return Outcome(lines, data, ATTENTION if bad else 0)
+
+
+def _bad_first(finding: Finding) -> bool:
+    return not finding.is_bad
+
+
+def _looked(context: Context, look: Any) -> list[Finding]:
+    """Returns what one look finds; what fails in it is a finding, too."""
+    try:
+        return list(look(context))
+    except (NotExecuted, StoreError, CorruptState) as error:
+        if isinstance(error, NotExecuted) and error.reason is None:
+            raise  # Redis does not answer: nothing can be told
+        return [Finding(look.__name__.strip("_"), f"cannot be looked at: {error}")]
+
+
+# -- Redis ----------------------------------------------------------------------------------------------------------
+
+
+def _redis(context: Context) -> Findings:
+    for finding in context.sale.check(replicas=context.options.replicas):
+        yield Finding(finding.name, finding.message)
+    info = context.sale._link.info()
+    if info:
+        name = "Valkey" if "valkey_version" in info else "Redis"
+        release = info.get("valkey_version") or info.get("redis_version", "?")
+        yield Finding("redis", f"{name} {release}, {info.get('role', '?')}", is_bad=info.get("role") == "slave")
+
+
+def _memory(context: Context) -> Findings:
+    info = context.sale._link.info()
+    used, most = (_count(info, name) for name in ("used_memory", "maxmemory"))
+    if most and used > FULL * most:
+        yield Finding("memory", f"{100 * used / most:.0f} % of maxmemory is used: raise it before Redis is full")
+    elif info:
+        yield Finding("memory", f"{used >> 20:,} MiB used of {f'{most >> 20:,} MiB' if most else 'all'}", is_bad=False)
+    if evicted := _count(info, "evicted_keys"):
+        yield Finding("eviction", f"{evicted:,} keys were evicted since Redis started: rebuild, if one was of the sale")
+    for name in ("aof_last_write_status", "aof_last_bgrewrite_status"):
+        if info.get("aof_enabled") == "1" and info.get(name, "ok") != "ok":
+            yield Finding("persistence", f"{name} is {info[name]}: is the disk full?")
+
+
+def _gate(context: Context) -> Findings:
+    if not context.sale._one_redis:
+        for finding in judge(context.sale._gate_link.info(), replicas=0):
+            if finding.name != "persistence":  # its counters follow the stock
+                yield Finding(finding.name, f"the gate's Redis: {finding.message}")
+
+
+def _clock(context: Context) -> Findings:
+    before = time.time()
+    there = context.now()
+    skew = there - (before + time.time()) / 2
+    if abs(skew) > SKEW:
+        ahead = "ahead of" if skew > 0 else "behind"
+        yield Finding("clock", f"Redis is {clock.span(abs(skew))} {ahead} this host: it opens the sale; set it right")
+    else:
+        yield Finding("clock", f"Redis and this host differ by {abs(skew):.2f} s", is_bad=False)
+
+
+# -- rights ---------------------------------------------------------------------------------------------------------
+
+
+def _rights(context: Context) -> Findings:
+    """Tries each command by ACL DRYRUN, which changes nothing."""
+    link = context.sale._link
+    try:
+        user = link.command("ACL", "WHOAMI")
+        denied = [words[0] for words in _trials(context.sale.keys.meta) if not _may(link, user, words)]
+    except (NotExecuted, OutcomeUnknown) as error:  # an older Redis does not know the word
+        yield Finding("acl", f"the rights cannot be tried: {_why_not(error)}", is_bad=False)
+        return
+    if denied:
+        yield Finding("acl", f"user {user.decode()} may not call {', '.join(denied)}: see the page Operating")
+    else:
+        yield Finding("acl", f"user {user.decode()} may call all commands", is_bad=False)
+
+
+def _why_not(error: Exception) -> str:
+    if getattr(error, "reason", None) == "NOPERM":
+        return "this user may not: '+acl|whoami' '+acl|dryrun' let it"
+    return "ACL DRYRUN needs Redis 7"
+
+
+def _trials(key: str) -> list[list[str]]:
+    texts = [text.split() for text in TRIALS.split(";")]
+    return [[key if word == "k" else word for word in words] for words in texts]
+
+
+def _may(link: Any, user: bytes, words: list[str]) -> bool:
+    return bool(link.command("ACL", "DRYRUN", user, *words) == b"OK")
+
+
+# -- the sale -------------------------------------------------------------------------------------------------------
+
+
+def _sale(context: Context) -> Findings:
+    sale = context.sale
+    state, epoch, seq = sale._meta.state()
+    layout, led = sale._link.command("HMGET", sale.keys.meta, "layout", "leader_until")
+    text = f"{state}, epoch {epoch}, layout {(layout or b'?').decode()}, flashsale {version('flashsale')} here"
+    yield Finding("sale", text, is_bad=False)
+    if state != "open":
+        yield Finding("sale", "it is paused: resume" if state == "paused" else "it is closed: rebuild")
+    if seq is None:
+        yield Finding("sale", "meta seq is not what flashsale writes: nothing is accepted until a rebuild")
+    gap = context.now() - float(led or 0)
+    if gap > NO_LEADER:
+        since = f"for {clock.span(gap)}" if led else "yet"
+        yield Finding("syncer", f"no syncer has led {since}: start one")
+    if dead := int(sale._link.command("HLEN", sale.keys.dead)):
+        yield Finding("dead", f"{dead:,} dead letters: dead list")
+
+
+def _items(context: Context) -> Findings:
+    rows = context.items()
+    for goods_id in sorted({*context.sale._meta.goods(), *rows}):
+        row = rows.get(goods_id)
+        yield from _in_redis(context, goods_id, is_loaded=row is None or row.loaded)
+        if row is None and context.opened.store is not None and rows:
+            yield Finding(goods_id, "the database has no row of it")
+        elif row is not None and row.hold is None:
+            yield Finding(goods_id, "it has no hold: orders that nobody pays never expire", is_bad=False)
+        if row is not None and row.per_buyer is None:
+            yield Finding(goods_id, "it has no cap: one buyer may take all", is_bad=False)
+
+
+def _in_redis(context: Context, goods_id: str, *, is_loaded: bool) -> Findings:
+    sale = context.sale
+    try:
+        stock = sale.inventory.stock(goods_id)
+        sale.gate.state(goods_id)
+    except UnknownGoods:
+        why = "Redis has lost it: rebuild" if is_loaded else "Redis does not have it yet: the syncer loads it"
+        yield Finding(goods_id, why, is_bad=is_loaded)
+    except CorruptState as error:
+        yield Finding(goods_id, str(error))
+    else:
+        if stock.booked > stock.total:
+            yield Finding(goods_id, f"{stock.booked - stock.total:,} units more are booked than there are")
+
+
+# -- the database ---------------------------------------------------------------------------------------------------
+
+
+def _database(context: Context) -> Findings:
+    store = context.opened.store
+    if store is None:
+        yield Finding("database", "none was named: it was not looked at", is_bad=False)
+        return
+    before = time.monotonic()
+    store.goods()
+    yield Finding("database", f"answers in {1000 * (time.monotonic() - before):.0f} ms", is_bad=False)
+    if hasattr(store, "create_all"):
+        for part in chain(*missing(store)):
+            yield Finding("database", f"{part} is missing: init --upgrade")
+
+
+TRIGGERS: Final = {
+    "sqlite": "SELECT tbl_name, name FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": "SELECT r.relname, t.tgname FROM pg_trigger t JOIN pg_class r ON r.oid = t.tgrelid "
+    "WHERE NOT t.tgisinternal AND pg_table_is_visible(r.oid)",
+    "mysql": "SELECT event_object_table, trigger_name FROM information_schema.triggers "
+    "WHERE trigger_schema = DATABASE()",
+}
+_DIALECTS: Final = {"mariadb": "mysql"}
+
+
+def _triggers(context: Context) -> Findings:
+    store = context.opened.store
+    if store is None or not hasattr(store, "transaction"):
+        return
+    with store.transaction() as connection:
+        dialect = _dialect(connection)
+        for table, name in _rows(connection, TRIGGERS.get(_DIALECTS.get(dialect, dialect), "")):
+            if str(table).startswith("flashsale_"):
+                text = f"trigger {name} on {table}: an order on which it raises becomes a dead letter"
+                yield Finding("database", text, is_bad=False)
+
+
+def _dialect(connection: Any) -> str:
+    return str(getattr(connection, "vendor", "") or connection.dialect.name)
+
+
+def _rows(connection: Any, query: str) -> list[tuple[Any, Any]]:
+    if not query:
+        return []
+    if hasattr(connection, "vendor"):  # Django's
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+            return list(cursor.fetchall())
+    return list(connection.exec_driver_sql(query).all())
+
+
+def _count(info: Mapping[str, str], name: str) -> int:
+    return number(info.get(name, "0").encode()) or 0
+
+
+VERBS: Final = (
+    Verb(
+        "doctor",
+        "look for what may spoil the sale",
+        _doctor,
+        _add,
+        "Looks at the servers' settings, the user's rights, the clocks, the items and the tables. Changes nothing; "
+        "exit code 1 if something needs attention.",
+    ),
+)

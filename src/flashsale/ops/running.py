@@ -1,0 +1,99 @@
+"""The commands that run until they are stopped: worker, syncer, outbox."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import flashsale.aio
+from flashsale._rules.hooks import is_awaited
+from flashsale.ops.frame import NEEDS_ALL, Context, Kind, Outcome, Verb
+from flashsale.ops.named import function
+from flashsale.ops.serving import serve, serve_async
+from flashsale.ops.values import between, seconds
+
+# -- options --------------------------------------------------------------------------------------------------------
+
+
+def _add_worker(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--batch", type=between(1, 1000), default=500, metavar="N", help="orders a transaction (500)")
+    add("--lease", type=seconds, default=30.0, metavar="S", help="seconds until another takes over (30)")
+
+
+def _add_syncer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--interval", type=seconds, default=1.0, metavar="S", help="seconds between passes (1)")
+
+
+def _add_outbox(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--handler", metavar="PATH", required=True, help="dotted path of a function that takes an Event")
+    add("--interval", type=seconds, default=1.0, metavar="S", help="seconds between reads when nothing is due (1)")
+    add("--max-attempts", type=between(1, 1000), default=10, metavar="N", help="failures until an event is dead (10)")
+
+
+# -- running --------------------------------------------------------------------------------------------------------
+
+
+def _worker(context: Context) -> Outcome:
+    return _run(context, "Worker", batch=context.options.batch, lease=context.options.lease)
+
+
+def _syncer(context: Context) -> Outcome:
+    return _run(context, "Syncer", interval=context.options.interval)
+
+
+def _outbox(context: Context) -> Outcome:
+    options = context.options
+    sys.path.insert(0, str(Path.cwd()))  # the shop's package, as other servers find it
+    handler = function("handler", options.handler)
+    limits = {"interval": options.interval, "max_attempts": options.max_attempts}
+    return _run(context, "Outbox", handler, is_async=is_awaited(handler), **limits)
+
+
+def _run(context: Context, part: str, *given: Any, is_async: bool = False, **settings: Any) -> Outcome:
+    """Runs a part of the sale until a signal stops it, of the API for which the hooks or the handler are written."""
+    name = context.verb.name
+    with context.program.open(context.options, context.verb, is_async=is_async) as opened:
+        if opened.runner is None:
+            serve(name, opened.sale, opened.part(part, *given, **settings).run)
+        else:
+            sale = opened.sale._real
+            running = getattr(flashsale.aio, part)(sale, *given, **settings)
+            opened.runner.run(serve_async(name, sale, running.run))
+    return Outcome()
+
+
+def verbs(epilog: str = "") -> tuple[Verb, ...]:
+    """Returns the commands; `epilog` is what the program has to say about their settings."""
+    return tuple(
+        Verb(name, short, run, add, f"{about}\n{epilog}".rstrip(), kind=Kind.RUN, needs=NEEDS_ALL, is_new=True)
+        for name, short, run, add, about in _ALL
+    )
+
+
+_WORKER: Final = """\
+Moves accepted orders from Redis into the database, in batches, each order
+exactly once. Run as many as you like.
+"""
+
+_SYNCER: Final = """\
+Preloads the items of a sale from the database, opens and closes them by the
+Redis clock, follows a restock, expires unpaid orders. Of several, one acts at a
+time.
+"""
+
+_OUTBOX: Final = """\
+Hands the events of orders to a function of yours: rejected, confirmed,
+cancelled, expired; and saved, if PERSISTED is among the states in
+FLASHSALE_EVENTS. At least once, each order's in their sequence. Run up to 64:
+they share the orders.
+"""
+
+_ALL: Final = (
+    ("worker", "move accepted orders into the database", _worker, _add_worker, _WORKER),
+    ("syncer", "bring items and schedules from the database to Redis", _syncer, _add_syncer, _SYNCER),
+    ("outbox", "hand the events of orders to a function of yours", _outbox, _add_outbox, _OUTBOX),
+)

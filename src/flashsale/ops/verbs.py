@@ -1,0 +1,18 @@
+"""All commands that look at a sale or change it, in the order in which `--help` lists them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flashsale.ops import dead, doctor, export, goods, orders, proof, sale
+from flashsale.ops.frame import Verb
+
+VERBS: Final[tuple[Verb, ...]] = (
+    *sale.VERBS,
+    *doctor.VERBS,
+    *goods.VERBS,
+    *orders.VERBS,
+    *dead.VERBS,
+    *proof.VERBS,
+    *export.VERBS,
+)

@@ -1,0 +1,38 @@
+"""How numbers, tables and changes are written for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def number(value: float | None) -> str:
+    """Returns a number with commas; nothing for None.
+
+    >>> number(23750)
+    '23,750'
+    """
+    return "" if value is None else f"{value:,}"
+
+
+def change(name: str, before: object, after: object) -> str:
+    """Returns a change as `name before -> after`."""
+    return f"{name} {shown(before)} -> {shown(after)}"
+
+
+def shown(value: object) -> str:
+    """Returns a value of a policy."""
+    if value is None:
+        return "none"
+    return number(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def share(units: int, total: int) -> str:
+    """Returns how much a change is, of what was there."""
+    return f"{units:+,}" if not total else f"{units:+,}, {100 * units / total:+.0f} %"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table, its columns one below the other."""
+    lines = [head, *rows]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

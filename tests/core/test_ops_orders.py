@@ -1,0 +1,250 @@
+"""The commands for single orders and for dead letters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flashsale import Goods, Order, OrderState
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.support.operator import Operator
+
+WHY = ("--reason", "why")
+
+
+def states(operator: Operator) -> dict[str, OrderState]:
+    return {row.order.order_id: row.state for row in operator.store.orders()}
+
+
+# -- show -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_order_that_waits_says_how_many_are_before_it(operator: Operator) -> None:
+    operator.begin()
+    for number in range(3):
+        operator.buy(f"o-{number}", f"buyer-{number}")
+    told = operator("orders", "show", "o-2")
+    assert told.code == 0
+    assert "o-2  phone 1  QUEUED  buyer buyer-2" in told.out
+    assert "on the list, 2 before it" in told.out
+    assert operator("orders", "show", "o-0", "--json").json["place"] == {"place": "list", "ahead": 0}
+
+
+def test_an_order_that_is_claimed_says_when_its_lease_ends(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    (claim,) = operator.sale.queue.claim(1, lease=30.0)
+    told = operator("orders", "show", "o-1")
+    assert "claimed by a worker, try 1, its lease ends " in told.out
+    place = operator("orders", "show", "o-1", "--json").json["place"]
+    assert f"-{place['lease']}" in claim.token
+
+
+def test_an_unpaid_order_says_until_when_it_is_to_be_paid(operator: Operator) -> None:
+    operator.begin(Goods("phone", 5, hold=900.0))
+    operator.sale.start("phone")
+    operator.buy("o-1")
+    operator.worker.run_once()
+    told = operator("orders", "show", "o-1")
+    assert "ledger PERSISTED, database PERSISTED" in told.out
+    assert "to be paid until " in told.out
+    assert "accepted " in told.out
+
+
+def test_a_dead_order_says_why(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    operator.sale.queue._explain("o-1", "the database refused a row: IntegrityError")
+    operator.bury("o-1")
+    assert "why: the database refused a row: IntegrityError" in operator("orders", "show", "o-1").out
+
+
+def test_an_order_that_nobody_knows_is_no_order(operator: Operator) -> None:
+    operator.begin()
+    told = operator("orders", "show", "o-9")
+    assert (told.code, "no server knows order 'o-9'" in told.err) == (2, True)
+
+
+def test_an_order_is_shown_while_the_database_is_away(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    where = ["--redis", operator.redis_url, "--sale", "spring", "--database", "postgresql://127.0.0.1:1/none"]
+    told = operator("orders", "show", "o-1", *where, where=False)
+    assert (told.code, "QUEUED" in told.out, "the database does not say" in told.err) == (0, True, True)
+
+
+# -- cancel and confirm ---------------------------------------------------------------------------------------------
+
+
+def test_orders_are_cancelled_and_their_units_return(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1", quantity=3)
+    operator.worker.run_once()
+    operator.buy("o-2")
+    assert operator("orders", "cancel", "o-1", "o-2", *WHY).code == 4
+    assert operator.sale.inventory.stock("phone").booked == 4
+    told = operator("orders", "cancel", "o-1", "o-2", *WHY, "--yes")
+    assert told.code == 0
+    assert "o-1  PERSISTED -> CANCELLED" in told.out
+    assert "o-2  QUEUED -> CANCELLED" in told.out
+    assert states(operator) == {"o-1": "CANCELLED", "o-2": "CANCELLED"}
+    assert operator.sale.inventory.stock("phone").booked == 0
+    assert told.trail[0]["after"] == {"o-1": "CANCELLED", "o-2": "CANCELLED"}
+
+
+def test_a_paid_order_that_is_cancelled_says_that_money_goes_back(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    operator.worker.run_once()
+    operator.sale.confirm("o-1")
+    told = operator("orders", "cancel", "o-1", "--dry-run")
+    assert "o-1  CONFIRMED -> CANCELLED; it was paid: money goes back" in told.out
+    assert states(operator) == {"o-1": "CONFIRMED"}
+
+
+def test_one_order_that_is_unknown_stops_no_other(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    told = operator("orders", "cancel", "o-9", "o-1", *WHY, "--yes")
+    assert told.code == 1
+    assert "o-9 is unknown" in told.out
+    assert operator.sale.status("o-1") is OrderState.CANCELLED
+    assert operator("orders", "cancel", "o-8", "o-9", *WHY, "--yes").code == 2
+
+
+def test_what_is_final_stays(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    operator.sale.cancel("o-1")
+    told = operator("orders", "confirm", "o-1")
+    assert (told.code, "o-1 is CANCELLED: that was final before" in told.out) == (1, True)
+
+
+def test_orders_are_confirmed(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    told = operator("orders", "confirm", "o-1")
+    assert (told.code, "do workers run?" in told.out) == (1, True)
+    operator.worker.run_once()
+    assert operator("orders", "confirm", "o-1").code == 0
+    assert operator.sale.status("o-1") is OrderState.CONFIRMED
+
+
+def test_an_order_that_is_not_as_expected_is_left_alone(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    operator.buy("o-2", "bob")
+    operator.worker.run_once()
+    operator.sale.confirm("o-2")
+    told = operator("orders", "cancel", "o-1", "o-2", *WHY, "--yes", "--expect", "state=PERSISTED")
+    assert told.code == 1
+    assert "o-2: state is CONFIRMED, not PERSISTED: nothing was changed" in told.out
+    assert states(operator) == {"o-1": "CANCELLED", "o-2": "CONFIRMED"}
+    assert operator.sale.status("o-1") is OrderState.CANCELLED  # Redis has followed the commit
+    operator.buy("o-3")  # it has no row yet
+    assert operator("orders", "cancel", "o-3", *WHY, "--yes", "--expect", "buyer_id=bob").code == 1
+    assert operator("orders", "cancel", "o-3", *WHY, "--yes", "--expect", "buyer_id=ann").code == 0
+
+
+def test_who_pays_in_between_is_not_cancelled(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the lock: the comparison and the move are one transaction."""
+    from flashsale.ops import orders
+
+    operator.begin()
+    operator.buy("o-1")
+    operator.worker.run_once()
+    locked = orders.locked
+
+    def slow(*given: object, **named: str):
+        operator.sale.confirm("o-1")
+        return locked(*given, **named)
+
+    monkeypatch.setattr(orders, "locked", slow)
+    assert operator("orders", "cancel", "o-1", *WHY, "--yes", "--expect", "state=PERSISTED").code == 1
+    assert states(operator) == {"o-1": "CONFIRMED"}
+
+
+# -- dead letters ---------------------------------------------------------------------------------------------------
+
+
+def three_dead(operator: Operator) -> None:
+    """Two orders and an element that is none."""
+    operator.begin()
+    for name in ("o-1", "o-2"):
+        operator.buy(name, quantity=2)
+    operator.raw.lpush(operator.sale.keys.order_list, "no order")
+    claims = operator.sale.queue.claim(10)
+    operator.sale.queue._explain("o-1", "RowRefused")
+    operator.sale.queue._bury(claims)
+
+
+def test_dead_letters_are_listed_with_why_each_was_refused(operator: Operator) -> None:
+    operator.begin()
+    assert operator("dead", "list").out == "no dead letters\n"
+    operator.close()
+    three_dead(operator)
+    told = operator("dead", "list")
+    assert told.code == 1
+    lines = [line.split(maxsplit=4) for line in told.out.splitlines()]
+    assert lines[1] == ["o-1", "phone", "2", "1", "RowRefused"]
+    assert lines[2] == ["o-2", "phone", "2", "1", "its workers died or were too slow"]
+    assert lines[3] == ["#3", "1", "it", "is", "no order"]
+    assert "they keep 4 units of phone" in told.out
+    assert [each["letter"] for each in operator("dead", "list", "--json").json["dead"]] == ["o-1", "o-2", "#3"]
+
+
+def test_a_dead_letter_is_shown(operator: Operator) -> None:
+    three_dead(operator)
+    told = operator("dead", "show", "o-1")
+    assert told.code == 0
+    assert "why: RowRefused" in told.out
+    assert '"order_id":"o-1"' in told.out
+    assert "no order" in operator("dead", "show", "#3").out
+    assert operator("dead", "show", "o-3").code == 2
+
+
+def test_chosen_dead_letters_are_queued_again(operator: Operator) -> None:
+    three_dead(operator)
+    told = operator("dead", "requeue", "o-1")
+    assert told.code == 0
+    assert "o-1  dead -> queued; why it was dead: RowRefused" in told.out
+    assert list(operator.sale.queue._dead_letters()) == ["o-2", " 3"]
+    assert operator.sale.status("o-1") is OrderState.QUEUED
+    operator.worker.run_once()
+    assert states(operator) == {"o-1": "PERSISTED"}
+
+
+def test_all_dead_letters_are_queued_again(operator: Operator) -> None:
+    three_dead(operator)
+    assert operator("dead", "requeue").code == 2
+    assert operator("dead", "requeue", "--all", "--dry-run").code == 0
+    assert operator.sale.queue.size() == 0
+    assert operator("dead", "requeue", "--all", "--json").json["requeued"] == 3
+    assert operator.sale.queue.size() == 3
+    assert operator("dead", "requeue", "--all").out == "no dead letters\n"
+
+
+def test_dead_letters_are_cancelled_and_their_units_return(operator: Operator) -> None:
+    three_dead(operator)
+    assert operator("dead", "cancel", "o-1", *WHY).code == 4
+    assert operator("dead", "cancel", "o-1", "#3", *WHY, "--yes").code == 0
+    assert list(operator.sale.queue._dead_letters()) == ["o-2"]
+    assert operator.sale.inventory.stock("phone").booked == 2
+    told = operator("dead", "cancel", "--all", *WHY, typed="spring")
+    assert (told.code, told.trail[0]["after"]) == (0, {"o-2": "CANCELLED"})
+    assert operator.sale.inventory.stock("phone").booked == 0
+    assert operator.syncer.audit().ok
+
+
+def test_a_letter_that_reuses_an_orders_id_leaves_that_order_alone(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    operator.worker.run_once()
+    operator.raw.lpush(operator.sale.keys.order_list, Order("o-1", "phone", "eve", 5).to_json())
+    operator.sale.queue._bury(operator.sale.queue.claim(10))
+    (name,) = operator.sale.queue._dead_letters()
+    assert operator("dead", "cancel", f"#{name[1:]}", *WHY, "--yes").code == 0
+    assert not operator.sale.queue._dead_letters()
+    assert states(operator) == {"o-1": "PERSISTED"}

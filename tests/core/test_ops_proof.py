@@ -1,0 +1,235 @@
+"""The commands that prove and mend: init, audit, repair, rebuild, settle, export, purge."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from flashsale import Goods, Order, OrderState, StoredOrder
+from tests.support.sales import of_the_release_before
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.operator import Operator
+
+WHY = ("--reason", "why")
+
+
+def ended(operator: Operator) -> None:
+    """A sale of ten phones at its end: two are paid, one was cancelled."""
+    operator.begin()
+    operator.buy("o-1", quantity=2)
+    operator.buy("o-2")
+    operator.worker.run_once()
+    operator.sale.confirm("o-1")
+    operator.sale.cancel("o-2")
+
+
+# -- init -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_tables_are_made_once(operator: Operator) -> None:
+    told = operator("init", "--dry-run")
+    assert "missing: table flashsale_orders" in told.out
+    assert operator("init", "--database", operator.database, where=False).code == 0
+    assert operator("init").out == "all tables are there\n"
+    operator.begin()
+
+
+def test_tables_of_an_older_release_are_upgraded_when_told(operator: Operator, tmp_path: Path) -> None:
+    operator.begin()
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as database:
+        for statement in of_the_release_before("sqlite"):
+            database.execute(statement)
+    told = operator("init")  # makes the table that is missing
+    assert (told.code, "--upgrade" in told.out) == (1, True)
+    told = operator("init", "--upgrade", "--dry-run")
+    assert "missing: ALTER TABLE flashsale_orders ADD COLUMN settled_at" in told.out
+    assert operator("init", "--upgrade").code == 0
+    assert operator("init").code == 0
+    operator.buy("o-1")
+    operator.worker.run_once()
+
+
+# -- audit and repair -----------------------------------------------------------------------------------------------
+
+
+def test_an_audit_says_where_every_unit_is(operator: Operator) -> None:
+    ended(operator)
+    told = operator("audit")
+    assert told.code == 0
+    lines = [line.split() for line in told.out.splitlines()]
+    assert lines == [
+        ["goods", "total", "free", "queued", "unpaid", "sold", "dead", "direct"],
+        ["phone", "10", "8", "0", "0", "2", "0", "0"],
+        ["clean"],
+    ]
+    assert operator("audit", "--json").json["goods"]["phone"]["sold"] == 2
+
+
+def test_an_audit_names_what_buyers_were_told_and_is_lost(operator: Operator, tmp_path: Path) -> None:
+    ended(operator)
+    (tmp_path / "told.txt").write_text("o-1\no-2\n\no-9\n")
+    told = operator("audit", "--expected", str(tmp_path / "told.txt"))
+    assert (told.code, "o-9: lost" in told.out, "o-1" in told.out) == (1, True, False)
+    assert operator("audit", "--expected", str(tmp_path / "none.txt")).code == 2
+
+
+def test_a_repair_says_what_it_would_mend_and_mends_it_when_told(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    operator.raw.delete(operator.sale.keys.order_list)
+    assert operator("audit").code == 1
+    told = operator("repair")
+    assert (told.code, "would mend o-1: NOT_QUEUED, ledger QUEUED, database None" in told.out) == (1, True)
+    assert operator("repair", "--apply").code == 4
+    assert operator.sale.queue.size() == 0
+    told = operator("repair", "--apply", "--yes")
+    assert (told.code, "mended o-1" in told.out) == (0, True)
+    operator.worker.run_once()
+    assert operator("repair").out.endswith("there is nothing to mend\n")
+
+
+def test_what_is_paid_in_redis_alone_is_left_unless_trusted(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    operator.worker.run_once()
+    operator.sale._ledger.move([StoredOrder(Order("o-1", "phone", "ann", 1), OrderState.CONFIRMED)])
+    told = operator("repair", "--apply", "--yes")
+    assert (told.code, "leaves o-1: AHEAD" in told.out) == (1, True)
+    assert operator("repair", "--apply", "--yes", "--trust-ledger").code == 0
+    assert operator.store.states(["o-1"]) == {"o-1": "CONFIRMED"}
+
+
+# -- rebuild --------------------------------------------------------------------------------------------------------
+
+
+def test_a_sale_that_redis_lost_is_rebuilt(operator: Operator) -> None:
+    ended(operator)
+    operator.raw.flushall()
+    assert operator("rebuild").code == 4
+    told = operator("rebuild", "--yes")
+    assert told.code == 0
+    assert "2 orders of the database are in the ledger" in told.out
+    assert "phone: 2 units booked" in told.out
+    assert "phone has no opening time: open phone" in told.out
+    assert operator("open", "phone").code == 0
+    operator.buy("o-3")
+
+
+def test_a_settled_sale_is_not_rebuilt_unless_forced(operator: Operator) -> None:
+    ended(operator)
+    told = operator("rebuild", "--yes")
+    assert (told.code, "--force" in told.err) == (1, True)
+    assert operator.store.epoch() == 1
+    assert operator("rebuild", "--yes", "--force").code == 0
+    assert operator.store.epoch() == 2
+
+
+def test_an_item_that_redis_lost_is_no_settled_sale(operator: Operator) -> None:
+    operator.begin()
+    operator.raw.flushall()
+    assert operator("rebuild", "--yes").code == 0
+
+
+# -- settle ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_proof_adds_every_unit_up(operator: Operator) -> None:
+    ended(operator)
+    told = operator("settle")
+    assert told.code == 0
+    assert "sold 2 + free 8 + unpaid 0 + dead 0 + direct 0 = 10  OK" in told.out
+    assert "orders 2: confirmed 1, cancelled 1" in told.out
+    proof = operator("settle", "--json").json
+    text = json.dumps(proof["proof"], sort_keys=True, separators=(",", ":"))
+    assert proof["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert f"SETTLED  proof sha256 {proof['sha256']}" in told.out
+    assert told.trail[0]["after"]["sha256"] == proof["sha256"]
+
+
+def test_what_is_not_settled_says_what_is_left(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    operator.worker.run_once()
+    operator.buy("o-2")
+    told = operator("settle")
+    assert told.code == 1
+    assert "sold 0 + free 8 + queued 1 + unpaid 1 + dead 0 + direct 0 = 10  OK" in told.out
+    assert "1 orders wait for the workers" in told.out
+    assert told.out.endswith("NOT SETTLED\n")
+    assert not told.trail
+
+
+# -- export ---------------------------------------------------------------------------------------------------------
+
+
+def test_orders_are_exported(operator: Operator, tmp_path: Path) -> None:
+    ended(operator)
+    told = operator("export")
+    rows = list(csv.DictReader(io.StringIO(told.out)))
+    assert [(row["order_id"], row["state"], row["quantity"]) for row in rows] == [
+        ("o-1", "CONFIRMED", "2"),
+        ("o-2", "CANCELLED", "1"),
+    ]
+    assert "2 rows of orders" in told.err
+    file = tmp_path / "orders.jsonl"
+    said = operator("export", "--format", "jsonl", "--out", str(file), "--json").json
+    assert [json.loads(line)["order_id"] for line in file.read_text().splitlines()] == ["o-1", "o-2"]
+    assert (said["rows"], said["sha256"]) == (2, hashlib.sha256(file.read_bytes()).hexdigest())
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_export_works_without_redis_and_knows_the_items(operator: Operator) -> None:
+    operator.begin(Goods("phone", 10, per_buyer=2))
+    told = operator("export", "--what", "goods", "--sale", "spring", "--database", operator.database, where=False)
+    assert [row["per_buyer"] for row in csv.DictReader(io.StringIO(told.out))] == ["2"]
+
+
+def test_an_export_that_fails_leaves_no_file(operator: Operator, tmp_path: Path) -> None:
+    operator.begin()
+    assert operator("export", "--out", str(tmp_path / "none" / "orders.csv")).code == 2
+    assert operator("export", "--json").code == 2
+    assert sorted(path.suffix for path in tmp_path.iterdir() if "orders" in path.name) == []
+
+
+def test_an_export_reads_page_by_page(operator: Operator) -> None:
+    operator.begin(Goods("phone", 5000))
+    operator.sale.start("phone")
+    orders = [Order(f"o-{number:04}", "phone", f"buyer-{number}", 1, data={"n": number}) for number in range(2300)]
+    for at in range(0, 2300, 500):
+        operator.store.save(orders[at : at + 500])
+    rows = list(csv.DictReader(io.StringIO(operator("export").out)))
+    assert [row["order_id"] for row in rows] == [order.order_id for order in orders]
+    assert json.loads(rows[7]["data"]) == {"n": 7}
+
+
+# -- purge ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_settled_sale_is_purged(operator: Operator) -> None:
+    ended(operator)
+    assert operator("purge", *WHY).code == 4
+    assert operator("purge", "--yes").code == 2
+    told = operator("purge", *WHY, "--yes", "--expect", "sold=3")
+    assert (told.code, "sold is 2, not 3" in told.err) == (1, True)
+    assert operator.raw.keys("*")
+    assert operator("purge", *WHY, "--yes", "--expect", "sold=2", "--expect", "orders=2").code == 0
+    assert not operator.raw.keys("*")
+    assert operator.store.purged()
+    told = operator("rebuild", "--yes", "--force")
+    assert (told.code, "purged" in told.err) == (2, True)
+
+
+def test_what_is_not_settled_is_not_purged(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    told = operator("purge", *WHY, "--yes")
+    assert (told.code, "nothing was removed" in told.out) == (1, True)
+    assert operator.sale.status("o-1") is OrderState.QUEUED

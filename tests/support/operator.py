@@ -1,0 +1,107 @@
+"""The command `flashsale` as an operator types it, in this process, on a small sale."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import redis
+
+from flashsale import FlashSale, Goods, Syncer, Worker
+from flashsale.cli import main
+from flashsale.stores import SQLAlchemyStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+SALE = "spring"
+
+
+class Told(NamedTuple):
+    """What a command said.
+
+    Attributes:
+        code: its exit code.
+        out: its answer.
+        err: what it said beside.
+    """
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one object that it answered with."""
+        return json.loads(self.out)
+
+    @property
+    def trail(self) -> list[dict[str, Any]]:
+        """The entries of the trail that it wrote to stderr."""
+        return [json.loads(line)["trail"] for line in re.findall(r'\{"trail":.*', self.err)]
+
+
+class Terminal(io.StringIO):
+    """A terminal at which somebody has typed this."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Operator:
+    """Types commands for one sale on a Redis and an SQLite file.
+
+    Attributes:
+        sale: the same sale, to buy from and to look at.
+        raw: a client of the Redis.
+    """
+
+    def __init__(self, redis_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+        self.redis_url, self.folder = redis_url, folder
+        self.database = f"sqlite:///{folder / 'shop.db'}"
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+        for name in ("FLASHSALE_OPERATOR", "FLASHSALE_SALE", "FLASHSALE_HOOKS", "FLASHSALE_STORE"):
+            monkeypatch.delenv(name, raising=False)
+        self.raw = redis.Redis.from_url(redis_url)
+        self.store = SQLAlchemyStore(self.database, SALE)
+        self.sale = FlashSale(redis.Redis.from_url(redis_url), SALE, store=self.store, cache_for=0)
+        self.syncer, self.worker = Syncer(self.sale), Worker(self.sale)
+
+    def begin(self, *goods: Goods) -> None:
+        """Makes the tables, and a sale of these items, loaded; by default of ten phones, which are open."""
+        self.store.create_all()
+        for each in goods or (Goods("phone", 10),):
+            self.store.put_goods(each)
+        self.syncer.run_once()
+        if not goods:
+            self.sale.start("phone")
+
+    def __call__(self, *words: str, typed: str | None = None, where: bool = True) -> Told:
+        """Types a command; `typed` is what is typed at its question, None in a script."""
+        stdin = io.StringIO() if typed is None else Terminal(f"{typed}\n")
+        self._monkeypatch.setattr(sys, "stdin", stdin)
+        options = ["--redis", self.redis_url, "--database", self.database, "--sale", SALE] if where else []
+        self._capsys.readouterr()
+        code = main([*words, *options])
+        said = self._capsys.readouterr()
+        return Told(code, said.out, said.err)
+
+    def buy(self, order_id: str, buyer: str = "ann", quantity: int = 1, goods_id: str = "phone") -> None:
+        """Buys, as the shop does."""
+        assert self.sale.buy(goods_id, buyer, quantity, order_id=order_id).accepted
+
+    def bury(self, *order_ids: str) -> None:
+        """Makes dead letters of orders that wait."""
+        claims = self.sale.queue.claim(1000)
+        self.sale.queue._bury([claim for claim in claims if claim.order and claim.order.order_id in order_ids])
+        self.sale.queue.nack([claim for claim in claims if claim.order and claim.order.order_id not in order_ids])
+
+    def close(self) -> None:
+        self.sale.close()
+        self.store.close()
+        self.raw.close()
