@@ -28,6 +28,7 @@ from sybil.parsers.markdown import CodeBlockParser
 
 import flashsale
 from flashsale.lua import SCRIPTS
+from flashsale.ops.command import GROUPS
 from tests.browser.test_tutorials import TUTORIALS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -136,7 +137,8 @@ def test_the_redis_cli_lines_of_a_page_are_answered(page: Path, redis_url: str) 
 @each_page
 def test_the_flashsale_lines_of_a_page_exist(page: Path) -> None:
     for verb, *words in shell_lines(page, "flashsale"):
-        command = [sys.executable, "-m", "flashsale", verb, "--help"]
+        verbs = [verb, *words[: verb in GROUPS]]
+        command = [sys.executable, "-m", "flashsale", *verbs, "--help"]
         shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
         for flag in (word for word in words if word.startswith("--")):
             assert flag in shown

@@ -89,6 +89,7 @@ ALLOWED = [  # names, keys and log lines that programs and operators depend on
     r"\bforeign keys?\b",  # of a database
     r"goods lost from Redis, closed until rebuild",
     r"`goods \w+ cannot be synced\b",
+    r"`[^`\n]*\bgoods (list|set)\b[^`\n]*`",  # commands
     r"`bell`|:bell\b|:goods`|-- include: goods",
     r"\w+\([^()]*\bgoods\b[^()]*\)|(?m:^-- (KEYS|ARGV)\[\d+\.*\]\s+goods\b)",  # names in Lua
     r"(?m:^\s+goods: .*$)|UPDATE goods SET|\bput_goods|write_goods|, goods\)|\(goods\)",  # parameters, fields, SQL
