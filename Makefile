@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 ARGS ?=
 
 .PHONY: help demo test check extras pins matrix bench guarantees soak fuzz docs screenshots flask fastapi django lint \
-    sync clean static check-twins check-picture check-lint check-format check-types
+    sync clean static check-twins check-picture check-board check-lint check-format check-types
 
 help: ## show this list
 	@sed -n 's/^\([a-z ]*\):.*## /  make \1\t/p' Makefile
@@ -29,11 +29,13 @@ check: $(VENV)/.dev ## generated code, lint, types and the core tests, in under 
 	@$(MAKE) --no-print-directory --jobs --output-sync=target static
 	@$(BIN)/python -m pytest -n logical -q --quick tests/unit tests/core $(ARGS)
 
-static: check-twins check-picture check-lint check-format check-types
+static: check-twins check-picture check-board check-lint check-format check-types
 check-twins:
 	@$(BIN)/python tools/unasync.py --check
 check-picture:
 	@$(BIN)/python tools/rooms.py --check
+check-board:
+	@$(BIN)/python tools/board.py --check
 check-lint:
 	@$(BIN)/ruff check --quiet .
 check-format:
@@ -78,9 +80,10 @@ lint: $(VENV)/.dev ## fix and format what can be fixed, then check types
 	@$(BIN)/ruff format .
 	@$(BIN)/mypy
 
-sync: $(VENV)/.dev ## write the sync modules anew from src/flashsale/aio
+sync: $(VENV)/.dev ## write the sync modules anew from src/flashsale/aio, and Grafana's board
 	@$(BIN)/python tools/unasync.py
 	@$(BIN)/python tools/rooms.py
+	@$(BIN)/python tools/board.py
 
 clean: ## remove the virtual environment and all caches
 	@rm -rf $(VENV) .matrix build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
