@@ -30,7 +30,7 @@ def test_slots_lose_nothing_and_stay_few(times: list[float], most: int) -> None:
         slots.add(at)
     assert sum(slots.counts.values()) == len(times)
     assert len(slots.counts) <= most
-    assert len(slots.curve()) <= most
+    assert len(slots.curve()) <= most + 2
     assert sum(rate for _, rate in slots.curve()) * slots.width == pytest.approx(len(times))
     assert [total for _, total in slots.sums()][-1:] == [len(times)] * bool(times)
 
@@ -39,7 +39,7 @@ def test_a_curve_has_a_zero_for_each_quiet_second() -> None:
     slots = Slots()
     for at in (10.2, 10.9, 13.0):
         slots.add(at)
-    assert slots.curve() == [(10, 2), (11, 0), (12, 0), (13, 1)]
+    assert slots.curve() == [(9, 0), (10, 2), (11, 0), (12, 0), (13, 1), (14, 0)]
 
 
 def test_orders_are_counted_by_state_and_units_by_item() -> None:
@@ -75,9 +75,9 @@ def test_times_of_the_rows_become_curves() -> None:
         TimedOrder(order("o-2", units=3), OrderState.EXPIRED, None, OPENING + 7, OPENING + 60),
         TimedOrder(order("o-3"), OrderState.PERSISTED, None, OPENING + 7, None),
     )
-    assert stats.accepted.curve() == [(OPENING, 3)]
-    assert stats.paid.curve() == [(OPENING + 9, 1)]
-    assert stats.returned.curve() == [(OPENING + 60, 1)]
+    assert stats.accepted.curve()[1:-1] == [(OPENING, 3)]
+    assert stats.paid.curve()[1:-1] == [(OPENING + 9, 1)]
+    assert stats.returned.curve()[1:-1] == [(OPENING + 60, 1)]
     assert stats.given.sums() == [(OPENING + 61, 3)]
     assert sum(stats.lag) == 3
     assert stats.lag[6] == 1, "0.3 s: above 0.25, at most 0.5... the sixth bound"

@@ -53,9 +53,11 @@ class Slots:
         self.width, self.counts = width, dict(wide)
 
     def curve(self) -> list[Point]:
-        """Returns how many a second, for every slot from the first to the last."""
+        """Returns how many a second, for every slot, from before the first in which something was to after the last."""
+        if not self.counts:
+            return []
         self._bound_span()
-        slots = range(min(self.counts, default=0), max(self.counts, default=-1) + 1)
+        slots = range(min(self.counts) - 1, max(self.counts) + 2)
         return [(slot * self.width, self.counts.get(slot, 0) / self.width) for slot in slots]
 
     def sums(self) -> list[Point]:
@@ -68,7 +70,7 @@ class Slots:
 
     def _bound_span(self) -> None:
         """Makes the slots so wide that those between the first and the last are not too many, either."""
-        while self.counts and max(self.counts) - min(self.counts) >= self._most:
+        while max(self.counts) - min(self.counts) >= self._most:
             self.widen(self.width * 2)
 
 

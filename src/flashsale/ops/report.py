@@ -17,7 +17,7 @@ from flashsale.model import OrderState, Outcome
 from flashsale.model.reports import Settlement, Units
 from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Process, Sample, Snapshot, Totals
 from flashsale.model.trail import TrailEntry
-from flashsale.ops.folding import RANKS, OrderStats
+from flashsale.ops.folding import RANKS, OrderStats, Slots
 from flashsale.ops.markup import Html, joined, table, tag
 from flashsale.ops.svg import Line, Point, bars, lines, number
 
@@ -202,7 +202,7 @@ def _items(evidence: Evidence, clock: Clock) -> Html:
     stats = evidence.orders
     total = float(sum(goods.total for goods in evidence.snapshot.goods))
     taken, given = stats.taken.sums(), stats.given.sums()
-    drawn = [Line("accepted", taken), Line("returned", given), Line("for sale", _level(taken, total))]
+    drawn = [Line("accepted", taken), Line("returned", given), Line("for sale", _level(taken + given, total))]
     return _section(
         "Items",
         table("From opening to sold out", heads, rows),
@@ -240,7 +240,8 @@ def sold_out(samples: Iterable[Sample]) -> float | None:
 
 
 def _level(points: Sequence[Point], value: float) -> list[Point]:
-    return [(points[0][0], value), (points[-1][0], value)] if points and value else []
+    times = [at for at, _ in points]
+    return [(min(times), value), (max(times), value)] if times and value else []
 
 
 # -- curves ---------------------------------------------------------------------------------------------------------
@@ -284,32 +285,32 @@ def _lag_bars(lag: Sequence[int]) -> list[tuple[str, float]]:
     return [(names[place], float(lag[place])) for place in range(found[0], found[-1] + 1)] if found else []
 
 
-# -- refusals -------------------------------------------------------------------------------------------------------
+# -- answers --------------------------------------------------------------------------------------------------------
 
 
-def _refusals(evidence: Evidence, clock: Clock) -> Html:
-    by_outcome: dict[str, Counter[int]] = {}
-    by_item = Counter[tuple[str, str]]()
+def _answers(evidence: Evidence, clock: Clock) -> Html:
+    summed = Counter[tuple[str, str]]()
+    refused: dict[str, Slots] = {}
     for minute, counts in evidence.minutes.items():
-        for (goods_id, outcome), count in counts.items():
-            by_item[goods_id, outcome] += count
+        summed.update(counts)
+        for (_, outcome), count in counts.items():
             if outcome not in _TAKEN:
-                by_outcome.setdefault(str(outcome), Counter())[minute] += count
-    drawn = [Line(outcome, _by_minute(counts)) for outcome, counts in sorted(by_outcome.items())]
-    outcomes = [each.value for each in Outcome if any(outcome == each for _, outcome in by_item)]
-    rows = [
-        (goods_id, *(number(by_item[goods_id, outcome]) for outcome in outcomes))
-        for goods_id in sorted({goods_id for goods_id, _ in by_item})
+                refused.setdefault(str(outcome), Slots(60.0)).add(minute * 60.0, count)
+    drawn = [
+        Line(outcome, [(at, 60 * rate) for at, rate in slots.curve()]) for outcome, slots in sorted(refused.items())
     ]
     return _section(
         "Answers",
-        table("Answers to purchases, of all processes", ("Item", *outcomes), rows) if rows else None,
+        _answers_by_item(summed) if summed else None,
         tag("div", lines("refusals", "Refusals a minute, by outcome", drawn, clock.time), class_="charts"),
     )
 
 
-def _by_minute(counts: Mapping[int, int]) -> list[Point]:
-    return [(minute * 60.0, float(counts.get(minute, 0))) for minute in range(min(counts), max(counts) + 1)]
+def _answers_by_item(summed: Mapping[tuple[str, str], int]) -> Html:
+    outcomes = sorted({str(outcome) for _, outcome in summed})
+    items = sorted({goods_id for goods_id, _ in summed})
+    rows = [(item, *(number(summed.get((item, outcome), 0)) for outcome in outcomes)) for item in items]
+    return table("Answers to purchases, of all processes", ("Item", *outcomes), rows)
 
 
 # -- fairness -------------------------------------------------------------------------------------------------------
@@ -379,7 +380,7 @@ def _processes(evidence: Evidence, clock: Clock) -> Html:
     return _section(
         "Processes and errors",
         table(f"Processes: {count}", heads, rows, numbers=False) if rows else tag("p", "No process told of itself."),
-        table("Errors of the database", ("Call", "Error", "Times"), errors) if errors else None,
+        table("Errors of the database", ("Call", "Error", "Times"), errors, numbers=False) if errors else None,
     )
 
 
@@ -397,4 +398,4 @@ def _section(title: str, *inside: Html | None) -> Html:
     return tag("section", tag("h2", title, id=name), *inside, aria_labelledby=name)
 
 
-_SECTIONS: Final = (_proof, _items, _curves, _refusals, _fairness, _trail, _processes)
+_SECTIONS: Final = (_proof, _items, _curves, _answers, _fairness, _trail, _processes)
