@@ -1,6 +1,7 @@
-"""What a sale costs: bytes of Redis for each order, and the time to rebuild a sale from PostgreSQL.
+"""What a sale costs: bytes of Redis for each order, the time to rebuild a sale from PostgreSQL, and its report.
 
     python -m tests.support.measure --memory 20000 --rebuild 1000000
+    python -m tests.support.measure --memory 0 --rebuild 0 --report 1000000
 
 Nothing here is a test: the numbers are of the machine that runs it.
 """
@@ -10,16 +11,20 @@ from __future__ import annotations
 import argparse
 import cProfile
 import pstats
+import resource
 import sys
 import time
 import uuid
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import redis
 
-from flashsale import FlashSale, Goods, Keys, Order, Syncer, Worker
+from flashsale import FlashSale, Goods, Keys, Order, StoredOrder, Syncer, Worker
+from flashsale.ops.folding import OrderStats
+from flashsale.ops.report import render
 from flashsale.stores import SQLAlchemyStore
-from tests.support import servers
+from tests.support import evidence, servers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +38,7 @@ SELECT '{sale}', md5(n::text), '{goods}', 'buyer-' || lpad(n::text, 10, '0'), 1,
        1700000000 + n / 1e4
 FROM generate_series(1, {count}) AS n
 """
+TIMES = "UPDATE flashsale_orders SET persisted_at = created_at + 0.4, settled_at = created_at + 60"
 BOOKED = """
 UPDATE flashsale_goods SET loaded = true, booked =
     (SELECT sum(quantity) FROM flashsale_orders WHERE sale = '{sale}' AND state <> 'CANCELLED')
@@ -111,6 +117,32 @@ def rebuild(count: int, server: servers.RedisServer, database_url: str, *, profi
         pstats.Stats(profiler).sort_stats("cumulative").print_stats(35)
 
 
+def report(count: int, database_url: str) -> None:
+    """Fills the table with SQL, folds it page by page, renders the report, and prints what that took."""
+    stats = OrderStats()
+    with SQLAlchemyStore(database_url, SALE) as store:
+        store.create_all()
+        with store.transaction() as connection:
+            connection.exec_driver_sql(ROWS.format(sale=SALE, goods=GOODS, count=count))
+            if "persisted_at" in {field.name for field in fields(StoredOrder)}:
+                connection.exec_driver_sql(TIMES)
+            connection.exec_driver_sql("ANALYZE flashsale_orders")
+        before, began, cpu, last = _peak(), time.perf_counter(), time.process_time(), None
+        while page := store.orders(after=last, limit=1000):
+            stats.add(page)
+            last = page[-1].order.order_id
+        html = render(replace(evidence.evidence(), orders=stats), zone=evidence.ZONE)
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    print(
+        f"report of {count:,} orders in {seconds:.1f} s (CPU of this process {cpu:.1f} s), {len(html):,} bytes; "
+        f"this process takes {_peak():.0f} MiB at most, {before:.0f} MiB before"
+    )
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints."""
     about, _, more = (__doc__ or "").partition("\n\n")
@@ -123,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--memory", type=int, default=20_000, metavar="N", help="orders to weigh; 0: none (20000)")
     add("--rebuild", type=int, default=1_000_000, metavar="N", help="orders to rebuild; 0: none (1000000)")
+    add("--report", type=int, default=0, metavar="N", help="orders to report; 0: none (0)")
     add("--hold", type=float, metavar="S", help="rebuild goods with a payment deadline")
     add("--per-buyer", type=int, metavar="N", help="rebuild goods with a buyer's limit")
     add("--profile", action="store_true", help="show where the time of the rebuild goes; slows it")
@@ -137,6 +170,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.rebuild:
             with postgres.database() as database_url:
                 rebuild(options.rebuild, server, database_url, profile=options.profile, **policy)
+        if options.report:
+            with postgres.database() as database_url:
+                report(options.report, database_url)
     return 0
 
 
