@@ -9,11 +9,17 @@ from tests.support import servers
 
 
 def promtool(*words: object, page: str | None = None) -> str:
-    """Runs `promtool WORDS`; it must find nothing. Without it the test is skipped, or fails in CI."""
+    """Runs `promtool WORDS`, and returns what it said; it must find nothing."""
+    status, said = judged(*words, page=page)
+    assert status == 0, said
+    return said
+
+
+def judged(*words: object, page: str | None = None) -> tuple[int, str]:
+    """Runs `promtool WORDS`: its exit code, and what it said. Without it the test is skipped, or fails in CI."""
     path = shutil.which("promtool")
     if path is None:
         servers.missing("promtool (of Prometheus)")
     command = [path, *(str(word) for word in words)]
     done = subprocess.run(command, input=page, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
-    return done.stdout + done.stderr
+    return done.returncode, f"{done.stdout}{done.stderr}"
