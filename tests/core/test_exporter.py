@@ -13,8 +13,9 @@ import fakeredis
 import pytest
 
 from flashsale import FlashSale
-from flashsale.ops.exporter import read, serve
+from flashsale.ops.exporter import serve
 from flashsale.ops.metrics import Reading
+from flashsale.ops.reading import scrape
 from tests.support import servers
 from tests.support.helpers import eventually
 
@@ -76,7 +77,7 @@ def sale(redis_url: str) -> Iterator[FlashSale]:
 
 def test_a_sale_is_read_by_its_recorder(sale: FlashSale) -> None:
     sale.buy("phone", "ann")
-    with exporter(lambda: read(sale)) as url:
+    with exporter(lambda: scrape(sale)) as url:
         text = page(url)
     assert 'flashsale_up{sale="nov11"} 1.0' in text
     assert 'flashsale_booked_units{goods="phone",sale="nov11"} 1.0' in text
@@ -90,4 +91,4 @@ def test_a_redis_that_is_gone_is_told() -> None:
         if not hasattr(sale, "_recorder"):
             pytest.skip("this release has no recorder")
         server.connected = False
-        assert read(sale).snapshot is None
+        assert scrape(sale).snapshot is None

@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final
 
-from flashsale._sync.sale import FlashSale
 from flashsale._sync.transport.runtime import StopEvent, stop_on_signals
-from flashsale.errors import FlashSaleError
 from flashsale.ops.metrics import Metric, Reading, Shown, Values, buckets, values
 
 if TYPE_CHECKING:
     from prometheus_client import Metric as Family
 
-Read = TypeVar("Read")
-
 PORT: Final = 9642
-
-
-def read(sale: FlashSale) -> Reading:
-    """Reads what the metrics say of a sale, as far as Redis can be read."""
-    recorder = cast(Any, sale)._recorder
-    snapshot = _if_it_can(recorder.look)
-    totals = _if_it_can(recorder.totals) if snapshot else None
-    info = _if_it_can(sale._link.info) if snapshot else None
-    return Reading(sale.name, version("flashsale"), snapshot, totals, info or {})
-
-
-def _if_it_can(look: Callable[[], Read]) -> Read | None:
-    try:
-        return look()
-    except FlashSaleError:
-        return None
 
 
 class Collector:
@@ -79,7 +58,7 @@ def serve(
     """Answers Prometheus until `stop` is set; without one, until SIGTERM or SIGINT.
 
     Args:
-        collect: reads the sale, such as `lambda: read(sale)`; called for each scrape.
+        collect: reads the sale, such as `lambda: scrape(sale)`; called for each scrape.
         port: to listen on.
         address: likewise. The page is for everybody who reaches it.
         stop: ends it.

@@ -1,0 +1,69 @@
+"""Reads what the metrics and the report are made of: from the recorder, from Redis's INFO and from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any, Final, TypeVar, cast
+
+from flashsale._sync.sale import FlashSale
+from flashsale._sync.store import OrderStore
+from flashsale.errors import FlashSaleError
+from flashsale.model import StoredOrder
+from flashsale.model.reports import Settlement
+from flashsale.model.trail import TrailEntry
+from flashsale.ops.folding import OrderStats
+from flashsale.ops.metrics import Reading
+from flashsale.ops.report import Evidence
+
+Read = TypeVar("Read")
+
+_PAGE: Final = 1000  # orders
+
+
+def scrape(sale: FlashSale) -> Reading:
+    """Returns what the metrics say of a sale, as far as Redis can be read."""
+    recorder = _recorder(sale)
+    snapshot = _if_it_can(recorder.look)
+    totals = _if_it_can(recorder.totals) if snapshot else None
+    info = _if_it_can(sale._link.info) if snapshot else None
+    return Reading(sale.name, version("flashsale"), snapshot, totals, info or {})
+
+
+def gather(sale: FlashSale, settlement: Settlement, trail: Sequence[TrailEntry] = ()) -> Evidence:
+    """Returns what the report of a sale is made of; it reads all orders, page by page.
+
+    Args:
+        sale: which.
+        settlement: its proof.
+        trail: the operators' commands, in the order of time.
+
+    Raises:
+        NotExecuted: Redis does not answer.
+        StoreError: the database does not answer.
+    """
+    recorder = _recorder(sale)
+    orders = OrderStats()
+    for page in _pages(sale.store) if sale.store else ():
+        orders.add(page)
+    snapshot = recorder.look()
+    samples = {goods.goods_id: recorder.samples(goods.goods_id) for goods in snapshot.goods}
+    return Evidence(sale.name, settlement, snapshot, orders, recorder.minutes(), samples, trail, recorder.totals())
+
+
+def _recorder(sale: FlashSale) -> Any:
+    return cast(Any, sale)._recorder
+
+
+def _if_it_can(look: Callable[[], Read]) -> Read | None:
+    try:
+        return look()
+    except FlashSaleError:
+        return None
+
+
+def _pages(store: OrderStore) -> Iterator[Sequence[StoredOrder]]:
+    last = None
+    while page := store.orders(after=last, limit=_PAGE):
+        yield page
+        last = page[-1].order.order_id
