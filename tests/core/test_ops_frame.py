@@ -102,7 +102,7 @@ def test_ctrl_c_ends_a_command(operator: Operator, monkeypatch: pytest.MonkeyPat
     def interrupted(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("flashsale.ops.trail.noting", interrupted)
+    monkeypatch.setattr("flashsale.ops.frame.noting", interrupted)
     assert operator("pause").code == 130
 
 

@@ -253,7 +253,7 @@ def test_a_restock_that_met_another_total_does_nothing(operator: Operator) -> No
     told = operator("restock", "phone", "+1", "--reason", "why", "--expect", "total=9", "--request-id", "r-1")
     assert told.code == 1
     assert phone(operator).total == 10
-    assert told.trail[0]["after"] is None
+    assert told.trail[0]["after"] == {"error": "Stop"}
     told = operator("restock", "phone", "+1", "--reason", "why", "--expect", "total=10", "--request-id", "r-1")
     assert (told.code, phone(operator).total) == (0, 11)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flashsale import Goods, Order, OrderState
+from flashsale._rules.activity import Activity, instance
 
 if TYPE_CHECKING:
     import pytest
@@ -29,17 +30,40 @@ def test_an_order_that_waits_says_how_many_are_before_it(operator: Operator) -> 
     assert told.code == 0
     assert "o-2  phone 1  QUEUED  buyer buyer-2" in told.out
     assert "on the list, 2 before it" in told.out
-    assert operator("orders", "show", "o-0", "--json").json["place"] == {"place": "list", "ahead": 0}
+    assert operator("orders", "show", "o-0", "--json").json["ahead"] == 0
 
 
 def test_an_order_that_is_claimed_says_when_its_lease_ends(operator: Operator) -> None:
     operator.begin()
     operator.buy("o-1")
-    (claim,) = operator.sale.queue.claim(1, lease=30.0)
-    told = operator("orders", "show", "o-1")
-    assert "claimed by a worker, try 1, its lease ends " in told.out
-    place = operator("orders", "show", "o-1", "--json").json["place"]
-    assert f"-{place['lease']}" in claim.token
+    claims = operator.sale.queue.claim(1, lease=30.0)
+    assert "claimed, try 1, free in " in operator("orders", "show", "o-1").out
+    activity = Activity("worker")
+    activity.hold(claims)
+    operator.sale._recorder._flush(activity)
+    told = operator("orders", "find", "--buyer", "ann")
+    assert f"claimed by worker {instance()} holds 1; try 1, free in " in told.out
+    assert operator("orders", "show", "o-1", "--json").json["worker"] == instance()
+
+
+def test_a_buyers_orders_are_found_wherever_they_are(operator: Operator) -> None:
+    operator.begin()
+    for number in range(4):
+        operator.buy(f"o-{number}")
+        if number == 0:
+            operator.worker.run_once()
+    operator.buy("o-9", "bob")
+    operator.sale.queue.claim(1, lease=30.0)
+    operator.bury("o-2")
+    found = {
+        each["order"]["order_id"]: each
+        for each in operator("orders", "find", "--buyer", "ann", "--json").json["orders"]
+    }
+    assert set(found) == {"o-0", "o-1", "o-2", "o-3"}
+    assert (found["o-0"]["database"], found["o-0"]["persisted_at"] > 0) == ("PERSISTED", True)
+    assert (found["o-1"]["attempts"], found["o-1"]["worker"]) == (1, None)
+    assert (found["o-2"]["dead"], found["o-2"]["ledger"]) == (True, "DEAD")
+    assert operator("orders", "find", "--buyer", "cleo").out == "buyer cleo has no order that a server knows\n"
 
 
 def test_an_unpaid_order_says_until_when_it_is_to_be_paid(operator: Operator) -> None:

@@ -215,6 +215,10 @@ def test_an_export_reads_page_by_page(operator: Operator) -> None:
 
 def test_a_settled_sale_is_purged(operator: Operator) -> None:
     ended(operator)
+    told = operator("purge", *WHY, "--yes")
+    assert (told.code, "there must be: export, settle" in told.err) == (1, True)
+    for command in ("export", "settle"):
+        assert operator(command).code == 0
     assert operator("purge", *WHY).code == 4
     assert operator("purge", "--yes").code == 2
     told = operator("purge", *WHY, "--yes", "--expect", "sold=3")
@@ -229,7 +233,32 @@ def test_a_settled_sale_is_purged(operator: Operator) -> None:
 
 def test_what_is_not_settled_is_not_purged(operator: Operator) -> None:
     operator.begin()
+    for command in ("export", "settle"):
+        assert operator(command).code == 0
     operator.buy("o-1")
     told = operator("purge", *WHY, "--yes")
     assert (told.code, "nothing was removed" in told.out) == (1, True)
     assert operator.sale.status("o-1") is OrderState.QUEUED
+
+
+# -- the report -----------------------------------------------------------------------------------------------------
+
+
+def test_a_settlement_writes_its_report(operator: Operator, tmp_path: Path) -> None:
+    ended(operator)
+    operator("pause", "--as", "mia", "--reason", "a break")
+    path = tmp_path / "report.html"
+    told = operator("settle", "--report", str(path))
+    assert (told.code, f"report: {path}" in told.out) == (0, True)
+    text = path.read_text("utf-8")
+    assert all(word in text for word in ("<svg", "mia", "a break", "spring"))
+    assert "<script" not in text
+
+
+def test_a_report_is_written_of_a_sale_that_is_not_settled_too(operator: Operator, tmp_path: Path) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    path = tmp_path / "report.html"
+    assert operator("settle", "--report", str(path)).code == 1
+    assert path.exists()
+    assert operator("settle", "--report", str(tmp_path / "none" / "report.html")).code == 2

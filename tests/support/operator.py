@@ -6,11 +6,12 @@ import io
 import json
 import re
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import redis
 
-from flashsale import FlashSale, Goods, Syncer, Worker
+from flashsale import FlashSale, Goods, StoreError, Syncer, Worker
 from flashsale.cli import main
 from flashsale.stores import SQLAlchemyStore
 
@@ -29,11 +30,13 @@ class Told(NamedTuple):
         code: its exit code.
         out: its answer.
         err: what it said beside.
+        written: the entries of the trail that it left in the database.
     """
 
     code: int
     out: str
     err: str
+    written: list[dict[str, Any]]
 
     @property
     def json(self) -> Any:
@@ -42,8 +45,8 @@ class Told(NamedTuple):
 
     @property
     def trail(self) -> list[dict[str, Any]]:
-        """The entries of the trail that it wrote to stderr."""
-        return [json.loads(line)["trail"] for line in re.findall(r'\{"trail":.*', self.err)]
+        """The entries of the trail that it left: in the database, or where that takes none, on stderr."""
+        return self.written + [json.loads(line) for line in re.findall(r"not written to the trail: (.*)", self.err)]
 
 
 class Terminal(io.StringIO):
@@ -71,6 +74,7 @@ class Operator:
         self.store = SQLAlchemyStore(self.database, SALE)
         self.sale = FlashSale(redis.Redis.from_url(redis_url), SALE, store=self.store, cache_for=0)
         self.syncer, self.worker = Syncer(self.sale), Worker(self.sale)
+        self._last_entry = 0
 
     def begin(self, *goods: Goods) -> None:
         """Makes the tables, and a sale of these items, loaded; by default of ten phones, which are open."""
@@ -89,7 +93,16 @@ class Operator:
         self._capsys.readouterr()
         code = main([*words, *options])
         said = self._capsys.readouterr()
-        return Told(code, said.out, said.err)
+        return Told(code, said.out, said.err, self._written())
+
+    def _written(self) -> list[dict[str, Any]]:
+        """Returns the entries that the last command has written."""
+        try:
+            entries = self.store.trail(after=self._last_entry, limit=100)
+        except StoreError:  # there are no tables
+            return []
+        self._last_entry = entries[-1].entry_id if entries else self._last_entry
+        return [asdict(entry) for entry in entries]
 
     def buy(self, order_id: str, buyer: str = "ann", quantity: int = 1, goods_id: str = "phone") -> None:
         """Buys, as the shop does."""

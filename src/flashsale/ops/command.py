@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn, TextIO
 
+from flashsale._rules.observer import log
 from flashsale.errors import (
     FlashSaleError,
     InvalidRequest,
@@ -43,7 +46,7 @@ cannot be read), 4 not confirmed, 130 interrupted.
 
 GROUPS: Final = {
     "goods": "the items of the sale: list, set",
-    "orders": "single orders: show, cancel, confirm",
+    "orders": "single orders: find, show, cancel, confirm",
     "dead": "dead letters: list, show, requeue, cancel",
 }
 """The first words of commands that have two, and what they are about."""
@@ -147,11 +150,28 @@ def run(
         parser.print_help(err)
         return USAGE
     try:
-        return _run(options, program, out, err)
+        with _logged(options, err):
+            return _run(options, program, out, err)
     except BrokenPipeError:
         return _pipe_is_broken()
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+@contextmanager
+def _logged(options: argparse.Namespace, err: TextIO) -> Iterator[None]:
+    """Shows what the library warns of, beside the answer; what runs until it is stopped has a log of its own."""
+    if options.verb.kind is Kind.RUN:
+        yield
+        return
+    handler, propagated = logging.StreamHandler(err), log.propagate
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagated
 
 
 def _usage(error: _Usage, out: TextIO, err: TextIO, *, as_json: bool) -> int:

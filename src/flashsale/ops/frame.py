@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Final, Protocol, Self, TextIO
 
 from flashsale import FlashSale, Syncer
-from flashsale._sync.store import check_known
+from flashsale._sync.store import check_known, noting
 from flashsale.errors import StoreError
 from flashsale.model import Goods
 from flashsale.model.trail import TrailEntry
@@ -196,6 +196,11 @@ class Context:
         syncer: Syncer = self.opened.part("Syncer")
         return syncer
 
+    @cached_property
+    def finder(self) -> Any:
+        """A finder of orders."""
+        return self.opened.finder()
+
     def now(self) -> float:
         """Returns the time of Redis, epoch seconds."""
         return float(self.sale._ledger.time())
@@ -258,16 +263,16 @@ class Context:
             return Outcome(["nothing was changed: --dry-run"], {**data, "dry_run": True})
         if change.asks and not self._is_confirmed(change):
             return Outcome((), {**data, "error": "not confirmed: nothing was changed"}, NOT_CONFIRMED)
-        with trail.noting(self.opened.store, self._entry(change)) as noted:
+        with noting(self.opened.store, self._entry(change)) as note:
             outcome = change.make()
-            noted.after = outcome.data.get("after", change.after)
+            note.finish(outcome.data.get("after", change.after))
         return Outcome(outcome.lines, {**data, **outcome.data}, outcome.code)
 
     def note(self, after: Mapping[str, Any]) -> None:
         """Notes in the trail what was done, where nothing was changed by it."""
         change = Change((), {}, after, Outcome)
-        with trail.noting(self.opened.store, self._entry(change)) as noted:
-            noted.after = after
+        with noting(self.opened.store, self._entry(change)) as note:
+            note.finish(after)
 
     def _entry(self, change: Change) -> TrailEntry:
         options = self.options

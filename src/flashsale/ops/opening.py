@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any, Self
 
 import flashsale
+import flashsale._sync.finder
 import flashsale.aio
+import flashsale.aio.finder
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,12 @@ class Opened:
     store: Any
     runner: asyncio.Runner | None = None
     closes: tuple[Callable[[], object], ...] = ()
+
+    def finder(self) -> Any:
+        """Returns a finder of orders of the sale."""
+        if self.runner is None:
+            return flashsale._sync.finder.Finder(self.sale)
+        return Blocking(flashsale.aio.finder.Finder(self.sale._real), self.runner)
 
     def part(self, name: str, *given: Any, **settings: Any) -> Any:
         """Returns a part, such as a worker, of the sale."""

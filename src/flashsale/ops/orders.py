@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any, Final
 
 from flashsale._rules.ledger_record import Record
 from flashsale._rules.rows import ORDER_COLUMNS
-from flashsale._sync.order_queue import _parts
-from flashsale.errors import CorruptState, InvalidRequest, NotPersisted, StoreError
-from flashsale.model import RELEASED, TRANSITIONS, Order, OrderState, StoredOrder
+from flashsale.errors import CorruptState, NotPersisted, StoreError
+from flashsale.model import RELEASED, TRANSITIONS, OrderState, StoredOrder
+from flashsale.model.snapshot import Found
 from flashsale.ops import clock
 from flashsale.ops.frame import ATTENTION, NEEDS_ALL, Change, Context, Kind, Outcome, Stop, Verb
+from flashsale.ops.health import told
 from flashsale.ops.transaction import can_lock, locked
 
 FIELDS: Final = ("state", "goods_id", "buyer_id", "quantity")
@@ -50,106 +52,93 @@ def state_of(context: Context, order_id: str) -> OrderState | None:
     return None if record is None else record.state
 
 
-def place_of(context: Context, order_id: str) -> dict[str, Any] | None:
-    """Returns where an order is on its way to the database; None: nowhere."""
-    return _letter(context, order_id) or _on_list(context, order_id) or _claimed(context, order_id)
-
-
-def _letter(context: Context, order_id: str) -> dict[str, Any] | None:
-    letter = context.sale.queue._dead_letters([order_id]).get(order_id)
-    return None if letter is None else {"place": "dead", "attempts": letter.attempts, "why": letter.reason}
-
-
-def _on_list(context: Context, order_id: str) -> dict[str, Any] | None:
-    sale, page = context.sale, 1000
-    length = sale.queue.size()
-    for at in range(0, length, page):
-        for place, body in enumerate(sale._link.command("LRANGE", sale.keys.order_list, at, at + page - 1), at):
-            if _is_of(body, order_id):
-                return {"place": "list", "ahead": max(0, length - 1 - place)}
-    return None
-
-
-def _claimed(context: Context, order_id: str) -> dict[str, Any] | None:
-    sale = context.sale
-    for page in sale.queue._scan(sale.keys.claimed):
-        for delivery, entry in page.items():
-            attempts, lease, body = _parts(entry)
-            if _is_of(body, order_id):
-                ends = sale._link.command("ZSCORE", sale.keys.leases, delivery)
-                ends = None if ends is None else float(ends)
-                return {"place": "claimed", "attempts": attempts, "lease": lease, "lease_ends": ends}
-    return None
-
-
-def _is_of(body: bytes, order_id: str) -> bool:
-    try:
-        return Order.from_json(body).order_id == order_id
-    except InvalidRequest:
-        return False
-
-
-# -- show -----------------------------------------------------------------------------------------------------------
+# -- show and find --------------------------------------------------------------------------------------------------
 
 
 def _add_one(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("order_id", metavar="ID", help="order id")
 
 
+def _add_buyer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--buyer", metavar="ID", required=True, help="buyer id")
+
+
 def _show(context: Context) -> Outcome:
     order_id, now = context.options.order_id, context.now()
-    record, row = find_record(context, order_id), find_row(context, order_id)
-    order = row.order if row is not None else record and record.order(order_id)
-    if order is None:
+    found = _found(context, context.finder.by_ids, [order_id])
+    if not found:
         raise Stop(f"no server knows order {order_id!r} of sale {context.name}")
-    ledger, database = record and record.state, row and row.state
-    queued = ledger in {OrderState.QUEUED, OrderState.DEAD} or (ledger is None and row is None)
-    place = place_of(context, order_id) if queued else None
-    ends = _deadline(context, order_id)
-    lines = [
-        f"{order_id}  {order.goods_id} {order.quantity}  {database or ledger}  buyer {order.buyer_id}",
-        f"ledger {ledger or 'has it not'}, database {database or 'has no row'}",
-        *_times(order, row, now),
-        *_where(place, now),
-        *([f"to be paid until {clock.away(ends, now)}"] if ends is not None else []),
+    return Outcome(_lines(found[0], now), {**_told(found[0]), "time": now})
+
+
+def _find(context: Context) -> Outcome:
+    now = context.now()
+    found = _found(context, context.finder.by_buyer, context.options.buyer)
+    lines = [line for each in found for line in _lines(each, now)]
+    none = f"buyer {context.options.buyer} has no order that a server knows"
+    return Outcome(lines or [none], {"orders": [_told(each) for each in found], "time": now})
+
+
+def _found(context: Context, find: Callable[..., list[Found]], what: object) -> list[Found]:
+    found = find(what)
+    if context.finder.failure is not None:
+        context.tell(f"the database does not say what it has: {context.finder.failure}")
+    return found
+
+
+def _lines(found: Found, now: float) -> list[str]:
+    order, row = found.order, found.row
+    database = row and row.state
+    return [
+        f"{order.order_id}  {order.goods_id} {order.quantity}  {database or found.ledger}  buyer {order.buyer_id}",
+        f"ledger {found.ledger or 'has it not'}, database {database or 'has no row'}",
+        *_times(found, now),
+        *_where(found, now),
+        *([f"why: {found.reason}"] if found.reason else []),
+        *([f"to be paid until {clock.away(found.due, now)}"] if found.due is not None else []),
         *([f"refused by the shop: {row.reason}"] if row is not None and row.reason else []),
     ]
-    data = {
-        "order": {name: getattr(order, name) for name in ORDER_COLUMNS if hasattr(order, name)},
-        "ledger": ledger,
-        "database": database,
-        "reason": row.reason if row is not None else None,
-        "place": place,
-        "pay_until": ends,
-        "time": now,
-    }
-    return Outcome(lines, data)
 
 
-def _times(order: Order, row: StoredOrder | None, now: float) -> list[str]:
-    names = {"accepted": order.created_at}
-    names |= {name: getattr(row, f"{name}_at", None) for name in ("persisted", "settled")}
+def _times(found: Found, now: float) -> list[str]:
+    row = found.row
+    names = {"accepted": found.order.created_at or (row and row.order.created_at)}
+    names |= {"saved": row.persisted_at, "settled": row.settled_at} if row is not None else {}
     told = [f"{name} {clock.away(at, now)}" for name, at in names.items() if at is not None]
     return [", ".join(told)] if told else []
 
 
-def _where(place: dict[str, Any] | None, now: float) -> list[str]:
-    if place is None:
+def _where(found: Found, now: float) -> list[str]:
+    if found.is_dead:
+        return ["a dead letter: dead requeue, or dead cancel"]
+    if found.ahead is not None:
+        return [f"on the list, {found.ahead:,} before it"]
+    if found.claim is None:
         return []
-    if place["place"] == "dead":
-        why = place["why"] or "nobody refused it: its workers died or were too slow, or it is no order"
-        return [f"a dead letter after {place['attempts']} attempts", f"why: {why}"]
-    if place["place"] == "list":
-        return [f"on the list, {place['ahead']:,} before it"]
-    ends = place["lease_ends"]
-    free = "" if ends is None else f", its lease ends {clock.away(ends, now)}"
-    return [f"claimed by a worker, try {place['attempts']}{free}"]
+    held = f"claimed, try {found.claim.attempts}"
+    if found.worker is not None:
+        held = f"claimed by {told(found.worker, now)}; try {found.claim.attempts}"
+    if found.free_in is None:
+        return [held]
+    return [f"{held}, free {'in ' if found.free_in > 0 else 'since '}{clock.span(abs(found.free_in))}"]
 
 
-def _deadline(context: Context, order_id: str) -> float | None:
-    sale = context.sale
-    score = sale._link.command("ZSCORE", sale.keys.holds, order_id)
-    return None if score is None else float(score)
+def _told(found: Found) -> dict[str, Any]:
+    order, row, worker = found.order, found.row, found.worker
+    return {
+        "order": {name: getattr(order, name) for name in ORDER_COLUMNS if hasattr(order, name)},
+        "ledger": found.ledger,
+        "database": row and row.state,
+        "persisted_at": row and row.persisted_at,
+        "settled_at": row and row.settled_at,
+        "reason": found.reason or (row and row.reason),
+        "ahead": found.ahead,
+        "attempts": found.claim and found.claim.attempts,
+        "worker": worker and worker.instance,
+        "free_in": found.free_in,
+        "dead": found.is_dead,
+        "pay_until": found.due,
+    }
 
 
 # -- cancel and confirm ---------------------------------------------------------------------------------------------
@@ -254,6 +243,13 @@ _EXPECTED: Final = (
 )
 
 VERBS: Final = (
+    Verb(
+        "orders find",
+        "find the orders of a buyer: where they are, and what they wait for",
+        _find,
+        _add_buyer,
+        "Lists the orders of a buyer: the last hundred of the database, and all that wait in Redis.",
+    ),
     Verb(
         "orders show",
         "show one order: where it is, and why",

@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from flashsale.model import OrderState
 from flashsale.model.reports import Audit, Disagreement, Repair, Settlement, Units
 from flashsale.ops import trail
 from flashsale.ops.frame import ATTENTION, NEEDS_ALL, Change, Context, Kind, Outcome, Stop, Verb
+from flashsale.ops.reading import gather
+from flashsale.ops.report import render
 from flashsale.ops.words import number, table
 
 PLACES: Final = ("total", "free", "queued", "held", "sold", "dead", "direct")
@@ -181,8 +184,25 @@ def _make_rebuild(context: Context) -> Outcome:
 # -- settle ---------------------------------------------------------------------------------------------------------
 
 
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--report", metavar="FILE", help="write the report, one HTML file; also when not settled")
+
+
 def _settle(context: Context) -> Outcome:
     settlement = context.syncer.settlement()
+    outcome = _proven(context, settlement)
+    path = context.options.report
+    if path is None:
+        return outcome
+    evidence = gather(context.sale, settlement, list(trail.entries(context.store)))
+    try:
+        Path(path).write_text(render(evidence), "utf-8")
+    except OSError as error:
+        raise Stop(f"--report: {path} cannot be written: {error}") from error
+    return replace(outcome, lines=[*outcome.lines, f"report: {path}"], data={**outcome.data, "report": path})
+
+
+def _proven(context: Context, settlement: Settlement) -> Outcome:
     proof = proof_of(context.name, settlement)
     lines = [*_units(settlement.audit), *_problems(settlement.audit), summed(settlement), *_orders(settlement)]
     data = {"settled": settlement.ok, "proof": proof, "sha256": digest(proof)}
@@ -308,6 +328,7 @@ VERBS: Final = (
         "settle",
         "prove that every unit is accounted for",
         _settle,
+        _add_report,
         about="Prints the proof at the end of a sale; exit code 1 if it is not settled.",
         needs=NEEDS_ALL,
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar
 
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore
@@ -23,7 +23,7 @@ _PAGE: Final = 1000  # orders
 
 def scrape(sale: FlashSale) -> Reading:
     """Returns what the metrics say of a sale, as far as Redis can be read."""
-    recorder = _recorder(sale)
+    recorder = sale._recorder
     snapshot = _if_it_can(recorder.look)
     totals = _if_it_can(recorder.totals) if snapshot else None
     info = _if_it_can(sale._link.info) if snapshot else None
@@ -42,17 +42,13 @@ def gather(sale: FlashSale, settlement: Settlement, trail: Sequence[TrailEntry] 
         NotExecuted: Redis does not answer.
         StoreError: the database does not answer.
     """
-    recorder = _recorder(sale)
+    recorder = sale._recorder
     orders = OrderStats()
     for page in _pages(sale.store) if sale.store else ():
         orders.add(page)
     snapshot = recorder.look()
     samples = {goods.goods_id: recorder.samples(goods.goods_id) for goods in snapshot.goods}
     return Evidence(sale.name, settlement, snapshot, orders, recorder.minutes(), samples, trail, recorder.totals())
-
-
-def _recorder(sale: FlashSale) -> Any:
-    return cast(Any, sale)._recorder
 
 
 def _if_it_can(look: Callable[[], Read]) -> Read | None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import flashsale.aio
 from flashsale._rules.hooks import is_awaited
-from flashsale.ops.frame import NEEDS_ALL, Context, Kind, Outcome, Verb
+from flashsale.ops.exporter import PORT
+from flashsale.ops.exporter import serve as serve_metrics
+from flashsale.ops.frame import ATTENTION, NEEDS_ALL, Context, Kind, Outcome, Stop, Verb
 from flashsale.ops.named import function
+from flashsale.ops.reading import scrape
 from flashsale.ops.serving import serve, serve_async
 from flashsale.ops.values import between, seconds
 
@@ -34,6 +38,12 @@ def _add_outbox(parser: argparse.ArgumentParser) -> None:
     add("--max-attempts", type=between(1, 1000), default=10, metavar="N", help="failures until an event is dead (10)")
 
 
+def _add_exporter(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--port", type=between(1, 65_535), default=PORT, metavar="N", help=f"to listen on ({PORT})")
+    add("--address", default="127.0.0.1", metavar="HOST", help="likewise (127.0.0.1); whoever reaches it can read it")
+
+
 # -- running --------------------------------------------------------------------------------------------------------
 
 
@@ -53,6 +63,18 @@ def _outbox(context: Context) -> Outcome:
     return _run(context, "Outbox", handler, is_async=is_awaited(handler), **limits)
 
 
+def _exporter(context: Context) -> Outcome:
+    options = context.options
+    with context.program.open(options, context.verb) as opened:
+        try:
+            serve_metrics(partial(scrape, opened.sale), options.port, options.address)
+        except ImportError as error:
+            raise Stop("the exporter needs: pip install 'flashsale[metrics]'") from error
+        except OSError as error:
+            raise Stop(f"cannot listen on {options.address}:{options.port}: {error}", ATTENTION) from error
+    return Outcome()
+
+
 def _run(context: Context, part: str, *given: Any, is_async: bool = False, **settings: Any) -> Outcome:
     """Runs a part of the sale until a signal stops it, of the API for which the hooks or the handler are written."""
     name = context.verb.name
@@ -68,10 +90,11 @@ def _run(context: Context, part: str, *given: Any, is_async: bool = False, **set
 
 def verbs(epilog: str = "") -> tuple[Verb, ...]:
     """Returns the commands; `epilog` is what the program has to say about their settings."""
-    return tuple(
+    parts = tuple(
         Verb(name, short, run, add, f"{about}\n{epilog}".rstrip(), kind=Kind.RUN, needs=NEEDS_ALL, is_new=True)
         for name, short, run, add, about in _ALL
     )
+    return (*parts, _EXPORTER)
 
 
 _WORKER: Final = """\
@@ -96,4 +119,15 @@ _ALL: Final = (
     ("worker", "move accepted orders into the database", _worker, _add_worker, _WORKER),
     ("syncer", "bring items and schedules from the database to Redis", _syncer, _add_syncer, _SYNCER),
     ("outbox", "hand the events of orders to a function of yours", _outbox, _add_outbox, _OUTBOX),
+)
+
+_EXPORTER: Final = Verb(
+    "exporter",
+    "serve the metrics of the sale to Prometheus",
+    _exporter,
+    _add_exporter,
+    "Serves what all processes of the sale have counted, on one page for Prometheus, until it is stopped. One is "
+    "enough. Needs: pip install 'flashsale[metrics]'.",
+    kind=Kind.RUN,
+    is_new=True,
 )

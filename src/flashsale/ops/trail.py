@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Final
 
 from flashsale.model.trail import TrailEntry
 
-
-class Noted:
-    """A command that is under way; what is there after it stands in `after`, once it is known."""
-
-    def __init__(self) -> None:
-        self.after: Mapping[str, Any] | None = None
+PAGE: Final = 1000  # entries of one read
 
 
 def entry(
@@ -54,23 +45,16 @@ def user() -> str:
         return str(os.getuid())
 
 
-@contextmanager
-def noting(store: Any, begun: TrailEntry) -> Iterator[Noted]:  # noqa: ARG001 - where it will be kept
-    """Notes a command at its end, also when it fails: then nothing is known of what is there after it."""
-    noted = Noted()
-    try:
-        yield noted
-    finally:
-        _log(replace(begun, after=noted.after))
-
-
-def _log(noted: TrailEntry) -> None:
-    """Writes an entry as one line to stderr."""
-    line = {"trail": {name: value for name, value in asdict(noted).items() if name != "entry_id"}}
-    print(json.dumps(line, separators=(",", ":"), default=str), file=sys.stderr, flush=True)
-
-
 def absent(store: Any, commands: set[str]) -> set[str]:
     """Returns those of these commands that the trail of a sale has not; none where the store keeps no trail."""
-    kept = getattr(store, "trail", None)
-    return set() if kept is None else commands - {each.command for each in kept()}
+    if not hasattr(store, "trail"):
+        return set()
+    return commands - {entry.command for entry in entries(store)}
+
+
+def entries(store: Any) -> Iterator[TrailEntry]:
+    """Yields the whole trail of a sale, oldest first; nothing where the store keeps none."""
+    after = 0
+    while page := store.trail(after=after, limit=PAGE) if hasattr(store, "trail") else ():
+        yield from page
+        after = page[-1].entry_id

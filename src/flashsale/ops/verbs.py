@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from flashsale.ops import dead, doctor, export, goods, orders, proof, sale
+from flashsale.ops import dead, doctor, export, goods, orders, proof, sale, status
 from flashsale.ops.frame import Verb
 
 VERBS: Final[tuple[Verb, ...]] = (
+    *status.VERBS,
     *sale.VERBS,
     *doctor.VERBS,
     *goods.VERBS,

@@ -1,0 +1,165 @@
+"""`status` and what `top` shows each second: one sale on one screen, and what needs attention."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from flashsale.model.snapshot import Sample, Snapshot, Totals
+from flashsale.ops.clock import local, span
+from flashsale.ops.frame import ATTENTION, CANNOT_TELL, DONE, Context, Outcome, Verb
+from flashsale.ops.health import CHECKS, Attention, Rate, judge, quantile, rate, told, word
+from flashsale.ops.words import number, table
+
+RECENT: Final = 120.0  # seconds of counts that are read
+
+
+@dataclass(frozen=True)
+class View:
+    """What is known of a sale at one moment.
+
+    Args:
+        name: of the sale.
+        look: at all of it.
+        totals: what was counted since it began.
+        samples: of each item, oldest first.
+        rates: how fast each item sells.
+        info: INFO of the stock's Redis; empty where it does not say.
+        attention: what an operator should look at.
+        database: what is known of the database, in some words; empty: it was not asked.
+    """
+
+    name: str
+    look: Snapshot
+    totals: Totals
+    samples: Mapping[str, Sequence[Sample]]
+    rates: Mapping[str, Rate]
+    info: Mapping[str, str]
+    attention: Sequence[Attention]
+    database: str
+
+
+def see(context: Context) -> View:
+    """Looks at the sale once."""
+    sale = context.sale
+    recorder = sale._recorder
+    look, totals = recorder.look(), recorder.totals()
+    minutes = recorder.minutes(look.time - RECENT)
+    samples = {goods.goods_id: recorder.samples(goods.goods_id) for goods in look.goods}
+    rates = {goods.goods_id: rate(goods, samples[goods.goods_id], minutes, look.time) for goods in look.goods}
+    info = sale._link.info()
+    rows = context.items()
+    loaded = [goods.goods_id for goods in rows.values() if goods.loaded]
+    return View(context.name, look, totals, samples, rates, info, judge(look, totals, info, loaded), _database(totals))
+
+
+def _database(totals: Totals) -> str:
+    save = totals.store.get("save")
+    if save is None or not sum(save.counts):
+        return ""
+    p95 = quantile(save, 0.95)
+    return "database save p95 over a minute" if p95 is None else f"database save p95 under {1000 * p95:.0f} ms"
+
+
+# -- as lines ---------------------------------------------------------------------------------------------------------
+
+
+def lines(view: View) -> list[str]:
+    """Returns the screen."""
+    return [_head(view), *_items(view), _queue(view.look), *_attention(view), _leader(view.look), _server(view)]
+
+
+def _head(view: View) -> str:
+    wrong = len({each.name for each in view.attention})
+    said = f"{CHECKS - wrong} ok" + (f", {len(view.attention)} ATTENTION" if wrong else "")
+    return f"{view.name}  {word(view.look)}  {local(view.look.time):%H:%M:%S} by Redis   {said}"
+
+
+def _items(view: View) -> list[str]:
+    head = ["goods", "total", "booked", "free", "sold/s", "refused/s", "gone in"]
+    rows = []
+    for goods in view.look.goods:
+        pace = view.rates[goods.goods_id]
+        sold = "" if pace.sold is None else number(round(pace.sold))
+        gone = "" if pace.gone_in is None else span(pace.gone_in)
+        units = [number(goods.total), number(goods.booked), number(goods.free)]
+        rows.append([goods.goods_id, *units, sold, number(round(pace.refused)), gone])
+    return table(head, rows)
+
+
+def _queue(look: Snapshot) -> str:
+    oldest = f" (oldest {max(0.0, look.time - look.oldest):.1f} s)" if look.oldest else ""
+    counts = f"claimed {number(look.claimed)}  dead {number(look.dead)}  unpaid {number(look.unpaid)}"
+    return f"queue {number(look.queued)}{oldest}  {counts}"
+
+
+def _attention(view: View) -> Iterator[str]:
+    for each in view.attention:
+        yield f"! {each.name}  {each.text}"
+
+
+def _leader(look: Snapshot) -> str:
+    syncers = [each for each in look.processes if each.kind == "syncer"]
+    others = ", ".join(each.instance for each in syncers if each.instance != look.leader)
+    workers = sum(each.kind == "worker" for each in look.processes)
+    standby = f"  standby {others}" if others and look.leader else f"  syncers {others}" if others else ""
+    return f"leader  {look.leader or 'between passes' if syncers else 'none'}{standby}  workers {workers}"
+
+
+def _server(view: View) -> str:
+    if not view.info:
+        return f"redis   does not say  {view.database}".rstrip()
+    used, most = _bytes(view.info, "used_memory"), _bytes(view.info, "maxmemory")
+    limit = f" of {most}" if most != "0 MiB" else ""
+    aof = "on" if view.info.get("aof_enabled", "0").strip() == "1" else "off"
+    replicas = view.info.get("connected_slaves", "0").strip()
+    return f"redis   {used}{limit}, AOF {aof}, replicas {replicas}   {view.database}".rstrip()
+
+
+def _bytes(info: Mapping[str, str], name: str) -> str:
+    text = info.get(name, "0").strip()
+    return f"{(int(text) if text.isdigit() else 0) / 2**20:,.0f} MiB"
+
+
+def data(view: View) -> dict[str, Any]:
+    """Returns the same as JSON."""
+    return {
+        "state": word(view.look),
+        "look": asdict(view.look),
+        "rates": {goods_id: asdict(pace) for goods_id, pace in view.rates.items()},
+        "attention": [asdict(each) for each in view.attention],
+        "processes": [told(each, view.look.time) for each in view.look.processes],
+    }
+
+
+# -- the commands -----------------------------------------------------------------------------------------------------
+
+
+def _status(context: Context) -> Outcome:
+    while True:
+        view = see(context)
+        outcome = Outcome(lines(view), data(view), ATTENTION if view.attention else DONE)
+        if context.options.watch is None:
+            return outcome
+        context.show([*outcome.lines, ""])
+        time.sleep(context.options.watch)
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--watch", nargs="?", type=float, const=2.0, metavar="S", help="again every S seconds, until interrupted (2)"
+    )
+
+
+VERBS: Final = (
+    Verb(
+        "status",
+        "is all well? what is sold, what waits, who works, and what needs attention",
+        _status,
+        _add_status,
+        about=f"Exit code 0: all is well. 1: something needs attention. {CANNOT_TELL}: Redis cannot be read.",
+    ),
+)

@@ -1,0 +1,88 @@
+"""`status`: one screen for a sale, and its exit code for scripts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flashsale import Goods
+from flashsale._rules.activity import Activity
+
+if TYPE_CHECKING:
+    from tests.support.operator import Operator
+
+
+def works(operator: Operator, *kinds: str) -> None:
+    """Lets processes of these kinds tell that they run."""
+    for kind in kinds:
+        operator.sale._recorder._flush(Activity(kind))
+
+
+def test_a_sale_that_is_well_says_so(operator: Operator) -> None:
+    operator.begin(Goods("phone", 10, hold=900.0), Goods("case", 5))
+    operator.sale.start("phone")
+    works(operator, "worker", "syncer")
+    for number in range(3):
+        operator.buy(f"o-{number}")
+    operator.worker.run_once()
+    operator.buy("o-9", "bob", 2)
+    told = operator("status")
+    assert told.code == 0, told
+    head, titles, case, phone, queue, leader, redis = told.out.splitlines()
+    assert head.startswith("spring  SELLING  ")
+    assert head.endswith(" ok")
+    assert titles.split() == ["goods", "total", "booked", "free", "sold/s", "refused/s", "gone", "in"]
+    assert case.split()[:4] == ["case", "5", "0", "5"]
+    assert phone.split()[:4] == ["phone", "10", "5", "5"]
+    assert queue.startswith("queue 1 (oldest ")
+    assert queue.endswith(" s)  claimed 0  dead 0  unpaid 3")
+    assert leader.startswith("leader  between passes  syncers ")
+    assert redis.startswith("redis   ")
+
+
+def test_what_is_wrong_is_named_and_is_the_exit_code(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    operator.bury("o-1")
+    told = operator("status")
+    assert told.code == 1
+    assert "! DEAD LETTERS  1: `flashsale dead list` says why" in told.out
+    assert "! NO SYNCER" in told.out
+    seen = operator("status", "--json").json
+    assert [each["name"] for each in seen["attention"]] == ["DEAD LETTERS", "NO SYNCER"]
+    assert (seen["state"], seen["look"]["dead"]) == ("SELLING", 1)
+
+
+def test_an_item_that_redis_has_lost_is_named(operator: Operator) -> None:
+    operator.begin()
+    works(operator, "worker", "syncer")
+    keys = operator.sale.keys
+    operator.raw.srem(keys.goods, "phone")
+    assert "! GOODS MISSING  Redis has lost phone: `flashsale rebuild`" in operator("status").out
+
+
+def test_without_the_database_it_says_what_redis_knows(operator: Operator) -> None:
+    operator.begin()
+    works(operator, "worker", "syncer")
+    told = operator("status", "--redis", operator.redis_url, "--sale", "spring", where=False)
+    assert (told.code, "spring  SELLING" in told.out) == (0, True)
+
+
+def test_without_redis_nobody_can_tell(operator: Operator) -> None:
+    operator.begin()
+    assert operator("status", "--redis", "redis://127.0.0.1:1", "--sale", "spring", where=False).code == 3
+
+
+def test_watching_shows_it_again_and_again(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator.begin()
+    seen: list[float] = []
+
+    def slept(seconds: float) -> None:
+        seen.append(seconds)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("flashsale.ops.status.time.sleep", slept)
+    told = operator("status", "--watch", "0.5")
+    assert (told.code, told.out.count("spring  SELLING"), seen) == (130, 3, [0.5] * 3)
