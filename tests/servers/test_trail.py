@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,10 @@ from tests.support.mutants import promises
 django_shop.set_up()
 
 from django.contrib.admin import site  # noqa: E402 - settings come first
+from django.contrib.auth.models import User  # noqa: E402
 from django.db import transaction  # noqa: E402
+from django.test import Client, override_settings  # noqa: E402
+from django.urls import path  # noqa: E402
 
 from flashsale.contrib.django.models import SaleTrail  # noqa: E402
 from flashsale.contrib.django.store import DjangoStore  # noqa: E402
@@ -204,27 +207,54 @@ def test_buyers_at_the_same_time_write_no_row(store: SQLAlchemyStore) -> None:
         assert len(store.trail()) == 1
 
 
-async def test_tasks_at_the_same_time_write_no_row(tmp_path: Path) -> None:
-    store = flashsale.aio.stores.SQLAlchemyStore(f"sqlite:///{tmp_path}/shop.db", "spring")
+@pytest.fixture
+async def astore(tmp_path: Path) -> AsyncIterator[flashsale.aio.stores.SQLAlchemyStore]:
+    """The same for asyncio."""
+    async with flashsale.aio.stores.SQLAlchemyStore(f"sqlite:///{tmp_path}/shop.db", "spring") as store:
+        await store.create_all()
+        await store.put_goods(Goods("phone", 10))
+        yield store
+
+
+async def test_tasks_at_the_same_time_write_no_row(astore: flashsale.aio.stores.SQLAlchemyStore) -> None:
     begun, wait = asyncio.Event(), asyncio.Event()
 
     async def buy() -> None:
         begun.set()
         await wait.wait()
-        await store.save([order(1)])
+        await astore.save([order(1)])
 
-    async with store:
-        await store.create_all()
-        await store.put_goods(Goods("phone", 10))
-        buyer = asyncio.create_task(buy())
-        await begun.wait()
-        async with store.noting(ENTRY) as note:
-            wait.set()
-            await buyer
-            assert (await store.trail(), await store.states(["o-1"])) == ([], {"o-1": OrderState.PERSISTED})
-            note.finish({"total": (await store.restock("phone", 5)).total})
-            assert [entry.after for entry in await store.trail()] == [None]
-        assert [entry.after for entry in await store.trail(last=True)] == [{"total": 15}]
+    buyer = asyncio.create_task(buy())
+    await begun.wait()
+    async with astore.noting(ENTRY) as note:
+        wait.set()
+        await buyer
+        assert (await astore.trail(), await astore.states(["o-1"])) == ([], {"o-1": OrderState.PERSISTED})
+        note.finish({"total": (await astore.restock("phone", 5)).total})
+        assert [entry.after for entry in await astore.trail()] == [None]
+    assert [entry.after for entry in await astore.trail(last=True)] == [{"total": 15}]
+
+
+async def test_what_a_command_does_at_once_is_one_row(astore: flashsale.aio.stores.SQLAlchemyStore) -> None:
+    async with astore.noting(ENTRY) as note:
+        await asyncio.gather(*(astore.restock("phone", 1) for _ in range(5)))
+        note.finish({"total": 15})
+    assert [entry.after for entry in await astore.trail()] == [{"total": 15}]
+
+
+async def test_a_command_that_was_cancelled_says_so(astore: flashsale.aio.stores.SQLAlchemyStore) -> None:
+    async def command() -> None:
+        async with astore.noting(ENTRY):
+            await astore.restock("phone", 5)
+            begun.set()
+            await asyncio.Event().wait()
+
+    begun, task = asyncio.Event(), asyncio.create_task(command())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [entry.after for entry in await astore.trail()] == [{"error": "CancelledError"}]
 
 
 def test_another_sale_in_the_same_thread_writes_no_row(store: SQLAlchemyStore, tmp_path: Path) -> None:
@@ -370,12 +400,19 @@ def test_inside_atomic_the_row_is_the_hosts_to_commit() -> None:
 
 
 def test_the_admin_shows_the_trail_and_changes_nothing_in_it() -> None:
-    store = DjangoStore("trail-admin")
-    row = SaleTrail.objects.get(entry_id=store.note(ENTRY))
-    admin: Any = site._registry[SaleTrail]
-    assert (admin.has_add_permission(None), admin.has_change_permission(None), admin.has_delete_permission(None)) == (
-        (False,) * 3
-    )
-    assert str(SaleTrail._meta.verbose_name_plural) == "trail"
-    assert admin.time(row).timestamp() == ENTRY.at
-    assert str(row) == "restock by Zoë"
+    number = DjangoStore("trail-admin").note(ENTRY)
+    client = Client()
+    client.force_login(User.objects.create_superuser("zoe"))
+    trail = "/admin/flashsale/saletrail/"
+    with override_settings(ROOT_URLCONF=(path("admin/", site.urls),)):
+        assert "Trail" in client.get("/admin/").content.decode()
+        shown = client.get(f"{trail}?sale=trail-admin").content.decode()
+        entry = client.get(f"{trail}{number}/change/").content.decode()
+        answers = [
+            client.post(f"{trail}{where}").status_code for where in ("add/", f"{number}/change/", f"{number}/delete/")
+        ]
+    assert "Nov. 14, 2023, 4:13 p.m." in shown  # in the zone of the project
+    assert "noch 5 übrig" in entry
+    assert "_save" not in entry
+    assert answers == [403] * 3
+    assert SaleTrail.objects.filter(entry_id=number).exists()
