@@ -134,6 +134,30 @@ def test_a_row_is_committed_with_what_the_command_writes(each_store: Any) -> Non
     assert len(each_store.trail()) == 1
 
 
+WRITES = {
+    "put_goods": lambda store: store.put_goods(Goods("case", 1)),
+    "grant": lambda store: store.grant("phone", 11),
+    "restock": lambda store: store.restock("phone", 1),
+    "restock_once": lambda store: store.restock_once("phone", 1, "r-1"),
+    "advance_epoch": lambda store: store.advance_epoch(),
+    "purge": lambda store: store.purge(),
+    "save": lambda store: store.save([order(2)]),
+    "settle": lambda store: store.settle(order(1), OrderState.CONFIRMED),
+    "settle_many": lambda store: store.settle_many([order(1)], OrderState.EXPIRED),
+    "delivered": lambda store: store.delivered([1]),
+    "postpone": lambda store: store.postpone(1, None),
+    "requeue_events": lambda store: store.requeue_events(),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_each_method_that_writes_carries_the_row(store: SQLAlchemyStore, write: Any) -> None:
+    store.save([order(1)])
+    with store.noting(ENTRY):
+        write(store)
+        assert [entry.after for entry in store.trail()] == [None]
+
+
 def test_what_is_rolled_back_leaves_no_row_until_the_end(each_store: Any) -> None:
     each_store.save([order(1)])
     other = Order("o-1", "phone", "someone-else", 1)
