@@ -49,6 +49,7 @@ class Keys:
             self.processes,
             self.minutes,
             self.stats,
+            self.trail,
         )
 
     @staticmethod
@@ -158,6 +159,11 @@ class Keys:
     def stats_of(self, minute: int) -> str:
         """Hash: the same of one minute."""
         return self._sale(f"stats:{minute}")
+
+    @property
+    def trail(self) -> str:
+        """List: JSON entries of the trail that the database has yet to take, oldest on the right."""
+        return self._sale("trail")
 
     def samples(self, goods_id: str) -> str:
         """List: `time|total|booked|access|queued|claimed|dead|lag` at each pass of the syncer, oldest first."""

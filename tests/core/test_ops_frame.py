@@ -135,6 +135,11 @@ def test_pause_and_stop_work_without_the_database(operator: Operator) -> None:
     assert operator("pause", *where, where=False).trail
     assert operator("stop", "phone", "--yes", *where, where=False).trail
     assert operator.sale._meta.state().state == "paused"
+    assert operator.store.trail() == []
+    operator.raw.rpush(operator.sale.keys.trail, "not ours")
+    operator.syncer.run_once()
+    assert [entry.command for entry in operator.store.trail()] == ["pause", "stop"]
+    assert not operator.raw.exists(operator.sale.keys.trail)
     broken = ["--database", "postgresql://127.0.0.1:1/none"]
     assert operator("resume", *where, *broken, where=False).code == 0
     assert operator.sale._meta.state().state == "open"

@@ -32,6 +32,7 @@ class Note:
         store: as given.
         row_id: the number of its row, as far as one was written; 0: none was.
         is_carried: True while a transaction carries the row, and once one has.
+        is_logged: True once it was logged in the place of a row.
     """
 
     def __init__(self, entry: TrailEntry, store: object = None) -> None:
@@ -39,6 +40,7 @@ class Note:
         self.store = store
         self.row_id = 0
         self.is_carried = False
+        self.is_logged = False
 
     def finish(self, after: Mapping[str, Any]) -> None:
         """Says what is there after the command; the last word counts."""
@@ -61,7 +63,8 @@ class Note:
 
     def log(self) -> None:
         """Logs the entry in the place of a row; without a log of the host's, it goes to stderr."""
-        log.warning("not written to the trail: %s", _text(asdict(self.entry)))
+        self.is_logged = True
+        log.warning("not written to the trail: %s", entry_text(self.entry))
 
 
 _NOTED: Final[ContextVar[Note | None]] = ContextVar("flashsale_note", default=None)
@@ -112,6 +115,19 @@ def read_entry(row: Row) -> TrailEntry:
         return TrailEntry(**values | known)
     except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"a row of the trail is not what flashsale writes: {type(error).__name__}") from None
+
+
+def entry_text(entry: TrailEntry) -> str:
+    """Returns an entry as JSON."""
+    return _text(asdict(entry))
+
+
+def read_text(text: bytes) -> TrailEntry | None:
+    """Returns the entry of such JSON; None where somebody else wrote it."""
+    try:
+        return TrailEntry(**json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _text(value: object) -> str:

@@ -141,6 +141,7 @@ class Syncer:
                         report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             settled = self._follow_moves(stop) + self._reconcile_page()
             recovered = self._auditor.recover()
+            self._sale._recorder.write_kept(self._store)
             self._sale._recorder.sample()
             return replace(report, settled=settled, recovered=recovered)
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from threading import Lock
@@ -21,13 +21,16 @@ from flashsale._rules.codes import number
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale._rules.refusal_cache import RefusalCache
 from flashsale._rules.tally import LAG, SETTLED, STORE, STORE_ERROR, Name, Tally, totals_of
+from flashsale._rules.trail import entry_text, read_text
 from flashsale.aio.sale_state import SaleMeta
+from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.transport.link import Argument, Link
 from flashsale.aio.transport.runtime import Later, repeating, spend
 from flashsale.errors import FlashSaleError, OutcomeUnknown
 from flashsale.keys import Keys
 from flashsale.model import OrderState, Outcome
 from flashsale.model.snapshot import GoodsSnapshot, Process, Sample, Snapshot, Totals
+from flashsale.model.trail import TrailEntry
 
 FLUSH: Final = 10.0  # seconds from the first count of a process until Redis is told
 BEAT: Final = 5.0  # seconds between two heartbeats of a worker, syncer or outbox
@@ -192,6 +195,19 @@ class Recorder:
         if old:
             await self._link.command("UNLINK", *map(self._keys.stats_of, old))
             await self._link.command("ZREM", self._keys.minutes, *old)
+
+    async def keep(self, entry: TrailEntry) -> None:
+        """Keeps an entry of the trail that the database did not take; the syncer writes it there."""
+        await self._link.command("LPUSH", self._keys.trail, entry_text(entry))
+
+    async def write_kept(self, store: AsyncOrderStore) -> None:
+        """Writes entries of the trail that were kept; one that is written twice is better than one that is lost."""
+        note: Callable[[TrailEntry], Awaitable[int]] | None = getattr(store, "note", None)
+        while note is not None and (kept := await self._link.command("LRANGE", self._keys.trail, -1, -1)):
+            entry = read_text(kept[0])
+            if entry is not None:
+                await note(entry)
+            await self._link.command("RPOP", self._keys.trail)
 
     async def forget(self, goods: Iterable[str]) -> None:
         """Removes what lies under names of its own: samples and minutes."""

@@ -140,6 +140,7 @@ class Syncer:
                         report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
             settled = await self._follow_moves(stop) + await self._reconcile_page()
             recovered = await self._auditor.recover()
+            await self._sale._recorder.write_kept(self._store)
             await self._sale._recorder.sample()
             return replace(report, settled=settled, recovered=recovered)
         finally:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Final, Protocol, Self, TextIO
 
 from flashsale import FlashSale, Syncer
+from flashsale._rules.trail import Note
 from flashsale._sync.store import check_known, noting
-from flashsale.errors import StoreError
+from flashsale.errors import FlashSaleError, StoreError
 from flashsale.model import Goods
 from flashsale.model.trail import TrailEntry
 from flashsale.ops import trail
@@ -263,7 +264,7 @@ class Context:
             return Outcome(["nothing was changed: --dry-run"], {**data, "dry_run": True})
         if change.asks and not self._is_confirmed(change):
             return Outcome((), {**data, "error": "not confirmed: nothing was changed"}, NOT_CONFIRMED)
-        with noting(self.opened.store, self._entry(change)) as note:
+        with self._noted(change) as note:
             outcome = change.make()
             note.finish(outcome.data.get("after", change.after))
         return Outcome(outcome.lines, {**data, **outcome.data}, outcome.code)
@@ -271,8 +272,20 @@ class Context:
     def note(self, after: Mapping[str, Any]) -> None:
         """Notes in the trail what was done, where nothing was changed by it."""
         change = Change((), {}, after, Outcome)
-        with noting(self.opened.store, self._entry(change)) as note:
+        with self._noted(change) as note:
             note.finish(after)
+
+    @contextmanager
+    def _noted(self, change: Change) -> Iterator[Note]:
+        """Writes the entry of a change to the trail; where no database takes it, Redis keeps it for the syncer."""
+        note = None
+        try:
+            with noting(self.opened.store, self._entry(change)) as note:
+                yield note
+        finally:
+            if note is not None and note.is_logged and self.opened.sale is not None:
+                with suppress(FlashSaleError):  # it is logged
+                    self.sale._recorder.keep(note.entry)
 
     def _entry(self, change: Change) -> TrailEntry:
         options = self.options

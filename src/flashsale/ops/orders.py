@@ -102,7 +102,8 @@ def _lines(found: Found, now: float) -> list[str]:
 
 def _times(found: Found, now: float) -> list[str]:
     row = found.row
-    names = {"accepted": found.order.created_at or (row and row.order.created_at)}
+    accepted = row.order.created_at if row is not None else found.order.created_at
+    names = {"accepted": accepted}
     names |= {"saved": row.persisted_at, "settled": row.settled_at} if row is not None else {}
     told = [f"{name} {clock.away(at, now)}" for name, at in names.items() if at is not None]
     return [", ".join(told)] if told else []

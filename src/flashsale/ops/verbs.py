@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from flashsale.ops import dead, doctor, export, goods, orders, proof, sale, status
+from flashsale.ops import dead, doctor, export, goods, orders, proof, sale, status, top
 from flashsale.ops.frame import Verb
 
 VERBS: Final[tuple[Verb, ...]] = (
     *status.VERBS,
+    *top.VERBS,
     *sale.VERBS,
     *doctor.VERBS,
     *goods.VERBS,
