@@ -55,16 +55,16 @@ async def test_each_purchase_is_counted_once_by_item_and_outcome(shop: Shop) -> 
     assert counted == totals.purchases
 
 
-async def test_what_was_told_is_not_told_again(shop: Shop) -> None:
-    sale, _ = await opened(shop)
+async def test_what_was_told_is_not_told_again(sync_shop: Shop) -> None:
+    sale, _ = await opened(sync_shop)
     for _ in range(3):
         await sale.buy("phone", "ann", 2)
         await told(sale)
     assert (await reads(sale, "totals")).purchases == {("phone", "ACCEPTED"): 1, ("phone", "SOLD_OUT"): 2}
 
 
-async def test_each_item_of_a_basket_is_counted(shop: Shop) -> None:
-    sale, _ = await opened(shop)
+async def test_each_item_of_a_basket_is_counted(sync_shop: Shop) -> None:
+    sale, _ = await opened(sync_shop)
     await sale.buy_basket("ann", [("phone", 2)])
     await sale.buy_basket("bob", [("phone", 2)])
     await told(sale)
@@ -124,9 +124,9 @@ async def test_errors_of_the_database_are_counted_by_kind(sync_shop: Shop, monke
     assert (await reads(sale, "totals")).store_errors == {("save", "RowRefused"): 1}
 
 
-async def test_a_settlement_has_the_refusals_of_all_processes(shop: Shop) -> None:
-    sale, syncer = await opened(shop, 0)
-    other = shop.sale(cache_for=0)
+async def test_a_settlement_has_the_refusals_of_all_processes(sync_shop: Shop) -> None:
+    sale, syncer = await opened(sync_shop, 0)
+    other = sync_shop.sale(cache_for=0)
     for each in (sale, other):
         await each.buy("phone", "ann")
     await told(other)
@@ -147,20 +147,20 @@ async def test_counts_that_cannot_be_written_are_written_later(shop: Shop) -> No
     assert (await reads(sale, "totals")).purchases == {("phone", "ACCEPTED"): 2}
 
 
-async def test_what_another_program_wrote_is_passed_over(shop: Shop) -> None:
-    sale, _ = await opened(shop)
-    shop.raw.hset(shop.keys.processes, mapping={"worker h:1": "x", "": "1|2|{}"})
-    shop.raw.hset(shop.keys.stats, mapping={"phone|ACCEPTED": "many", "x": 1})
-    shop.raw.zadd(shop.keys.minutes, {"soon": 3})
-    shop.raw.rpush(shop.keys.samples("phone"), "a|b")
+async def test_what_another_program_wrote_is_passed_over(sync_shop: Shop) -> None:
+    sale, _ = await opened(sync_shop)
+    sync_shop.raw.hset(sync_shop.keys.processes, mapping={"worker h:1": "x", "": "1|2|{}"})
+    sync_shop.raw.hset(sync_shop.keys.stats, mapping={"phone|ACCEPTED": "many", "x": 1})
+    sync_shop.raw.zadd(sync_shop.keys.minutes, {"soon": 3})
+    sync_shop.raw.rpush(sync_shop.keys.samples("phone"), "a|b")
     assert (await reads(sale, "look")).processes == ()
     assert (await reads(sale, "totals")).purchases == {}
     assert await reads(sale, "minutes") == {}
     assert len(await reads(sale, "samples", "phone")) == 1
 
 
-async def test_a_sale_that_was_purged_is_told_nothing(shop: Shop) -> None:
-    sale, syncer = await opened(shop)
+async def test_a_sale_that_was_purged_is_told_nothing(sync_shop: Shop) -> None:
+    sale, syncer = await opened(sync_shop)
     await sale.stop("phone")
     await sale.buy("phone", "ann")
     await told(sale)
@@ -168,7 +168,7 @@ async def test_a_sale_that_was_purged_is_told_nothing(shop: Shop) -> None:
     await syncer.purge()
     sale.real._recorder._tally.add(("phone", SOLD_OUT))
     await told(sale)
-    assert shop.raw.keys("*") == []
+    assert sync_shop.raw.keys("*") == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -209,16 +209,16 @@ async def test_one_look_shows_the_whole_sale(shop: Shop) -> None:
     assert (await reads(sale, "look")).state == "paused"
 
 
-async def test_a_look_at_a_sale_that_is_not_there_is_empty(shop: Shop) -> None:
-    look = await reads(shop.sale(), "look")
+async def test_a_look_at_a_sale_that_is_not_there_is_empty(sync_shop: Shop) -> None:
+    look = await reads(sync_shop.sale(), "look")
     assert (look.state, look.epoch, look.goods, look.queued) == ("open", None, (), 0)
 
 
 # -- processes ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_process_tells_what_it_does_and_since_when(shop: Shop) -> None:
-    sale, _ = await opened(shop)
+async def test_a_process_tells_what_it_does_and_since_when(sync_shop: Shop) -> None:
+    sale, _ = await opened(sync_shop)
     for name in "abc":
         await sale.buy("phone", "ann", order_id=name)
     claims = await sale.queue.claim(lease=60)
@@ -243,22 +243,22 @@ async def test_a_process_tells_what_it_does_and_since_when(shop: Shop) -> None:
     assert (await reads(sale, "look")).processes == ()
 
 
-async def test_a_process_that_is_gone_for_an_hour_is_forgotten(shop: Shop) -> None:
-    sale, syncer = await opened(shop)
+async def test_a_process_that_is_gone_for_an_hour_is_forgotten(sync_shop: Shop) -> None:
+    sale, syncer = await opened(sync_shop)
     await sale._call(sale.real._recorder._flush, Activity("worker"))
-    (name, text), *_ = shop.raw.hgetall(shop.keys.processes).items()
+    (name, text), *_ = sync_shop.raw.hgetall(sync_shop.keys.processes).items()
     text = text if isinstance(text, str) else text.decode()
     beat, _, rest = text.partition("|")
-    shop.raw.hset(shop.keys.processes, "worker old:1", f"{float(beat) - 3700}|{rest}")
+    sync_shop.raw.hset(sync_shop.keys.processes, "worker old:1", f"{float(beat) - 3700}|{rest}")
     await syncer.run_once()
-    assert list(shop.raw.hgetall(shop.keys.processes)) == [name]
+    assert list(sync_shop.raw.hgetall(sync_shop.keys.processes)) == [name]
 
 
 # -- samples and minutes --------------------------------------------------------------------------------------------
 
 
-async def test_each_pass_of_the_syncer_leaves_a_sample(shop: Shop) -> None:
-    sale, syncer = await opened(shop, 9)
+async def test_each_pass_of_the_syncer_leaves_a_sample(sync_shop: Shop) -> None:
+    sale, syncer = await opened(sync_shop, 9)
     await sale.buy("phone", "ann", 4)
     await syncer.run_once()
     first, second = await reads(sale, "samples", "phone")
@@ -268,10 +268,10 @@ async def test_each_pass_of_the_syncer_leaves_a_sample(shop: Shop) -> None:
     assert second.lag > 0
 
 
-async def test_samples_are_thinned_where_they_are_oldest(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_samples_are_thinned_where_they_are_oldest(sync_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     for api in ("aio", "_sync"):
         monkeypatch.setattr(f"flashsale.{api}.recorder.SAMPLES", 8)
-    sale, syncer = await opened(shop)
+    sale, syncer = await opened(sync_shop)
     first = (await reads(sale, "samples", "phone"))[0]
     for _ in range(20):
         await syncer.run_once()
@@ -281,28 +281,30 @@ async def test_samples_are_thinned_where_they_are_oldest(shop: Shop, monkeypatch
     assert samples == sorted(samples, key=lambda sample: sample.time)
 
 
-async def test_minutes_of_long_ago_are_forgotten_and_the_totals_stay(shop: Shop) -> None:
-    sale, syncer = await opened(shop)
+async def test_minutes_of_long_ago_are_forgotten_and_the_totals_stay(sync_shop: Shop) -> None:
+    sale, syncer = await opened(sync_shop)
     await sale.buy("phone", "ann")
     await told(sale)
     (minute,) = await reads(sale, "minutes")
     old = minute - MINUTES - 1
-    shop.raw.hset(shop.keys.stats_of(old), "phone|ACCEPTED", 1)
-    shop.raw.zadd(shop.keys.minutes, {str(old): old})
+    sync_shop.raw.hset(sync_shop.keys.stats_of(old), "phone|ACCEPTED", 1)
+    sync_shop.raw.zadd(sync_shop.keys.minutes, {str(old): old})
     syncer.real._sale._recorder._forgot = 0
     await syncer.run_once()
     assert list(await reads(sale, "minutes")) == [minute]
-    assert not shop.raw.exists(shop.keys.stats_of(old))
+    assert not sync_shop.raw.exists(sync_shop.keys.stats_of(old))
     assert (await reads(sale, "totals")).purchases == {("phone", "ACCEPTED"): 1}
 
 
-async def test_nothing_that_is_recorded_is_needed_to_sell(shop: Shop) -> None:
-    sale, syncer = await opened(shop)
+async def test_nothing_that_is_recorded_is_needed_to_sell(sync_shop: Shop) -> None:
+    sale, syncer = await opened(sync_shop)
     await sale.buy("phone", "ann", order_id="a")
     await told(sale)
-    shop.raw.delete(shop.keys.stats, shop.keys.minutes, shop.keys.processes, shop.keys.samples("phone"))
+    sync_shop.raw.delete(
+        sync_shop.keys.stats, sync_shop.keys.minutes, sync_shop.keys.processes, sync_shop.keys.samples("phone")
+    )
     assert (await sale.buy("phone", "bob", order_id="b")).accepted
-    await work(shop, sale)
+    await work(sync_shop, sale)
     assert await sale.status("a") is await sale.status("b") is OrderState.PERSISTED
     assert (await syncer.run_once()).lost is None
     assert (await syncer.audit()).ok
