@@ -11,6 +11,7 @@ import pytest
 from flashsale import Goods, OrderState, Outcome, RowRefused, StoreError
 from flashsale._rules.activity import Activity
 from flashsale._sync.recorder import MINUTES
+from tests.support.mutants import kills, promises
 from tests.support.sales import work
 
 if TYPE_CHECKING:
@@ -308,3 +309,21 @@ async def test_nothing_that_is_recorded_is_needed_to_sell(sync_shop: Shop) -> No
     assert await sale.status("a") is await sale.status("b") is OrderState.PERSISTED
     assert (await syncer.run_once()).lost is None
     assert (await syncer.audit()).ok
+
+
+@promises(
+    {
+        "what was told": test_what_was_told_is_not_told_again,
+        "a replay is no purchase": test_each_purchase_is_counted_once_by_item_and_outcome,
+        "the sale that is told": test_a_sale_that_was_purged_is_told_nothing,
+        "minutes are forgotten": test_minutes_of_long_ago_are_forgotten_and_the_totals_stay,
+        "a child counts from zero": test_a_child_tells_only_what_it_has_counted_itself,
+    }
+)
+async def test_without_these_the_recorder_counts_wrongly(sync_shop: Shop, promise: Any) -> None:
+    await promise(sync_shop)
+
+
+@kills("the bound of the samples")
+async def test_without_its_bound_a_list_of_samples_grows(sync_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    await test_samples_are_thinned_where_they_are_oldest(sync_shop, monkeypatch)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 from math import inf
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.asyncio.connection import AbstractConnection
@@ -25,17 +27,21 @@ from flashsale._sync.rebuilder import Rebuilder
 from flashsale._sync.stores.hooked import HookedRowStore
 from flashsale._sync.transport import runtime
 from flashsale._sync.transport.link import Link
+from flashsale._sync.transport.runtime import Later
 from flashsale._sync.transport.topology import Topology
 from flashsale.lua import SCRIPTS
-from flashsale.model import RELEASED
+from flashsale.model import RELEASED, Receipt
 from flashsale.stores import RowStore, SQLAlchemyStore
 from tests.support import acl, servers
 
 if TYPE_CHECKING:
     import re
+    from collections.abc import Iterable
 
     import pytest
 
+    from flashsale._rules.tally import Tally
+    from flashsale._sync.recorder import Recorder
     from tests.chaos.faults.world import World
 
 
@@ -461,3 +467,19 @@ class OfAllThreads:
 
     def reset(self, _: Any) -> None:
         self.value = None
+
+
+def count_replays(tally: Tally, answers: Iterable[object], _seconds: float) -> None:
+    """A purchase is counted each time that it is asked for."""
+    for answer in answers:
+        if isinstance(answer, Receipt) and answer.state is not None:
+            tally.add((answer.goods_id, answer.outcome))
+
+
+def keep_counts(recorder: Recorder) -> None:
+    """A process goes on with the counts that it finds."""
+    recorder._process = os.getpid()
+    if not hasattr(recorder, "_told"):
+        recorder._told, recorder._lock, recorder._parts = Counter(), Lock(), 0
+        recorder._later = Later(lambda: None)
+    recorder._tally.clear = lambda: None

@@ -606,6 +606,17 @@ _add("nothing is restocked after the purge", _SHOPS, Patch(f"{_MOVED}._add_units
 _add("the time of its order", "T", Patch(f"{_MOVED}._complete", lambda *_: None))
 _add("a raise that was taken back", _SHOPS, Patch("flashsale._sync.syncer.Syncer._sync", broken.sync_by_total))
 
+# -- recorder --------------------------------------------------------------------------------------------------------
+
+_COUNTED = "each purchase is counted once"
+_RECORDER, _BOUNDED = "flashsale._sync.recorder.Recorder", "the recorder's memory is bounded"
+_add("what was told", _COUNTED, Patch(f"{_RECORDER}._take", lambda recorder: recorder._refusals.counts))
+_add("a replay is no purchase", _COUNTED, Patch("flashsale._rules.tally.Tally.batch", broken.count_replays))
+_add("the sale that is told", "a purged sale stays gone", Lua("tell", 'redis.call("EXISTS", KEYS[1]) == 0', "false"))
+_add("the bound of the samples", _BOUNDED, Lua("sample", "length > tonumber(ARGV[1])", "false"))
+_add("minutes are forgotten", _BOUNDED, Patch(f"{_RECORDER}._forget_minutes", lambda *_: None))
+_add("a child counts from zero", _COUNTED, Patch(f"{_RECORDER}._reset", broken.keep_counts))
+
 
 def kills(name: str, *, by: type[Exception] | tuple[type[Exception], ...] = ()) -> pytest.MarkDecorator:
     """The mark of a test that must fail without this mechanism: by an assertion, or by these errors too."""
