@@ -113,6 +113,8 @@ def test_what_is_expected_is_compared_in_the_transaction(operator: Operator) -> 
     assert phone(operator).total == 10
     assert operator("goods", "set", "phone", "--hold", "60", "--expect", "hold=none", "--expect", "total=10").code == 0
     assert operator("goods", "set", "phone", "--hold", "60", "--expect", "colour=red").code == 2
+    assert operator("goods", "set", "phone", "--hold", "30", "--expect", "booked=3", "--dry-run").code == 1
+    assert operator("goods", "set", "phone", "--hold", "30", "--expect", "booked=0", "--dry-run").code == 0
 
 
 def test_who_changed_the_row_in_between_wins(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,6 +162,9 @@ def test_an_order_that_is_not_as_expected_is_left_alone(operator: Operator) -> N
     operator.buy("o-2", "bob")
     operator.worker.run_once()
     operator.sale.confirm("o-2")
+    told = operator("orders", "cancel", "o-1", "o-2", "--expect", "state=PERSISTED", "--dry-run")
+    assert "o-1  PERSISTED -> CANCELLED" in told.out
+    assert "o-2  state is CONFIRMED, not PERSISTED" in told.out
     told = operator("orders", "cancel", "o-1", "o-2", *WHY, "--yes", "--expect", "state=PERSISTED")
     assert told.code == 1
     assert "o-2: state is CONFIRMED, not PERSISTED: nothing was changed" in told.out

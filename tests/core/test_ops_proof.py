@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -208,6 +210,19 @@ def test_an_export_reads_page_by_page(operator: Operator) -> None:
     rows = list(csv.DictReader(io.StringIO(operator("export").out)))
     assert [row["order_id"] for row in rows] == [order.order_id for order in orders]
     assert json.loads(rows[7]["data"]) == {"n": 7}
+
+
+def test_whoever_reads_an_export_may_go(operator: Operator) -> None:
+    operator.begin(Goods("phone", 5000))
+    for at in range(0, 2000, 500):
+        operator.store.save(
+            [Order(f"o-{number:04}", "phone", "ann", 1, data="x" * 90) for number in range(at, at + 500)]
+        )
+    command = f"{sys.executable} -m flashsale export --sale spring --database {operator.database} | head -n 1"
+    said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert said.stdout.startswith("order_id,")
+    assert "Traceback" not in said.stderr
+    assert "BrokenPipe" not in said.stderr
 
 
 # -- purge ----------------------------------------------------------------------------------------------------------

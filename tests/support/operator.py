@@ -14,6 +14,7 @@ import redis
 from flashsale import FlashSale, Goods, StoreError, Syncer, Worker
 from flashsale.cli import main
 from flashsale.stores import SQLAlchemyStore
+from tests.support import acl
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,20 +58,25 @@ class Terminal(io.StringIO):
 
 
 class Operator:
-    """Types commands for one sale on a Redis and an SQLite file.
+    """Types commands for one sale on a Redis and an SQLite file, as the user that the page Operating names.
 
     Attributes:
+        redis_url: with that user.
         sale: the same sale, to buy from and to look at.
         raw: a client of the Redis.
     """
 
     def __init__(self, redis_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-        self.redis_url, self.folder = redis_url, folder
+        self.folder = folder
+        self.raw = redis.Redis.from_url(redis_url)
+        for command in acl.users():
+            self.raw.execute_command(*command)
+        user = "{username}:{password}".format(**acl.LIBRARY)
+        self.redis_url = redis_url.replace("redis://", f"redis://{user}@")
         self.database = f"sqlite:///{folder / 'shop.db'}"
         self._monkeypatch, self._capsys = monkeypatch, capsys
         for name in ("FLASHSALE_OPERATOR", "FLASHSALE_SALE", "FLASHSALE_HOOKS", "FLASHSALE_STORE"):
             monkeypatch.delenv(name, raising=False)
-        self.raw = redis.Redis.from_url(redis_url)
         self.store = SQLAlchemyStore(self.database, SALE)
         self.sale = FlashSale(redis.Redis.from_url(redis_url), SALE, store=self.store, cache_for=0)
         self.syncer, self.worker = Syncer(self.sale), Worker(self.sale)

@@ -66,12 +66,12 @@ def _bad_first(finding: Finding) -> bool:
 
 
 def _looked(context: Context, look: Any) -> list[Finding]:
-    """Returns what one look finds; what fails in it is a finding, too."""
+    """Returns what one look finds; what fails in it is a finding, too, but a Redis that does not answer."""
     try:
         return list(look(context))
     except (NotExecuted, StoreError, CorruptState) as error:
-        if isinstance(error, NotExecuted) and error.reason is None:
-            raise  # Redis does not answer: nothing can be told
+        if isinstance(error, NotExecuted) and error.reason != "NOPERM":
+            raise
         return [Finding(look.__name__.strip("_"), f"cannot be looked at: {error}")]
 
 

@@ -137,6 +137,7 @@ def _set(context: Context) -> Outcome:
     before = context.items_or_stop().get(goods_id)
     if before is None and not context.options.new:
         raise Stop(f"{context.no_item(goods_id)}; to add this one: --new")
+    _foresee(context, goods_id)
     after = replace(before or Goods(goods_id, _total(given)), **given)
     changes = {name: (getattr(before, name, None), getattr(after, name)) for name in given}
     changes = {name: pair for name, pair in changes.items() if before is None or pair[0] != pair[1]}
@@ -151,6 +152,13 @@ def _set(context: Context) -> Outcome:
             asks=before is not None and before.loaded and is_braked(before.total, after.total),
         )
     )
+
+
+def _foresee(context: Context, goods_id: str) -> None:
+    """Compares what is expected before a dry run, too."""
+    if context.options.dry_run and context.options.expect and can_lock(context.store):
+        with locked(context.store, "goods", GOODS_COLUMNS, goods_id=goods_id) as found:
+            context.expect(found.row or {})
 
 
 def _total(given: Mapping[str, Any]) -> int:
@@ -375,6 +383,7 @@ def _restock(context: Context) -> Outcome:
     if row is None:
         raise context.no_item(goods_id)
     gate_of(context, goods_id)
+    _foresee(context, goods_id)
     stock = context.sale.inventory.stock(goods_id)
     request_id = context.options.request_id or f"restock-{secrets.token_hex(8)}"
     done = _done_before(context, request_id)

@@ -163,7 +163,7 @@ def _settle(context: Context, target: OrderState, *, asks: bool) -> Outcome:
         raise Stop(f"no server knows {', '.join(map(repr, before))}")
     return context.change(
         Change(
-            lines=[f"{order_id}  {_foreseen(state, target)}" for order_id, state in before.items()],
+            lines=[f"{order_id}  {_foreseen(context, order_id, state, target)}" for order_id, state in before.items()],
             before=before,
             after={order_id: target for order_id, state in before.items() if _may_go(state, target)},
             make=lambda: settle_all(context, before, target),
@@ -178,11 +178,15 @@ def _may_go(state: OrderState | None, target: OrderState) -> bool:
     return target in TRANSITIONS[state] or (state, target) == (OrderState.QUEUED, OrderState.CONFIRMED)
 
 
-def _foreseen(state: OrderState | None, target: OrderState) -> str:
+def _foreseen(context: Context, order_id: str, state: OrderState | None, target: OrderState) -> str:
     if state is None:
         return "is unknown"
     if not _may_go(state, target):
         return f"{state}, stays so"
+    try:
+        context.expect(_content(context, order_id) | {"state": state} if context.options.expect else {})
+    except Stop as error:
+        return str(error)
     paid = "; it was paid: money goes back" if state is OrderState.CONFIRMED else ""
     return f"{state} -> {target}{paid}"
 
