@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from flashsale import FlashSale, Goods, Syncer
+from flashsale._sync.stores.trailed import TrailedRowStore
 from flashsale.cli import main
 from flashsale.ops import clock
 from flashsale.ops.frame import Kind
@@ -127,6 +128,32 @@ def test_a_change_that_fails_is_in_the_trail_without_an_end(operator: Operator) 
     operator.sale.queue._link.command("DEL", operator.sale.keys.meta)
     told = operator("rebuild", "--yes", "--as", "mia")
     assert told.trail[0]["after"] is not None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["goods", "set", "phone", "--hold", "60"],
+        ["restock", "phone", "+1", "--reason", "why"],
+        ["orders", "cancel", "o-1", "--reason", "why", "--yes"],
+        ["orders", "cancel", "o-1", "--reason", "why", "--yes", "--expect", "state=PERSISTED"],
+        ["orders", "confirm", "o-1", "--expect", "buyer_id=ann"],
+    ],
+    ids=lambda words: " ".join(words[:2] + words[-1:]),
+)
+def test_the_entry_is_committed_with_what_the_command_writes(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """A command that is killed after its commit has left its entry, without an end."""
+    operator.begin()
+    operator.buy("o-1")
+    operator.worker.run_once()
+    monkeypatch.setattr(TrailedRowStore, "_end", lambda self, note: None)
+    assert operator("goods", "set", "phone", "--hold", "60", "--expect", "total=9").trail == []
+    told = operator(*words)
+    assert told.code == 0
+    (entry,) = told.trail
+    assert (entry["command"], entry["after"]) == (" ".join(words[: 1 + (words[0] != "restock")]), None)
 
 
 def test_pause_and_stop_work_without_the_database(operator: Operator) -> None:

@@ -25,13 +25,13 @@ class Locked:
 
 def can_lock(store: Any) -> bool:
     """Returns whether this store can: those of this library do, one of a host's own need not."""
-    return all(hasattr(store, name) for name in ("transaction", "select", "joined"))
+    return all(hasattr(store, name) for name in ("_writing", "select", "joined"))
 
 
 @contextmanager
 def locked(store: Any, table: str, columns: Sequence[str], **key: str) -> Iterator[Locked]:
-    """Begins a transaction with the lock of one row of the sale."""
-    with store.transaction() as connection:
+    """Begins a transaction with the lock of one row of the sale; it carries the entry of the trail, if one is noted."""
+    with store._writing() as connection:
         within = store.joined(connection)
         where = {"sale": store.sale, **key}
         found = [dict(row) for row in within.select(connection, table, columns, where, lock=True)]
