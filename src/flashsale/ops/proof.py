@@ -205,11 +205,13 @@ def _settle(context: Context) -> Outcome:
 def _proven(context: Context, settlement: Settlement) -> Outcome:
     proof = proof_of(context.name, settlement)
     lines = [*_units(settlement.audit), *_problems(settlement.audit), summed(settlement), *_orders(settlement)]
-    data = {"settled": settlement.ok, "proof": proof, "sha256": digest(proof)}
+    data: dict[str, Any] = {"settled": settlement.ok, "proof": proof, "sha256": digest(proof)}
     if not settlement.ok:
         return Outcome([*lines, *_left(settlement), "NOT SETTLED"], data, ATTENTION)
     context.note({"sha256": data["sha256"], "proof": proof})
-    return Outcome([*lines, f"SETTLED  proof sha256 {data['sha256']}"], data)
+    data["entry"] = _number(context, data["sha256"])
+    where = f"  written to flashsale_audit #{data['entry']}" if data["entry"] else ""
+    return Outcome([*lines, f"SETTLED  proof sha256 {data['sha256']}{where}"], data)
 
 
 def summed(settlement: Settlement) -> str:
@@ -259,13 +261,12 @@ def digest(proof: Mapping[str, Any]) -> str:
 
 
 def _purge(context: Context) -> Outcome:
-    absent = trail.absent(context.store, {"export", "settle"})
-    if absent:
-        raise Stop(f"before a purge there must be: {', '.join(sorted(absent))}", ATTENTION)
     settlement = context.syncer.settlement()
     if not settlement.ok:
         return Outcome([summed(settlement), *_left(settlement), "NOT SETTLED: nothing was removed"], {}, ATTENTION)
     context.expect(_compared(settlement))
+    if lacking := _lacking(context, digest(proof_of(context.name, settlement))):
+        raise Stop(f"before a purge there must be: {', '.join(lacking)}", ATTENTION)
     return context.change(
         Change(
             lines=[
@@ -278,6 +279,21 @@ def _purge(context: Context) -> Outcome:
             asks=True,
         )
     )
+
+
+def _lacking(context: Context, sha256: str) -> list[str]:
+    """Returns what the trail must have before: an export of the orders, and the proof of what is there now."""
+    store = context.store
+    if not hasattr(store, "trail"):
+        return []
+    exported = any((entry.after or {}).get("what") == "orders" for entry in trail.done(store, "export"))
+    return [*([] if exported else ["export"]), *([] if _number(context, sha256) else ["settle"])]
+
+
+def _number(context: Context, sha256: str) -> int:
+    """Returns the number of the entry that has this proof; 0: none has."""
+    proofs = trail.done(context.store, "settle")
+    return max((entry.entry_id for entry in proofs if (entry.after or {}).get("sha256") == sha256), default=0)
 
 
 def _compared(settlement: Settlement) -> dict[str, int]:

@@ -45,16 +45,15 @@ def user() -> str:
         return str(os.getuid())
 
 
-def absent(store: Any, commands: set[str]) -> set[str]:
-    """Returns those of these commands that the trail of a sale has not; none where the store keeps no trail."""
-    if not hasattr(store, "trail"):
-        return set()
-    return commands - {entry.command for entry in entries(store)}
-
-
 def entries(store: Any) -> Iterator[TrailEntry]:
     """Yields the whole trail of a sale, oldest first; nothing where the store keeps none."""
     after = 0
     while page := store.trail(after=after, limit=PAGE) if hasattr(store, "trail") else ():
         yield from page
         after = page[-1].entry_id
+
+
+def done(store: Any, command: str) -> Iterator[TrailEntry]:
+    """Yields the entries of a command that came to its end, oldest first."""
+    its = (entry for entry in entries(store) if entry.command == command)
+    return (entry for entry in its if entry.after is not None and "error" not in entry.after)
