@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from flashsale.errors import InvalidRequest
 from flashsale.model.checks import (
     MAX_QUANTITY,
+    MAX_TIME,
     are_plain,
     check_body,
     check_goods_id,
@@ -114,6 +115,8 @@ class Order:
         _put_body(self, "" if is_plain and type(quantity) is int and 1 <= quantity <= MAX_QUANTITY else self._checked())
 
     def _checked(self) -> str:
+        if self._is_plain_row():
+            return f'{{"created_at":{self.created_at!r},{self._plain_body()[1:]}'
         check_id("order_id", self.order_id)
         check_goods_id(self.goods_id)
         check_id("buyer_id", self.buyer_id)
@@ -127,6 +130,23 @@ class Order:
         body = dump_json(wire)
         check_body(body)
         return body
+
+    def _is_plain_row(self) -> bool:
+        """True for what most rows hold; JSON in general takes seven times as long."""
+        return (
+            self.data is None
+            and type(self.created_at) is float
+            and 0.0 <= self.created_at <= MAX_TIME
+            and type(self.quantity) is int
+            and 1 <= self.quantity <= MAX_QUANTITY
+            and are_plain(self.order_id, self.goods_id, self.buyer_id)
+        )
+
+    def _plain_body(self) -> str:
+        return (
+            f'{{"order_id":"{self.order_id}","goods_id":"{self.goods_id}",'
+            f'"buyer_id":"{self.buyer_id}","quantity":{self.quantity}}}'
+        )
 
     @property
     def basket_id(self) -> str | None:
@@ -147,10 +167,7 @@ class Order:
 
     def to_json(self) -> str:
         """Returns the order as it is on the list: compact ASCII JSON, with `created_at` first when it is known."""
-        return self._body or (
-            f'{{"order_id":"{self.order_id}","goods_id":"{self.goods_id}",'
-            f'"buyer_id":"{self.buyer_id}","quantity":{self.quantity}}}'
-        )
+        return self._body or self._plain_body()
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:
