@@ -120,7 +120,7 @@ def rebuild(count: int, server: servers.RedisServer, database_url: str, *, profi
 def report(count: int, database_url: str) -> None:
     """Fills the table with SQL, folds it page by page, renders the report, and prints what that took."""
     stats = OrderStats()
-    with SQLAlchemyStore(database_url, SALE) as store:
+    with SQLAlchemyStore(database_url, SALE, timeout=600.0) as store:
         store.create_all()
         with store.transaction() as connection:
             connection.exec_driver_sql(ROWS.format(sale=SALE, goods=GOODS, count=count))
