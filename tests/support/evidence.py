@@ -10,7 +10,7 @@ from flashsale.model import Order, OrderState, Outcome, StoredOrder
 from flashsale.model.reports import Audit, Disagreement, Problem, Settlement, Units
 from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
 from flashsale.model.trail import TrailEntry
-from flashsale.ops.folding import OrderStats
+from flashsale.ops.folding import OrderStats, SampleStats
 from flashsale.ops.report import Evidence
 
 OPENING = 1_794_344_400.0  # 2026-11-10 21:00 UTC
@@ -110,6 +110,10 @@ def settlement(*, ok: bool = True) -> Settlement:
 def evidence(*, ok: bool = True) -> Evidence:
     stats = OrderStats()
     stats.add(rows(300))
-    return Evidence(
-        "nov11", settlement(ok=ok), snapshot(), stats, minutes(), {"phone": samples(120)}, trail(), totals()
-    )
+    return Evidence("nov11", settlement(ok=ok), snapshot(), stats, minutes(), sampled(samples(120)), trail(), totals())
+
+
+def sampled(given: list[Sample]) -> SampleStats:
+    stats = SampleStats()
+    stats.add("phone", given)
+    return stats

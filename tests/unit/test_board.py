@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from flashsale.ops.metrics import METRICS
+from tests.support.promtool import promtool
 from tools import board
 
 FILE = Path(__file__).parents[2] / "src" / "flashsale" / "ops" / "data" / "flashsale.json"
@@ -53,6 +55,13 @@ def test_the_board_has_what_grafana_wants() -> None:
             assert target["expr"].count('sale="$sale"') == len(re.findall(r"flashsale_\w+", target["expr"]))
             assert target["expr"].count("(") == target["expr"].count(")")
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+
+
+def test_promtool_can_read_every_query(tmp_path: Path) -> None:
+    texts = {target["expr"].replace("$__rate_interval", "1m") for panel in PANELS for target in panel["targets"]}
+    rules = [{"record": f"shown:{number}:query", "expr": text} for number, text in enumerate(sorted(texts))]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "board", "rules": rules}]}))
+    assert f"{len(texts)} rules found" in promtool("check", "rules", tmp_path / "rules.yml")
 
 
 def test_no_two_panels_have_one_id_or_one_place() -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashsale.model import Order, OrderState, StoredOrder
-from flashsale.ops.folding import RANKS, OrderStats, Slots
-from tests.support.evidence import OPENING, TimedOrder, rows
+from flashsale.ops.folding import RANKS, OrderStats, SampleStats, Slots
+from tests.support.evidence import OPENING, TimedOrder, rows, samples
 
 
 def folded(*orders: StoredOrder) -> OrderStats:
@@ -108,3 +108,11 @@ def test_what_is_kept_does_not_grow_with_the_sale() -> None:
     assert all(len(slots.counts) <= 4096 for slots in kept)
     assert sum(names.itemsize * len(names) for names, _ in stats._buyers) < 8 * 30_000
     assert "buyer-7" not in repr(vars(stats))
+
+
+def test_of_the_samples_only_those_of_one_item_are_kept() -> None:
+    stats = SampleStats()
+    for name, number in (("case", 20), ("phone", 120), ("bag", 60)):
+        stats.add(name, samples(number))
+    assert len(stats.longest) == 120
+    assert stats.sold_out == {"phone": OPENING + 25, "bag": OPENING + 25}

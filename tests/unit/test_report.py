@@ -13,7 +13,7 @@ from flashsale.model.reports import Disagreement, Problem
 from flashsale.model.trail import TrailEntry
 from flashsale.ops import svg
 from flashsale.ops.folding import OrderStats
-from flashsale.ops.report import Evidence, render, sold_out, span
+from flashsale.ops.report import Evidence, render, span
 from flashsale.ops.svg import Line
 from tests.support import evidence
 
@@ -152,9 +152,9 @@ def test_no_buyer_is_named() -> None:
 
 
 def test_an_item_is_sold_out_when_all_of_it_is_booked() -> None:
-    assert sold_out(evidence.samples(120)) == evidence.OPENING + 25
-    assert sold_out(evidence.samples(20)) is None
-    assert sold_out(evidence.samples(20, total=0)) is None
+    assert evidence.sampled(evidence.samples(120)).sold_out == {"phone": evidence.OPENING + 25}
+    assert evidence.sampled(evidence.samples(20)).sold_out == {}
+    assert evidence.sampled(evidence.samples(20, total=0)).sold_out == {}
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(59.96, "60.0 s"), (61, "1 min 1 s"), (3600, "1 h 0 min")])
@@ -186,5 +186,5 @@ def test_all_points_are_inside_the_picture() -> None:
 def test_the_report_is_small() -> None:
     stats = OrderStats()
     stats.add(evidence.rows(20_000))
-    given = replace(evidence.evidence(), orders=stats, samples={"phone": evidence.samples(14_400)})
+    given = replace(evidence.evidence(), orders=stats, samples=evidence.sampled(evidence.samples(14_400)))
     assert len(render(given, zone=evidence.ZONE)) < 120_000

@@ -1,4 +1,4 @@
-"""Folds the orders of a sale, page by page, into what the report shows of them. Pure.
+"""Folds the orders of a sale, page by page, and its samples into what the report shows of them. Pure.
 
 The curves have a bounded number of slots, however long the sale was. Of each order 16 bytes stay, to add up the units
 of each buyer; nobody is named.
@@ -9,11 +9,11 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from flashsale.model import RELEASED, OrderState, StoredOrder
-from flashsale.model.snapshot import BOUNDS
+from flashsale.model.snapshot import BOUNDS, Sample
 from flashsale.ops.svg import Point
 
 PARTS: Final = 64  # in which the buyers are added up, one after the other
@@ -167,6 +167,27 @@ class OrderStats:
                 won[group] += self._won.counts.get(slot, 0) * part / number
             before += number
         return [mine / all_of_it for mine, all_of_it in zip(won, arrived, strict=True) if all_of_it]
+
+
+class SampleStats:
+    """What the samples of all items come to.
+
+    Attributes:
+        longest: the samples of the item that has most: what they say of the whole sale, each item's say.
+        sold_out: when all units of an item were booked for the first time; without those that never were.
+    """
+
+    def __init__(self) -> None:
+        self.longest: Sequence[Sample] = ()
+        self.sold_out: dict[str, float] = {}
+
+    def add(self, goods_id: str, samples: Sequence[Sample]) -> None:
+        """Adds the samples of an item, in the order of time."""
+        gone = next((each.time for each in samples if 0 < each.total <= each.booked), None)
+        if gone is not None:
+            self.sold_out[goods_id] = gone
+        if len(samples) > len(self.longest):
+            self.longest = samples
 
 
 def _groups(before: int, number: int, total: int) -> Iterable[tuple[int, float]]:

@@ -12,7 +12,7 @@ from flashsale.errors import FlashSaleError
 from flashsale.model import StoredOrder
 from flashsale.model.reports import Settlement
 from flashsale.model.trail import TrailEntry
-from flashsale.ops.folding import OrderStats
+from flashsale.ops.folding import OrderStats, SampleStats
 from flashsale.ops.metrics import Reading
 from flashsale.ops.report import Evidence
 
@@ -43,11 +43,12 @@ def gather(sale: FlashSale, settlement: Settlement, trail: Sequence[TrailEntry] 
         StoreError: the database does not answer.
     """
     recorder = sale._recorder
-    orders = OrderStats()
+    orders, samples = OrderStats(), SampleStats()
     for page in _pages(sale.store) if sale.store else ():
         orders.add(page)
     snapshot = recorder.look()
-    samples = {goods.goods_id: recorder.samples(goods.goods_id) for goods in snapshot.goods}
+    for goods in snapshot.goods:
+        samples.add(goods.goods_id, recorder.samples(goods.goods_id))
     return Evidence(sale.name, settlement, snapshot, orders, recorder.minutes(), samples, trail, recorder.totals())
 
 

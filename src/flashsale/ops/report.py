@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from flashsale.model import OrderState, Outcome
 from flashsale.model.reports import Settlement, Units
-from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Process, Sample, Snapshot, Totals
+from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Process, Snapshot, Totals
 from flashsale.model.trail import TrailEntry
-from flashsale.ops.folding import RANKS, OrderStats, Slots
+from flashsale.ops.folding import RANKS, OrderStats, SampleStats, Slots
 from flashsale.ops.markup import Html, joined, table, tag
 from flashsale.ops.svg import Line, Point, bars, lines, number
 
@@ -49,7 +49,7 @@ class Evidence:
         snapshot: of the sale, at the time of the report.
         orders: all orders, folded.
         minutes: purchases by minute since the epoch, then by item and outcome.
-        samples: of each item, in the order of time.
+        samples: of all items, folded.
         trail: the operators' commands, in the order of time.
         totals: what all processes have counted.
     """
@@ -59,7 +59,7 @@ class Evidence:
     snapshot: Snapshot
     orders: OrderStats = field(default_factory=OrderStats)
     minutes: Mapping[int, Mapping[tuple[str, str], int]] = field(default_factory=dict)
-    samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
+    samples: SampleStats = field(default_factory=SampleStats)
     trail: Sequence[TrailEntry] = ()
     totals: Totals = field(default_factory=Totals)
 
@@ -216,7 +216,7 @@ def _item_row(goods: GoodsSnapshot, evidence: Evidence, clock: Clock) -> Sequenc
     accepted = sum(units[goods.goods_id, state] for state in OrderState)
     returned = sum(units[goods.goods_id, state] for state in _RELEASED)
     opened = _opened(goods, evidence)
-    gone = sold_out(evidence.samples.get(goods.goods_id, ()))
+    gone = evidence.samples.sold_out.get(goods.goods_id)
     return (
         goods.goods_id,
         "" if opened is None else clock.time(opened),
@@ -234,11 +234,6 @@ def _opened(goods: GoodsSnapshot, evidence: Evidence) -> float | None:
     return first
 
 
-def sold_out(samples: Iterable[Sample]) -> float | None:
-    """Returns when all units of an item were booked for the first time; None: never, as far as the samples tell."""
-    return next((each.time for each in samples if 0 < each.total <= each.booked), None)
-
-
 def _level(points: Sequence[Point], value: float) -> list[Point]:
     times = [at for at, _ in points]
     return [(min(times), value), (max(times), value)] if times and value else []
@@ -248,7 +243,7 @@ def _level(points: Sequence[Point], value: float) -> list[Point]:
 
 
 def _curves(evidence: Evidence, clock: Clock) -> Html:
-    stats, samples = evidence.orders, _longest(evidence.samples)
+    stats, samples = evidence.orders, evidence.samples.longest
     queue = [
         Line("queued", [(each.time, float(each.queued)) for each in samples]),
         Line("claimed", [(each.time, float(each.claimed)) for each in samples]),
@@ -272,11 +267,6 @@ def _curves(evidence: Evidence, clock: Clock) -> Html:
         tag("p", "An order that was paid and then cancelled counts as returned only.", class_="note"),
         tag("div", *charts, class_="charts"),
     )
-
-
-def _longest(samples: Mapping[str, Sequence[Sample]]) -> Sequence[Sample]:
-    """Returns the samples of the item that has most: what they say of the whole sale is in each item's."""
-    return max(samples.values(), key=len, default=())
 
 
 def _lag_bars(lag: Sequence[int]) -> list[tuple[str, float]]:
