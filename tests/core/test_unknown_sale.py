@@ -86,9 +86,14 @@ async def test_what_runs_waits_for_a_sale_and_says_so_once(
     runner = {"worker": shop.worker(sale), "outbox": shop.make("Outbox", sale, told.append), "syncer": syncer}[who]
     with caplog.at_level(logging.WARNING, "flashsale"):
         running = asyncio.create_task(runner.run(stop))
-        await asyncio.sleep(1.2)
+
+        def said_so() -> list[str]:
+            return [line for line in caplog.messages if "waits: UnknownSale" in line]
+
+        await until(said_so, "it says so")
+        await asyncio.sleep(0.7)  # it has looked again, most likely
         assert shop.raw.keys("*") == []  # not even a lease, by which it would be known
-        said = [line for line in caplog.messages if "waits: UnknownSale" in line]
+        said = said_so()
         assert len(said) == 1
         assert "the database has autumn, winter" in said[0]
     try:
