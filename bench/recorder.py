@@ -65,7 +65,7 @@ async def refusals(sale: aio.FlashSale) -> float:
 async def sales(port: int) -> dict[bool, aio.FlashSale]:
     made = {}
     for recorded in (True, False):
-        sale = aio.FlashSale(redis.asyncio.Redis(host=HOST, port=port), "bench", cache_for=3600)
+        sale = aio.FlashSale(redis.asyncio.Redis(host=HOST, port=port), "recorder", cache_for=3600)
         if not recorded:
             silence(sale)
         made[recorded] = sale
@@ -89,15 +89,15 @@ async def compare(what: Callable[[aio.FlashSale], Awaitable[float]], made: dict[
     print(f"| {what.__name__} | {with_it:.3f} us | {without:.3f} us | {ratio - 1:+.1%} |", flush=True)
 
 
-async def main() -> None:
-    print("| CPU of one | with the recorder | without | more |\n|---|---|---|---|")
-    with redis_server() as server:
-        made = await sales(server.port)
-        for what in (purchases, refusals):
-            await compare(what, made)
-        for sale in made.values():
-            await sale.aclose()
+async def measure(port: int) -> None:
+    made = await sales(port)
+    for what in (purchases, refusals):
+        await compare(what, made)
+    for sale in made.values():
+        await sale.aclose()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    print("| CPU of one | with the recorder | without | more |\n|---|---|---|---|")
+    with redis_server() as server:
+        asyncio.run(measure(server.port))
