@@ -7,8 +7,10 @@ API has one kind of backend, and no server of a database is started.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import fakeredis
@@ -30,6 +32,7 @@ hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, stat
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000, stateful_step_count=100)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+metadata.version = functools.cache(metadata.version)  # redis-py reads its own from a file for every client
 
 PROTOCOL = servers.SPOKEN.get("protocol", 2)  # of the host's clients: RESP2 or RESP3
 
@@ -154,14 +157,16 @@ class Backend:
     ) -> None:
         self.kind = kind
         self.decode = decode
-        self._fake = fakeredis.FakeServer()
-        fakeredis.FakeRedis(server=self._fake).ping()  # two threads who come first would make a database each
         self._server = server
         self._cluster = cluster
         self._clients: list[Any] = []
-        if server is not None:
+        if server is None:
+            self._fake = fakeredis.FakeServer()
+            fakeredis.FakeRedis(server=self._fake).ping()  # two threads who come first would make a database each
+            return
+        with server.client() as operator:
             for command in acl.users(more=acl.HOST):
-                server.client().execute_command(*command)
+                operator.execute_command(*command)
 
     def client(self, **kwargs: Any) -> Any:
         """Returns a new client as a host would make it, closed after the test.
