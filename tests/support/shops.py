@@ -27,8 +27,11 @@ SHOPS = ("flask", "fastapi", "django")
 SWITCHES = [
     "--no-sandbox",
     "--disable-gpu",
+    "--in-process-gpu",
+    "--disable-software-rasterizer",
     "--no-first-run",
     "--disable-background-networking",
+    "--disable-component-extensions-with-background-pages",
     "--disable-component-update",
     "--disable-sync",
 ]
