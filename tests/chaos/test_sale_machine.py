@@ -185,7 +185,7 @@ class AsyncPastTheGate(AsyncRight):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("view", [Right, AsyncRight])
 def test_a_right_view_passes(view: type[SaleMachine]) -> None:
-    run_state_machine_as_test(view, settings=settings(SEARCH, max_examples=30, stateful_step_count=30))
+    run_state_machine_as_test(view, settings=settings(SEARCH, max_examples=15, stateful_step_count=30))
 
 
 @pytest.mark.parametrize(
