@@ -85,9 +85,10 @@ def test_pytest_finds_the_plugin_of_the_wheel(wheel: Path, tmp_path: Path) -> No
 
 @pytest.mark.timeout(600)
 def test_the_wheel_sells_from_an_empty_environment(wheel: Path, tmp_path: Path, redis_url: str) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
+    venv.create(tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel)
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    run(*pip, "install", "--quiet", wheel)
     where = run(python, "-I", "-c", SELL, redis_url)
     assert Path(where.strip()).is_relative_to(tmp_path)
     assert "demo" in run(python.with_name("flashsale"), "--help")
