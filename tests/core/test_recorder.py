@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Goods, OrderState, Outcome, RowRefused, StoreError
-from flashsale._rules.activity import Activity
+from flashsale._rules.activity import Activity, instance
 from flashsale._sync.recorder import MINUTES
 from tests.support.mutants import kills, promises
 from tests.support.sales import work
@@ -208,6 +208,20 @@ async def test_one_look_shows_the_whole_sale(shop: Shop) -> None:
     assert (phone.per_buyer, phone.hold, phone.opens_at, phone.closes_at) == (5, 900.0, None, None)
     await sale.pause()
     assert (await reads(sale, "look")).state == "paused"
+
+
+async def test_between_its_passes_a_syncer_leads_while_it_lives(sync_shop: Shop) -> None:
+    sale, _ = await opened(sync_shop)
+    assert (await reads(sale, "look")).leader is None
+    syncer = Activity("syncer")
+    await sale._call(sale.real._recorder._flush, syncer)
+    assert (await reads(sale, "look")).leader == instance()
+    text = sync_shop.raw.hget(sync_shop.keys.processes, syncer.name).decode()
+    beat, _, rest = text.partition("|")
+    sync_shop.raw.hset(sync_shop.keys.processes, syncer.name, f"{float(beat) - 20}|{rest}")
+    assert (await reads(sale, "look")).leader is None
+    sync_shop.raw.hset(sync_shop.keys.meta, "leader_until", f"{float(beat) + 1000}")
+    assert (await reads(sale, "look")).leader == instance()
 
 
 async def test_a_look_at_a_sale_that_is_not_there_is_empty(sync_shop: Shop) -> None:

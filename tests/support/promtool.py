@@ -16,10 +16,10 @@ def promtool(*words: object, page: str | None = None) -> str:
 
 
 def judged(*words: object, page: str | None = None) -> tuple[int, str]:
-    """Runs `promtool WORDS`: its exit code, and what it said. Without it the test is skipped, or fails in CI."""
+    """Runs `promtool WORDS`: its exit code, and what it said. Without it the test is skipped."""
     path = shutil.which("promtool")
     if path is None:
-        servers.missing("promtool (of Prometheus)")
+        servers.missing("promtool (of Prometheus)", in_ci=False)
     command = [path, *(str(word) for word in words)]
-    done = subprocess.run(command, input=page, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, input=page, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, f"{done.stdout}{done.stderr}"

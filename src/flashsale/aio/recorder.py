@@ -224,21 +224,22 @@ class Recorder:
         names = [keys.meta, keys.order_list, keys.leases, keys.dead, keys.holds, keys.processes]
         reply = await self._link.run("look", [*names, *map(keys.stock, goods)])
         gates = await self._gates(goods)
-        stocks = [_texts(reply[place : place + 6]) for place in range(11, len(reply), 6)]
-        time, state, epoch, layout, leader = _texts(reply[:5])
+        stocks = [_texts(reply[place : place + 6]) for place in range(12, len(reply), 6)]
+        time, state, epoch, layout, leader, led_until = _texts(reply[:6])
+        processes = _processes(_texts(reply[11]))
         return Snapshot(
             time=float(time),
             state=state or "open",
             epoch=_whole(epoch),
             layout=_whole(layout),
-            leader=leader.rpartition(":")[0] or None,
-            queued=reply[5],
-            oldest=_accepted_at(reply[6]),
-            claimed=reply[7],
-            dead=reply[8],
-            unpaid=reply[9],
+            leader=_leader(leader, _seconds(led_until) or 0.0, float(time), processes),
+            queued=reply[6],
+            oldest=_accepted_at(reply[7]),
+            claimed=reply[8],
+            dead=reply[9],
+            unpaid=reply[10],
             goods=tuple(_goods(name, *each) for name, *each in zip(goods, stocks, gates, strict=True)),
-            processes=_processes(_texts(reply[10])),
+            processes=processes,
         )
 
     async def totals(self) -> Totals:
@@ -320,6 +321,13 @@ def _goods(goods_id: str, stock: Sequence[str], gate: Sequence[str]) -> GoodsSna
         closes_at=_seconds(closes_at),
         hold=_seconds(hold),
     )
+
+
+def _leader(token: str, until: float, now: float, processes: Iterable[Process]) -> str | None:
+    """Returns the syncer that leads. Between its passes it has no lease, and still it leads while it lives."""
+    name = token.rpartition(":")[0]
+    lives = any(each.kind == "syncer" and each.instance == name and each.beat > now - 3 * BEAT for each in processes)
+    return name or None if lives or until > now else None
 
 
 def _processes(flat: Sequence[str]) -> tuple[Process, ...]:

@@ -8,9 +8,9 @@
 -- KEYS[6]   processes   hash        name -> beat|since|what it tells
 -- KEYS[7..]             hashes      stock of each item
 --
--- Returns {time, state, epoch, layout, leader, orders on the list, how the oldest begins, claimed orders, dead letters,
--- unpaid orders, processes, then of each item total, booked, per_buyer, opens_at, closes_at and hold}; empty: there is
--- none, and 0 where a key is of another type
+-- Returns {time, state, epoch, layout, leader, leader_until, orders on the list, how the oldest begins, claimed orders,
+-- dead letters, unpaid orders, processes, then of each item total, booked, per_buyer, opens_at, closes_at and hold};
+-- empty: there is none, and 0 where a key is of another type
 
 -- include: clock
 local function size(command, key)
@@ -19,12 +19,11 @@ local function size(command, key)
 end
 local time = now()
 local meta = redis.call("HMGET", KEYS[1], "state", "epoch", "layout", "leader", "leader_until")
-local leader = meta[4] and (tonumber(meta[5]) or 0) > time and meta[4] or ""
 local length = size("LLEN", KEYS[2])
 local oldest = redis.pcall("LRANGE", KEYS[2], math.max(0, length - 1), length)
 local processes = redis.pcall("HGETALL", KEYS[6])
 local answer = {
-  string.format("%.6f", time), meta[1] or "", meta[2] or "", meta[3] or "", leader,
+  string.format("%.6f", time), meta[1] or "", meta[2] or "", meta[3] or "", meta[4] or "", meta[5] or "",
   length, oldest[1] and string.sub(oldest[1], 1, 60) or "",
   size("ZCARD", KEYS[3]), size("HLEN", KEYS[4]), size("ZCARD", KEYS[5]), processes.err and {} or processes,
 }

@@ -105,8 +105,7 @@ def _leader(look: Snapshot) -> str:
     syncers = [each for each in look.processes if each.kind == "syncer"]
     others = ", ".join(each.instance for each in syncers if each.instance != look.leader)
     workers = sum(each.kind == "worker" for each in look.processes)
-    standby = f"  standby {others}" if others and look.leader else f"  syncers {others}" if others else ""
-    return f"leader  {look.leader or 'between passes' if syncers else 'none'}{standby}  workers {workers}"
+    return f"leader  {look.leader or 'none'}{f'  standby {others}' if others else ''}  workers {workers}"
 
 
 def _server(view: View) -> str:

@@ -27,7 +27,7 @@ def curve(values: Sequence[float]) -> str:
     """Returns the values as bars, the highest of them full.
 
     >>> curve([0, 4, 8])
-    '▁▄█'
+    '▁▅█'
     """
     most = max(values, default=0.0) or 1.0
     return "".join(_BARS[min(7, int(value / most * 8))] for value in values)
