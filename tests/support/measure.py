@@ -1,7 +1,7 @@
-"""What a sale costs: bytes of Redis for each order, the time to rebuild a sale from PostgreSQL, and its report.
+"""What a sale costs: bytes of Redis for an order, the time to rebuild a sale, its report, and its recorder.
 
     python -m tests.support.measure --memory 20000 --rebuild 1000000
-    python -m tests.support.measure --memory 0 --rebuild 0 --report 1000000
+    python -m tests.support.measure --memory 0 --rebuild 0 --report 1000000 --recorder 4
 
 Nothing here is a test: the numbers are of the machine that runs it.
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import redis
 
 from flashsale import FlashSale, Goods, Keys, Order, StoredOrder, Syncer, Worker
+from flashsale._rules.activity import Activity
 from flashsale.ops.folding import OrderStats
 from flashsale.ops.report import render
 from flashsale.stores import SQLAlchemyStore
@@ -139,6 +140,31 @@ def report(count: int, database_url: str) -> None:
     )
 
 
+def recorder(hours: int, server: servers.RedisServer) -> None:
+    """Writes what the recorder writes in so many hours of a sale of one item, and prints what that takes in Redis."""
+    raw, keys, began = server.client(), Keys(SALE), 1_700_000_000
+    raw.flushall()
+    with raw.pipeline(transaction=False) as pipe:
+        for second in range(hours * 3600):
+            lag = f"{second % 7}.{second % 1000:03}"
+            pipe.rpush(keys.samples(GOODS), f"{began + second}.123|20000|{second}|{second}|{second % 5000}|500|0|{lag}")
+        for minute in range(began // 60, began // 60 + hours * 60):
+            pipe.zadd(keys.minutes, {str(minute): minute})
+            pipe.hset(keys.stats_of(minute), mapping={f"{GOODS}-{n}|SOLD_OUT": 10_000 + n for n in range(30)})
+        for number in range(100):
+            told = Activity("web").told()[0]
+            pipe.hset(keys.processes, f"web web-{number}:{20_000 + number}", f"{began}.123456||{told}")
+        pipe.execute()
+    minutes = [key.decode() for key in raw.keys(keys.stats_of(0)[:-1] + "*")]
+    for what, names in {
+        "samples of an item": [keys.samples(GOODS)],
+        "minutes of 30 names": [keys.minutes, *minutes],
+        "100 processes": [keys.processes],
+    }.items():
+        taken = sum(raw.memory_usage(name, samples=0) or 0 for name in names)
+        print(f"{hours} h: {what} {taken / 2**20:.2f} MiB")
+
+
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -156,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--memory", type=int, default=20_000, metavar="N", help="orders to weigh; 0: none (20000)")
     add("--rebuild", type=int, default=1_000_000, metavar="N", help="orders to rebuild; 0: none (1000000)")
     add("--report", type=int, default=0, metavar="N", help="orders to report; 0: none (0)")
+    add("--recorder", type=int, default=0, metavar="H", help="hours of the recorder to weigh; 0: none (0)")
     add("--hold", type=float, metavar="S", help="rebuild goods with a payment deadline")
     add("--per-buyer", type=int, metavar="N", help="rebuild goods with a buyer's limit")
     add("--profile", action="store_true", help="show where the time of the rebuild goes; slows it")
@@ -170,6 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.rebuild:
             with postgres.database() as database_url:
                 rebuild(options.rebuild, server, database_url, profile=options.profile, **policy)
+        if options.recorder:
+            recorder(options.recorder, server)
         if options.report:
             with postgres.database() as database_url:
                 report(options.report, database_url)
