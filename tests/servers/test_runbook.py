@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from flashsale import FlashSale, Goods, NotExecuted, Syncer, UnknownGoods, Worker
+from flashsale.cli import main
 from flashsale.model import RELEASED
 from flashsale.stores import SQLAlchemyStore
 from flashsale.testing.proxy import FaultProxy
 from tests.chaos.faults.world import append_only_file
 from tests.support import servers
+from tests.support.operator import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +38,20 @@ with redis.Redis(port={port}) as client:
 """
 
 
+class Said(NamedTuple):
+    """What a command of the page answered.
+
+    Attributes:
+        line: the command.
+        code: its exit code.
+        out: its answer.
+    """
+
+    line: str
+    code: int
+    out: str
+
+
 class Night:
     """A sale of four phones on a Redis with an append-only file; o-1 and o-2 become rows, o-3 waits in the queue.
 
@@ -43,9 +61,11 @@ class Night:
         late: the same, before the third.
     """
 
-    def __init__(self, server: servers.RedisServer, folder: Path) -> None:
+    def __init__(self, server: servers.RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.server = server
         self.folder = folder
+        self.monkeypatch = monkeypatch
+        (folder / "told.txt").write_text("\n".join(TOLD))
         self.store = SQLAlchemyStore(f"sqlite:///{folder}/shop.db", "nov11")
         self.store.create_all()
         self.store.put_goods(Goods("phone", 4))
@@ -59,17 +79,40 @@ class Night:
         self.late = append_only_file(server).stat().st_size
         self.sale.buy("phone", "ann", order_id="o-3")
 
-    def follow(self, entry: str) -> None:
-        """Types what the page says, line by line."""
-        namespace: dict[str, Any] = {"told": TOLD}
-        for language, block in blocks(INTRO) + blocks(entry):
-            if language == "python":
-                exec(block.replace("redis://localhost:6379", self.server.url.removesuffix("/0")), namespace)
-                continue
-            for line in filter(None, block.splitlines()):
-                self.shell(line)
-        namespace["sale"].close()
-        namespace["store"].close()
+    def follow(self, entry: str) -> list[Said]:
+        """Types what the page says, line by line, and returns what the commands of ours answered."""
+        lines = [line for text in (INTRO, entry) for block in blocks(text) for line in block.splitlines()]
+        answers = [said for line in lines if (said := self.type(line)) is not None]
+        assert all(said.code in {0, 1} for said in answers), answers
+        return answers
+
+    def look(self, line: str) -> Said:
+        """Types a command that shows the symptom."""
+        for each in blocks(INTRO):
+            self.type(each.strip())
+        said = self.type(line)
+        assert said is not None
+        return said
+
+    def type(self, line: str) -> Said | None:
+        """Types one line."""
+        program, *words = shlex.split(line, comments=True)
+        if program == "flashsale":
+            return self.command(line, words)
+        if program == "export":
+            for name, value in (word.split("=", 1) for word in words):
+                self.monkeypatch.setenv(name, value.replace("redis://localhost:6379", self.server.url))
+        else:
+            self.shell(line)
+        return None
+
+    def command(self, line: str, words: list[str]) -> Said:
+        """Types a command of ours at a terminal, and the name of the sale if it asks."""
+        out = io.StringIO()
+        self.monkeypatch.setattr(sys, "stdin", Terminal("nov11\n"))
+        with contextlib.redirect_stdout(out):
+            code = main(words)
+        return Said(line, code, out.getvalue())
 
     def shell(self, line: str) -> None:
         if line == "systemctl start redis-server":
@@ -108,15 +151,24 @@ class Night:
         self.store.close()
 
 
-def blocks(text: str) -> list[tuple[str, str]]:
-    """Returns language and text of each fenced block."""
-    return re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+def blocks(text: str) -> list[str]:
+    """Returns each fenced block; all of them are for a shell."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert {language for language, _ in found} == {"sh"}
+    return [block for _, block in found]
+
+
+def names_the_loss(said: list[Said], *lost: str) -> None:
+    """The last command is the audit, and it names these orders and no others."""
+    audit = said[-1]
+    assert audit.line == "flashsale audit --expected told.txt"
+    assert re.findall(r"^(\S+): lost: ", audit.out, re.MULTILINE) == list(lost), audit.out
 
 
 @pytest.fixture
 def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
     monkeypatch.chdir(tmp_path)
-    with servers.redis_server(aof=True) as server, contextlib.closing(Night(server, tmp_path)) as night:
+    with servers.redis_server(aof=True) as server, contextlib.closing(Night(server, tmp_path, monkeypatch)) as night:
         yield night
 
 
@@ -128,7 +180,8 @@ def full(night: Night, entry: str) -> None:
     with pytest.raises(NotExecuted) as refused:
         night.sale.buy("phone", "bob")
     assert refused.value.reason == "OOM"
-    night.follow(entry)
+    before, after = night.follow(entry)
+    assert ("! MEMORY" in before.out, "! MEMORY" in after.out) == (True, False)
     night.ends_well(lost=set())
 
 
@@ -140,11 +193,12 @@ def evicting(night: Night, entry: str) -> None:
         client.set(f"page-{number}", b"x" * 5000)
         if not client.exists(night.sale.keys.stock("phone")):
             break
-    assert "eviction" in {finding.name for finding in night.sale.check()}
     with pytest.raises(UnknownGoods):
         night.sale.buy("phone", "bob")
     queued = bool(client.exists(night.sale.keys.order_list))
-    night.follow(entry)
+    assert "! EVICTED" in night.look("flashsale status").out
+    assert "! eviction: " in night.look("flashsale doctor").out
+    names_the_loss(night.follow(entry), *([] if queued else ["o-3"]))
     if queued:  # the worker finds it on the list
         Worker(night.sale).run_once()
     night.ends_well(lost=set() if queued else {"o-3"})
@@ -155,7 +209,8 @@ def emptied(night: Night, entry: str) -> None:
     assert Syncer(night.sale).run_once().missing == ("phone",)
     with pytest.raises(UnknownGoods):
         night.sale.buy("phone", "bob")
-    night.follow(entry)
+    assert "! GOODS MISSING" in night.look("flashsale status").out
+    names_the_loss(night.follow(entry), "o-3")
     night.ends_well(lost={"o-3"})
 
 
@@ -168,9 +223,8 @@ def corrupt(night: Night, entry: str) -> None:
     with pytest.raises(ChildProcessError):
         night.server.start()
     assert "Bad file format reading the append only file" in night.server.log.read_text()
-    with pytest.raises(NotExecuted):
-        night.sale.buy("phone", "bob")
-    night.follow(entry)
+    assert night.look("flashsale status").code == 3
+    names_the_loss(night.follow(entry), "o-3")
     night.ends_well(lost={"o-3"})
 
 
@@ -180,7 +234,9 @@ def cut(night: Night, entry: str) -> None:
     file.write_bytes(file.read_bytes()[: night.early + 1])
     night.server.start()
     assert "short read while loading the AOF file" in night.server.log.read_text()
-    night.follow(entry)
+    status, *rest = night.follow(entry)
+    assert "! AOF" not in status.out
+    names_the_loss(rest, "o-3")
     night.ends_well(lost={"o-3"})
 
 
@@ -197,10 +253,11 @@ def failed_over(night: Night, entry: str) -> None:
         night.sale.buy("phone", "ann", order_id="o-3")
         primary.kill()
         client.replicaof("NO", "ONE")
-        with FlashSale(replica.client(), "nov11") as sale:
-            assert [sale.status(order_id) for order_id in TOLD] == ["PERSISTED", "PERSISTED", None]
         night.server = replica
-        night.follow(entry)
+        assert [night.look(f"flashsale orders show {order_id}").code for order_id in TOLD] == [0, 0, 2]
+        doctor, *rest = night.follow(entry)
+        assert re.search(r"^  redis: .*, master$", doctor.out, re.MULTILINE)
+        names_the_loss(rest, "o-3")
         night.ends_well(lost={"o-3"})
 
 

@@ -85,7 +85,7 @@ class Snapshot:
         state: open, paused or closed.
         epoch: of the sale; None: Redis holds nothing of it.
         layout: of its keys; None likewise.
-        leader: instance of the syncer that acts; None: there is none.
+        leader: instance of the syncer that acts, or acted within the last five seconds; None: there is none.
         queued: orders on the list.
         oldest: when the oldest of them was accepted, epoch seconds; None: there is none, or it does not say.
         claimed: orders that workers hold.
