@@ -37,7 +37,7 @@ def test_an_order_that_is_claimed_says_when_its_lease_ends(operator: Operator) -
     operator.begin()
     operator.buy("o-1")
     claims = operator.sale.queue.claim(1, lease=30.0)
-    assert "claimed, try 1, free in " in operator("orders", "show", "o-1").out
+    assert "claimed by a worker that has not told of it yet; try 1, free in " in operator("orders", "show", "o-1").out
     activity = Activity("worker")
     activity.hold(claims)
     operator.sale._recorder._flush(activity)

@@ -13,7 +13,6 @@
 -- empty: there is none, and 0 where a key is of another type
 
 -- include: clock
-local RECENT = 5 -- seconds: between its passes a syncer holds no lease, and is the leader all the same
 local function size(command, key)
   local found = redis.pcall(command, key)
   return type(found) == "table" and 0 or found

@@ -18,6 +18,7 @@ from flashsale.ops.sale import missing
 
 SKEW: Final = 1.0  # seconds that this host's clock may be wrong: it judges tickets
 FULL: Final = 0.8  # of maxmemory
+MOST: Final = 100  # dead events that are counted
 NO_LEADER: Final = 5.0  # seconds since the last syncer led
 
 TRIALS: Final = """\
@@ -52,7 +53,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 def _doctor(context: Context) -> Outcome:
     found: list[Finding] = []
-    for look in (_redis, _memory, _gate, _clock, _rights, _sale, _items, _database, _triggers):
+    for look in (_redis, _memory, _gate, _clock, _rights, _sale, _items, _database, _events, _triggers):
         found += _looked(context, look)
     bad = [each for each in found if each.is_bad]
     lines = [f"{'! ' if each.is_bad else '  '}{each.about}: {each.text}" for each in sorted(found, key=_bad_first)]
@@ -216,6 +217,13 @@ def _database(context: Context) -> Findings:
     if hasattr(store, "create_all"):
         for part in chain(*missing(store)):
             yield Finding("database", f"{part} is missing: init --upgrade")
+
+
+def _events(context: Context) -> Findings:
+    store = context.opened.store
+    if hasattr(store, "dead_events") and (dead := store.dead_events(MOST)):
+        count = f"{len(dead)} or more" if len(dead) == MOST else f"{len(dead)}"
+        yield Finding("outbox", f"{count} events are dead: the handler failed on order {dead[0].order.order_id}")
 
 
 TRIGGERS: Final = {

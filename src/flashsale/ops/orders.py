@@ -116,12 +116,14 @@ def _where(found: Found, now: float) -> list[str]:
         return [f"on the list, {found.ahead:,} before it"]
     if found.claim is None:
         return []
-    held = f"claimed, try {found.claim.attempts}"
+    held = f"try {found.claim.attempts}"
+    if found.free_in is not None:
+        held += f", free {'in ' if found.free_in > 0 else 'since '}{clock.span(abs(found.free_in))}"
     if found.worker is not None:
-        held = f"claimed by {told(found.worker, now)}; try {found.claim.attempts}"
-    if found.free_in is None:
-        return [held]
-    return [f"{held}, free {'in ' if found.free_in > 0 else 'since '}{clock.span(abs(found.free_in))}"]
+        return [f"claimed by {told(found.worker, now)}; {held}"]
+    is_held = found.free_in is not None and found.free_in > 0
+    who = "claimed by a worker that has not told of it yet" if is_held else "given back, for the next worker to come"
+    return [f"{who}; {held}"]
 
 
 def _told(found: Found) -> dict[str, Any]:
