@@ -133,13 +133,20 @@ def test_the_redis_cli_lines_of_a_page_are_answered(page: Path, redis_url: str) 
                 client.execute_command(*words)
 
 
+def named_in_text(page: Path) -> list[list[str]]:
+    """Returns the words of each `flashsale` command that stands between backticks in a page's text."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [shlex.split(words) for words in re.findall(r"`flashsale\s+([a-z][^`]*)`", text)]
+
+
 @each_page
 def test_the_flashsale_lines_of_a_page_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for verb, *words in shell_lines(page, "flashsale"):
+    for verb, *words in shell_lines(page, "flashsale") + named_in_text(page):
+        verbs = [] if verb.startswith("-") else [verb, *words[: verb in GROUPS]]
         with pytest.raises(SystemExit, match=r"^0$"):
-            main([verb, *words[: verb in GROUPS], "--help"])
+            main([*verbs, "--help"])
         shown = capsys.readouterr().out
-        for flag in (word for word in words if word.startswith("--")):
+        for flag in (word for word in (verb, *words) if word.startswith("--")):
             assert flag in shown
 
 

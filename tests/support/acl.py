@@ -10,6 +10,7 @@ from pathlib import Path
 PAGE = Path(__file__).parent.parent.parent / "docs" / "operating.md"
 LIBRARY = {"username": "flashsale", "password": "secret"}
 SHOP = {"username": "shop", "password": "secret"}
+PROCESSES = {"worker", "syncer", "outbox", "exporter"}
 HOST = (  # what a host adds for the plain layout, and to name its connections
     "~orderList",
     *(f"~{goods}{name}" for goods in ("phone", "GOODS") for name in ("", "_count", "_start", "_access")),
@@ -35,10 +36,13 @@ def keys(username: str) -> list[str]:
     return [word for word in line if word.startswith("~")]
 
 
-def of_the_operator() -> list[list[str]]:
-    """Returns the page's other `redis-cli` commands."""
-    lines = re.findall(r"^redis-cli ((?!ACL ).*)$", PAGE.read_text(), re.MULTILINE)
-    return [shlex.split(line, comments=True) for line in lines]
+def of_the_operator() -> list[str]:
+    """Returns the page's `flashsale` commands that end by themselves, those of its tables first."""
+    text = PAGE.read_text()
+    looks = re.findall(r"^\|[^|]*\| `(flashsale [^`]*)` \|", text, re.MULTILINE)
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("flashsale ")]
+    return [line for line in (*dict.fromkeys(looks), *lines) if line.split()[1] not in PROCESSES]
 
 
 def of_a_cluster() -> tuple[str, ...]:
