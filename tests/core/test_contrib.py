@@ -517,7 +517,9 @@ def test_the_admin_looks_where_the_sale_is(tmp_path) -> None:
         django_shop.database("elsewhere", f"sqlite:///{tmp_path / 'other.db'}") as alias,
         override_settings(FLASHSALE_DATABASE=alias),
     ):
-        admin.save_model(None, SaleGoods(sale="moved", goods_id="phone", total=5), None, change=False)
+        admin.save_model(
+            django_shop.request_of_admin(), SaleGoods(sale="moved", goods_id="phone", total=5), None, change=False
+        )
         assert [row.total for row in admin.get_queryset(None)] == [5]
         assert [goods.total for goods in DjangoStore("moved", using=alias).goods()] == [5]
     assert not SaleGoods.objects.filter(sale="moved").exists()
@@ -528,17 +530,17 @@ def test_the_admin_edits_goods_through_the_store(django_sale: FlashSale) -> None
 
     admin = site._registry[SaleGoods]
     row = SaleGoods(sale=django_sale.name, goods_id="phone", total=5)
-    admin.save_model(None, row, None, change=False)
+    admin.save_model(django_shop.request_of_admin(), row, None, change=False)
     row = SaleGoods.objects.get(sale=django_sale.name)
     assert (row.total, row.granted, row.version) == (5, 5, 0)
     row.total = 9
-    admin.save_model(None, row, None, change=True)
+    admin.save_model(django_shop.request_of_admin(), row, None, change=True)
     row = SaleGoods.objects.get(sale=django_sale.name)
     assert (row.total, row.granted, row.version) == (9, 5, 1)
     row.per_buyer, row.opens_at, row.hold = 2, 1.5, 900.0
-    admin.save_model(None, row, None, change=True)
+    admin.save_model(django_shop.request_of_admin(), row, None, change=True)
     row.per_buyer = row.opens_at = row.hold = None  # what the form leaves empty
-    admin.save_model(None, row, None, change=True)
+    admin.save_model(django_shop.request_of_admin(), row, None, change=True)
     row = SaleGoods.objects.get(sale=django_sale.name)
     assert (row.per_buyer, row.opens_at, row.hold, row.version) == (None, None, None, 3)
     assert json.dumps(sorted(admin.get_readonly_fields(None, row))) == json.dumps(

@@ -24,8 +24,9 @@ from django.test import Client, RequestFactory, override_settings  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from flashsale.contrib import django as django_api  # noqa: E402
-from flashsale.contrib.django import checks, database, get_sale, set_sale, signals  # noqa: E402
+from flashsale.contrib.django import checks, database, get_sale, set_sale, signals, steering  # noqa: E402
 from flashsale.contrib.django.models import SaleGoods, SaleOrder  # noqa: E402
+from flashsale.contrib.django.steering import Target  # noqa: E402
 from flashsale.contrib.django.store import DjangoStore  # noqa: E402
 
 PARTS = "tests.support.shop_parts"
@@ -190,12 +191,12 @@ def test_views_commands_and_admin_name_their_sale(two: tuple[str, str], capsys: 
             call_command(f"flashsale_{command}", "--sale=third")
     capsys.readouterr()
     said: list[str] = []
-    admin = site._registry[SaleOrder]
-    rows = [SaleOrder(sale=name, order_id="o-1") for name in (other, "third")]
+    admin, request = site._registry[SaleOrder], django_shop.request_of_admin(step="do", reason="the buyer called")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(admin, "message_user", lambda request, text, *level: said.append(text))
-        admin.cancel(None, rows)
-    assert said == ["o-1: CANCELLED", "o-1 belongs to a sale that the settings do not have"]
+        steering.ask(admin, request, steering.CANCEL, [Target(name, ("o-1",)) for name in (other, "third")])
+    assert said[0] == f"o-1 of {other}: o-1  PERSISTED -> CANCELLED; o-1 is CANCELLED"
+    assert "there is no sale 'third'" in said[1]
 
 
 def test_the_admins_item_is_written_by_the_store_of_its_sale(redis_url: str) -> None:
@@ -207,7 +208,9 @@ def test_the_admins_item_is_written_by_the_store_of_its_sale(redis_url: str) -> 
             super().put_goods(goods, replace=replace)
 
     with project(redis_url, FLASHSALE_STORE=Told) as name:
-        site._registry[SaleGoods].save_model(None, SaleGoods(sale=name, goods_id="phone", total=5), None, change=False)
+        request = django_shop.request_of_admin()
+        row = SaleGoods(sale=name, goods_id="phone", total=5)
+        site._registry[SaleGoods].save_model(request, row, None, change=False)
         assert written == [name]
 
 

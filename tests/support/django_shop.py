@@ -12,6 +12,8 @@ import pymysql
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
+from django.http import HttpRequest
+from django.test import RequestFactory
 from sqlalchemy import make_url
 
 FOLDER = tempfile.TemporaryDirectory(prefix="flashsale-django-")
@@ -87,6 +89,15 @@ def database(name: str, url: str, **more: object) -> Iterator[str]:
         connections[name].close()
         del connections[name]
         del connections.settings[name]
+
+
+def request_of_admin(**posted: str) -> HttpRequest:
+    """Returns a request of somebody who uses the admin."""
+    from django.contrib.auth.models import User  # the settings come first
+
+    request = RequestFactory().post("/admin/", posted)
+    request.user = User(username="zoe")
+    return request
 
 
 urlpatterns: list[object] = []

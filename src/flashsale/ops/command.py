@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn, TextIO
+from typing import Any, Final, NamedTuple, NoReturn, TextIO
 
 from flashsale._rules.observer import log
 from flashsale.errors import (
@@ -192,15 +193,49 @@ def _run(options: argparse.Namespace, program: Program, out: TextIO, err: TextIO
             finally:
                 name = context.name
     except (Stop, FlashSaleError) as error:
-        code, text = judged(error, options)
-        print(f"{program.prog} {verb.name}: error: {text}", file=err)
-        outcome = Outcome((), {"error": text, "kind": type(error).__name__}, code)
+        outcome = _failed(error, options)
+        print(f"{program.prog} {verb.name}: error: {outcome.data['error']}", file=err)
     if options.json:
         _print_json(out, verb.name, outcome.code, {"sale": name, **outcome.data})
     else:
         for line in outcome.lines:
             print(line, file=out)
     return outcome.code
+
+
+def _failed(error: Exception, options: argparse.Namespace) -> Outcome:
+    code, text = judged(error, options)
+    return Outcome((), {"error": text, "kind": type(error).__name__}, code)
+
+
+class Called(NamedTuple):
+    """What a command said to another program.
+
+    Args:
+        shown: what is there before and after, of a change; and what was said beside the answer.
+        outcome: how it ended; an error is in its `data`.
+    """
+
+    shown: Sequence[str]
+    outcome: Outcome
+
+
+def call(parser: Parser, program: Program, argv: Sequence[str]) -> Called:
+    """Runs a command for a program with other work, such as a web server: nobody is asked, and the log is left alone.
+
+    A change that asks wants `--yes`, or is only shown, with `--dry-run`.
+    """
+    said = io.StringIO()
+    try:
+        options = parser.parse_args(argv)
+    except _Usage as error:
+        return Called((), Outcome((), {"error": str(error)}, USAGE))
+    try:
+        with Context(options.verb, options, program, said, said) as context:
+            outcome = options.verb.run(context)
+    except (Stop, FlashSaleError) as error:
+        outcome = _failed(error, options)
+    return Called(said.getvalue().splitlines(), outcome)
 
 
 def _print_json(out: TextIO, command: str, code: int, data: Mapping[str, Any]) -> None:
@@ -234,4 +269,4 @@ def _pipe_is_broken() -> int:
     return ATTENTION
 
 
-__all__ = ["EXIT_CODES", "NOT_CONFIRMED", "Parser", "build", "judged", "run"]
+__all__ = ["EXIT_CODES", "NOT_CONFIRMED", "Called", "Parser", "build", "call", "judged", "run"]

@@ -431,7 +431,9 @@ def _make_restock(context: Context, goods_id: str, units: int, request_id: str) 
         context.expect({**asdict(context.items()[goods_id])})
         once = request_id if hasattr(store, "restock_once") else None
         total = stands = sale.restock(goods_id, units, once)
-    lines = [f"{goods_id} now has {stands:,} units for sale", f"to repeat it safely: --request-id {request_id}"]
+    lines = [f"{goods_id} now has {stands:,} units for sale"]
+    if context.options.request_id is None:
+        lines.append(f"to repeat it safely: --request-id {request_id}")
     return Outcome(lines, {"goods": goods_id, "after": {"total": total}, "request_id": request_id, "in_redis": stands})
 
 

@@ -9,31 +9,9 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from flashsale.contrib.django import get_sale
+from flashsale.contrib.django.program import OfDjango
 from flashsale.ops import command, running
-from flashsale.ops.frame import Stop, Verb
-from flashsale.ops.opening import Opened
 from flashsale.ops.verbs import VERBS
-
-
-class OfDjango:
-    """Opens a sale of Django's settings."""
-
-    prog = "manage.py flashsale"
-
-    def add(self, parser: argparse.ArgumentParser, verb: Verb) -> None:
-        """Adds the options; Django has read its own two before."""
-        if verb.needs:
-            parser.add_argument("--sale", metavar="NAME", help="name of the sale (default: FLASHSALE_SALE)")
-        for option in ("--settings", "--pythonpath"):
-            parser.add_argument(option, help=argparse.SUPPRESS)
-
-    def open(self, options: argparse.Namespace, verb: Verb, *, is_async: bool = False) -> Opened:
-        """Returns the sale of this process, which stays open."""
-        if is_async:
-            raise Stop("--handler: it is async: run a flashsale.aio.Outbox yourself")
-        sale = get_sale(options.sale)
-        return Opened(sale.name, sale, sale.store)
 
 
 class Command(BaseCommand):
