@@ -105,7 +105,7 @@ class ByUrls:
             told = f"{what} (default: ${variable})"
             group.add_argument(option, metavar=metavar, default=default, required=needed and not default, help=told)
         group.add_argument("--plain-keys", action="store_true", help="the article's bare key names (PlainKeys)")
-        if verb.kind is not Kind.LOOK and "sale" in verb.needs and verb.name not in {"outbox", "exporter"}:
+        if verb.kind is not Kind.LOOK and "sale" in verb.needs and verb.name not in {"outbox", "exporter", "console"}:
             told = f"the shop's OrderHooks (default: ${HOOKS})"
             group.add_argument("--hooks", metavar="PATH", default=os.environ.get(HOOKS), help=told)
 

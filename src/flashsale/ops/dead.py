@@ -16,18 +16,21 @@ MARK: Final = "#"
 """Stands on the command line for the blank before the number of an element that is no order."""
 
 
+HEAD: Final = ("letter", "goods", "units", "attempts", "why")
+
+
 # -- looking --------------------------------------------------------------------------------------------------------
 
 
 def _list(context: Context) -> Outcome:
     letters = context.sale.queue._dead_letters()
-    head = ("letter", "goods", "units", "attempts", "why")
-    rows = [_cells(name, letter) for name, letter in letters.items()]
-    lines = [*table(head, rows), *_summed(letters)] if letters else ["no dead letters"]
+    rows = [cells(name, letter) for name, letter in letters.items()]
+    lines = [*table(HEAD, rows), *summed(letters)] if letters else ["no dead letters"]
     return Outcome(lines, {"dead": [_told(each) for each in letters.items()]}, ATTENTION if letters else 0)
 
 
-def _cells(name: str, letter: Claim) -> tuple[str, ...]:
+def cells(name: str, letter: Claim) -> tuple[str, ...]:
+    """Returns the row of a dead letter under `HEAD`."""
     goods_id, units = (letter.order.goods_id, str(letter.order.quantity)) if letter.order else ("", "")
     return (_shown(name), goods_id, units, str(letter.attempts), _why(letter))
 
@@ -38,7 +41,8 @@ def _why(letter: Claim) -> str:
     return letter.reason or "its workers died or were too slow"
 
 
-def _summed(letters: Mapping[str, Claim]) -> list[str]:
+def summed(letters: Mapping[str, Claim]) -> list[str]:
+    """Returns how many units of each item dead letters keep."""
     units = Counter[str]()
     for name, letter in letters.items():
         if letter.order is not None and _is_order(name):

@@ -11,6 +11,10 @@ class Html(str):
 
     __slots__ = ()
 
+    def __html__(self) -> str:
+        """Returns the text; template engines ask for it."""
+        return self
+
 
 def tag(name: str, *inside: object, **attributes: object) -> Html:
     """Returns an element.

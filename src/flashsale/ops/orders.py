@@ -68,13 +68,13 @@ def _show(context: Context) -> Outcome:
     found = _found(context, context.finder.by_ids, [order_id])
     if not found:
         raise Stop(f"no server knows order {order_id!r} of sale {context.name}")
-    return Outcome(_lines(found[0], now), {**_told(found[0]), "time": now})
+    return Outcome(described(found[0], now), {**_told(found[0]), "time": now})
 
 
 def _find(context: Context) -> Outcome:
     now = context.now()
     found = _found(context, context.finder.by_buyer, context.options.buyer)
-    lines = [line for each in found for line in _lines(each, now)]
+    lines = [line for each in found for line in described(each, now)]
     none = f"buyer {context.options.buyer} has no order that a server knows"
     return Outcome(lines or [none], {"orders": [_told(each) for each in found], "time": now})
 
@@ -86,7 +86,8 @@ def _found(context: Context, find: Callable[..., list[Found]], what: object) -> 
     return found
 
 
-def _lines(found: Found, now: float) -> list[str]:
+def described(found: Found, now: float) -> list[str]:
+    """Returns what is known of an order, line by line; the first line has its id first."""
     order, row = found.order, found.row
     database = row and row.state
     return [

@@ -243,22 +243,15 @@ def _level(points: Sequence[Point], value: float) -> list[Point]:
 
 
 def _curves(evidence: Evidence, clock: Clock) -> Html:
-    stats, samples = evidence.orders, evidence.samples.longest
-    queue = [
-        Line("queued", [(each.time, float(each.queued)) for each in samples]),
-        Line("claimed", [(each.time, float(each.claimed)) for each in samples]),
-        Line("dead", [(each.time, float(each.dead)) for each in samples] if any(s.dead for s in samples) else []),
-    ]
+    stats = evidence.orders
     orders = [
         Line("accepted", stats.accepted.curve()),
         Line("paid", stats.paid.curve()),
         Line("returned", stats.returned.curve()),
     ]
-    lag = [Line("lag", [(each.time, each.lag) for each in samples])]
     charts = (
         lines("orders", "Orders a second", orders, clock.time),
-        lines("queue", "Orders that wait", queue, clock.time),
-        lines("lag", "Age of the oldest order on the queue, in seconds", lag, clock.time),
+        *waiting(evidence.samples.longest, clock),
         lines("drained", "Orders saved a second", [Line("saved", stats.saved.curve())], clock.time),
         bars("saved-after", "Orders by the time from accepted to saved", _lag_bars(stats.lag)),
     )
@@ -266,6 +259,20 @@ def _curves(evidence: Evidence, clock: Clock) -> Html:
         "Curves",
         tag("p", "An order that was paid and then cancelled counts as returned only.", class_="note"),
         tag("div", *charts, class_="charts"),
+    )
+
+
+def waiting(samples: Sequence[Sample], clock: Clock) -> tuple[Html, Html]:
+    """Returns the curves of the orders that wait, and of how long the oldest does."""
+    queue = [
+        Line("queued", [(each.time, float(each.queued)) for each in samples]),
+        Line("claimed", [(each.time, float(each.claimed)) for each in samples]),
+        Line("dead", [(each.time, float(each.dead)) for each in samples] if any(s.dead for s in samples) else []),
+    ]
+    lag = [Line("lag", [(each.time, each.lag) for each in samples])]
+    return (
+        lines("queue", "Orders that wait", queue, clock.time),
+        lines("lag", "Age of the oldest order on the queue, in seconds", lag, clock.time),
     )
 
 
@@ -280,20 +287,26 @@ def _lag_bars(lag: Sequence[int]) -> list[tuple[str, float]]:
 
 def _answers(evidence: Evidence, clock: Clock) -> Html:
     summed = Counter[tuple[str, str]]()
-    refused: dict[str, Slots] = {}
-    for minute, counts in evidence.minutes.items():
+    for counts in evidence.minutes.values():
         summed.update(counts)
+    return _section(
+        "Answers",
+        _answers_by_item(summed) if summed else None,
+        tag("div", refusals(evidence.minutes, clock), class_="charts"),
+    )
+
+
+def refusals(minutes: Mapping[int, Mapping[tuple[str, str], int]], clock: Clock) -> Html:
+    """Returns the curves of the refusals."""
+    refused: dict[str, Slots] = {}
+    for minute, counts in minutes.items():
         for (_, outcome), count in counts.items():
             if outcome not in _TAKEN:
                 refused.setdefault(str(outcome), Slots(60.0)).add(minute * 60.0, count)
     drawn = [
         Line(outcome, [(at, 60 * rate) for at, rate in slots.curve()]) for outcome, slots in sorted(refused.items())
     ]
-    return _section(
-        "Answers",
-        _answers_by_item(summed) if summed else None,
-        tag("div", lines("refusals", "Refusals a minute, by outcome", drawn, clock.time), class_="charts"),
-    )
+    return lines("refusals", "Refusals a minute, by outcome", drawn, clock.time)
 
 
 def _answers_by_item(summed: Mapping[tuple[str, str], int]) -> Html:
@@ -338,10 +351,14 @@ def _rank(place: int) -> str:
 
 
 def _trail(evidence: Evidence, clock: Clock) -> Html:
+    return _section("Trail", trail_table(evidence.trail, clock))
+
+
+def trail_table(entries: Iterable[TrailEntry], clock: Clock) -> Html:
+    """Returns the table of what the operators did."""
     heads = ("At", "Who", "Command", "Before", "After", "Reason")
-    rows = [_trail_row(entry, clock) for entry in evidence.trail]
-    found = table("What the operators did", heads, rows, numbers=False) if rows else tag("p", "Nobody did anything.")
-    return _section("Trail", found)
+    rows = [_trail_row(entry, clock) for entry in entries]
+    return table("What the operators did", heads, rows, numbers=False) if rows else tag("p", "Nobody did anything.")
 
 
 def _trail_row(entry: TrailEntry, clock: Clock) -> Sequence[object]:
@@ -360,18 +377,22 @@ def _written(values: Mapping[str, Any]) -> str:
 
 
 def _processes(evidence: Evidence, clock: Clock) -> Html:
-    now = evidence.snapshot.time
-    rows = [_process_row(process, now, clock) for process in evidence.snapshot.processes[:MAX_ROWS]]
-    heads = ("Process", "Release", "Last beat", "Does", "Claimed", "Last took", "Last error")
     errors = [
         (operation, kind, number(count)) for (operation, kind), count in sorted(evidence.totals.store_errors.items())
     ]
-    count = number(len(evidence.snapshot.processes))
     return _section(
         "Processes and errors",
-        table(f"Processes: {count}", heads, rows, numbers=False) if rows else tag("p", "No process told of itself."),
+        process_table(evidence.snapshot, clock),
         table("Errors of the database", ("Call", "Error", "Times"), errors, numbers=False) if errors else None,
     )
+
+
+def process_table(snapshot: Snapshot, clock: Clock) -> Html:
+    """Returns the table of what the processes told of themselves."""
+    rows = [_process_row(process, snapshot.time, clock) for process in snapshot.processes[:MAX_ROWS]]
+    heads = ("Process", "Release", "Last beat", "Does", "Claimed", "Last took", "Last error")
+    count = number(len(snapshot.processes))
+    return table(f"Processes: {count}", heads, rows, numbers=False) if rows else tag("p", "No process told of itself.")
 
 
 def _process_row(process: Process, now: float, clock: Clock) -> Sequence[object]:

@@ -1,8 +1,9 @@
-"""The commands that run until they are stopped: worker, syncer, outbox."""
+"""The commands that run until they are stopped: worker, syncer, outbox, exporter, console."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any, Final
 
 import flashsale.aio
 from flashsale._rules.hooks import is_awaited
+from flashsale.ops import console
 from flashsale.ops.exporter import PORT
 from flashsale.ops.exporter import serve as serve_metrics
 from flashsale.ops.frame import ATTENTION, NEEDS_ALL, Context, Kind, Outcome, Stop, Verb
 from flashsale.ops.named import function
+from flashsale.ops.pages import Console
 from flashsale.ops.reading import scrape
 from flashsale.ops.serving import serve, serve_async
 from flashsale.ops.values import between, seconds
@@ -42,6 +45,12 @@ def _add_exporter(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--port", type=between(1, 65_535), default=PORT, metavar="N", help=f"to listen on ({PORT})")
     add("--address", default="127.0.0.1", metavar="HOST", help="likewise (127.0.0.1); whoever reaches it can read it")
+
+
+def _add_console(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--port", type=between(1, 65_535), default=console.PORT, metavar="N", help=f"to listen on ({console.PORT})")
+    add("--address", default="127.0.0.1", metavar="HOST", help="likewise (127.0.0.1); another one wants a password")
 
 
 # -- running --------------------------------------------------------------------------------------------------------
@@ -75,6 +84,21 @@ def _exporter(context: Context) -> Outcome:
     return Outcome()
 
 
+def _console(context: Context) -> Outcome:
+    port, address = context.options.port, context.options.address
+    password = os.environ.get(console.PASSWORD, "")
+    if not password and not console.is_loopback(address):
+        raise Stop(f"--address: {address} can be reached from elsewhere: set ${console.PASSWORD} first")
+    context.tell(f"http://{f'[{address}]' if ':' in address else address}:{port}/")
+    try:
+        console.serve(Console(context), port, address, password)
+    except ImportError as error:
+        raise Stop("the console needs: pip install 'flashsale[console]'") from error
+    except OSError as error:
+        raise Stop(f"cannot listen on {address}:{port}: {error}", ATTENTION) from error
+    return Outcome()
+
+
 def _run(context: Context, part: str, *given: Any, is_async: bool = False, **settings: Any) -> Outcome:
     """Runs a part of the sale until a signal stops it, of the API for which the hooks or the handler are written."""
     name = context.verb.name
@@ -94,7 +118,7 @@ def verbs(epilog: str = "") -> tuple[Verb, ...]:
         Verb(name, short, run, add, f"{about}\n{epilog}".rstrip(), kind=Kind.RUN, needs=NEEDS_ALL, is_new=True)
         for name, short, run, add, about in _ALL
     )
-    return (*parts, _EXPORTER)
+    return (*parts, _EXPORTER, _CONSOLE)
 
 
 _WORKER: Final = """\
@@ -128,6 +152,18 @@ _EXPORTER: Final = Verb(
     _add_exporter,
     "Serves what all processes of the sale have counted, on one page for Prometheus, until it is stopped. One is "
     "enough. Needs: pip install 'flashsale[metrics]'.",
+    kind=Kind.RUN,
+    is_new=True,
+)
+
+_CONSOLE: Final = Verb(
+    "console",
+    "show the sale on a small page that changes nothing",
+    _console,
+    _add_console,
+    "Serves a small page: status, orders, dead letters, curves, the trail. It changes nothing. With "
+    f"${console.PASSWORD} it asks for the user {console.USER!r} and that password. Needs: pip install "
+    "'flashsale[console]'.",
     kind=Kind.RUN,
     is_new=True,
 )

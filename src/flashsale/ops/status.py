@@ -69,17 +69,21 @@ def _database(totals: Totals) -> str:
 
 def lines(view: View) -> list[str]:
     """Returns the screen."""
-    return [_head(view), *_items(view), _queue(view.look), *_attention(view), _leader(view.look), _server(view)]
+    return [head(view), *table(HEAD, item_rows(view)), queue(view.look), *_attention(view), *servers(view)]
 
 
-def _head(view: View) -> str:
+def head(view: View) -> str:
+    """Returns the name and the state of the sale, and how many things are well."""
     wrong = len({each.name for each in view.attention})
     said = f"{CHECKS - wrong} ok" + (f", {len(view.attention)} ATTENTION" if wrong else "")
     return f"{view.name}  {word(view.look)}  {local(view.look.time):%H:%M:%S} by Redis   {said}"
 
 
-def _items(view: View) -> list[str]:
-    head = ["goods", "total", "booked", "free", "sold/s", "refused/s", "gone in"]
+HEAD: Final = ("goods", "total", "booked", "free", "sold/s", "refused/s", "gone in")
+
+
+def item_rows(view: View) -> list[list[str]]:
+    """Returns the row of each item, under `HEAD`."""
     rows = []
     for goods in view.look.goods:
         pace = view.rates[goods.goods_id]
@@ -87,10 +91,11 @@ def _items(view: View) -> list[str]:
         gone = "" if pace.gone_in is None else span(pace.gone_in)
         units = [number(goods.total), number(goods.booked), number(goods.free)]
         rows.append([goods.goods_id, *units, sold, number(round(pace.refused)), gone])
-    return table(head, rows)
+    return rows
 
 
-def _queue(look: Snapshot) -> str:
+def queue(look: Snapshot) -> str:
+    """Returns how many orders are where."""
     oldest = f" (oldest {max(0.0, look.time - look.oldest):.1f} s)" if look.oldest else ""
     counts = f"claimed {number(look.claimed)}  dead {number(look.dead)}  unpaid {number(look.unpaid)}"
     return f"queue {number(look.queued)}{oldest}  {counts}"
@@ -99,6 +104,11 @@ def _queue(look: Snapshot) -> str:
 def _attention(view: View) -> Iterator[str]:
     for each in view.attention:
         yield f"! {each.name}  {each.text}"
+
+
+def servers(view: View) -> list[str]:
+    """Returns who leads and works, and how Redis and the database are."""
+    return [_leader(view.look), _server(view)]
 
 
 def _leader(look: Snapshot) -> str:
