@@ -55,7 +55,13 @@ def _orders(context: Context, query: Query) -> dict[str, Any]:
     found: list[Found] = finder.by_ids([wanted]) or finder.by_buyer(wanted)
     if finder.failure is not None:
         context.tell(f"the database does not say what it has: {finder.failure}")
-    return {"wanted": wanted, "found": [(each.order.order_id, described(each, now)) for each in found]}
+    return {"wanted": wanted, "found": [_order(each, now) for each in found]}
+
+
+def _order(found: Found, now: float) -> tuple[str, list[str]]:
+    order_id = found.order.order_id
+    first, *others = described(found, now)
+    return order_id, [first.removeprefix(order_id).strip(), *others]
 
 
 def _dead(context: Context, _: Query) -> dict[str, Any]:
