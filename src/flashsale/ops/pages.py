@@ -79,7 +79,11 @@ def _curves(context: Context, _: Query) -> dict[str, Any]:
     recorder = context.sale._recorder
     look = recorder.look()
     samples = {goods.goods_id: recorder.samples(goods.goods_id) for goods in look.goods}
-    charts = (_booked(samples), *waiting(max(samples.values(), key=len, default=()), _CLOCK), refusals(recorder.minutes(), _CLOCK))
+    charts = (
+        _booked(samples),
+        *waiting(max(samples.values(), key=len, default=()), _CLOCK),
+        refusals(recorder.minutes(), _CLOCK),
+    )
     return {"charts": charts, "items": len(samples), "most": len(STROKES)}
 
 

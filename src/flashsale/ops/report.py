@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from flashsale.model import OrderState, Outcome
 from flashsale.model.reports import Settlement, Units
-from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Process, Snapshot, Totals
+from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Process, Sample, Snapshot, Totals
 from flashsale.model.trail import TrailEntry
 from flashsale.ops.folding import RANKS, OrderStats, SampleStats, Slots
 from flashsale.ops.markup import Html, joined, table, tag
