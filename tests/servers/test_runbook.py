@@ -276,6 +276,56 @@ def test_an_entry_of_the_runbook(night: Night, entry: str) -> None:
     CALAMITIES[entry.splitlines()[0]](night, entry)
 
 
+# -- nothing is lost ------------------------------------------------------------------------------------------------
+
+
+def commands(begins: str) -> list[str]:
+    """Returns the commands of ours in the row of the first table that begins like this."""
+    (row,) = (line for line in INTRO.splitlines() if line.startswith(f"| {begins}"))
+    return re.findall(r"`(flashsale [^`]*)`", row)
+
+
+def test_a_sale_that_did_not_open_is_opened(night: Night) -> None:
+    night.store.put_goods(Goods("phone", 4, opens_at=4e9))
+    night.sale.stop("phone")
+    Syncer(night.sale).run_once()
+    assert night.sale.buy("phone", "bob").outcome == "NOT_STARTED"
+    look, do = commands("the sale did not open; buyers read NOT_STARTED")
+    assert "opens 2096-10-02" in night.look(look).out
+    assert night.look(do).code == 0
+    assert night.sale.buy("phone", "bob").accepted
+
+
+def test_a_sale_without_items_gets_one(night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    night.server.client().flushall()
+    look, do = commands("the sale did not open; purchases raise `UnknownGoods`")
+    assert night.look("flashsale init").code == 0
+    assert night.look(look).code == 2
+    assert night.look(do).code == 0
+    assert "not in Redis yet" in night.look(look).out
+    with (
+        SQLAlchemyStore("sqlite:///shop.db", "nov11") as store,
+        FlashSale(night.server.client(), "nov11", store=store) as sale,
+    ):
+        Syncer(sale).run_once()
+        assert sale.inventory.stock("phone").total == 100
+
+
+def test_a_sale_that_is_paused_or_closed_goes_on(night: Night) -> None:
+    look, resume, rebuild = commands("the sale did not open; buyers read PAUSED")
+    night.sale.pause()
+    assert "! PAUSED" in night.look(look).out
+    assert night.look(resume).code == 0
+    assert "nov11  SELLING" in night.look(look).out
+    night.server.client().hset(night.sale.keys.meta, "state", "closed")
+    assert "! CLOSED" in night.look(look).out
+    assert "phone has no opening time: open phone" in night.look(rebuild).out
+    assert night.look("flashsale open phone").code == 0
+    assert night.sale.buy("phone", "bob").accepted
+
+
 def test_every_entry_has_symptom_command_and_loss() -> None:
     assert [entry.splitlines()[0] for entry in ENTRIES] == list(CALAMITIES)
     for entry in ENTRIES:
