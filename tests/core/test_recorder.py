@@ -212,6 +212,8 @@ async def test_one_look_shows_the_whole_sale(shop: Shop) -> None:
 
 async def test_between_its_passes_a_syncer_leads_while_it_lives(sync_shop: Shop) -> None:
     sale, _ = await opened(sync_shop)
+    assert (await reads(sale, "look")).leader == instance()
+    sync_shop.raw.hset(sync_shop.keys.meta, "leader_until", "1000.0")
     assert (await reads(sale, "look")).leader is None
     syncer = Activity("syncer")
     await sale._call(sale.real._recorder._flush, syncer)

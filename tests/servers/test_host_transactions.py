@@ -387,7 +387,7 @@ async def test_nothing_is_left_behind(real_shop: Shop, url: str) -> None:
         return all(one() is None for one in seen)
 
     await until(is_gone, "nothing is kept")
-    assert not sale.real._transitions._following._decisions
+    await until(lambda: not sale.real._transitions._following._decisions, "all have followed")
     await until(lambda: joining._thread is None, "the thread has ended")
 
 

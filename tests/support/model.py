@@ -151,6 +151,7 @@ class OrderRow:
     order: Order
     state: OrderState
     moved: int = 0  # in which step, if it did
+    is_tombstone: bool = False
 
 
 class Handle(NamedTuple):
@@ -670,6 +671,8 @@ class Model:
                 row = self.orders[order.order_id] = OrderRow(order, PERSISTED if fits else REJECTED, self.step)
             if row.order.content == order.content:
                 standing[order.order_id] = row.state
+                if row.is_tombstone and row.order.data is None:
+                    row.order = order
         self._fails(after=True)
         return standing
 
@@ -679,7 +682,7 @@ class Model:
         if row is None:
             if state is CONFIRMED:
                 raise Refused(NotPersisted)
-            row = self.orders[order.order_id] = OrderRow(order, state, self.step)
+            row = self.orders[order.order_id] = OrderRow(order, state, self.step, is_tombstone=True)
         elif row.order.content != order.content:
             raise Refused(OrderConflict)
         elif state in TRANSITIONS[row.state]:

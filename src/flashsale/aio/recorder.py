@@ -324,10 +324,13 @@ def _goods(goods_id: str, stock: Sequence[str], gate: Sequence[str]) -> GoodsSna
 
 
 def _leader(token: str, until: float, now: float, processes: Iterable[Process]) -> str | None:
-    """Returns the syncer that leads. Between its passes it has no lease, and still it leads while it lives."""
+    """Returns the syncer that leads. Between its passes it has no lease, and still it leads while it lives.
+
+    One that sends no heartbeats, as it passes by `run_once`, leads for some seconds after its pass.
+    """
     name = token.rpartition(":")[0]
     lives = any(each.kind == "syncer" and each.instance == name and each.beat > now - 3 * BEAT for each in processes)
-    return name or None if lives or until > now else None
+    return name or None if lives or until > now - BEAT else None
 
 
 def _processes(flat: Sequence[str]) -> tuple[Process, ...]:
