@@ -77,8 +77,10 @@ def slow_environment(_: str) -> dict[str, str]:
 
 def slow_commands(port: int) -> dict[str, list[str]]:
     commands = flask_commands(port)
+    *gunicorn, app = commands["web"]
     outbox = [*commands["syncer"][:-1], "outbox", "--handler=examples.own_tables.flask_shop.slow.handle"]
-    return {**commands, "outbox-1": [*outbox, "--interval=0.2"], "outbox-2": [*outbox, "--interval=0.2"]}
+    web = [*gunicorn, "--preload", app]  # a child that was killed comes back by a fork, without its imports
+    return {**commands, "web": web, "outbox-1": [*outbox, "--interval=0.2"], "outbox-2": [*outbox, "--interval=0.2"]}
 
 
 def flask_prepare(url: str, *, customers: int, units: int) -> None:
