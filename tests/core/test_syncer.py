@@ -12,7 +12,8 @@ from flashsale import GateState, Goods, OrderState, Outcome, Stock, StoreError, 
 from tests.core.test_worker import booked, rows, units, work_off
 from tests.support import servers
 from tests.support.helpers import clock, order, snapshot, until
-from tests.support.mutants import promises
+from tests.support.mutants import kills, promises
+from tests.support.sales import active_units, work
 
 if TYPE_CHECKING:
     from tests.support.helpers import Shop
@@ -383,3 +384,32 @@ async def test_the_oldest_deadline_is_first(shop: Shop) -> None:
     for n in range(3):
         shop.raw.zadd(shop.keys.holds, {str(n): 10 - n})
     assert list(await sale._ledger.overdue(2)) == ["2", "1"]
+
+
+async def test_units_that_a_failover_sold_again_are_not_sold_twice(shop: Shop) -> None:
+    """Redis has lost orders that have rows, and sold their units to others, who still wait in the queue."""
+    sale = shop.sale(store=await shop.store(Goods("phone", 2)), cache_for=0)
+    syncer = shop.syncer(sale)
+    await syncer.run_once()
+    await sale.start("phone")
+    for name in "ab":
+        await sale.buy("phone", "ann", order_id=name)
+    await work(shop, sale)
+    shop.raw.hdel(shop.keys.orders, "a", "b")
+    shop.raw.hset(shop.keys.orders, "x", "CANCELLED|1|1|phone|1|zoe")  # a ledger that is there
+    shop.raw.hset(shop.keys.stock("phone"), mapping={"Booked": 0, "Ledger": 0})
+    shop.raw.set(shop.keys.access("phone"), 0)
+    for name in "cd":
+        assert (await sale.buy("phone", "bob", order_id=name)).accepted
+    for _ in range(3):
+        await syncer.run_once()
+    assert (await sale.inventory.stock("phone")).total == 2
+    await work(shop, sale)
+    assert await active_units(sale) == 2
+    assert {await sale.status(name) for name in "cd"} == {OrderState.REJECTED}
+    assert (await sale.inventory.stock("phone")).booked == 2
+
+
+@kills("no total above the host's")
+async def test_without_the_hosts_total_the_guard_follows_redis(sync_shop: Shop) -> None:
+    await test_units_that_a_failover_sold_again_are_not_sold_twice(sync_shop)

@@ -911,7 +911,8 @@ class Model:
             row.granted = wished
             yield
         if row.version >= stock.version:
-            stock.total, stock.version = max(row.total, self.booked(goods_id)), row.version
+            bound = min(self.booked(goods_id), stock.total) if stock.total else self.booked(goods_id)
+            stock.total, stock.version = max(row.total, bound), row.version
             stock.policy = row.policy
             yield
         if stock.total != wished:

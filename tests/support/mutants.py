@@ -300,7 +300,7 @@ _add("the version of the total", "O", Lua("configure", "if integer(ARGV[1]) < cu
 _add(
     "the total stops at what is booked",
     "O",
-    Lua("configure", "math.max(integer(ARGV[2]), goods.booked)", "integer(ARGV[2])"),
+    Lua("configure", "math.max(integer(ARGV[2]), bound)", "integer(ARGV[2])"),
 )
 _add("leaked slots return", "L", Lua("mirror", "if show(access) == ARGV[3] then", "if false then"))
 _add("a stock that moves keeps its slots", "O", Lua("mirror", "if show(access) == ARGV[3] then", "if true then"))
@@ -605,6 +605,8 @@ _add("what a hook has swallowed", "E", Patch("flashsale._rules.sqlstates._ABORTE
 _add("nothing is restocked after the purge", _SHOPS, Patch(f"{_MOVED}._add_units", RowStore._add_units))
 _add("the time of its order", "T", Patch(f"{_MOVED}._complete", lambda *_: None))
 _add("a raise that was taken back", _SHOPS, Patch("flashsale._sync.syncer.Syncer._sync", broken.sync_by_total))
+
+_add("no total above the host's", "O", Lua("configure", "math.min(goods.booked, goods.total)", "goods.booked"))
 
 # -- recorder --------------------------------------------------------------------------------------------------------
 

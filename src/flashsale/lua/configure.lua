@@ -2,7 +2,8 @@
 --
 -- KEYS[1]  stock    hash     Total, Booked, version and the policy
 -- ARGV[1]  version  integer  of the row; older ones are refused
--- ARGV[2]  total    integer  units for sale; Total stops at Booked
+-- ARGV[2]  total    integer  units for sale; lowered, Total stops at Booked. Booked may lie above it, after a restore:
+--                            that raises no Total, or the database's guard would follow, and units be sold twice
 -- ARGV[3..]         strings  field and value of the policy; an empty value removes the field
 --
 -- Returns {code, Total that stands}
@@ -24,7 +25,8 @@ end
 if integer(ARGV[1]) < current then
   return { -8, show(goods.total) }
 end
-local total = show(math.max(integer(ARGV[2]), goods.booked))
+local bound = goods.total > 0 and math.min(goods.booked, goods.total) or goods.booked -- 0: a rebuild has wiped it
+local total = show(math.max(integer(ARGV[2]), bound))
 redis.call("HSET", KEYS[1], "Total", total, "version", ARGV[1])
 for i = 3, #ARGV, 2 do
   if ARGV[i + 1] == "" then
