@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from time import monotonic
 from typing import Any, Final
@@ -69,7 +70,7 @@ class Activity:
         """Returns what a heartbeat says, as JSON, and the seconds since it began what it does; None: it waits."""
         claims = list(self._claims)
         said = {
-            "version": version("flashsale"),
+            "version": _version(),
             "doing": self._doing,
             "claimed": len(claims),
             "leases": _spans([claim.lease for claim in claims]),
@@ -78,6 +79,11 @@ class Activity:
         }
         ago = monotonic() - self._began if self._doing else None
         return json.dumps(said, separators=(",", ":")), ago
+
+
+@cache
+def _version() -> str:
+    return version("flashsale")  # reads files: once is enough
 
 
 def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:

@@ -28,8 +28,8 @@ from flashsale.aio.transport.link import Argument, Link
 from flashsale.aio.transport.runtime import Later, repeating, spend
 from flashsale.errors import FlashSaleError, OutcomeUnknown
 from flashsale.keys import Keys
-from flashsale.model import OrderState, Outcome
-from flashsale.model.snapshot import GoodsSnapshot, Process, Sample, Snapshot, Totals
+from flashsale.model import OrderState
+from flashsale.model.snapshot import BOUGHT, GoodsSnapshot, Process, Sample, Snapshot, Totals
 from flashsale.model.trail import TrailEntry
 
 FLUSH: Final = 10.0  # seconds from the first count of a process until Redis is told
@@ -38,7 +38,6 @@ PATIENCE: Final = 1.0  # seconds that telling may take
 GONE: Final = 3600.0  # seconds after its last heartbeat until a process is forgotten
 MINUTES: Final = 2880  # whose counts are kept, two days; the totals keep all
 SAMPLES: Final = 14_400  # of one item: four hours of one a second
-BOUGHT: Final = frozenset({Outcome.ACCEPTED, Outcome.UNCERTAIN})
 _FOREVER: Final = 10**9
 _PAGE: Final = 200  # keys of one read
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from flashsale.model.orders import Claim, Order, OrderState, StoredOrder
+from flashsale.model.orders import Claim, Order, OrderState, Outcome, StoredOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,9 @@ class Sample:
 
 BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of a histogram's buckets, in seconds; a last bucket takes what is longer."""
+
+BOUGHT: Final = frozenset({Outcome.ACCEPTED, Outcome.UNCERTAIN})
+"""Outcomes of a purchase that has its units; all others refused it."""
 
 
 @dataclass(frozen=True, slots=True)
