@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from flashsale._rules.codes import number
 from flashsale._rules.server_check import judge
 from flashsale.errors import CorruptState, NotExecuted, OutcomeUnknown, StoreError, UnknownGoods
 from flashsale.ops import clock
 from flashsale.ops.frame import ATTENTION, Context, Outcome, Verb
+from flashsale.ops.health import count
 from flashsale.ops.sale import missing
 
 SKEW: Final = 1.0  # seconds that this host's clock may be wrong: it judges tickets
@@ -91,12 +91,12 @@ def _redis(context: Context) -> Findings:
 
 def _memory(context: Context) -> Findings:
     info = context.sale._link.info()
-    used, most = (_count(info, name) for name in ("used_memory", "maxmemory"))
+    used, most = (count(info, name) for name in ("used_memory", "maxmemory"))
     if most and used > FULL * most:
         yield Finding("memory", f"{100 * used / most:.0f} % of maxmemory is used: raise it before Redis is full")
     elif info:
         yield Finding("memory", f"{used >> 20:,} MiB used of {f'{most >> 20:,} MiB' if most else 'all'}", is_bad=False)
-    if evicted := _count(info, "evicted_keys"):
+    if evicted := count(info, "evicted_keys"):
         yield Finding("eviction", f"{evicted:,} keys were evicted since Redis started: rebuild, if one was of the sale")
     for name in ("aof_last_write_status", "aof_last_bgrewrite_status"):
         if info.get("aof_enabled") == "1" and info.get(name, "ok") != "ok":
@@ -260,10 +260,6 @@ def _rows(connection: Any, query: str) -> list[tuple[Any, Any]]:
             cursor.execute(query)
             return list(cursor.fetchall())
     return list(connection.exec_driver_sql(query).all())
-
-
-def _count(info: Mapping[str, str], name: str) -> int:
-    return number(info.get(name, "0").encode()) or 0
 
 
 VERBS: Final = (

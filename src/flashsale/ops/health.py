@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from flashsale._rules.codes import number
 from flashsale.model.snapshot import BOUGHT, BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
 
 OLD: Final = 10.0  # seconds that an order may wait for the database, or a step of a process may take
@@ -69,8 +70,8 @@ def quantile(times: Histogram, share: float) -> float | None:
     0.005
     """
     total, passed = sum(times.counts), 0
-    for bound, count in zip(BOUNDS, times.counts, strict=False):
-        passed += count
+    for bound, found in zip(BOUNDS, times.counts, strict=False):
+        passed += found
         if total and passed >= share * total:
             return bound
     return None
@@ -194,15 +195,15 @@ def _uncertain(totals: Totals) -> Iterator[Attention]:
 
 
 def _server(info: Mapping[str, str]) -> Iterator[Attention]:
-    used, most = _number(info, "used_memory"), _number(info, "maxmemory")
+    used, most = count(info, "used_memory"), count(info, "maxmemory")
     if most and used / most > FULL:
         yield Attention("MEMORY", f"Redis uses {100 * used / most:.0f} % of it; full, it accepts no order")
-    if evicted := _number(info, "evicted_keys"):
-        yield Attention("EVICTED", f"Redis has thrown away {evicted:.0f} keys: set maxmemory-policy noeviction")
+    if evicted := count(info, "evicted_keys"):
+        yield Attention("EVICTED", f"Redis has thrown away {evicted} keys: set maxmemory-policy noeviction")
     if info.get("aof_last_write_status", "ok") != "ok" or info.get("aof_last_bgrewrite_status", "ok") != "ok":
         yield Attention("AOF", "Redis cannot write its log: a restart would lose orders")
 
 
-def _number(info: Mapping[str, str], name: str) -> float:
-    text = info.get(name, "0").strip()
-    return float(text) if text.replace(".", "", 1).isdigit() else 0.0
+def count(info: Mapping[str, str], name: str) -> int:
+    """Returns a number of INFO; 0 where the server does not say."""
+    return number(info.get(name, "0").encode()) or 0

@@ -11,7 +11,7 @@ from typing import Any, Final
 from flashsale.model.snapshot import Sample, Snapshot, Totals
 from flashsale.ops.clock import local, span
 from flashsale.ops.frame import ATTENTION, CANNOT_TELL, DONE, Context, Outcome, Verb
-from flashsale.ops.health import CHECKS, Attention, Rate, judge, quantile, rate, told, word
+from flashsale.ops.health import CHECKS, Attention, Rate, count, judge, quantile, rate, told, word
 from flashsale.ops.words import number, table
 
 RECENT: Final = 120.0  # seconds of counts that are read
@@ -129,8 +129,7 @@ def _server(view: View) -> str:
 
 
 def _bytes(info: Mapping[str, str], name: str) -> str:
-    text = info.get(name, "0").strip()
-    return f"{(int(text) if text.isdigit() else 0) / 2**20:,.0f} MiB"
+    return f"{count(info, name) / 2**20:,.0f} MiB"
 
 
 def data(view: View) -> dict[str, Any]:
