@@ -106,6 +106,21 @@ def test_systemd_reads_the_units(tmp_path: Path) -> None:
         assert (said.returncode, said.stderr) == (0, "")
 
 
+def test_the_probe_of_kubernetes_looks_at_the_file_of_the_worker(tmp_path: Path) -> None:
+    spec = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text())["spec"]["template"]["spec"]
+    (worker,) = spec["containers"]
+    path, probe = worker["command"][-1], worker["livenessProbe"]["exec"]["command"]
+    assert (worker["command"][-2], path in probe[-1]) == ("--health", True)
+    file = tmp_path / "health"
+    asked = [*probe[:-1], probe[-1].replace(path, str(file))]
+    codes = [subprocess.run(asked, capture_output=True, check=False).returncode]
+    file.touch()
+    codes.append(subprocess.run(asked, check=False).returncode)
+    os.utime(file, (1, 1))
+    codes.append(subprocess.run(asked, check=False).returncode)
+    assert codes == [1, 0, 1]
+
+
 def test_what_compose_names_is_there() -> None:
     services: dict[str, Any] = COMPOSE["services"]
     for service in services.values():
@@ -132,5 +147,5 @@ def test_the_page_shows_what_stands_in_the_files() -> None:
     page = (ROOT / "docs" / "deploying.md").read_text()
     shown = re.findall(r"^```(?:ini|yaml|text)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     files = "".join(path.read_text() for path in DEPLOY.rglob("*") if path.is_file())
-    assert len(shown) == 4
+    assert len(shown) == 5
     assert [part for part in shown if part not in files] == []

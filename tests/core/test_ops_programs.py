@@ -86,6 +86,7 @@ def test_django_knows_the_sales_of_its_settings(django_sale: FlashSale) -> None:
     assert "there is no sale 'sprung' in FLASHSALE_SALES" in err
     assert manage("init")[0] == 2  # its migrations make the tables
     assert manage("worker", "--batch", "0")[0] == 2
+    assert manage("worker", "--health", "/no/such/folder/health")[0] == 1
 
 
 def test_manage_py_ends_with_the_exit_code(django_sale: FlashSale, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,6 +129,7 @@ def test_flask_has_the_same_commands(operator: Operator) -> None:
     assert flask("restock", "phone", "-1", "--yes", *WHY).exit_code == 0
     assert "units to add" in flask("restock", "--help").output
     assert flask("orders").exit_code == 2
+    assert "--health" in flask("worker", "--help").output
 
 
 # -- async hooks ----------------------------------------------------------------------------------------------------

@@ -42,17 +42,27 @@ class Activity:
         self._doing = ""
         self._began = 0.0
         self._last_ms: float | None = None
+        self._went_on = monotonic()
 
     @property
     def name(self) -> str:
         """Its kind, and the name of its process."""
         return f"{self.kind} {instance()}"
 
+    def go_on(self) -> None:
+        """Notes that it makes progress."""
+        self._went_on = monotonic()
+
+    def still_for(self) -> float:
+        """Returns the seconds since it last made progress."""
+        return monotonic() - self._went_on
+
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
         """Tells of `what` while the block runs, and how long it took afterwards."""
         before = self._doing, self._began
         self._doing, self._began = what, monotonic()
+        self.go_on()
         try:
             yield
         except Exception as error:
@@ -61,6 +71,7 @@ class Activity:
         finally:
             self._last_ms = 1000 * (monotonic() - self._began)
             self._doing, self._began = before
+            self.go_on()
 
     def hold(self, claims: Sequence[Claim]) -> None:
         """Tells of these claims from now on; the list may grow meanwhile."""

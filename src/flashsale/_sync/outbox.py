@@ -77,7 +77,7 @@ class Outbox:
         It waits for a Redis or a database that cannot be reached.
         """
         with stop_on_signals(stop) as event:
-            wait_until_known(self._sale, "the outbox", event)
+            wait_until_known(self._sale, self._activity, event)
             try:
                 with self._sale._recorder.beating(self._activity):
                     self._deliver_all(event)
@@ -87,6 +87,7 @@ class Outbox:
     def _deliver_all(self, stop: StopEvent) -> None:
         backoff = Backoff()
         while not stop.is_set():
+            self._activity.go_on()
             try:
                 delay = 0.0 if self._pass(stop) else self._interval
                 backoff.reset()

@@ -78,7 +78,7 @@ class Syncer:
         It waits for a Redis or a database that cannot be reached; told to stop, it waits 20 seconds at most.
         """
         with stop_on_signals(stop) as event:
-            wait_until_known(self._sale, "the syncer", event)
+            wait_until_known(self._sale, self._activity, event)
             with self._sale._recorder.beating(self._activity):
                 while not event.is_set():
                     self._pass_or_log(event)
@@ -132,6 +132,7 @@ class Syncer:
             for goods in all_goods:
                 if stop and stop.is_set():
                     return report
+                self._activity.go_on()
                 try:
                     report = self._sync(goods, report)
                 except (CorruptState, HookFailed, RowRefused) as error:  # it stops this item, not the others

@@ -77,7 +77,7 @@ class Worker:
         It waits for a Redis or a database that cannot be reached; told to stop, it waits 20 seconds at most.
         """
         with stop_on_signals(stop) as event, BackgroundTask() as background:
-            wait_until_known(self._sale, "the worker", event)
+            wait_until_known(self._sale, self._activity, event)
             with self._sale._recorder.beating(self._activity):
                 self._work(event, background)
 
@@ -85,6 +85,7 @@ class Worker:
         backoff = Backoff()
         claims: Sequence[Claim] = ()
         while claims or not stop.is_set():
+            self._activity.go_on()
             try:
                 if stop.is_set():
                     self._requeue(claims)

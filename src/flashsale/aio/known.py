@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from flashsale._rules.activity import Activity
 from flashsale._rules.rate_limited_log import RateLimitedLog
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.transport.runtime import StopEvent, pause
@@ -12,16 +13,17 @@ from flashsale.errors import FlashSaleError, UnknownSale
 AGAIN: Final = 0.5  # seconds between looks
 
 
-async def wait_until_known(sale: FlashSale, who: str, stop: StopEvent) -> None:
+async def wait_until_known(sale: FlashSale, activity: Activity, stop: StopEvent) -> None:
     """Waits until Redis or the database knows the sale, or `stop` is set; says once a minute what it waits for.
 
     Args:
         sale: which.
-        who: waits, for the log.
+        activity: of who waits.
         stop: ends it.
     """
-    log = RateLimitedLog()
+    log, who = RateLimitedLog(), f"the {activity.kind}"
     while not stop.is_set():
+        activity.go_on()
         try:
             await sale._check_known()
         except UnknownSale as error:

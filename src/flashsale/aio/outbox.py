@@ -76,7 +76,7 @@ class Outbox:
         It waits for a Redis or a database that cannot be reached.
         """
         async with stop_on_signals(stop) as event:
-            await wait_until_known(self._sale, "the outbox", event)
+            await wait_until_known(self._sale, self._activity, event)
             try:
                 async with self._sale._recorder.beating(self._activity):
                     await self._deliver_all(event)
@@ -86,6 +86,7 @@ class Outbox:
     async def _deliver_all(self, stop: StopEvent) -> None:
         backoff = Backoff()
         while not stop.is_set():
+            self._activity.go_on()
             try:
                 delay = 0.0 if await self._pass(stop) else self._interval
                 backoff.reset()

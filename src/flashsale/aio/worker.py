@@ -76,7 +76,7 @@ class Worker:
         It waits for a Redis or a database that cannot be reached; told to stop, it waits 20 seconds at most.
         """
         async with stop_on_signals(stop) as event, BackgroundTask() as background:
-            await wait_until_known(self._sale, "the worker", event)
+            await wait_until_known(self._sale, self._activity, event)
             async with self._sale._recorder.beating(self._activity):
                 await self._work(event, background)
 
@@ -84,6 +84,7 @@ class Worker:
         backoff = Backoff()
         claims: Sequence[Claim] = ()
         while claims or not stop.is_set():
+            self._activity.go_on()
             try:
                 if stop.is_set():
                     await self._requeue(claims)

@@ -32,31 +32,24 @@ from werkzeug.datastructures import Headers
 from flashsale import (
     FlashSale,
     FlashSaleError,
-    InvalidRequest,
     Observer,
     OrderStore,
-    Outbox,
     Outcome,
     Receipt,
-    Syncer,
     UnknownGoods,
-    Worker,
     web,
 )
 from flashsale.contrib.announced import Announced
 from flashsale.contrib.settings import PREFIX, Settings
-from flashsale.ops import command
-from flashsale.ops.frame import Verb
-from flashsale.ops.named import handler as named
+from flashsale.ops import command, running
+from flashsale.ops.frame import Stop, Verb
 from flashsale.ops.opening import Opened
-from flashsale.ops.serving import serve
 from flashsale.ops.verbs import VERBS
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 NAME: Final = "flashsale"  # in app.extensions
-_SECONDS: Final = click.FloatRange(0.001, 86_400)
 
 
 def sqlalchemy_store(settings: Settings) -> OrderStore | None:
@@ -196,34 +189,6 @@ def _commands(name: str, extension: FlaskSale) -> AppGroup:
     group = AppGroup(name, help="Run and look after the flash sale.")
 
     @group.command()
-    @click.option("--batch", type=click.IntRange(1, 1000), default=500, show_default=True, help="Orders a transaction.")
-    @click.option("--lease", type=_SECONDS, default=30.0, show_default=True, help="Seconds until another takes over.")
-    def worker(batch: int, lease: float) -> None:
-        """Move accepted orders into the database, until SIGTERM."""
-        sale = extension.sale
-        serve("worker", sale, Worker(sale, batch=batch, lease=lease).run)
-
-    @group.command()
-    @click.option("--interval", type=_SECONDS, default=1.0, show_default=True, help="Seconds between passes.")
-    def syncer(interval: float) -> None:
-        """Bring items from the database to Redis, until SIGTERM."""
-        sale = extension.sale
-        serve("syncer", sale, Syncer(sale, interval=interval).run)
-
-    @group.command()
-    @click.option("--handler", required=True, help="Dotted path of a function that takes an Event.")
-    @click.option("--interval", type=_SECONDS, default=1.0, show_default=True, help="Seconds between reads.")
-    @click.option("--max-attempts", type=click.IntRange(1), default=10, show_default=True, help="Failures until dead.")
-    def outbox(handler: str, interval: float, max_attempts: int) -> None:
-        """Hand the events of orders to a function of yours, until SIGTERM."""
-        sale = extension.sale
-        try:
-            chosen = named(handler)
-        except InvalidRequest as error:
-            raise click.BadParameter(error.reason, param_hint="--handler") from error
-        serve("outbox", sale, Outbox(sale, chosen, interval=interval, max_attempts=max_attempts).run)
-
-    @group.command()
     def check() -> None:
         """Check the Redis servers' settings; exit code 1 if something does not suit a sale."""
         findings = extension.sale.check()
@@ -231,11 +196,15 @@ def _commands(name: str, extension: FlaskSale) -> AppGroup:
             click.echo(finding)
         raise SystemExit(1 if findings else 0)
 
-    for verb in VERBS:
+    for verb in _verbs():
         first = verb.name.partition(" ")[0]
         if first not in group.commands:
             group.add_command(_passed_on(first, verb, _OfFlask(name, extension)))
     return group
+
+
+def _verbs() -> tuple[Verb, ...]:
+    return (*running.verbs(), *VERBS)
 
 
 class _OfFlask:
@@ -250,6 +219,8 @@ class _OfFlask:
 
     def open(self, options: argparse.Namespace, verb: Verb, *, is_async: bool = False) -> Opened:  # noqa: ARG002
         """Returns the sale of this process, which stays open."""
+        if is_async:
+            raise Stop("--handler: it is async: run a flashsale.aio.Outbox yourself")
         sale = self._extension.sale
         return Opened(sale.name, sale, sale.store)
 
@@ -259,7 +230,7 @@ def _passed_on(first: str, verb: Verb, program: _OfFlask) -> click.Command:
 
     @with_appcontext
     def run(words: tuple[str, ...]) -> None:
-        parser = command.build(program, VERBS, epilog=command.EXIT_CODES)
+        parser = command.build(program, _verbs(), epilog=command.EXIT_CODES)
         raise SystemExit(command.run(parser, program, [first, *words]))
 
     words = click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)

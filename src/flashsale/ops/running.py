@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import flashsale
 import flashsale.aio
 from flashsale._rules.hooks import is_awaited
 from flashsale.ops import console
+from flashsale.ops.alive import telling
 from flashsale.ops.exporter import PORT
 from flashsale.ops.exporter import serve as serve_metrics
 from flashsale.ops.frame import ATTENTION, NEEDS_ALL, Context, Kind, Outcome, Stop, Verb
@@ -21,6 +23,9 @@ from flashsale.ops.reading import scrape
 from flashsale.ops.serving import serve, serve_async
 from flashsale.ops.values import between, seconds
 
+LEAST: Final = 60.0  # seconds that a worker or a syncer may stand still
+HANDLING: Final = 300.0  # seconds that a handler may take for one event
+
 # -- options --------------------------------------------------------------------------------------------------------
 
 
@@ -28,10 +33,12 @@ def _add_worker(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--batch", type=between(1, 1000), default=500, metavar="N", help="orders a transaction (500)")
     add("--lease", type=seconds, default=30.0, metavar="S", help="seconds until another takes over (30)")
+    _add_health(parser)
 
 
 def _add_syncer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interval", type=seconds, default=1.0, metavar="S", help="seconds between passes (1)")
+    _add_health(parser)
 
 
 def _add_outbox(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +46,15 @@ def _add_outbox(parser: argparse.ArgumentParser) -> None:
     add("--handler", metavar="PATH", required=True, help="dotted path of a function that takes an Event")
     add("--interval", type=seconds, default=1.0, metavar="S", help="seconds between reads when nothing is due (1)")
     add("--max-attempts", type=between(1, 1000), default=10, metavar="N", help="failures until an event is dead (10)")
+    _add_health(parser)
+
+
+def _add_health(parser: argparse.ArgumentParser) -> None:
+    told = (
+        "for a supervisor: a file that is replaced each second while the process goes on, or a port that answers 200 "
+        "then, else 503 (HOST:PORT; without HOST 127.0.0.1)"
+    )
+    parser.add_argument("--health", metavar="FILE|PORT", help=told)
 
 
 def _add_exporter(parser: argparse.ArgumentParser) -> None:
@@ -57,11 +73,14 @@ def _add_console(parser: argparse.ArgumentParser) -> None:
 
 
 def _worker(context: Context) -> Outcome:
-    return _run(context, "Worker", batch=context.options.batch, lease=context.options.lease)
+    options = context.options
+    bound = max(LEAST, 2 * options.lease)
+    return _run(context, "Worker", bound=bound, batch=options.batch, lease=options.lease)
 
 
 def _syncer(context: Context) -> Outcome:
-    return _run(context, "Syncer", interval=context.options.interval)
+    interval = context.options.interval
+    return _run(context, "Syncer", bound=LEAST + interval, interval=interval)
 
 
 def _outbox(context: Context) -> Outcome:
@@ -69,7 +88,8 @@ def _outbox(context: Context) -> Outcome:
     sys.path.insert(0, str(Path.cwd()))  # the shop's package, as other servers find it
     handler = function("handler", options.handler)
     limits = {"interval": options.interval, "max_attempts": options.max_attempts}
-    return _run(context, "Outbox", handler, is_async=is_awaited(handler), **limits)
+    bound = HANDLING + LEAST + options.interval
+    return _run(context, "Outbox", handler, bound=bound, is_async=is_awaited(handler), **limits)
 
 
 def _exporter(context: Context) -> Outcome:
@@ -99,16 +119,26 @@ def _console(context: Context) -> Outcome:
     return Outcome()
 
 
-def _run(context: Context, part: str, *given: Any, is_async: bool = False, **settings: Any) -> Outcome:
-    """Runs a part of the sale until a signal stops it, of the API for which the hooks or the handler are written."""
-    name = context.verb.name
+def _run(context: Context, part: str, *given: Any, bound: float, is_async: bool = False, **settings: Any) -> Outcome:
+    """Runs a part of the sale until a signal stops it, of the API for which the hooks or the handler are written.
+
+    Args:
+        context: of the command.
+        part: Worker, Syncer or Outbox.
+        given: its arguments, after the sale.
+        bound: seconds that it may stand still.
+        is_async: it must be the asyncio API.
+        settings: its other arguments.
+    """
+    name, health = context.verb.name, context.options.health
     with context.program.open(context.options, context.verb, is_async=is_async) as opened:
-        if opened.runner is None:
-            serve(name, opened.sale, opened.part(part, *given, **settings).run)
-        else:
-            sale = opened.sale._real
-            running = getattr(flashsale.aio, part)(sale, *given, **settings)
-            opened.runner.run(serve_async(name, sale, running.run))
+        api, sale = (flashsale, opened.sale) if opened.runner is None else (flashsale.aio, opened.sale._real)
+        running = getattr(api, part)(sale, *given, **settings)
+        with telling(health, running._activity, bound):
+            if opened.runner is None:
+                serve(name, sale, running.run)
+            else:
+                opened.runner.run(serve_async(name, sale, running.run))
     return Outcome()
 
 
