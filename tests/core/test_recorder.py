@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flashsale import Goods, OrderState, Outcome, RowRefused, StoreError
+from flashsale import Goods, OrderState, Outcome, RowRefused, StoreError, Syncer
 from flashsale._rules.activity import Activity, instance
 from flashsale._sync.recorder import MINUTES
+from tests.support.helpers import until
 from tests.support.mutants import kills, promises
 from tests.support.sales import work
 
@@ -283,6 +285,52 @@ async def test_each_pass_of_the_syncer_leaves_a_sample(sync_shop: Shop) -> None:
     assert (second.total, second.booked, second.access, second.queued) == (9, 4, 4, 1)
     assert first.time < second.time
     assert second.lag > 0
+
+
+async def test_a_pass_that_fails_leaves_a_sample(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    sale, syncer = await opened(shop)
+
+    def away() -> None:
+        raise StoreError("the database is away")
+
+    monkeypatch.setattr(sale.real.store, "goods", away)
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            await syncer.run_once()
+    assert len(await reads(sale, "samples", "phone")) == 3
+
+
+async def test_while_the_database_hangs_samples_are_taken(
+    sync_shop: Shop, monkeypatch: pytest.MonkeyPatch, patience: float = 20.0
+) -> None:
+    sale, _ = await opened(sync_shop)
+    hangs, goes_on, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def frozen() -> list[Goods]:
+        hangs.set()
+        goes_on.wait()
+        return []
+
+    monkeypatch.setattr(sale.real.store, "goods", frozen)
+    thread = threading.Thread(target=Syncer(sale.real, interval=0.01).run, args=(stop,))
+    thread.start()
+    try:
+        await until(hangs.is_set, "the pass hangs")
+        before = len(await reads(sale, "samples", "phone"))
+
+        async def has_grown() -> bool:
+            return len(await reads(sale, "samples", "phone")) > before + 2
+
+        await until(has_grown, "samples are taken", within=patience)
+    finally:
+        stop.set()
+        goes_on.set()
+        thread.join()
+
+
+@kills("samples beside the pass", by=TimeoutError)
+async def test_without_samples_beside_the_pass_there_are_none(sync_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    await test_while_the_database_hangs_samples_are_taken(sync_shop, monkeypatch, patience=0.5)
 
 
 async def test_samples_are_thinned_where_they_are_oldest(sync_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -616,6 +616,11 @@ _add("what was told", _COUNTED, Patch(f"{_RECORDER}._take", lambda recorder: rec
 _add("a replay is no purchase", _COUNTED, Patch("flashsale._rules.tally.Tally.batch", broken.count_replays))
 _add("the sale that is told", "a purged sale stays gone", Lua("tell", 'redis.call("EXISTS", KEYS[1]) == 0', "false"))
 _add("the bound of the samples", _BOUNDED, Lua("sample", "length > tonumber(ARGV[1])", "false"))
+_add(
+    "samples beside the pass",
+    "rates are there when the database hangs",
+    Patch("flashsale._sync.syncer.repeating", broken.never),
+)
 _add("minutes are forgotten", _BOUNDED, Patch(f"{_RECORDER}._forget_minutes", lambda *_: None))
 _add("a child counts from zero", _COUNTED, Patch(f"{_RECORDER}._reset", broken.keep_counts))
 

@@ -39,7 +39,7 @@ PATIENCE: Final = 1.0  # seconds that telling may take
 GONE: Final = 3600.0  # seconds after its last heartbeat until a process is forgotten
 MINUTES: Final = 2880  # whose counts are kept, two days; the totals keep all
 SAMPLES: Final = 14_400  # of one item: four hours of one a second
-_FOREVER: Final = 10**9
+FOREVER: Final = 10**9
 _PAGE: Final = 200  # keys of one read
 
 
@@ -109,7 +109,7 @@ class Recorder:
         self._parts += 1
         self._flush(activity)
         try:
-            with repeating(partial(self._flush, activity), BEAT, _FOREVER):
+            with repeating(partial(self._flush, activity), BEAT, FOREVER):
                 yield
         finally:
             self._parts -= 1
@@ -169,11 +169,14 @@ class Recorder:
             spend(monotonic() + PATIENCE, self._link.command, "HDEL", self._keys.processes, activity.name)
 
     def sample(self) -> None:
-        """Adds a sample of each item, and forgets what is too old: the syncer that leads does, once in each pass."""
+        """Adds a sample of each item, and forgets what is too old: each syncer does, once an interval."""
         try:
-            self._sample(self.look())
+            spend(monotonic() + PATIENCE, self._sample_now)
         except FlashSaleError as error:
             self._tell(error)
+
+    def _sample_now(self) -> None:
+        self._sample(self.look())
 
     def _sample(self, look: Snapshot) -> None:
         if look.goods:
@@ -211,7 +214,7 @@ class Recorder:
 
     def forget(self, goods: Iterable[str]) -> None:
         """Removes what lies under names of its own: samples and minutes."""
-        minutes = self._minutes(0, _FOREVER)
+        minutes = self._minutes(0, FOREVER)
         for names in batches([*map(self._keys.stats_of, minutes), *map(self._keys.samples, goods)], _PAGE):
             self._link.command("UNLINK", *names)
 
@@ -264,7 +267,7 @@ class Recorder:
             since: epoch seconds.
         """
         found: dict[int, dict[tuple[str, str], int]] = {}
-        for names in batches(self._minutes(int(since) // 60, _FOREVER), _PAGE):
+        for names in batches(self._minutes(int(since) // 60, FOREVER), _PAGE):
             reply = self._link.run("minutes", [self._keys.stats_of(name) for name in names])
             for name, each in zip(names, reply, strict=True):
                 found[name] = dict(totals_of(_counts(_texts(each))).purchases)

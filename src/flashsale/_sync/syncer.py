@@ -20,9 +20,10 @@ from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale._sync.auditor import Auditor
 from flashsale._sync.known import wait_until_known
 from flashsale._sync.rebuilder import Rebuilder
+from flashsale._sync.recorder import FOREVER
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore, is_purged, record_purge, settled_since
-from flashsale._sync.transport.runtime import StopEvent, pause, stop_on_signals
+from flashsale._sync.transport.runtime import StopEvent, pause, repeating, stop_on_signals
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -79,7 +80,9 @@ class Syncer:
         """
         with stop_on_signals(stop) as event:
             wait_until_known(self._sale, self._activity, event)
-            with self._sale._recorder.beating(self._activity):
+            recorder = self._sale._recorder
+            sampling = repeating(recorder.sample, self._interval, FOREVER)  # also while the database hangs
+            with recorder.beating(self._activity), sampling:
                 while not event.is_set():
                     self._pass_or_log(event)
                     pause(event, self._interval)
@@ -114,7 +117,10 @@ class Syncer:
             StoreError: the database does not answer.
             NotExecuted, OutcomeUnknown: Redis does not answer.
         """
-        return self._pass(None)
+        try:
+            return self._pass(None)
+        finally:
+            self._sale._recorder.sample()
 
     def _pass(self, stop: StopEvent | None) -> SyncReport:
         """Makes a pass; `stop` ends it between two items, and the next pass takes up the rest."""
@@ -143,7 +149,6 @@ class Syncer:
             settled = self._follow_moves(stop) + self._reconcile_page()
             recovered = self._auditor.recover()
             self._sale._recorder.write_kept(self._store)
-            self._sale._recorder.sample()
             return replace(report, settled=settled, recovered=recovered)
         finally:
             self._sale._meta.lead(self._token, 0.0)

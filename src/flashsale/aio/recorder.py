@@ -38,7 +38,7 @@ PATIENCE: Final = 1.0  # seconds that telling may take
 GONE: Final = 3600.0  # seconds after its last heartbeat until a process is forgotten
 MINUTES: Final = 2880  # whose counts are kept, two days; the totals keep all
 SAMPLES: Final = 14_400  # of one item: four hours of one a second
-_FOREVER: Final = 10**9
+FOREVER: Final = 10**9
 _PAGE: Final = 200  # keys of one read
 
 
@@ -108,7 +108,7 @@ class Recorder:
         self._parts += 1
         await self._flush(activity)
         try:
-            async with repeating(partial(self._flush, activity), BEAT, _FOREVER):
+            async with repeating(partial(self._flush, activity), BEAT, FOREVER):
                 yield
         finally:
             self._parts -= 1
@@ -168,11 +168,14 @@ class Recorder:
             await spend(monotonic() + PATIENCE, self._link.command, "HDEL", self._keys.processes, activity.name)
 
     async def sample(self) -> None:
-        """Adds a sample of each item, and forgets what is too old: the syncer that leads does, once in each pass."""
+        """Adds a sample of each item, and forgets what is too old: each syncer does, once an interval."""
         try:
-            await self._sample(await self.look())
+            await spend(monotonic() + PATIENCE, self._sample_now)
         except FlashSaleError as error:
             self._tell(error)
+
+    async def _sample_now(self) -> None:
+        await self._sample(await self.look())
 
     async def _sample(self, look: Snapshot) -> None:
         if look.goods:
@@ -210,7 +213,7 @@ class Recorder:
 
     async def forget(self, goods: Iterable[str]) -> None:
         """Removes what lies under names of its own: samples and minutes."""
-        minutes = await self._minutes(0, _FOREVER)
+        minutes = await self._minutes(0, FOREVER)
         for names in batches([*map(self._keys.stats_of, minutes), *map(self._keys.samples, goods)], _PAGE):
             await self._link.command("UNLINK", *names)
 
@@ -263,7 +266,7 @@ class Recorder:
             since: epoch seconds.
         """
         found: dict[int, dict[tuple[str, str], int]] = {}
-        for names in batches(await self._minutes(int(since) // 60, _FOREVER), _PAGE):
+        for names in batches(await self._minutes(int(since) // 60, FOREVER), _PAGE):
             reply = await self._link.run("minutes", [self._keys.stats_of(name) for name in names])
             for name, each in zip(names, reply, strict=True):
                 found[name] = dict(totals_of(_counts(_texts(each))).purchases)

@@ -19,9 +19,10 @@ from flashsale._rules.rate_limited_log import RateLimitedLog, named
 from flashsale.aio.auditor import Auditor
 from flashsale.aio.known import wait_until_known
 from flashsale.aio.rebuilder import Rebuilder
+from flashsale.aio.recorder import FOREVER
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore, is_purged, record_purge, settled_since
-from flashsale.aio.transport.runtime import StopEvent, pause, stop_on_signals
+from flashsale.aio.transport.runtime import StopEvent, pause, repeating, stop_on_signals
 from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
@@ -78,7 +79,9 @@ class Syncer:
         """
         async with stop_on_signals(stop) as event:
             await wait_until_known(self._sale, self._activity, event)
-            async with self._sale._recorder.beating(self._activity):
+            recorder = self._sale._recorder
+            sampling = repeating(recorder.sample, self._interval, FOREVER)  # also while the database hangs
+            async with recorder.beating(self._activity), sampling:
                 while not event.is_set():
                     await self._pass_or_log(event)
                     await pause(event, self._interval)
@@ -113,7 +116,10 @@ class Syncer:
             StoreError: the database does not answer.
             NotExecuted, OutcomeUnknown: Redis does not answer.
         """
-        return await self._pass(None)
+        try:
+            return await self._pass(None)
+        finally:
+            await self._sale._recorder.sample()
 
     async def _pass(self, stop: StopEvent | None) -> SyncReport:
         """Makes a pass; `stop` ends it between two items, and the next pass takes up the rest."""
@@ -142,7 +148,6 @@ class Syncer:
             settled = await self._follow_moves(stop) + await self._reconcile_page()
             recovered = await self._auditor.recover()
             await self._sale._recorder.write_kept(self._store)
-            await self._sale._recorder.sample()
             return replace(report, settled=settled, recovered=recovered)
         finally:
             await self._sale._meta.lead(self._token, 0.0)

@@ -111,7 +111,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One item at one pass of the syncer.
+    """One item at one moment; a syncer takes one each interval.
 
     Args:
         time: epoch seconds of Redis TIME.
