@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
 
 from flashsale import Goods
+from flashsale._rules import activity
+from flashsale._rules.activity import Activity, instance
+from flashsale.lua import LAYOUT
 from flashsale.ops.doctor import TRIALS
 from tests.support import acl, servers
 
@@ -94,6 +98,29 @@ def test_a_database_that_is_away_is_a_finding(well: Operator) -> None:
     where = ["--redis", well.redis_url, "--sale", "spring", "--database", "postgresql://127.0.0.1:1/none"]
     told = well("doctor", *where, where=False)
     assert (told.code, "database: cannot be looked at" in told.out) == (1, True)
+
+
+def test_processes_of_different_releases_are_found(well: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell = well.sale._recorder._flush
+    tell(Activity("worker"))
+    one = f"flashsale {version('flashsale')}, layout {LAYOUT}"
+    told = well("doctor")
+    assert (told.code, f"  processes: {one}: worker {instance()}" in told.out) == (0, True)
+    monkeypatch.setattr(activity, "_version", lambda: "9.9")
+    tell(Activity("syncer"))
+    advice = "; others differ: restart the older ones"
+    other = f"processes: flashsale 9.9, layout {LAYOUT}: syncer {instance()}{advice}"
+    assert bad(well) == [f"processes: {one}: worker {instance()}{advice}", other]
+
+
+def test_a_process_of_a_release_that_says_no_layout_is_listed(well: Operator) -> None:
+    well.sale._recorder._flush(Activity("worker"))
+    name, text = well.raw.hgetall(well.sale.keys.processes).popitem()
+    well.raw.hset(well.sale.keys.processes, name, text.replace(f'"layout":{LAYOUT},'.encode(), b""))
+    assert f"layout ?: worker {instance()}" in well("doctor").out
+    beat, _, rest = text.partition(b"|")
+    well.raw.hset(well.sale.keys.processes, name, b"%f|%s" % (float(beat) - 70, rest))
+    assert "processes:" not in well("doctor").out
 
 
 # -- rights ---------------------------------------------------------------------------------------------------------

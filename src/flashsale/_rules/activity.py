@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, Final
 
 from flashsale._rules.rate_limited_log import named
+from flashsale.lua import LAYOUT
 from flashsale.model import Claim
 from flashsale.model.snapshot import Process
 
@@ -82,6 +83,7 @@ class Activity:
         claims = list(self._claims)
         said = {
             "version": _version(),
+            "layout": LAYOUT,
             "doing": self._doing,
             "claimed": len(claims),
             "leases": _spans([claim.lease for claim in claims]),
@@ -118,6 +120,7 @@ def read_process(name: str, text: str) -> Process | None:
             kind=kind,
             instance=process,
             version=str(found["version"]),
+            layout=None if found.get("layout") is None else int(found["layout"]),
             beat=float(beat),
             doing=str(found["doing"]),
             since=float(since) if since else None,

@@ -69,3 +69,6 @@ SCRIPTS: Final = {
     for path in sorted(resources.files(__name__).iterdir(), key=lambda path: path.name)
     if path.name.endswith(".lua")
 }
+
+LAYOUT: Final = int(re.findall(r"OLDEST, NEWEST = \d+, (\d+)", SCRIPTS["layout"].text)[0])
+"""In which this release begins a sale."""

@@ -58,6 +58,7 @@ class Process:
         leases: first and last number of the leases that it holds, pair by pair; see `holds`.
         last_ms: milliseconds that it took for this the last time; None before the first.
         last_error: what failed last, without ids; empty when nothing has.
+        layout: in which it begins a sale; None: it does not say.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class Process:
     leases: tuple[tuple[int, int], ...] = ()
     last_ms: float | None = None
     last_error: str = ""
+    layout: int | None = None
 
     def holds(self, lease: int) -> bool:
         """Returns whether this worker has the lease of this number, as far as it has told."""

@@ -19,6 +19,7 @@ from flashsale.ops.sale import missing
 SKEW: Final = 1.0  # seconds that this host's clock may be wrong: it judges tickets
 FULL: Final = 0.8  # of maxmemory
 MOST: Final = 100  # dead events that are counted
+LIVING: Final = 60.0  # seconds since its last heartbeat: a web process that sells nothing is silent
 NO_LEADER: Final = 5.0  # seconds since the last syncer led
 
 TRIALS: Final = """\
@@ -53,7 +54,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 def _doctor(context: Context) -> Outcome:
     found: list[Finding] = []
-    for look in (_redis, _memory, _gate, _clock, _rights, _sale, _items, _database, _events, _triggers):
+    for look in (_redis, _memory, _gate, _clock, _rights, _sale, _processes, _items, _database, _events, _triggers):
         found += _looked(context, look)
     bad = [each for each in found if each.is_bad]
     lines = [f"{'! ' if each.is_bad else '  '}{each.about}: {each.text}" for each in sorted(found, key=_bad_first)]
@@ -173,6 +174,20 @@ def _sale(context: Context) -> Findings:
         yield Finding("syncer", f"no syncer has led {since}: start one")
     if dead := int(sale._link.command("HLEN", sale.keys.dead)):
         yield Finding("dead", f"{dead:,} dead letters: dead list")
+
+
+def _processes(context: Context) -> Findings:
+    """Groups the processes that live by what they run; who differs reads and writes the sale in another way."""
+    look = context.sale._recorder.look()
+    living = [each for each in look.processes if look.time - each.beat <= LIVING]
+    groups: dict[str, list[str]] = {}
+    for each in living:
+        release = f"flashsale {each.version}, layout {'?' if each.layout is None else each.layout}"
+        groups.setdefault(release, []).append(f"{each.kind} {each.instance}")
+    differ = len(groups) > 1
+    for release, names in sorted(groups.items()):
+        advice = "; others differ: restart the older ones" if differ else ""
+        yield Finding("processes", f"{release}: {', '.join(names)}{advice}", is_bad=differ)
 
 
 def _items(context: Context) -> Findings:
