@@ -41,6 +41,18 @@ def test_a_sale_that_is_well_says_so(operator: Operator) -> None:
     assert redis.startswith("redis   ")
 
 
+def test_the_time_of_the_database_is_that_of_the_last_minutes(operator: Operator) -> None:
+    operator.begin()
+    keys, now = operator.sale.keys, int(operator.sale._ledger.time()) // 60
+    for minute, bucket in ((now - 1, "5"), (now - 7, "12")):
+        operator.raw.hset(keys.stats_of(minute), f":store|save|{bucket}", 20)
+        operator.raw.zadd(keys.minutes, {str(minute): minute})
+        operator.raw.hset(keys.stats, f":store|save|{bucket}", 20)
+    assert "database save p95 under 250 ms" in operator("status").out
+    operator.raw.delete(keys.stats_of(now - 1))
+    assert "database save" not in operator("status").out
+
+
 def test_a_syncer_that_has_led_long_ago_is_no_leader(operator: Operator) -> None:
     operator.begin()
     works(operator, "worker")

@@ -13,7 +13,7 @@ from flashsale.model.reports import Disagreement, Problem
 from flashsale.model.trail import TrailEntry
 from flashsale.ops import svg
 from flashsale.ops.folding import OrderStats
-from flashsale.ops.report import Evidence, render, span
+from flashsale.ops.report import Clock, Evidence, refusals, render, span
 from flashsale.ops.svg import Line
 from tests.support import evidence
 
@@ -120,6 +120,17 @@ def test_every_table_has_a_caption_and_heads() -> None:
     shown = page()
     assert len(shown.all("caption")) == len(shown.all("table")) >= 6
     assert {each.get("scope") for each in shown.all("th")} == {"col", "row"}
+
+
+def test_a_purchase_that_is_uncertain_is_no_refusal() -> None:
+    first, outcome = min(evidence.minutes()), Outcome.UNCERTAIN
+    assert refusals({first: {("phone", outcome): 7}}, Clock(evidence.ZONE)) == refusals({}, Clock(evidence.ZONE))
+    given = replace(evidence.evidence(), minutes={first: {("phone", outcome): 7, ("phone", Outcome.SOLD_OUT): 5}})
+    assert "UNCERTAIN" in said(given), "it stands in the table"
+
+
+def test_the_report_says_that_refusals_are_a_lower_bound() -> None:
+    assert "At least so many: a process that is killed takes the counts of up to ten seconds with it." in said()
 
 
 def test_the_report_says_what_the_sale_did() -> None:

@@ -259,17 +259,21 @@ class Recorder:
                     refused[goods_id] += times
         return dict(refused)
 
-    async def minutes(self, since: float = 0.0) -> dict[int, dict[tuple[str, str], int]]:
-        """Returns how often each item and outcome was counted, by minutes since the epoch.
+    async def minutes(self) -> dict[int, Mapping[tuple[str, str], int]]:
+        """Returns how often each item and outcome was counted, by minutes since the epoch."""
+        return {minute: totals.purchases for minute, totals in (await self.minute_totals()).items()}
+
+    async def minute_totals(self, since: float = 0.0) -> dict[int, Totals]:
+        """Returns what all processes have counted in each minute, by minutes since the epoch.
 
         Args:
             since: epoch seconds.
         """
-        found: dict[int, dict[tuple[str, str], int]] = {}
+        found: dict[int, Totals] = {}
         for names in batches(await self._minutes(int(since) // 60, FOREVER), _PAGE):
             reply = await self._link.run("minutes", [self._keys.stats_of(name) for name in names])
             for name, each in zip(names, reply, strict=True):
-                found[name] = dict(totals_of(_counts(_texts(each))).purchases)
+                found[name] = totals_of(_counts(_texts(each)))
         return found
 
     async def samples(self, goods_id: str) -> list[Sample]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,6 +75,17 @@ def quantile(times: Histogram, share: float) -> float | None:
         if total and passed >= share * total:
             return bound
     return None
+
+
+def summed(histograms: Iterable[Histogram]) -> Histogram:
+    """Returns the sum of histograms.
+
+    >>> summed([Histogram((1, *[0] * 13), 1.0), Histogram((2, *[0] * 13), 0.5)]).seconds
+    1.5
+    """
+    found = [*histograms, Histogram()]
+    counts = tuple(map(sum, zip(*(each.counts for each in found), strict=True)))
+    return Histogram(counts, sum(each.seconds for each in found))
 
 
 def word(look: Snapshot) -> str:

@@ -13,9 +13,9 @@ from datetime import datetime, tzinfo
 from importlib.resources import files
 from typing import Any, Final
 
-from flashsale.model import OrderState, Outcome
+from flashsale.model import OrderState
 from flashsale.model.reports import Settlement, Units
-from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Process, Sample, Snapshot, Totals
+from flashsale.model.snapshot import BOUGHT, BOUNDS, GoodsSnapshot, Process, Sample, Snapshot, Totals
 from flashsale.model.trail import TrailEntry
 from flashsale.ops.folding import RANKS, OrderStats, SampleStats, Slots
 from flashsale.ops.markup import Html, joined, table, tag
@@ -24,7 +24,6 @@ from flashsale.ops.svg import Line, Point, bars, lines, number
 MAX_ROWS: Final = 200
 """Orders that disagree, and processes, that are shown one by one; of further ones only the number."""
 
-_TAKEN: Final = {Outcome.ACCEPTED, Outcome.ADMITTED}
 _RELEASED: Final = (OrderState.CANCELLED, OrderState.EXPIRED, OrderState.REJECTED)
 _MOST_UNITS: Final = 10  # of one buyer, that have a bar of their own
 
@@ -285,6 +284,9 @@ def _lag_bars(lag: Sequence[int]) -> list[tuple[str, float]]:
 # -- answers --------------------------------------------------------------------------------------------------------
 
 
+_LOWER_BOUND: Final = "At least so many: a process that is killed takes the counts of up to ten seconds with it."
+
+
 def _answers(evidence: Evidence, clock: Clock) -> Html:
     summed = Counter[tuple[str, str]]()
     for counts in evidence.minutes.values():
@@ -292,6 +294,7 @@ def _answers(evidence: Evidence, clock: Clock) -> Html:
     return _section(
         "Answers",
         _answers_by_item(summed) if summed else None,
+        tag("p", _LOWER_BOUND, class_="note"),
         tag("div", refusals(evidence.minutes, clock), class_="charts"),
     )
 
@@ -301,7 +304,7 @@ def refusals(minutes: Mapping[int, Mapping[tuple[str, str], int]], clock: Clock)
     refused: dict[str, Slots] = {}
     for minute, counts in minutes.items():
         for (_, outcome), count in counts.items():
-            if outcome not in _TAKEN:
+            if outcome not in BOUGHT:
                 refused.setdefault(str(outcome), Slots(60.0)).add(minute * 60.0, count)
     drawn = [
         Line(outcome, [(at, 60 * rate) for at, rate in slots.curve()]) for outcome, slots in sorted(refused.items())

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from flashsale.model.snapshot import Sample, Snapshot, Totals
 from flashsale.ops.clock import local, span
 from flashsale.ops.frame import ATTENTION, CANNOT_TELL, DONE, Context, Outcome, Verb
-from flashsale.ops.health import CHECKS, Attention, Rate, count, judge, quantile, rate, told, word
+from flashsale.ops.health import CHECKS, Attention, Rate, count, judge, quantile, rate, summed, told, word
 from flashsale.ops.words import number, table
 
-RECENT: Final = 120.0  # seconds of counts that are read
+RECENT: Final = 300.0  # seconds of counts that are read
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,22 @@ def see(context: Context) -> View:
     sale = context.sale
     recorder = sale._recorder
     look, totals = recorder.look(), recorder.totals()
-    minutes = recorder.minutes(look.time - RECENT)
+    recent = recorder.minute_totals(look.time - RECENT)
+    minutes = {minute: each.purchases for minute, each in recent.items()}
     samples = {goods.goods_id: recorder.samples(goods.goods_id) for goods in look.goods}
     rates = {goods.goods_id: rate(goods, samples[goods.goods_id], minutes, look.time) for goods in look.goods}
     info = sale._link.info()
     rows = context.items()
     loaded = [goods.goods_id for goods in rows.values() if goods.loaded]
-    return View(context.name, look, totals, samples, rates, info, judge(look, totals, info, loaded), _database(totals))
+    return View(
+        context.name, look, totals, samples, rates, info, judge(look, totals, info, loaded), database(recent.values())
+    )
 
 
-def _database(totals: Totals) -> str:
-    save = totals.store.get("save")
-    if save is None or not sum(save.counts):
+def database(recent: Iterable[Totals]) -> str:
+    """Returns how long a save took of late, in some words; empty: nothing was saved."""
+    save = summed(each.store["save"] for each in recent if "save" in each.store)
+    if not sum(save.counts):
         return ""
     p95 = quantile(save, 0.95)
     return "database save p95 over a minute" if p95 is None else f"database save p95 under {1000 * p95:.0f} ms"
