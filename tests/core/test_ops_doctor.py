@@ -167,4 +167,4 @@ def test_events_that_the_outbox_gave_up_are_found(well: Operator) -> None:
     well.sale.confirm("o-1")
     (event,) = well.store.events(now=1e12)
     well.store.postpone(event.event_id, None)
-    assert bad(well) == ["outbox: 1 events are dead: the handler failed on order o-1"]
+    assert bad(well) == ["outbox: 1 events are dead: the handler failed on order o-1: events list"]

@@ -232,6 +232,49 @@ def test_a_dead_letter_is_shown(operator: Operator) -> None:
     assert operator("dead", "show", "o-3").code == 2
 
 
+def dead_event(operator: Operator) -> int:
+    """Lets the outbox give up an event of a paid order."""
+    operator.begin()
+    operator.buy("o-1")
+    operator.worker.run_once()
+    operator.sale.confirm("o-1")
+    (event,) = operator.store.events(now=1e12)
+    operator.store.postpone(event.event_id, None)
+    return event.event_id
+
+
+def test_dead_events_are_listed(operator: Operator) -> None:
+    number = dead_event(operator)
+    told = operator("events", "list")
+    assert told.code == 1
+    assert told.out.splitlines()[1].split() == [str(number), "o-1", "PERSISTED", "CONFIRMED", "1"]
+    assert [each["event"] for each in operator("events", "list", "--json").json["dead"]] == [number]
+    assert "there may be more than 1: --limit" in operator("events", "list", "--limit", "1").out
+
+
+def test_dead_events_are_made_due_again(operator: Operator) -> None:
+    number = dead_event(operator)
+    assert operator("events", "requeue", "--dry-run").code == 0
+    assert operator.store.events(now=1e12) == []
+    told = operator("events", "requeue", "--reason", "the mail server is back", "--yes")
+    assert (told.code, f"event {number}, order o-1 CONFIRMED  dead -> due" in told.out) == (0, True)
+    assert [event.event_id for event in operator.store.events(now=1e12)] == [number]
+    (entry,) = told.trail
+    assert (entry["command"], entry["after"], entry["reason"]) == (
+        "events requeue",
+        {str(number): "due"},
+        "the mail server is back",
+    )
+    assert operator("events", "list").out == operator("events", "requeue").out == "no dead events\n"
+
+
+def test_a_store_without_dead_events_says_so(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator.begin()
+    monkeypatch.setattr("flashsale.stores.SQLAlchemyStore.dead_events", property())
+    told = operator("events", "list")
+    assert (told.code, "has no dead_events" in told.err) == (2, True)
+
+
 def test_chosen_dead_letters_are_queued_again(operator: Operator) -> None:
     three_dead(operator)
     told = operator("dead", "requeue", "o-1")

@@ -49,6 +49,7 @@ GROUPS: Final = {
     "goods": "the items of the sale: list, set",
     "orders": "single orders: find, show, cancel, confirm",
     "dead": "dead letters: list, show, requeue, cancel",
+    "events": "dead events of the outbox: list, requeue",
 }
 """The first words of commands that have two, and what they are about."""
 

@@ -238,7 +238,9 @@ def _events(context: Context) -> Findings:
     store = context.opened.store
     if hasattr(store, "dead_events") and (dead := store.dead_events(MOST)):
         count = f"{len(dead)} or more" if len(dead) == MOST else f"{len(dead)}"
-        yield Finding("outbox", f"{count} events are dead: the handler failed on order {dead[0].order.order_id}")
+        yield Finding(
+            "outbox", f"{count} events are dead: the handler failed on order {dead[0].order.order_id}: events list"
+        )
 
 
 TRIGGERS: Final = {

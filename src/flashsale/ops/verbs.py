@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flashsale.ops import dead, doctor, export, goods, orders, proof, sale, status, top
+from flashsale.ops import dead, doctor, events, export, goods, orders, proof, sale, status, top
 from flashsale.ops.frame import Verb
 
 VERBS: Final[tuple[Verb, ...]] = (
@@ -15,6 +15,7 @@ VERBS: Final[tuple[Verb, ...]] = (
     *goods.VERBS,
     *orders.VERBS,
     *dead.VERBS,
+    *events.VERBS,
     *proof.VERBS,
     *export.VERBS,
 )
