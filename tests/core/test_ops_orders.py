@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flashsale import Goods, Order, OrderState
-from flashsale._rules.activity import Activity, instance
+from flashsale._rules.activity import Activity, delivery, holder, instance
+from flashsale.model.snapshot import Process
 
 if TYPE_CHECKING:
     import pytest
@@ -44,6 +45,31 @@ def test_an_order_that_is_claimed_says_when_its_lease_ends(operator: Operator) -
     told = operator("orders", "find", "--buyer", "ann")
     assert f"claimed by worker {instance()} holds 1; try 1, free in " in told.out
     assert operator("orders", "show", "o-1", "--json").json["worker"] == instance()
+
+
+def test_the_worker_that_tries_a_batch_again_is_named(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    activity, first = Activity("worker"), operator.sale.queue.claim(1, lease=30.0)
+    activity.hold(first)
+    operator.sale._recorder._flush(activity)
+    operator.sale.queue.nack(first, delay=60, count_attempt=False)
+    assert "given back, for the next worker to come; try 0, free in " in operator("orders", "show", "o-1").out
+    operator.raw.zadd(operator.sale.keys.leases, {str(delivery(first[0])): 1})
+    again = operator.sale.queue.claim(1, lease=30.0)
+    assert again[0].lease != first[0].lease
+    assert operator("orders", "show", "o-1", "--json").json["worker"] == instance()
+
+
+def test_of_two_workers_that_told_of_an_order_the_last_one_is_named(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    (claim,) = operator.sale.queue.claim(1, lease=30.0)
+    spans = ((delivery(claim), delivery(claim)),)
+    processes = [Process("worker", name, "1", beat, deliveries=spans) for name, beat in (("a", 1), ("b", 3), ("c", 2))]
+    found = holder(processes, claim)
+    assert found is not None
+    assert found.instance == "b"
 
 
 def test_a_buyers_orders_are_found_wherever_they_are(operator: Operator) -> None:

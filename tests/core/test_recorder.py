@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import Goods, OrderState, Outcome, RowRefused, StoreError, Syncer
-from flashsale._rules.activity import Activity, instance
+from flashsale._rules.activity import Activity, delivery, instance
 from flashsale._sync.recorder import MINUTES
 from tests.support.helpers import until
 from tests.support.mutants import kills, promises
@@ -253,9 +253,9 @@ async def test_a_process_tells_what_it_does_and_since_when(sync_shop: Shop) -> N
     assert (busy.kind, busy.claimed, busy.doing, busy.last_error) == ("worker", 3, "save", "")
     assert busy.since is not None
     assert busy.since <= busy.beat
-    assert len(busy.leases) == 1
-    assert [busy.holds(claim.lease) for claim in claims] == [True] * 3
-    assert not busy.holds(claims[-1].lease + 1)
+    assert len(busy.deliveries) == 1
+    assert [busy.holds(delivery(claim)) for claim in claims] == [True] * 3
+    assert not busy.holds(delivery(claims[-1]) + 1)
     assert (idle.doing, idle.since, idle.last_error) == ("", None, "StoreError")
     assert idle.last_ms is not None
     await sale._call(recorder._leave, activity)

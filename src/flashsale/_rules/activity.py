@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from flashsale.lua import LAYOUT
 from flashsale.model import Claim
 from flashsale.model.snapshot import Process
 
-_SPANS: Final = 8  # of leases in one heartbeat: those of a batch are one, or a few
+_SPANS: Final = 8  # of deliveries in one heartbeat: those of a batch are one, or a few
 
 
 def instance() -> str:
@@ -86,7 +86,7 @@ class Activity:
             "layout": LAYOUT,
             "doing": self._doing,
             "claimed": len(claims),
-            "leases": _spans([claim.lease for claim in claims]),
+            "deliveries": _spans([delivery(claim) for claim in claims]),
             "last_ms": self._last_ms and round(self._last_ms, 3),
             "last_error": self.last_error,
         }
@@ -99,6 +99,11 @@ def _version() -> str:
     return version("flashsale")  # reads files: once is enough
 
 
+def delivery(claim: Claim) -> int:
+    """Returns the number of a claim that stays the same however often it is tried again."""
+    return int(claim.token.partition("-")[0])
+
+
 def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     for number in sorted(numbers):
@@ -107,6 +112,12 @@ def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:
         else:
             spans.append((number, number))
     return spans[:_SPANS]
+
+
+def holder(processes: Iterable[Process], claim: Claim) -> Process | None:
+    """Returns the worker that last told of a claim; None: nobody has told, or it waits for its next try."""
+    told = [each for each in processes if claim.lease and each.holds(delivery(claim))]
+    return max(told, key=lambda each: each.beat, default=None)
 
 
 def read_process(name: str, text: str) -> Process | None:
@@ -125,7 +136,7 @@ def read_process(name: str, text: str) -> Process | None:
             doing=str(found["doing"]),
             since=float(since) if since else None,
             claimed=int(found["claimed"]),
-            leases=tuple((int(first), int(last)) for first, last in found["leases"]),
+            deliveries=tuple((int(first), int(last)) for first, last in found["deliveries"]),
             last_ms=None if found["last_ms"] is None else float(found["last_ms"]),
             last_error=str(found["last_error"]),
         )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from flashsale._rules.activity import holder
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore, orders_of, stored
 from flashsale.errors import StoreError
@@ -64,7 +65,7 @@ class Finder:
             self._note(order, ahead=ahead)
         look = self._sale._recorder.look()
         for claim, ends in queue._claims(wanted):
-            worker = next((each for each in look.processes if each.holds(claim.lease)), None)
+            worker = holder(look.processes, claim)
             free_in = None if ends is None else ends - look.time
             if claim.order is not None:
                 self._note(claim.order, claim=claim, free_in=free_in, worker=worker, reason=claim.reason)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from flashsale._rules.activity import holder
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore, orders_of, stored
 from flashsale.errors import StoreError
@@ -63,7 +64,7 @@ class Finder:
             self._note(order, ahead=ahead)
         look = await self._sale._recorder.look()
         for claim, ends in await queue._claims(wanted):
-            worker = next((each for each in look.processes if each.holds(claim.lease)), None)
+            worker = holder(look.processes, claim)
             free_in = None if ends is None else ends - look.time
             if claim.order is not None:
                 self._note(claim.order, claim=claim, free_in=free_in, worker=worker, reason=claim.reason)

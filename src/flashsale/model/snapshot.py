@@ -55,7 +55,7 @@ class Process:
         doing: what it does just now, such as "save"; empty while it waits.
         since: epoch seconds at which it began that; None while it waits.
         claimed: orders, or events, that it holds.
-        leases: first and last number of the leases that it holds, pair by pair; see `holds`.
+        deliveries: first and last number of those that it holds, pair by pair; see `holds`.
         last_ms: milliseconds that it took for this the last time; None before the first.
         last_error: what failed last, without ids; empty when nothing has.
         layout: in which it begins a sale; None: it does not say.
@@ -68,14 +68,14 @@ class Process:
     doing: str = ""
     since: float | None = None
     claimed: int = 0
-    leases: tuple[tuple[int, int], ...] = ()
+    deliveries: tuple[tuple[int, int], ...] = ()
     last_ms: float | None = None
     last_error: str = ""
     layout: int | None = None
 
-    def holds(self, lease: int) -> bool:
-        """Returns whether this worker has the lease of this number, as far as it has told."""
-        return any(first <= lease <= last for first, last in self.leases)
+    def holds(self, delivery: int) -> bool:
+        """Returns whether this worker holds the delivery of this number, as far as it has told."""
+        return any(first <= delivery <= last for first, last in self.deliveries)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,8 @@ VERBS: Final = (
         "make all dead events due again, once the handler is mended",
         _requeue,
         _add_limit,
-        "Makes all dead events due again, with no attempt counted. Later events of their orders may have been delivered "
-        "meanwhile.",
+        "Makes all dead events due again, with no attempt counted. Later events of their orders may have been "
+        "delivered meanwhile.",
         kind=Kind.CHANGE,
         needs=NEEDS_ALL,
     ),

@@ -122,7 +122,7 @@ def _where(found: Found, now: float) -> list[str]:
         held += f", free {'in ' if found.free_in > 0 else 'since '}{clock.span(abs(found.free_in))}"
     if found.worker is not None:
         return [f"claimed by {told(found.worker, now)}; {held}"]
-    is_held = found.free_in is not None and found.free_in > 0
+    is_held = found.claim.lease and found.free_in is not None and found.free_in > 0
     who = "claimed by a worker that has not told of it yet" if is_held else "given back, for the next worker to come"
     return [f"{who}; {held}"]
 
