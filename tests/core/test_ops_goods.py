@@ -119,16 +119,16 @@ def test_what_is_expected_is_compared_in_the_transaction(operator: Operator) -> 
 
 def test_who_changed_the_row_in_between_wins(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look and the lock: what is expected is compared with what is there then."""
-    from flashsale.ops import goods
+    from flashsale.ops import items
 
     operator.begin()
-    locked = goods.locked
+    locked = items.locked
 
     def slow(*given: object, **named: str):
         operator.store.put_goods(Goods("phone", 12))
         return locked(*given, **named)
 
-    monkeypatch.setattr(goods, "locked", slow)
+    monkeypatch.setattr(items, "locked", slow)
     told = operator("goods", "set", "phone", "--total", "11", "--expect", "total=10")
     assert (told.code, "total is 12, not 10" in told.err) == (1, True)
     assert phone(operator).total == 12

@@ -10,8 +10,8 @@ from flashsale.model import Order, OrderState, Outcome, StoredOrder
 from flashsale.model.reports import Audit, Disagreement, Problem, Settlement, Units
 from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
 from flashsale.model.trail import TrailEntry
+from flashsale.ops.evidence import Evidence
 from flashsale.ops.folding import OrderStats, SampleStats
-from flashsale.ops.report import Evidence
 
 OPENING = 1_794_344_400.0  # 2026-11-10 21:00 UTC
 ZONE = UTC

@@ -12,8 +12,10 @@ from flashsale.model import Order, OrderState, Outcome
 from flashsale.model.reports import Disagreement, Problem
 from flashsale.model.trail import TrailEntry
 from flashsale.ops import svg
+from flashsale.ops.curves import refusals
+from flashsale.ops.evidence import Clock, Evidence, span
 from flashsale.ops.folding import OrderStats
-from flashsale.ops.report import Clock, Evidence, refusals, render, span
+from flashsale.ops.report import render
 from flashsale.ops.svg import Line
 from tests.support import evidence
 

@@ -14,11 +14,13 @@ from flashsale._sync.store import trail
 from flashsale.errors import FlashSaleError, StoreError
 from flashsale.model.snapshot import Found, Sample
 from flashsale.ops import dead, status
+from flashsale.ops.curves import refusals, waiting
+from flashsale.ops.evidence import Clock
 from flashsale.ops.frame import Context, Stop
 from flashsale.ops.markup import Html, table, tag
 from flashsale.ops.orders import described
-from flashsale.ops.report import Clock, process_table, refusals, trail_table, waiting
 from flashsale.ops.svg import STROKES, Line, lines
+from flashsale.ops.tables import process_table, trail_table
 
 if TYPE_CHECKING:
     from jinja2 import Environment

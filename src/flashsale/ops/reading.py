@@ -12,9 +12,9 @@ from flashsale.errors import FlashSaleError
 from flashsale.model import StoredOrder
 from flashsale.model.reports import Settlement
 from flashsale.model.trail import TrailEntry
+from flashsale.ops.evidence import Evidence
 from flashsale.ops.folding import OrderStats, SampleStats
 from flashsale.ops.metrics import Reading
-from flashsale.ops.report import Evidence
 
 Read = TypeVar("Read")
 

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from flashsale.ops import dead, doctor, events, export, goods, orders, proof, sale, status, top
+from flashsale.ops import (
+    dead,
+    doctor,
+    events,
+    export,
+    gates,
+    goods,
+    orders,
+    policy,
+    proof,
+    restock,
+    sale,
+    status,
+    top,
+)
 from flashsale.ops.frame import Verb
 
 VERBS: Final[tuple[Verb, ...]] = (
@@ -13,6 +27,9 @@ VERBS: Final[tuple[Verb, ...]] = (
     *sale.VERBS,
     *doctor.VERBS,
     *goods.VERBS,
+    *policy.VERBS,
+    *gates.VERBS,
+    *restock.VERBS,
     *orders.VERBS,
     *dead.VERBS,
     *events.VERBS,
