@@ -13,10 +13,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from flashsale import Goods, Order, OrderState, StoredOrder
+from flashsale.stores import SQLAlchemyStore
 from tests.support.sales import of_the_release_before
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from tests.support.operator import Operator
 
@@ -252,6 +255,28 @@ def test_a_settled_sale_is_purged(operator: Operator) -> None:
     assert operator.store.purged()
     told = operator("rebuild", "--yes", "--force")
     assert (told.code, "purged" in told.err) == (2, True)
+
+
+def test_a_purge_reads_only_the_entries_that_it_needs(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator.begin()
+    read, trail_of = [], SQLAlchemyStore.trail_of
+
+    def watched(store: SQLAlchemyStore, command: str) -> object:
+        read.append(command)
+        return trail_of(store, command)
+
+    monkeypatch.setattr(SQLAlchemyStore, "trail_of", watched)
+    with monkeypatch.context() as patched:
+        patched.setattr("flashsale.ops.trail.entries", None)
+        told = operator("purge", *WHY, "--yes")
+    assert (told.code, "there must be: export, settle" in told.err, read) == (1, True, ["export", "settle"])
+
+
+def test_a_store_that_cannot_choose_is_read_whole(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator.begin()
+    monkeypatch.setattr(SQLAlchemyStore, "trail_of", property())
+    assert operator("export", "--out", str(operator.folder / "orders.csv")).code == 0
+    assert "there must be: settle" in operator("purge", *WHY, "--yes").err
 
 
 def test_what_is_not_settled_is_not_purged(operator: Operator) -> None:

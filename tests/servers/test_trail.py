@@ -101,6 +101,14 @@ def test_the_trail_is_read_oldest_first_and_by_pages(each_store: Any) -> None:
     assert [entry.entry_id for entry in each_store.trail(after=ids[3], last=True)] == ids[4:]
 
 
+def test_the_entries_of_one_command_are_read(each_store: Any) -> None:
+    ids = [each_store.note(TrailEntry(command, "ann", "shop-1", 1.0)) for command in ("settle", "pause", "settle")]
+    assert [entry.entry_id for entry in each_store.trail_of("settle")] == [ids[0], ids[2]]
+    each_store.note(ENTRY)
+    assert each_store.trail_of("restock")[0].arguments == ENTRY.arguments
+    assert each_store.trail_of("export") == []
+
+
 def test_each_sale_has_a_trail_of_its_own_and_a_purge_leaves_it(store: SQLAlchemyStore, tmp_path: Path) -> None:
     with opened(f"sqlite:///{tmp_path}/shop.db") as same, SQLAlchemyStore(same._engine, "autumn") as other:
         store.note(ENTRY)

@@ -1,4 +1,4 @@
-"""The commands that prove and mend: audit, repair, rebuild, settle, purge."""
+"""The commands that prove and mend: audit, repair, rebuild, settle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from flashsale.errors import NotSettled
 from flashsale.model import OrderState
 from flashsale.model.reports import Audit, Disagreement, Repair, Settlement, Units
 from flashsale.ops import trail
@@ -22,8 +21,6 @@ from flashsale.ops.words import number, table
 
 PLACES: Final = ("total", "free", "queued", "held", "sold", "dead", "direct")
 _SHOWN: Final = {"held": "unpaid"}
-SUMS: Final = ("sold", "total", "free", "orders")
-"""What `purge --expect` compares."""
 
 
 # -- audit ----------------------------------------------------------------------------------------------------------
@@ -207,9 +204,9 @@ def _proven(context: Context, settlement: Settlement) -> Outcome:
     lines = [*_units(settlement.audit), *_problems(settlement.audit), summed(settlement), *_orders(settlement)]
     data: dict[str, Any] = {"settled": settlement.ok, "proof": proof, "sha256": digest(proof)}
     if not settlement.ok:
-        return Outcome([*lines, *_left(settlement), "NOT SETTLED"], data, ATTENTION)
+        return Outcome([*lines, *left(settlement), "NOT SETTLED"], data, ATTENTION)
     context.note({"sha256": data["sha256"], "proof": proof})
-    data["entry"] = _number(context, data["sha256"])
+    data["entry"] = number_of_proof(context, data["sha256"])
     where = f"  written to flashsale_audit #{data['entry']}" if data["entry"] else ""
     return Outcome([*lines, f"SETTLED  proof sha256 {data['sha256']}{where}"], data)
 
@@ -232,15 +229,16 @@ def _orders(settlement: Settlement) -> list[str]:
     return [f"orders {sum(counts.values()):,}" + (f": {states}" if states else "")]
 
 
-def _left(settlement: Settlement) -> list[str]:
+def left(settlement: Settlement) -> list[str]:
+    """Returns what stands between a sale and its settlement."""
     units, pending = settlement.audit.units, settlement.audit.pending
-    left = {
+    lines = {
         f"{pending:,} orders wait for the workers": pending,
         f"{units.held:,} units are unpaid: wait for their deadlines, or orders cancel": units.held,
         f"{units.dead:,} units are in dead letters: dead list": units.dead,
         "Redis and the database disagree: repair": len(settlement.audit.orders),
     }
-    return [line for line, count in left.items() if count]
+    return [line for line, count in lines.items() if count]
 
 
 def proof_of(sale: str, settlement: Settlement) -> dict[str, Any]:
@@ -257,57 +255,10 @@ def digest(proof: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(proof, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-# -- purge ----------------------------------------------------------------------------------------------------------
-
-
-def _purge(context: Context) -> Outcome:
-    settlement = context.syncer.settlement()
-    if not settlement.ok:
-        return Outcome([summed(settlement), *_left(settlement), "NOT SETTLED: nothing was removed"], {}, ATTENTION)
-    context.expect(_compared(settlement))
-    if lacking := _lacking(context, digest(proof_of(context.name, settlement))):
-        raise Stop(f"before a purge there must be: {', '.join(lacking)}", ATTENTION)
-    return context.change(
-        Change(
-            lines=[
-                summed(settlement),
-                f"sale {context.name}  its keys in Redis -> removed; its name is used up, and nothing brings it back",
-            ],
-            before={"proof": proof_of(context.name, settlement)},
-            after={"purged": True},
-            make=lambda: _make_purge(context),
-            asks=True,
-        )
-    )
-
-
-def _lacking(context: Context, sha256: str) -> list[str]:
-    """Returns what the trail must have before: an export of the orders, and the proof of what is there now."""
-    store = context.store
-    if not hasattr(store, "trail"):
-        return []
-    exported = any((entry.after or {}).get("what") == "orders" for entry in trail.done(store, "export"))
-    return [*([] if exported else ["export"]), *([] if _number(context, sha256) else ["settle"])]
-
-
-def _number(context: Context, sha256: str) -> int:
+def number_of_proof(context: Context, sha256: str) -> int:
     """Returns the number of the entry that has this proof; 0: none has."""
     proofs = trail.done(context.store, "settle")
     return max((entry.entry_id for entry in proofs if (entry.after or {}).get("sha256") == sha256), default=0)
-
-
-def _compared(settlement: Settlement) -> dict[str, int]:
-    units = settlement.audit.units
-    return {**{name: getattr(units, name) for name in SUMS[:3]}, "orders": sum(settlement.orders.values())}
-
-
-def _make_purge(context: Context) -> Outcome:
-    try:
-        settlement = context.syncer.purge()
-    except NotSettled as error:
-        return Outcome([*_left(error.settlement), "NOT SETTLED: nothing was removed"], {}, ATTENTION)
-    proof = proof_of(context.name, settlement)
-    return Outcome(["the sale is over; the database keeps its rows"], {"proof": proof, "sha256": digest(proof)})
 
 
 VERBS: Final = (
@@ -347,17 +298,5 @@ VERBS: Final = (
         _add_report,
         about="Prints the proof at the end of a sale; exit code 1 if it is not settled.",
         needs=NEEDS_ALL,
-    ),
-    Verb(
-        "purge",
-        "end the sale for good: remove its keys from Redis",
-        _purge,
-        about="Removes the keys of a settled sale from Redis, and records it in the database, which keeps every row. "
-        "--expect is compared with the proof just before: nothing moves in a settled sale.",
-        kind=Kind.CHANGE,
-        needs=NEEDS_ALL,
-        asks=True,
-        wants_reason=True,
-        expects=SUMS,
     ),
 )

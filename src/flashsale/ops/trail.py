@@ -55,5 +55,7 @@ def entries(store: Any) -> Iterator[TrailEntry]:
 
 def done(store: Any, command: str) -> Iterator[TrailEntry]:
     """Yields the entries of a command that came to its end, oldest first."""
-    its = (entry for entry in entries(store) if entry.command == command)
+    of_store = getattr(store, "trail_of", None)
+    found = entries(store) if of_store is None else of_store(command)
+    its = (entry for entry in found if entry.command == command)
     return (entry for entry in its if entry.after is not None and "error" not in entry.after)

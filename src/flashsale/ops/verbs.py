@@ -14,6 +14,7 @@ from flashsale.ops import (
     orders,
     policy,
     proof,
+    purge,
     restock,
     sale,
     status,
@@ -34,5 +35,6 @@ VERBS: Final[tuple[Verb, ...]] = (
     *dead.VERBS,
     *events.VERBS,
     *proof.VERBS,
+    *purge.VERBS,
     *export.VERBS,
 )

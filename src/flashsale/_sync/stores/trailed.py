@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from flashsale._rules.rows import Row
-from flashsale._rules.trail import Note, after_text, entry_values, noted, read_entry
+from flashsale._rules.trail import TRAIL_COLUMNS, Note, after_text, entry_values, noted, read_entry
 from flashsale._sync.stores.base import Connection
 from flashsale._sync.stores.hooked import HookedRowStore
 from flashsale.errors import OutcomeUnknown, StoreError
@@ -49,6 +49,13 @@ class TrailedRowStore(HookedRowStore[Connection]):
         """
         with self._reading() as connection:
             entries = [read_entry(row) for row in self.select_trail(connection, after, limit, last=last)]
+        return sorted(entries, key=lambda entry: entry.entry_id)
+
+    def trail_of(self, command: str) -> Sequence[TrailEntry]:
+        """Returns the entries of one command, such as "settle", oldest first."""
+        where = {"sale": self.sale, "command": command}
+        with self._reading() as connection:
+            entries = [read_entry(row) for row in self.select(connection, "audit", TRAIL_COLUMNS, where)]
         return sorted(entries, key=lambda entry: entry.entry_id)
 
     @contextmanager

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from flashsale._rules.rows import Row
-from flashsale._rules.trail import Note, after_text, entry_values, noted, read_entry
+from flashsale._rules.trail import TRAIL_COLUMNS, Note, after_text, entry_values, noted, read_entry
 from flashsale.aio.stores.base import Connection
 from flashsale.aio.stores.hooked import HookedRowStore
 from flashsale.errors import OutcomeUnknown, StoreError
@@ -48,6 +48,13 @@ class TrailedRowStore(HookedRowStore[Connection]):
         """
         async with self._reading() as connection:
             entries = [read_entry(row) for row in await self.select_trail(connection, after, limit, last=last)]
+        return sorted(entries, key=lambda entry: entry.entry_id)
+
+    async def trail_of(self, command: str) -> Sequence[TrailEntry]:
+        """Returns the entries of one command, such as "settle", oldest first."""
+        where = {"sale": self.sale, "command": command}
+        async with self._reading() as connection:
+            entries = [read_entry(row) for row in await self.select(connection, "audit", TRAIL_COLUMNS, where)]
         return sorted(entries, key=lambda entry: entry.entry_id)
 
     @asynccontextmanager
