@@ -20,7 +20,7 @@ import pytest
 
 from flashsale import FlashSale, Goods
 from flashsale._rules.activity import Activity
-from flashsale.ops.console import HEADERS, is_loopback, knows
+from flashsale.ops.console import ADDRESSES, GUESSES, HEADERS, WITHIN, Guesses, is_loopback, knows
 from flashsale.ops.pages import EVERY, PAGES
 from tests.support import servers
 from tests.support.consoles import console
@@ -221,6 +221,38 @@ def test_with_a_password_only_who_knows_it_sees_anything(operator: Operator) -> 
 )
 def test_a_password_is_known_or_not(header: str, is_known: bool) -> None:
     assert knows(header.encode(), "sesame") is is_known
+
+
+def test_ten_wrong_passwords_in_a_minute_are_enough(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator.begin()
+    now = [1000.0]
+    monkeypatch.setattr("flashsale.ops.console.monotonic", lambda: now[0])
+    right, wrong = basic("operator", "sesame"), basic("operator", "no")
+    with console(operator.sale, "sesame") as url:
+        assert [ask(url).status for _ in range(12)] == [401] * 12, "who gives no password guesses none"
+        for second in range(GUESSES):
+            now[0] = 1000.0 + second
+            assert ask(url, Authorization=wrong).status == 401
+        assert ask(f"{url}status", Authorization=right).status == 429
+        told = ask(url, Authorization=wrong)
+        assert (told.status, told.headers["retry-after"]) == (429, "51")
+        assert told.headers["x-frame-options"] == "DENY"
+        now[0] = 1000.0 + WITHIN
+        assert ask(f"{url}status", Authorization=right).status == 200
+        assert ask(url, Authorization=wrong).status == 401
+        assert ask(url, Authorization=wrong).status == 429
+
+
+def test_wrong_passwords_are_counted_for_each_address_and_some_are_remembered() -> None:
+    guesses = Guesses()
+    for _ in range(GUESSES):
+        guesses.failed("10.0.0.1")
+    assert guesses.wait("10.0.0.1") > 0
+    assert guesses.wait("10.0.0.2") == 0
+    for number in range(ADDRESSES):
+        guesses.failed(f"10.0.1.{number}")
+    assert len(guesses._failed) == ADDRESSES
+    assert guesses.wait("10.0.0.1") == 0
 
 
 def test_passwords_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import http.client
 import io
 import os
+import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
@@ -14,9 +20,12 @@ from flask import Flask
 from flashsale import FlashSale, Goods, OrderState, Syncer, Worker
 from flashsale.cli import main
 from flashsale.contrib.flask import FlaskSale
+from flashsale.ops.pages import PAGES
 from flashsale.ops.verbs import VERBS
 from flashsale.stores import SQLAlchemyStore
-from tests.support import django_shop
+from tests.support import django_shop, servers
+from tests.support.consoles import console
+from tests.support.helpers import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,16 +112,19 @@ def test_manage_py_ends_with_the_exit_code(django_sale: FlashSale, capsys: pytes
 # -- Flask ----------------------------------------------------------------------------------------------------------
 
 
-def test_flask_has_the_same_commands(operator: Operator) -> None:
-    operator.begin()
+def shop_in_flask(operator: Operator) -> Flask:
+    """Returns an app that has the operator's sale."""
     app = Flask("shop")
     app.config.update(
-        FLASHSALE_SALE="spring",
-        FLASHSALE_REDIS_URL=operator.redis_url,
-        FLASHSALE_DATABASE_URL=operator.database,
+        FLASHSALE_SALE="spring", FLASHSALE_REDIS_URL=operator.redis_url, FLASHSALE_DATABASE_URL=operator.database
     )
     FlaskSale(app)
-    runner = app.test_cli_runner()
+    return app
+
+
+def test_flask_has_the_same_commands(operator: Operator) -> None:
+    operator.begin()
+    runner = shop_in_flask(operator).test_cli_runner()
 
     def flask(*words: str) -> Any:
         return runner.invoke(args=["flashsale", *words])
@@ -130,6 +142,48 @@ def test_flask_has_the_same_commands(operator: Operator) -> None:
     assert "units to add" in flask("restock", "--help").output
     assert flask("orders").exit_code == 2
     assert "--health" in flask("worker", "--help").output
+
+
+@pytest.mark.parametrize("password", ["", "sesame"])
+def test_flask_serves_the_console(operator: Operator, monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    monkeypatch.setenv("FLASHSALE_CONSOLE_PASSWORD", password)
+    app, port = shop_in_flask(operator), servers.free_port()
+    statuses: dict[str, int] = {}
+
+    def look() -> None:
+        try:
+            for name in PAGES:
+                statuses[name] = eventually(lambda name=name: status_of(port, name, password), "it is shown")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # to the command, which has begun to wait for it
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    ran = app.test_cli_runner().invoke(args=["flashsale", "console", "--port", str(port)])
+    looking.join()
+    assert (ran.exit_code, statuses) == (0, dict.fromkeys(PAGES, 200))
+
+
+def test_the_console_shows_a_sale_of_django(django_sale: FlashSale) -> None:
+    django_sale.buy("phone", "ann", order_id="o-1")
+    Worker(django_sale).run_once()
+    with console(django_sale) as url:
+        port = urlsplit(url).port
+        assert port is not None
+        assert {name: status_of(port, f"{name}?q=o-1") for name in PAGES} == dict.fromkeys(PAGES, 200)
+
+
+def status_of(port: int, page: str, password: str = "") -> int:
+    """Returns the status of a page of the console; 0 while it does not listen."""
+    headers = {"Authorization": f"Basic {base64.b64encode(f'operator:{password}'.encode()).decode()}"}
+    try:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+            connection.request("GET", f"/{page}", headers=headers if password else {})
+            return connection.getresponse().status
+    except OSError:
+        return 0
 
 
 # -- async hooks ----------------------------------------------------------------------------------------------------

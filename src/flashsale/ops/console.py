@@ -9,8 +9,11 @@ import hmac
 import ipaddress
 import socket
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from flashsale._sync.transport.runtime import StopEvent, stop_on_signals
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 PORT: Final = 9643
 USER: Final = "operator"
 PASSWORD: Final = "FLASHSALE_CONSOLE_PASSWORD"  # noqa: S105 - its name in the environment
+GUESSES: Final = 10  # wrong passwords of one address
+WITHIN: Final = 60.0  # seconds
+ADDRESSES: Final = 1000  # whose wrong passwords are remembered
 POLICY: Final = (
     "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
@@ -57,6 +63,27 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+class Guesses:
+    """Counts wrong passwords by address: after `GUESSES` of them within `WITHIN` seconds it must wait."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, deque[float]] = {}
+
+    def wait(self, address: str) -> float:
+        """Returns the seconds until an address may try again; 0: now."""
+        times = self._failed.get(address)
+        return max(0.0, times[0] + WITHIN - monotonic()) if times and len(times) == GUESSES else 0.0
+
+    def failed(self, address: str) -> None:
+        """Counts a wrong password."""
+        if len(self._failed) >= ADDRESSES and address not in self._failed:
+            del self._failed[min(self._failed, key=self._last)]
+        self._failed.setdefault(address, deque(maxlen=GUESSES)).append(monotonic())
+
+    def _last(self, address: str) -> float:
+        return self._failed[address][-1]
+
+
 class Guard:
     """Lets in who may see the console, and puts `HEADERS` on each answer.
 
@@ -70,6 +97,7 @@ class Guard:
 
     def __init__(self, app: App, password: str = "") -> None:
         self._app, self._password = app, password
+        self._guesses = Guesses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -80,14 +108,23 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
-        headers = dict(scope.get("headers", ()))
-        app: App = self._app
-        if self._password and not knows(headers.get(b"authorization", b""), self._password):
-            asked = {"WWW-Authenticate": f'Basic realm="{USER}", charset="UTF-8"'}
-            app = PlainTextResponse("Who are you?\n", 401, asked)
-        elif not self._password and not is_loopback(_name(headers.get(b"host", b""))):
-            app = PlainTextResponse("This is not a name of this machine.\n", 421)
+        refusal = self._refusal(dict(scope.get("headers", ())), (scope.get("client") or ("",))[0])
+        app: App = self._app if refusal is None else PlainTextResponse(*refusal)
         await app(scope, receive, guarded)
+
+    def _refusal(self, headers: Mapping[bytes, bytes], address: str) -> tuple[str, int, Mapping[str, str]] | None:
+        """Returns text, status and headers of a refusal; None: the request is let in."""
+        if not self._password:
+            known = is_loopback(_name(headers.get(b"host", b"")))
+            return None if known else ("This is not a name of this machine.\n", 421, {})
+        if wait := self._guesses.wait(address):
+            return "Too many wrong passwords.\n", 429, {"Retry-After": str(ceil(wait))}
+        given = headers.get(b"authorization", b"")
+        if knows(given, self._password):
+            return None
+        if given:
+            self._guesses.failed(address)
+        return "Who are you?\n", 401, {"WWW-Authenticate": f'Basic realm="{USER}", charset="UTF-8"'}
 
 
 def knows(header: bytes, password: str) -> bool:

@@ -140,7 +140,7 @@ class Console:
     """
 
     def __init__(self, context: Context) -> None:
-        self._context = context
+        self._context, self._opened = context, context.opened  # here: another thread is outside of the app's context
 
     @cached_property
     def style(self) -> str:
@@ -186,5 +186,5 @@ class Console:
         """Returns a context of the same sale for one page, that keeps what it has to say."""
         whole = self._context
         context = Context(whole.verb, whole.options, whole.program, said, said)
-        context.opened = whole.opened
+        context.opened = self._opened
         return context
