@@ -10,6 +10,7 @@ needs any more is an error in both modes: it would only wait to hit something it
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import subprocess
 import sys
@@ -111,6 +112,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a twin is not as it should be")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent, help="the project")
     options = parser.parse_args(argv)
+    if importlib.util.find_spec("ruff") is None:
+        print(f"unasync: {sys.executable} has no ruff: run `make sync`, or pip install ruff", file=sys.stderr)
+        return 2
     problems = run(options.root, check=options.check)
     for problem in problems:
         print(f"unasync: {problem}", file=sys.stderr)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,3 +152,11 @@ def test_a_module_written_by_hand_is_not_overwritten(root: Path, capsys: pytest.
     assert unasync.main(["--root", str(root)]) == 1
     assert "written by hand" in capsys.readouterr().err
     assert by_hand.read_text() == "mine = True\n"
+
+
+def test_a_python_without_ruff_says_so_in_one_line() -> None:
+    tool = PROJECT / "tools" / "unasync.py"
+    bare = [sys.executable, "-I", "-S", str(tool), "--check"]  # -S: without what is installed
+    said = subprocess.run(bare, capture_output=True, text=True, check=False)
+    told = f"unasync: {sys.executable} has no ruff: run `make sync`, or pip install ruff\n"
+    assert (said.returncode, said.stdout, said.stderr) == (2, "", told)
