@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,3 +107,12 @@ def test_watching_shows_it_again_and_again(operator: Operator, monkeypatch: pyte
     monkeypatch.setattr("flashsale.ops.status.time.sleep", slept)
     told = operator("status", "--watch", "0.5")
     assert (told.code, told.out.count("spring  SELLING"), seen) == (130, 3, [0.5] * 3)
+
+
+def test_status_loads_no_library_that_it_does_not_need(operator: Operator) -> None:
+    operator.begin()
+    words = ["status", "--redis", operator.redis_url, "--sale", "spring"]
+    code = f"import sys; from flashsale.cli import main; main({words}); print(*sys.modules, file=sys.stderr)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "spring  SELLING" in ran.stdout
+    assert not {"sqlalchemy", "rich", "django", "jinja2", "prometheus_client", "http.server"} & {*ran.stderr.split()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from enum import IntEnum, StrEnum
+from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple
 
@@ -49,14 +50,19 @@ class Script(NamedTuple):
     sha: str
 
 
+_FOLDER: Final = resources.files(__name__)
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 
 
 def source(name: str) -> str:
     """Returns the text of `<name>.lua` with its includes in place."""
-    folder = resources.files(__name__)
-    text = (folder / f"{name}.lua").read_text("ascii")
-    return _INCLUDE.sub(lambda match: (folder / "include" / f"{match[1]}.lua").read_text("ascii"), text)
+    text = (_FOLDER / f"{name}.lua").read_text("ascii")
+    return _INCLUDE.sub(lambda match: _included(match[1]), text)
+
+
+@cache
+def _included(name: str) -> str:
+    return (_FOLDER / "include" / f"{name}.lua").read_text("ascii")
 
 
 def _load(name: str) -> Script:
@@ -66,7 +72,7 @@ def _load(name: str) -> Script:
 
 SCRIPTS: Final = {
     path.name.removesuffix(".lua"): _load(path.name.removesuffix(".lua"))
-    for path in sorted(resources.files(__name__).iterdir(), key=lambda path: path.name)
+    for path in sorted(_FOLDER.iterdir(), key=lambda path: path.name)
     if path.name.endswith(".lua")
 }
 
