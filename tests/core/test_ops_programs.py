@@ -142,6 +142,7 @@ def test_flask_has_the_same_commands(operator: Operator) -> None:
     assert "units to add" in flask("restock", "--help").output
     assert flask("orders").exit_code == 2
     assert "--health" in flask("worker", "--help").output
+    assert "it is async" in flask("outbox", "--handler", "asyncio.sleep").output
 
 
 @pytest.mark.parametrize("password", ["", "sesame"])
