@@ -9,14 +9,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from socketserver import ThreadingTCPServer
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from flashsale._rules.activity import Activity
 from flashsale.ops.frame import ATTENTION, Stop
-
-if TYPE_CHECKING:
-    from http.server import ThreadingHTTPServer
 
 EVERY: Final = 1.0  # seconds between two replacements of the file
 
@@ -126,13 +124,17 @@ def _by_http(host: str, port: int) -> Callable[[Callable[[], Pulse]], Any]:
     return told
 
 
-def _server(host: str, port: int, ask: Callable[[], Pulse]) -> ThreadingHTTPServer:
-    from http import server  # noqa: PLC0415 - most commands do without
+def _server(host: str, port: int, ask: Callable[[], Pulse]) -> ThreadingTCPServer:
+    from http.server import BaseHTTPRequestHandler  # noqa: PLC0415 - most commands do without
 
-    class Server(server.ThreadingHTTPServer):
+    class Server(ThreadingTCPServer):  # http.server's own asks the DNS for its name
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        allow_reuse_address = daemon_threads = True
 
-    class Answer(server.BaseHTTPRequestHandler):
+        def handle_error(self, *_: object) -> None:
+            """Logs nothing: who asked has gone."""
+
+    class Answer(BaseHTTPRequestHandler):
         timeout = 5.0  # who asks and says nothing is not waited for
 
         def do_GET(self) -> None:
