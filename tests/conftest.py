@@ -9,8 +9,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
+import sys
+import tempfile
 import threading
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fakeredis
@@ -25,7 +29,6 @@ from tests.support.hosts import Host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
-    from pathlib import Path
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25, stateful_step_count=30)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, stateful_step_count=50, print_blob=True)
@@ -52,12 +55,36 @@ ON_A_CLUSTER_TOO = {"test_gate", "test_sale", "test_worker"}
 """Modules that the ordinary run plays on a Cluster as well, with str replies."""
 
 
+MEMORY = Path("/dev/shm")
+"""Where Linux keeps files in memory: each commit of a database waits for a disk for milliseconds."""
+ROOM = 2 * 2**30
+
+
+def work_in_memory() -> None:
+    """Puts temporary files into memory, those of the processes that tests start too. `TMPDIR` says otherwise."""
+    if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+def keep_bytecode() -> None:
+    """Lets the hundreds of processes of a run compile the package once, as the Makefile does."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+
+keep_bytecode()
+work_in_memory()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """A run that is told to end, ends its servers too."""
+    """A run that is told to end, ends its servers too; its databases start as copies of one that is new."""
     config.addinivalue_line("markers", "kills(mutant, by=()): must fail without this mechanism; tests.support.mutants")
     config.addinivalue_line("markers", "without(mutant): says itself what goes wrong without this mechanism")
     if threading.current_thread() is threading.main_thread():
         servers.end_on_signals()
+    if servers.TEMPLATES not in os.environ:  # the workers of pytest-xdist share the folder
+        os.environ[servers.TEMPLATES] = tempfile.mkdtemp(prefix="flashsale-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(servers.TEMPLATES), ignore_errors=True))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
