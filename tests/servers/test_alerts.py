@@ -69,10 +69,12 @@ class Night:
             for place in scrapes():
                 page = generate_latest(registry).decode()
                 pages += [page] * (place + 1 - len(pages))  # where the machine was slow, one stands for several
+                if place < WELL:
+                    continue  # what fires by now, still fires then
                 found = firing(pages, EVERY)
                 if found:
                     return found if struck else {"before the fault", *found}
-                if place >= WELL and not struck:
+                if not struck:
                     fault(self)
                     struck = True
         return set()
