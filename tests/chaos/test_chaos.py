@@ -14,6 +14,7 @@ SHORT = Options(
     redis_kills=2,
     cut_replies=30,
     database_faults=6,
+    database_fault_seconds=2.0,
     lost_keys=6,
     moods=1,
     seed=1,

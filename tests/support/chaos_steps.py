@@ -90,6 +90,7 @@ class Options:
     slot_moves: int = 0  # with any, Redis is a Cluster; the source dies half way
     cut_replies: int = 500
     database_faults: int = 0  # with any, everybody reaches the database through a proxy
+    database_fault_seconds: float = 8.0  # at most
     lost_keys: int = 0
     strikes: int = 0  # calls struck by an exception of a signal's handler, in a host of its own
     moods: int = 0  # exceptions of the workers' own store
@@ -590,7 +591,7 @@ class Chaos:
         assert faults is not None
         await self._take(self._database_lock, "the database is whole again")
         kind = list(faults.kinds)[self.report.database_faults.total() % len(faults.kinds)]
-        seconds = self._chance.uniform(0.5, 8.0)
+        seconds = self._chance.uniform(0.5, self._options.database_fault_seconds)
 
         async def fail() -> None:
             try:
