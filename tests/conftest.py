@@ -206,9 +206,12 @@ class Backend:
             self._fake = fakeredis.FakeServer()
             fakeredis.FakeRedis(server=self._fake).ping()  # two threads who come first would make a database each
             return
-        with server.client() as operator:
+        with server.client() as operator, operator.pipeline(transaction=False) as trip:
             for command in acl.users(more=acl.HOST):
-                operator.execute_command(*command)
+                trip.execute_command(*command)
+            trip.flushall().execute()
+        if cluster is not None:
+            self.flush()
 
     def client(self, **kwargs: Any) -> Any:
         """Returns a new client as a host would make it, closed after the test.
@@ -287,7 +290,6 @@ def empty_backend(request: pytest.FixtureRequest, kind: str, *, decode: bool) ->
     server = request.getfixturevalue("redis_server") if kind != "fakeredis" else None
     cluster = request.getfixturevalue("redis_cluster") if kind == "cluster" else None
     with contextlib.closing(Backend(kind, decode=decode, server=server, cluster=cluster)) as backend:
-        backend.flush()
         yield backend
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -244,6 +245,7 @@ async def test_values_that_contradict_each_other_are_refused(shop: Shop) -> None
     await nothing_happens(shop, [0, -1, True, 1.0, "1"], sale.queue.dead)
 
 
+@functools.cache
 def deep(levels: int) -> list[Any]:
     value: list[Any] = []
     for _ in range(levels):
