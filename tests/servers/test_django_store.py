@@ -214,9 +214,9 @@ def test_both_stores_work_on_the_same_tables(tables: str, request: pytest.Fixtur
         assert [event.order for event in other.events(now=0)] == [event.order for event in store.events(now=0)]
 
 
-def call_ends(postgres: servers.Postgres, alias: str, age: int | None) -> None:
+def call_ends(postgres: servers.Postgres, alias: str, age: int | None, *, within: float = 8.0) -> None:
     """A call at a database that is frozen ends."""
-    store = DjangoStore("silent", using=alias, timeout=2.0)
+    store = DjangoStore("silent", using=alias, timeout=1.0)
     answers: list[object] = []
 
     def call() -> None:
@@ -236,7 +236,7 @@ def call_ends(postgres: servers.Postgres, alias: str, age: int | None) -> None:
     assert connected.wait(10)
     with frozen(postgres.uri):
         is_frozen.set()
-        caller.join(8)
+        caller.join(within)
         ended = not caller.is_alive()
     caller.join(10)
     assert ended
@@ -250,7 +250,7 @@ def test_a_silent_database_is_given_up(postgres: servers.Postgres, postgresql_al
 
 @kills("the deadline of a transaction")
 def test_a_silent_database_is_given_up_by_our_own_deadline(postgres: servers.Postgres, postgresql_alias: str) -> None:
-    call_ends(postgres, postgresql_alias, None)
+    call_ends(postgres, postgresql_alias, None, within=4.0)
 
 
 def test_a_slow_receiver_of_a_signal_costs_no_connection(
