@@ -84,7 +84,7 @@ async def test_row_52_a_thousand_callers(world: World) -> None:
     async def buy(number: int) -> Any:
         nonlocal longest
         begun = time.monotonic()
-        answer = await world.answer(sale.buy("phone", f"b-{number}"), within=HANGS)
+        answer = await world.answer(sale.buy("phone", f"b-{number}"), within=LATE)
         longest = max(longest, time.monotonic() - begun)
         return answer
 
