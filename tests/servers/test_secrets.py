@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import inspect
 import json
 import logging
@@ -274,6 +275,7 @@ def test_the_test_would_notice(witness: Witness, said: Callable[[Witness], str])
 # -- sources --------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def imported() -> dict[str, set[str]]:
     """Returns, of each module of the package, what it imports."""
     found = {}
