@@ -107,8 +107,7 @@ async def test_row_47_a_node_dies_in_a_slot_move(world: World) -> None:
     for what, (name, _) in sales.items():
         _move_but(Keys(name), (CLOSED | OPEN)[what], source, target)
     await asyncio.to_thread(source.kill)
-    for name, _ in sales.values():
-        await asyncio.to_thread(_fix, name, target, cluster.nodes[1])
+    await asyncio.to_thread(_fix, [name for name, _ in sales.values()], target, cluster.nodes[1])
     world.raw = target.client()
     for what, (name, sale) in sales.items():
         world.keys = Keys(name)
@@ -138,15 +137,17 @@ def _move_but(keys: Keys, left: tuple[str, ...], source: servers.RedisServer, ta
             client.execute_command("MIGRATE", servers.HOST, target.port, key, 0, 5000)
 
 
-def _fix(name: str, target: servers.RedisServer, other: servers.RedisServer) -> None:
-    """Gives the slot to the node that has the rest of its keys."""
+def _fix(names: list[str], target: servers.RedisServer, other: servers.RedisServer) -> None:
+    """Gives the slots of these sales to the node that has the rest of their keys."""
     client = target.client()
-    slot = client.execute_command("CLUSTER", "KEYSLOT", f"{{{name}}}")
-    pipe = client.pipeline(transaction=True)
-    for words in (("DELSLOTS", slot), ("ADDSLOTS", slot), ("SETSLOT", slot, "STABLE"), ("BUMPEPOCH",)):
-        pipe.execute_command("CLUSTER", *words)
-    pipe.execute()
-    eventually(lambda: _owner(other.client(), slot) == target.port, "the others to know")
+    slots = [client.execute_command("CLUSTER", "KEYSLOT", f"{{{name}}}") for name in names]
+    for slot in slots:
+        pipe = client.pipeline(transaction=True)
+        for words in (("DELSLOTS", slot), ("ADDSLOTS", slot), ("SETSLOT", slot, "STABLE"), ("BUMPEPOCH",)):
+            pipe.execute_command("CLUSTER", *words)
+        pipe.execute()
+    asked = other.client()
+    eventually(lambda: all(_owner(asked, slot) == target.port for slot in slots), "the others to know")
 
 
 def _owner(client: redis.Redis, slot: int) -> int | None:
