@@ -7,6 +7,7 @@ it. What keeps an old word because programs or operators depend on it, such as t
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -153,6 +154,7 @@ def comments(text: str) -> str:
     return "\n".join(" ".join(COMMENT.findall(line)) for line in text.split("\n"))
 
 
+@functools.lru_cache(1)  # prose and names are looked for in the same text
 def _tokens(python: str) -> list[tokenize.TokenInfo]:
     return list(tokenize.generate_tokens(io.StringIO(python).readline))
 
