@@ -73,6 +73,7 @@ class Interrupt(Exception):
     """Out of nowhere, as a task queue's time limit is."""
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may strike in a weak reference
 def test_interrupted_threads_leave_no_gap_in_the_line(redis_url: str) -> None:
     """While they wait for their answer: those behind them in the batch are woken all the same."""
     with redis.Redis.from_url(redis_url) as raw, FlashSale(raw, "spring") as sale:
