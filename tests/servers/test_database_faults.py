@@ -15,7 +15,7 @@ from flashsale import Goods, InvalidRequest, Order, OutcomeUnknown, StoreError
 from flashsale._sql import engines
 from tests.support import django_shop
 from tests.support.database_proxy import DatabaseProxy
-from tests.support.helpers import inside, order, settled
+from tests.support.helpers import eventually, inside, order, settled
 
 django_shop.set_up()
 
@@ -98,6 +98,51 @@ async def test_a_lock_that_another_holds_is_waited_for_half_as_long(real_shop: S
         assert time.monotonic() - begun < 8
     engine.dispose()
     assert (await settled(store.restock("phone", 1))).total == 11
+
+
+FREEZE = """
+import os, signal, sys
+from flashsale.stores import SQLAlchemyStore
+
+store = SQLAlchemyStore(sys.argv[1], "spring", timeout=2)
+with store.transaction() as connection:
+    connection.exec_driver_sql("SELECT * FROM flashsale_goods FOR UPDATE").all()
+    print("locked", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.mark.parametrize("database", ["fresh_postgres_url", "fresh_mysql_url"])
+def test_a_process_that_hangs_within_a_transaction_holds_up_nobody_for_long(
+    request: pytest.FixtureRequest, database: str
+) -> None:
+    url = request.getfixturevalue(database)
+    with flashsale.stores.SQLAlchemyStore(url, NAME, timeout=2) as store:
+        store.create_all()
+        store.put_goods(Goods("phone", 10))
+        if database == "fresh_mysql_url" and not is_mariadb(store):
+            pytest.skip("MySQL ends no transaction that is idle")
+        hanging = subprocess.Popen([sys.executable, "-c", FREEZE, url], stdout=subprocess.PIPE, text=True)
+        try:
+            assert hanging.stdout is not None
+            assert hanging.stdout.readline() == "locked\n"
+            eventually(lambda: can_restock(store), "the lock of a process that hangs is gone")
+        finally:
+            hanging.kill()
+            hanging.communicate()
+
+
+def is_mariadb(store: flashsale.stores.SQLAlchemyStore) -> bool:
+    with store.transaction() as connection:
+        return bool(connection.dialect.is_mariadb)
+
+
+def can_restock(store: flashsale.stores.SQLAlchemyStore) -> bool:
+    try:
+        store.restock("phone", 1)
+    except StoreError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("timeout", [0, 0.5, "7", None])

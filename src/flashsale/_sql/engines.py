@@ -115,17 +115,22 @@ async def _connect_aiomysql(timeout: float, **settings: Any) -> Any:
 
 
 def limit_waiting(dialect: str, timeout: float, connection: Any, _record: object) -> None:
-    """Sets up a new connection: the server gives up as well, so that what we left holds no lock for long."""
+    """Sets up a new connection: the server gives up as well, so that what we left holds no lock for long.
+
+    Nor does a process that hangs within a transaction, where the server can tell: in PostgreSQL and MariaDB.
+    """
     lock = max(1, round(timeout / 2))
     driver = getattr(connection, "driver_connection", connection)
     with Deadline(timeout) as deadline:
         deadline.watch(driver)
         cursor = connection.cursor()
         if dialect in {"mysql", "mariadb"}:
-            cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}")
+            idle = f"/*M! , idle_transaction_timeout = {max(1, round(timeout))} */"  # MySQL has nothing like it
+            cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock} {idle}")
         elif dialect == "postgresql":
             cursor.execute(f"SET statement_timeout = {timeout * 1000:.0f}")
             cursor.execute(f"SET lock_timeout = {lock * 1000}")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {timeout * 1000:.0f}")
             connection.commit()
         cursor.close()
     if hasattr(
