@@ -183,6 +183,31 @@ def test_one_sold_for_one_returned_in_the_midst_is_seen(backend: Backend, tmp_pa
         assert audit.ok
 
 
+@pytest.mark.parametrize(("bought", "looks"), [(0, 1), (3, 2), (12, 1)])
+def test_a_sale_that_moves_fast_is_summed_once(backend: Backend, tmp_path, bought: int, looks: int) -> None:
+    """After a few purchases the second look may find it still; after many there is no hope."""
+    with (
+        flashsale.stores.SQLAlchemyStore(f"sqlite:///{tmp_path}/shop.db", "spring") as store,
+        flashsale.FlashSale(backend.client(), "spring", store=store) as sale,
+    ):
+        store.create_all()
+        store.put_goods(Goods("phone", 99))
+        sale.preload("phone", 99)
+        sale.start("phone")
+        pages, ids = sale._ledger.pages, iter(f"o-{number}" for number in range(bought))
+        begun: list[str] = []
+
+        def pages_of_a_sale_that_goes_on() -> Any:
+            begun.append("a look")
+            yield from pages()
+            for order_id in ids:
+                sale.buy("phone", "bob", order_id=order_id)
+
+        sale._ledger.pages = pages_of_a_sale_that_goes_on
+        audit = flashsale.Syncer(sale).audit()
+        assert (len(begun), audit.moving, audit.ok) == (looks, bought == 12, True)
+
+
 @each_backend
 async def test_what_a_worker_has_in_hand_is_no_problem(shop: Shop) -> None:
     sale = await shop.open(store=True)
