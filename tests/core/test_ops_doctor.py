@@ -68,6 +68,10 @@ def test_a_sale_without_a_syncer_is_found(well: Operator) -> None:
     assert any("no syncer has led for" in each for each in bad(well))
     well.raw.hdel(well.sale.keys.meta, "leader_until")
     assert "syncer: no syncer has led yet: start one" in bad(well)
+    held = Activity("syncer")
+    with held.doing("pass"):
+        well.sale._recorder._flush(held)
+    assert any("no syncer has led yet: syncer " in each and ", in pass for " in each for each in bad(well))
 
 
 def test_a_paused_sale_lost_items_and_dead_letters_are_found(well: Operator) -> None:

@@ -58,7 +58,28 @@ def test_the_list_says_what_redis_has_lost_and_what_it_has_not_got_yet(operator:
     said = operator("goods", "list").out
     assert "lost from Redis" in said
     assert "not in Redis yet" in said
-    assert "case: the database wants 7 units, Redis has 5" in said
+    assert "case: the database wants total 7, Redis has 5: the syncer brings it" in said
+
+
+def test_the_list_says_where_redis_has_another_policy_than_the_row(operator: Operator) -> None:
+    """A syncer mends it, but for a row that is older: the database was restored."""
+    operator.begin(Goods("phone", 5, per_buyer=2, hold=60.0))
+    operator.sale.start("phone")
+    operator.buy("o-1")
+    stock = operator.sale.keys.stock("phone")
+    operator.raw.hset(stock, mapping={"per_buyer": 5, "hold": "ever"})
+    said = operator("goods", "list").out
+    assert "phone: the database wants per_buyer 2, Redis has 5: the syncer brings it, if one runs" in said
+    assert "phone: the database wants hold 60.0, Redis has ever" in said
+    operator.syncer.run_once()
+    assert "the database wants" not in operator("goods", "list").out
+    operator.raw.hset(stock, mapping={"per_buyer": 5, "version": 9})
+    operator.syncer.run_once()
+    assert "per_buyer 2, Redis has 5: its row is older" in operator("goods", "list").out
+    told = operator("doctor")
+    assert (told.code, "! phone: the database wants per_buyer 2" in told.out) == (1, True)
+    assert operator("rebuild", "--yes").code == 0
+    assert "the database wants" not in operator("goods", "list").out
 
 
 # -- set ------------------------------------------------------------------------------------------------------------

@@ -97,6 +97,15 @@ def test_a_process_is_told_in_one_line() -> None:
     assert told(stuck, NOW) == "worker web-2:7 holds 12, in save for 12 s, silent for 40 s, last error StoreError"
 
 
+def test_of_many_workers_those_are_named_that_stand_still_longest() -> None:
+    busy = [replace(WORKER, instance=f"w-{ago}", doing="save", since=NOW - ago) for ago in (11, 13, 12, 2)]
+    silent = replace(WORKER, instance="frozen", beat=NOW - 40)
+    look = replace(WELL, claimed=60, processes=(SYNCER, *busy, silent))
+    text = next(each.text for each in judge(look, Totals(), {}) if each.name == "NOT DRAINING")
+    assert [part.split()[1] for part in text.split(". ", 1)[1].split("; ")[:3]] == ["frozen", "w-13", "w-12"]
+    assert text.endswith("; 1 more")
+
+
 def test_a_quantile_is_the_bound_of_its_bucket() -> None:
     counts = [0] * (len(BOUNDS) + 1)
     assert quantile(Histogram(tuple(counts)), 0.95) is None

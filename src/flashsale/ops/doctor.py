@@ -11,9 +11,11 @@ from typing import Any, Final, NamedTuple
 
 from flashsale._rules.server_check import judge
 from flashsale.errors import CorruptState, NotExecuted, OutcomeUnknown, StoreError, UnknownGoods
+from flashsale.model.snapshot import Snapshot
 from flashsale.ops import clock
+from flashsale.ops import goods as listed
 from flashsale.ops.frame import ATTENTION, Context, Outcome, Verb
-from flashsale.ops.health import count
+from flashsale.ops.health import SILENT, count, told
 from flashsale.ops.sale import missing
 
 SKEW: Final = 1.0  # seconds that this host's clock may be wrong: it judges tickets
@@ -171,7 +173,7 @@ def _sale(context: Context) -> Findings:
     gap = context.now() - float(led or 0)
     if gap > NO_LEADER:
         since = f"for {clock.span(gap)}" if led else "yet"
-        yield Finding("syncer", f"no syncer has led {since}: start one")
+        yield Finding("syncer", f"no syncer has led {since}: {_syncers(sale._recorder.look()) or 'start one'}")
     if dead := int(sale._link.command("HLEN", sale.keys.dead)):
         yield Finding("dead", f"{dead:,} dead letters: dead list")
 
@@ -190,11 +192,19 @@ def _processes(context: Context) -> Findings:
         yield Finding("processes", f"{release}: {', '.join(names)}{advice}", is_bad=differ)
 
 
+def _syncers(look: Snapshot) -> str:
+    """Returns what the syncers tell that live; empty: there are none."""
+    alive = [each for each in look.processes if each.kind == "syncer" and look.time - each.beat <= SILENT]
+    return "; ".join(told(each, look.time) for each in alive)
+
+
 def _items(context: Context) -> Findings:
     rows = context.items()
     for goods_id in sorted({*context.sale._meta.goods(), *rows}):
         row = rows.get(goods_id)
         yield from _in_redis(context, goods_id, is_loaded=row is None or row.loaded)
+        if row is not None:
+            yield from (Finding(goods_id, text) for text in listed.apart(listed.look(context, goods_id, row)))
         if row is None and context.opened.store is not None and rows:
             yield Finding(goods_id, "the database has no row of it")
         elif row is not None and row.hold is None:

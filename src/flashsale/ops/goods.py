@@ -10,6 +10,7 @@ from flashsale.model import GateState, Goods, Stock
 from flashsale.model import Outcome as Answer
 from flashsale.ops import clock
 from flashsale.ops.frame import Context, Outcome, Verb
+from flashsale.ops.policy import POLICY
 from flashsale.ops.words import number, shown, table
 
 
@@ -19,7 +20,7 @@ def _list(context: Context) -> Outcome:
     found = [look(context, goods_id, rows.get(goods_id)) for goods_id in names]
     head = ("goods", "total", "booked", "free", "cap", "hold", "state")
     lines = table(head, (_cells(each, now) for each in found)) if found else [f"sale {context.name} has no items"]
-    later = [f"{each['goods']}: {_apart(each)}" for each in found if _apart(each)]
+    later = [f"{each['goods']}: {text}" for each in found for text in apart(each)]
     return Outcome([*lines, *later], {"time": now, "goods": found})
 
 
@@ -33,8 +34,10 @@ def look(context: Context, goods_id: str, row: Goods | None) -> dict[str, Any]:
         problem = "lost from Redis" if row is not None and row.loaded else "not in Redis yet"
     except CorruptState:
         problem = "corrupt in Redis"
-    policy = _policy(row) if row else _policy_of_redis(sale, goods_id)
-    return {"goods": goods_id, **_of_stock(stock), **_of_gate(gate), **policy, "problem": problem}
+    there = _policy_of_redis(sale, goods_id)
+    policy = _policy(row) if row else {**there, "total_in_database": None, "version": None}
+    told = {"problem": problem, "in_redis": None if problem else there}
+    return {"goods": goods_id, **_of_stock(stock), **_of_gate(gate), **policy, **told}
 
 
 def _of_stock(stock: Stock | None) -> dict[str, Any]:
@@ -66,11 +69,17 @@ def _policy(row: Goods) -> dict[str, Any]:
 
 
 def _policy_of_redis(sale: Any, goods_id: str) -> dict[str, Any]:
-    names = ("per_buyer", "opens_at", "closes_at", "hold")
+    names = ("per_buyer", "opens_at", "closes_at", "hold", "version")
     texts = sale._link.command("HMGET", sale.keys.stock(goods_id), *names)
-    values = {name: float(text) if text else None for name, text in zip(names, texts, strict=True)}
-    cap = values["per_buyer"]
-    return {**values, "per_buyer": None if cap is None else int(cap), "total_in_database": None, "version": None}
+    return {name: _value(name, text) if text else None for name, text in zip(names, texts, strict=True)}
+
+
+def _value(name: str, text: bytes) -> int | float | str:
+    """Returns a field of Redis; what somebody else wrote there stays a text."""
+    try:
+        return int(text) if name in {"per_buyer", "version"} else float(text)
+    except ValueError:
+        return text.decode(errors="replace")
 
 
 def _cells(found: Mapping[str, Any], now: float) -> tuple[str, ...]:
@@ -92,11 +101,22 @@ def _state(found: Mapping[str, Any], now: float) -> str:
     return words[Answer(found["answer"])] + ends
 
 
-def _apart(found: Mapping[str, Any]) -> str:
-    wanted = found["total_in_database"]
-    if wanted is None or found["total"] in {None, wanted}:
-        return ""
-    return f"the database wants {wanted:,} units, Redis has {found['total']:,}: the syncer brings it, if one runs"
+def apart(found: Mapping[str, Any]) -> list[str]:
+    """Returns where the policy that holds in Redis is not that of the row, of what `look` has found."""
+    there, wanted = found["in_redis"], found["total_in_database"]
+    if there is None or wanted is None:
+        return []
+    total = [f"total {wanted:,}, Redis has {found['total']:,}"] if found["total"] != wanted else []
+    others = [name for name in POLICY if name in there and there[name] != found[name]]
+    rest = [f"{name} {shown(found[name])}, Redis has {shown(there[name])}" for name in others]
+    return [f"the database wants {each}: {_remedy(found)}" for each in total + rest]
+
+
+def _remedy(found: Mapping[str, Any]) -> str:
+    version = found["in_redis"]["version"]
+    if isinstance(version, int) and version > found["version"]:
+        return "its row is older than what Redis has. Was the database restored? `flashsale rebuild` brings it"
+    return "the syncer brings it, if one runs"
 
 
 VERBS: Final = (Verb("goods list", "list the items: units, policy, and whether they are open", _list),)

@@ -14,6 +14,7 @@ SILENT: Final = 15.0  # seconds without a heartbeat: three of them are missing
 WINDOW: Final = 10.0  # seconds over which a rate is taken
 FULL: Final = 0.8  # of the memory
 UNSURE: Final = 0.01  # of the purchases
+NAMED: Final = 3  # workers in one line
 
 Minutes = Mapping[int, Mapping[tuple[str, str], int]]
 
@@ -158,8 +159,16 @@ def _queue(look: Snapshot) -> Iterator[Attention]:
         yield Attention("NOT DRAINING", f"no worker runs, and {look.queued + look.claimed} orders wait")
         return
     since = max([waited, *(look.time - each.since for each in stuck if each.since is not None)])
-    who = "; ".join(told(each, look.time) for each in stuck or workers)
-    yield Attention("NOT DRAINING", f"the oldest order waits {since:.0f} s. {who}")
+    yield Attention("NOT DRAINING", f"the oldest order waits {since:.0f} s. {_named(workers, look.time)}")
+
+
+def _named(workers: Sequence[Process], now: float) -> str:
+    """Returns what some workers told last: those first that stand still longest."""
+    still = {each.instance: now - min(each.beat, each.since or now) for each in workers}
+    late = [each for each in workers if still[each.instance] > OLD] or workers
+    ordered = sorted(late, key=lambda each: -still[each.instance])
+    said = "; ".join(told(each, now) for each in ordered[:NAMED])
+    return f"{said}; {len(ordered) - NAMED} more" if len(ordered) > NAMED else said
 
 
 def told(process: Process, now: float) -> str:
