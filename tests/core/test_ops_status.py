@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -60,6 +61,18 @@ def test_a_syncer_that_has_led_long_ago_is_no_leader(operator: Operator) -> None
     works(operator, "worker")
     operator.raw.hset(operator.sale.keys.meta, "leader_until", operator.sale._ledger.time() - 6)
     assert "leader  none  workers 1" in operator("status").out
+
+
+def test_a_leader_that_is_silent_is_told_of(operator: Operator) -> None:
+    """Its lease goes on for a while, and nobody else leads meanwhile."""
+    operator.begin()
+    at = float(operator.raw.time()[0])
+    operator.sale._meta.lead(f"{instance()}:token", 30.0)
+    operator.sale._recorder._flush(Activity("syncer"))
+    text = operator.raw.hget(operator.sale.keys.processes, f"syncer {instance()}").decode()
+    old = "|".join([str(at - 20), *text.split("|")[1:]])
+    operator.raw.hset(operator.sale.keys.processes, f"syncer {instance()}", old)
+    assert re.search(r"leader  \S+, silent for 2\d s: another leads when its lease ends", operator("status").out)
 
 
 def test_what_is_wrong_is_named_and_is_the_exit_code(operator: Operator) -> None:

@@ -33,6 +33,14 @@ def test_the_pace_is_that_of_the_last_ten_seconds() -> None:
     assert (returned.sold, returned.gone_in) == (0.0, None)
 
 
+def test_what_is_sold_while_other_units_return_counts() -> None:
+    """Where as much returns as is sold, `booked` stands still, and nothing is ever gone."""
+    counted = {int(NOW) // 60: {("phone", "ACCEPTED"): 500, ("case", "ACCEPTED"): 9, ("phone", "SOLD_OUT"): 50}}
+    pace = rate(PHONE, [sample(10, 50)], counted, NOW)
+    assert (pace.sold, pace.gone_in) == (500 / (60 + NOW % 60), None)
+    assert rate(PHONE, [sample(10, 0)], {int(NOW) // 60: {("phone", "ACCEPTED"): 1}}, NOW).sold == 4.0
+
+
 def test_refusals_are_those_of_the_last_minute_and_of_this_one() -> None:
     minute = int(NOW) // 60
     counted = {("phone", "SOLD_OUT"): 50, ("phone", "ACCEPTED"): 9, ("case", "SOLD_OUT"): 7}
@@ -97,13 +105,25 @@ def test_a_process_is_told_in_one_line() -> None:
     assert told(stuck, NOW) == "worker web-2:7 holds 12, in save for 12 s, silent for 40 s, last error StoreError"
 
 
+def draining(look: Snapshot) -> str:
+    return next((each.text for each in judge(look, Totals(), {}) if each.name == "NOT DRAINING"), "")
+
+
 def test_of_many_workers_those_are_named_that_stand_still_longest() -> None:
     busy = [replace(WORKER, instance=f"w-{ago}", doing="save", since=NOW - ago) for ago in (11, 13, 12, 2)]
     silent = replace(WORKER, instance="frozen", beat=NOW - 40)
-    look = replace(WELL, claimed=60, processes=(SYNCER, *busy, silent))
-    text = next(each.text for each in judge(look, Totals(), {}) if each.name == "NOT DRAINING")
-    assert [part.split()[1] for part in text.split(". ", 1)[1].split("; ")[:3]] == ["frozen", "w-13", "w-12"]
-    assert text.endswith("; 1 more")
+    look = replace(WELL, claimed=60, queued=1, oldest=NOW - 20, processes=(SYNCER, *busy, silent))
+    waited, text = draining(look).split(". ", 1)
+    assert waited == "the oldest order waits 20 s"
+    assert [part.split()[1] for part in text.split("; ")[:3]] == ["frozen", "w-13", "w-12"]
+    assert text.endswith("; 2 more")
+    assert "frozen" not in draining(replace(look, queued=0, oldest=None))
+
+
+def test_a_frozen_worker_does_not_hide_that_the_others_drain() -> None:
+    frozen = replace(WORKER, instance="frozen", doing="save", since=NOW - 90, beat=NOW - 90)
+    look = replace(WELL, claimed=3, processes=(SYNCER, WORKER, frozen))
+    assert [each.name for each in judge(look, Totals(), {})] == ["SILENT"]
 
 
 def test_a_quantile_is_the_bound_of_its_bucket() -> None:

@@ -30,7 +30,7 @@ def items(evidence: Evidence, clock: Clock) -> Html:
     return section(
         "Items",
         table("From opening to sold out", heads, rows),
-        tag("p", "More units accepted than there are: units that came back were sold again.", class_="note"),
+        tag("p", "Sold again: units that were accepted beyond the total, after others had come back.", class_="note"),
         tag("div", lines("resold", "Units since the opening, summed", drawn, clock.time), class_="charts"),
     )
 

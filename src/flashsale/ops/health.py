@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,9 +25,10 @@ class Rate:
     """How fast an item sells.
 
     Args:
-        sold: units a second; None: it cannot be told yet.
+        sold: units a second that `booked` grew by, or the purchases of the last minute, which are more where other
+            units returned; None: it cannot be told yet.
         refused: purchases a second, over the last minute.
-        gone_in: seconds until nothing is free at this pace; None: never, or it cannot be told.
+        gone_in: seconds until nothing is free, as `booked` grows; None: never, or it cannot be told.
     """
 
     sold: float | None
@@ -50,18 +52,22 @@ class Attention:
 def rate(goods: GoodsSnapshot, samples: Sequence[Sample], minutes: Minutes, now: float) -> Rate:
     """Returns how fast an item sells, by its samples and what was counted."""
     recent = [sample for sample in samples if sample.time >= now - WINDOW]
-    sold = None
+    grown = None
     if recent and now > recent[0].time:
-        sold = max(0, goods.booked - recent[0].booked) / (now - recent[0].time)
-    gone_in = goods.free / sold if sold and goods.free > 0 else None
-    minute = int(now) // 60
-    refused = sum(
-        times
-        for each in (minute - 1, minute)
-        for (goods_id, outcome), times in minutes.get(each, {}).items()
-        if goods_id == goods.goods_id and outcome not in BOUGHT
-    )
-    return Rate(sold, refused / (60 + now % 60), gone_in)
+        grown = max(0, goods.booked - recent[0].booked) / (now - recent[0].time)
+    gone_in = goods.free / grown if grown and goods.free > 0 else None
+    bought, refused = _counted(goods.goods_id, minutes, now)
+    return Rate(max(grown or 0.0, bought) if bought else grown, refused, gone_in)
+
+
+def _counted(goods_id: str, minutes: Minutes, now: float) -> tuple[float, float]:
+    """Returns how many purchases a second were accepted and were refused, over the last minute and this one."""
+    minute, counts = int(now) // 60, Counter[bool]()
+    for each in (minute - 1, minute):
+        for (name, outcome), times in minutes.get(each, {}).items():
+            counts[outcome in BOUGHT] += times if name == goods_id else 0
+    seconds = 60 + now % 60
+    return counts[True] / seconds, counts[False] / seconds
 
 
 def quantile(times: Histogram, share: float) -> float | None:
@@ -152,21 +158,22 @@ def _missing(look: Snapshot, loaded: Sequence[str]) -> Iterator[Attention]:
 def _queue(look: Snapshot) -> Iterator[Attention]:
     waited = look.time - look.oldest if look.oldest else 0.0
     workers = [each for each in look.processes if each.kind == "worker"]
-    stuck = [each for each in workers if each.since is not None and look.time - each.since > OLD]
-    if look.queued + look.claimed == 0 or (waited <= OLD and not stuck):
-        return
-    if not workers:
+    if look.queued and waited > OLD and not workers:
         yield Attention("NOT DRAINING", f"no worker runs, and {look.queued + look.claimed} orders wait")
-        return
-    since = max([waited, *(look.time - each.since for each in stuck if each.since is not None)])
-    yield Attention("NOT DRAINING", f"the oldest order waits {since:.0f} s. {_named(workers, look.time)}")
+    elif look.queued and waited > OLD:
+        yield Attention("NOT DRAINING", f"the oldest order waits {waited:.0f} s. {_named(workers, look.time)}")
+    elif look.claimed and (slow := [each for each in workers if _is_slow(each, look.time)]):
+        yield Attention("NOT DRAINING", f"claimed orders wait. {_named(slow, look.time)}")
+
+
+def _is_slow(process: Process, now: float) -> bool:
+    """Returns whether a process that lives is long at one step; one that is silent is told of elsewhere."""
+    return process.since is not None and now - process.since > OLD and now - process.beat <= SILENT
 
 
 def _named(workers: Sequence[Process], now: float) -> str:
     """Returns what some workers told last: those first that stand still longest."""
-    still = {each.instance: now - min(each.beat, each.since or now) for each in workers}
-    late = [each for each in workers if still[each.instance] > OLD] or workers
-    ordered = sorted(late, key=lambda each: -still[each.instance])
+    ordered = sorted(workers, key=lambda each: min(each.beat, each.since or now))
     said = "; ".join(told(each, now) for each in ordered[:NAMED])
     return f"{said}; {len(ordered) - NAMED} more" if len(ordered) > NAMED else said
 

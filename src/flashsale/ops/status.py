@@ -11,7 +11,7 @@ from typing import Any, Final
 from flashsale.model.snapshot import Sample, Snapshot, Totals
 from flashsale.ops.clock import local, span
 from flashsale.ops.frame import ATTENTION, CANNOT_TELL, DONE, Context, Outcome, Verb
-from flashsale.ops.health import CHECKS, Attention, Rate, count, judge, quantile, rate, summed, told, word
+from flashsale.ops.health import CHECKS, OLD, Attention, Rate, count, judge, quantile, rate, summed, told, word
 from flashsale.ops.words import number, table
 
 RECENT: Final = 300.0  # seconds of counts that are read
@@ -119,7 +119,9 @@ def _leader(look: Snapshot) -> str:
     syncers = [each for each in look.processes if each.kind == "syncer"]
     others = ", ".join(each.instance for each in syncers if each.instance != look.leader)
     workers = sum(each.kind == "worker" for each in look.processes)
-    return f"leader  {look.leader or 'none'}{f'  standby {others}' if others else ''}  workers {workers}"
+    ago = max((look.time - each.beat for each in syncers if each.instance == look.leader), default=0.0)
+    silent = f", silent for {ago:.0f} s: another leads when its lease ends" if ago > OLD else ""
+    return f"leader  {look.leader or 'none'}{silent}{f'  standby {others}' if others else ''}  workers {workers}"
 
 
 def _server(view: View) -> str:

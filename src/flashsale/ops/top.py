@@ -40,12 +40,15 @@ def paces(samples: Sequence[Sample]) -> list[float]:
 
 def screen(view: View) -> list[str]:
     """Returns the lines of the screen: the status, then the curves of the last minute."""
-    shown = [*lines(view), ""]
-    for goods_id, samples in view.samples.items():
-        sold = paces(samples[-WIDTH - 1 :])
-        shown.append(f"{goods_id} sold/s  {curve(sold)}  at most {number(round(max(sold, default=0)))}")
-    queued = [float(sample.queued) for samples in list(view.samples.values())[:1] for sample in samples[-WIDTH:]]
-    return [*shown, f"queue  {curve(queued)}  at most {number(round(max(queued, default=0)))}", "", _HELP]
+    curves = {f"{goods_id} sold/s": paces(samples[-WIDTH - 1 :]) for goods_id, samples in view.samples.items()}
+    curves["queue"] = [float(each.queued) for samples in list(view.samples.values())[:1] for each in samples[-WIDTH:]]
+    width = max(map(len, curves))
+    shown = [f"{name:{width}}  {curve(values):{WIDTH}}  at most {_most(values)}" for name, values in curves.items()]
+    return [*lines(view), "", *shown, "", _HELP]
+
+
+def _most(values: Sequence[float]) -> str:
+    return number(round(max(values, default=0)))
 
 
 class Keyboard:
