@@ -61,6 +61,20 @@ def test_the_worker_that_tries_a_batch_again_is_named(operator: Operator) -> Non
     assert operator("orders", "show", "o-1", "--json").json["worker"] == instance()
 
 
+def test_a_silent_worker_may_hold_what_nobody_has_told_of(operator: Operator) -> None:
+    """It was frozen after it claimed, and before it told."""
+    operator.begin()
+    operator.buy("o-1")
+    operator.sale._recorder._flush(Activity("worker"))
+    name, keys = f"worker {instance()}", operator.sale.keys
+    beat, rest = operator.raw.hget(keys.processes, name).decode().split("|", 1)
+    operator.sale.queue.claim(1, lease=30.0)
+    assert "perhaps" not in operator("orders", "show", "o-1").out
+    operator.raw.hset(keys.processes, name, f"{float(beat) - 20}|{rest}")
+    assert f"perhaps worker {instance()}, silent for " in operator("orders", "show", "o-1").out
+    assert operator("orders", "show", "o-1", "--json").json["silent"] == [instance()]
+
+
 def test_of_two_workers_that_told_of_an_order_the_last_one_is_named(operator: Operator) -> None:
     operator.begin()
     operator.buy("o-1")

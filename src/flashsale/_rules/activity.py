@@ -15,8 +15,9 @@ from typing import Any, Final
 from flashsale._rules.rate_limited_log import named
 from flashsale.lua import LAYOUT
 from flashsale.model import Claim
-from flashsale.model.snapshot import Process
+from flashsale.model.snapshot import Process, Snapshot
 
+SILENT: Final = 15.0  # seconds without a heartbeat: three of them are missing
 _SPANS: Final = 8  # of deliveries in one heartbeat: those of a batch are one, or a few
 
 
@@ -118,6 +119,11 @@ def holder(processes: Iterable[Process], claim: Claim) -> Process | None:
     """Returns the worker that last told of a claim; None: nobody has told, or it waits for its next try."""
     told = [each for each in processes if claim.lease and each.holds(delivery(claim))]
     return max(told, key=lambda each: each.beat, default=None)
+
+
+def silent(look: Snapshot) -> tuple[Process, ...]:
+    """Returns the workers that have not told anything for long: whoever works tells within five seconds."""
+    return tuple(each for each in look.processes if each.kind == "worker" and look.time - each.beat > SILENT)
 
 
 def read_process(name: str, text: str) -> Process | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from flashsale._rules.activity import holder
+from flashsale._rules.activity import holder, silent
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore, orders_of, stored
 from flashsale.errors import StoreError
@@ -68,6 +68,8 @@ class Finder:
             free_in = None if ends is None else ends - look.time
             if claim.order is not None:
                 self._note(claim.order, claim=claim, free_in=free_in, worker=worker, reason=claim.reason)
+                if worker is None and claim.lease:
+                    self._note(claim.order, silent=silent(look))
         for letter in await queue.dead(LETTERS):
             if letter.order is not None and wanted(letter.order):
                 self._note(letter.order, is_dead=True, reason=letter.reason)

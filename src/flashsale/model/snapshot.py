@@ -189,6 +189,7 @@ class Found:
         claim: a worker's hold on it; None: there is none.
         free_in: seconds until the lease of that ends, below 0 when it has; None: it has none.
         worker: which worker that is, as far as it has told; None: nobody has told.
+        silent: workers of which nothing is heard, where nobody has told: one of them may hold it.
         reason: why the database refused it last; None: it did not.
         due: epoch seconds of its payment deadline; None: it has none.
         is_dead: it is a dead letter.
@@ -201,6 +202,7 @@ class Found:
     claim: Claim | None = None
     free_in: float | None = None
     worker: Process | None = None
+    silent: tuple[Process, ...] = ()
     reason: str | None = None
     due: float | None = None
     is_dead: bool = False

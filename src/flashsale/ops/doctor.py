@@ -9,13 +9,14 @@ from importlib.metadata import version
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
+from flashsale._rules.activity import SILENT
 from flashsale._rules.server_check import judge
 from flashsale.errors import CorruptState, NotExecuted, OutcomeUnknown, StoreError, UnknownGoods
 from flashsale.model.snapshot import Snapshot
 from flashsale.ops import clock
 from flashsale.ops import goods as listed
 from flashsale.ops.frame import ATTENTION, Context, Outcome, Verb
-from flashsale.ops.health import SILENT, count, told
+from flashsale.ops.health import count, told
 from flashsale.ops.sale import missing
 
 SKEW: Final = 1.0  # seconds that this host's clock may be wrong: it judges tickets

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from flashsale._rules.activity import SILENT
 from flashsale._rules.codes import number
 from flashsale.model.snapshot import BOUGHT, BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
 
 OLD: Final = 10.0  # seconds that an order may wait for the database, or a step of a process may take
-SILENT: Final = 15.0  # seconds without a heartbeat: three of them are missing
 WINDOW: Final = 10.0  # seconds over which a rate is taken
 FULL: Final = 0.8  # of the memory
 UNSURE: Final = 0.01  # of the purchases

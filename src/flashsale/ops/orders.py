@@ -124,7 +124,7 @@ def _where(found: Found, now: float) -> list[str]:
         return [f"claimed by {told(found.worker, now)}; {held}"]
     is_held = found.claim.lease and found.free_in is not None and found.free_in > 0
     who = "claimed by a worker that has not told of it yet" if is_held else "given back, for the next worker to come"
-    return [f"{who}; {held}"]
+    return [f"{who}; {held}", *(f"perhaps {told(each, now)}" for each in found.silent)]
 
 
 def _told(found: Found) -> dict[str, Any]:
@@ -139,6 +139,7 @@ def _told(found: Found) -> dict[str, Any]:
         "ahead": found.ahead,
         "attempts": found.claim and found.claim.attempts,
         "worker": worker and worker.instance,
+        "silent": [each.instance for each in found.silent],
         "free_in": found.free_in,
         "dead": found.is_dead,
         "pay_until": found.due,
