@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from flashsale import Goods, Order, OrderState, StoredOrder
+from flashsale._rules.activity import Activity
 from flashsale.stores import SQLAlchemyStore
 from tests.support.sales import of_the_release_before
 
@@ -148,10 +149,12 @@ def test_an_item_that_redis_lost_is_no_settled_sale(operator: Operator) -> None:
 
 def test_the_proof_adds_every_unit_up(operator: Operator) -> None:
     ended(operator)
+    assert not operator.sale.buy("phone", "bob", 9, order_id="o-3").accepted
+    operator.sale._recorder._flush(Activity("web"))
     told = operator("settle")
     assert told.code == 0
     assert "sold 2 + free 8 + unpaid 0 + dead 0 + direct 0 = 10  OK" in told.out
-    assert "orders 2: confirmed 1, cancelled 1" in told.out
+    assert "orders 2: confirmed 1, cancelled 1; refused 1\n" in told.out
     proof = operator("settle", "--json").json
     text = json.dumps(proof["proof"], sort_keys=True, separators=(",", ":"))
     assert proof["sha256"] == hashlib.sha256(text.encode()).hexdigest()
@@ -255,6 +258,11 @@ def test_a_settled_sale_is_purged(operator: Operator) -> None:
     assert operator.store.purged()
     told = operator("rebuild", "--yes", "--force")
     assert (told.code, "purged" in told.err) == (2, True)
+    told = operator("status")
+    assert (told.code, "spring  PURGED  " in told.out, "rebuild" in told.out) == (0, True, False)
+    assert "phone" in operator("goods", "list").out
+    assert "lost" not in operator("goods", "list").out
+    assert "phone: the sale was purged" in operator("doctor").out
 
 
 def test_a_purge_reads_only_the_entries_that_it_needs(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from flashsale import Goods
 from flashsale._rules.activity import Activity, instance
+from flashsale.model.snapshot import Histogram, Totals
+from flashsale.ops.status import database
 
 if TYPE_CHECKING:
     from tests.support.operator import Operator
@@ -129,3 +131,11 @@ def test_status_loads_no_library_that_it_does_not_need(operator: Operator) -> No
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "spring  SELLING" in ran.stdout
     assert not {"sqlalchemy", "rich", "django", "jinja2", "prometheus_client", "http.server"} & {*ran.stderr.split()}
+
+
+def test_saves_that_failed_of_late_are_counted() -> None:
+    """While a table is locked few saves come to an end: those that were quick before decide the quantile."""
+    quick = Totals(store={"save": Histogram((0, 99, *[0] * 12), 0.1)})
+    locked = Totals(store_errors={("save", "StoreError"): 3, ("save", "RowRefused"): 9, ("settle", "StoreError"): 9})
+    assert database([quick]) == "database save p95 under 10 ms"
+    assert database([quick, locked]) == "database save p95 under 10 ms, 3 failed within five minutes"

@@ -220,7 +220,8 @@ def _in_redis(context: Context, goods_id: str, *, is_loaded: bool) -> Findings:
         stock = sale.inventory.stock(goods_id)
         sale.gate.state(goods_id)
     except UnknownGoods:
-        why = "Redis has lost it: rebuild" if is_loaded else "Redis does not have it yet: the syncer loads it"
+        gone = "the sale was purged: it is over" if context.is_purged() else "Redis has lost it: rebuild"
+        why = gone if is_loaded else "Redis does not have it yet: the syncer loads it"
         yield Finding(goods_id, why, is_bad=is_loaded)
     except CorruptState as error:
         yield Finding(goods_id, str(error))

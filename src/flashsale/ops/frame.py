@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, Self, TextIO
 
 from flashsale import FlashSale, Syncer
 from flashsale._rules.trail import Note
-from flashsale._sync.store import check_known, noting
+from flashsale._sync.store import check_known, is_purged, noting
 from flashsale.errors import FlashSaleError, StoreError
 from flashsale.model import Goods
 from flashsale.model.trail import TrailEntry
@@ -215,6 +215,12 @@ class Context:
         except StoreError as error:
             self.tell(f"the database does not say what it has: {error}")
             return {}
+
+    def is_purged(self) -> bool:
+        """Returns whether the database knows that the sale is over; False when it does not answer."""
+        with suppress(StoreError):
+            return is_purged(self.opened.store)
+        return False
 
     def items_or_stop(self) -> dict[str, Goods]:
         """Returns the rows of the items, by id; fails where the database does not answer."""

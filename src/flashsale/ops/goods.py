@@ -31,13 +31,18 @@ def look(context: Context, goods_id: str, row: Goods | None) -> dict[str, Any]:
     try:
         stock, gate = sale.inventory.stock(goods_id), sale.gate.state(goods_id)
     except UnknownGoods:
-        problem = "lost from Redis" if row is not None and row.loaded else "not in Redis yet"
+        problem = lost(context) if row is not None and row.loaded else "not in Redis yet"
     except CorruptState:
         problem = "corrupt in Redis"
     there = _policy_of_redis(sale, goods_id)
     policy = _policy(row) if row else {**there, "total_in_database": None, "version": None}
     told = {"problem": problem, "in_redis": None if problem else there}
     return {"goods": goods_id, **_of_stock(stock), **_of_gate(gate), **policy, **told}
+
+
+def lost(context: Context) -> str:
+    """Returns why Redis has no item that it once had."""
+    return "purged" if context.is_purged() else "lost from Redis"
 
 
 def _of_stock(stock: Stock | None) -> dict[str, Any]:

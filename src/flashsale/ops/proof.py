@@ -226,7 +226,10 @@ def _is_shown(place: str, units: Units) -> bool:
 def _orders(settlement: Settlement) -> list[str]:
     counts = settlement.orders
     states = ", ".join(f"{state.lower()} {counts[state]:,}" for state in OrderState if counts.get(state))
-    return [f"orders {sum(counts.values()):,}" + (f": {states}" if states else "")]
+    refused = sum(settlement.refused.values())
+    return [
+        f"orders {sum(counts.values()):,}" + f": {states}" * bool(states) + f"; refused {refused:,}" * bool(refused)
+    ]
 
 
 def left(settlement: Settlement) -> list[str]:

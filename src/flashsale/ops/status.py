@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ class View:
 
     Args:
         name: of the sale.
+        state: of it, in a word.
         look: at all of it.
         totals: what was counted since it began.
         samples: of each item, oldest first.
@@ -33,6 +34,7 @@ class View:
     """
 
     name: str
+    state: str
     look: Snapshot
     totals: Totals
     samples: Mapping[str, Sequence[Sample]]
@@ -52,20 +54,23 @@ def see(context: Context) -> View:
     samples = {goods.goods_id: recorder.samples(goods.goods_id) for goods in look.goods}
     rates = {goods.goods_id: rate(goods, samples[goods.goods_id], minutes, look.time) for goods in look.goods}
     info = sale._link.info()
-    rows = context.items()
-    loaded = [goods.goods_id for goods in rows.values() if goods.loaded]
-    return View(
-        context.name, look, totals, samples, rates, info, judge(look, totals, info, loaded), database(recent.values())
-    )
+    is_over = look.epoch is None and context.is_purged()
+    state = "PURGED" if is_over else word(look)
+    loaded = [] if is_over else [goods.goods_id for goods in context.items().values() if goods.loaded]
+    attention = judge(look, totals, info, loaded)
+    return View(context.name, state, look, totals, samples, rates, info, attention, database(recent.values()))
 
 
-def database(recent: Iterable[Totals]) -> str:
-    """Returns how long a save took of late, in some words; empty: nothing was saved."""
+def database(recent: Collection[Totals]) -> str:
+    """Returns how long a save took of late, and how many failed, in some words; empty: nothing was saved."""
     save = summed(each.store["save"] for each in recent if "save" in each.store)
     if not sum(save.counts):
         return ""
     p95 = quantile(save, 0.95)
-    return "database save p95 over a minute" if p95 is None else f"database save p95 under {1000 * p95:.0f} ms"
+    errors = [item for each in recent for item in each.store_errors.items()]
+    failed = sum(times for (operation, kind), times in errors if operation == "save" and kind != "RowRefused")
+    took = "over a minute" if p95 is None else f"under {1000 * p95:.0f} ms"
+    return f"database save p95 {took}" + (f", {number(failed)} failed within five minutes" if failed else "")
 
 
 # -- as lines ---------------------------------------------------------------------------------------------------------
@@ -80,7 +85,7 @@ def head(view: View) -> str:
     """Returns the name and the state of the sale, and how many things are well."""
     wrong = len({each.name for each in view.attention})
     said = f"{CHECKS - wrong} ok" + (f", {len(view.attention)} ATTENTION" if wrong else "")
-    return f"{view.name}  {word(view.look)}  {local(view.look.time):%H:%M:%S} by Redis   {said}"
+    return f"{view.name}  {view.state}  {local(view.look.time):%H:%M:%S} by Redis   {said}"
 
 
 HEAD: Final = ("goods", "total", "booked", "free", "sold/s", "refused/s", "gone in")
@@ -141,7 +146,7 @@ def _bytes(info: Mapping[str, str], name: str) -> str:
 def data(view: View) -> dict[str, Any]:
     """Returns the same as JSON."""
     return {
-        "state": word(view.look),
+        "state": view.state,
         "look": asdict(view.look),
         "rates": {goods_id: asdict(pace) for goods_id, pace in view.rates.items()},
         "attention": [asdict(each) for each in view.attention],
