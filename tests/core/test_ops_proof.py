@@ -263,6 +263,9 @@ def test_a_settled_sale_is_purged(operator: Operator) -> None:
     assert "phone" in operator("goods", "list").out
     assert "lost" not in operator("goods", "list").out
     assert "phone: the sale was purged" in operator("doctor").out
+    for command in ("audit", "settle", "repair"):
+        told = operator(command)
+        assert (told.code, "Its proof is the last settle of the trail" in told.err) == (2, True)
 
 
 def test_a_purge_reads_only_the_entries_that_it_needs(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,14 @@ def _add_expected(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expected", metavar="FILE", help="order ids that buyers were told, one a line; - for stdin")
 
 
+def _refuse_purged(context: Context) -> None:
+    """Redis has nothing of a purged sale, and is not to get it back."""
+    if context.is_purged():
+        raise Stop(f"sale {context.name} was purged: it is over. Its proof is the last settle of the trail")
+
+
 def _audit(context: Context) -> Outcome:
+    _refuse_purged(context)
     audit = context.syncer.audit(_expected(context.options.expected))
     lines = [*_units(audit), *_problems(audit), "clean" if audit.ok else "not clean"]
     return Outcome(lines, told(audit), 0 if audit.ok else ATTENTION)
@@ -103,6 +110,7 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
 
 
 def _repair(context: Context) -> Outcome:
+    _refuse_purged(context)
     trust = context.options.trust_ledger
     found = context.syncer.repair(dry_run=True, trust_ledger=trust)
     left = [each for each in found.audit.orders if each not in found.mended]
@@ -186,6 +194,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def _settle(context: Context) -> Outcome:
+    _refuse_purged(context)
     settlement = context.syncer.settlement()
     outcome = _proven(context, settlement)
     path = context.options.report
