@@ -69,7 +69,7 @@ docs: $(VENV)/.dev ## build the documentation's site into build/docs
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs $(ARGS)
 	@echo "build/docs/index.html"
 
-screenshots: $(VENV)/.dev ## photograph a shop before, during and after its sale; writes docs/images
+screenshots: $(VENV)/.dev ## photograph a shop, and what its operator sees; writes docs/images
 	@$(BIN)/python -m tests.browser.screenshots
 
 flask fastapi django: $(VENV)/.examples ## open a small shop in this framework
