@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from flashsale import OrderState, StoreError
 from flashsale._rules import rate_limited_log
 from tests.core.test_order_queue import bought, ids
 from tests.core.test_worker import before_each_save, full_batches
+from tests.support.claims import leased
 from tests.support.helpers import order
 from tests.support.mutants import promises
 
@@ -84,6 +86,7 @@ async def test_a_refusal_begins_the_count_of_lost_leases_anew(shop: Shop) -> Non
 async def test_claims_of_the_release_before_are_taken_over(shop: Shop) -> None:
     """It wrote plain numbers as leases, and counts an ended lease as an attempt."""
     sale = await bought(shop, 2)
+    shop.raw.hset(shop.keys.meta, "layout", 1)
     claims = await sale.queue.claim(lease=60)
     for claim in claims:
         delivery = claim.token.partition("-")[0]
@@ -96,13 +99,15 @@ async def test_claims_of_the_release_before_are_taken_over(shop: Shop) -> None:
     assert await sale.queue.ack(await sale.queue.claim(lease=60)) == 1
 
 
-async def test_bodies_without_a_lease_get_one(shop: Shop) -> None:
+@pytest.mark.parametrize("layout", [1, 2])
+async def test_bodies_without_a_lease_get_one(shop: Shop, layout: int) -> None:
     sale = await shop.open(700)
+    shop.raw.hset(shop.keys.meta, "layout", layout)
     await sale.inventory.reserve([order(n) for n in range(700)])  # more than a page
     await sale.queue.claim(700, lease=60)
     shop.raw.delete(shop.keys.leases)
     assert await sale.queue.claim(lease=60, timeout=0) == []
-    assert shop.raw.zcard(shop.keys.leases) == 700
+    assert leased(shop.raw, shop.keys) == 700
     shop.end_leases()
     assert len(await sale.queue.claim(700, lease=60)) == 350
 
@@ -144,7 +149,7 @@ async def test_a_save_without_end_is_left_to_others(shop: Shop, monkeypatch: pyt
     {
         "the turn of lost claims": test_what_lost_its_lease_waits_for_no_more_than_waited_before,
         "refused ones are not lost": test_what_was_refused_comes_first_and_whole,
-        "every page of new leases": test_bodies_without_a_lease_get_one,
+        "every page of new leases": partial(test_bodies_without_a_lease_get_one, layout=1),
         "the count of lost leases": test_five_leases_that_ended_alone_bury_an_order,
         "a lease of the release before": test_claims_of_the_release_before_are_taken_over,
     },

@@ -9,6 +9,7 @@ import pytest
 from flashsale import Goods, Order, OrderState
 from flashsale._rules.batches import halves
 from tests.core.test_order_queue import ids, wear_out
+from tests.support.claims import claimed
 from tests.support.helpers import order, settled
 from tests.support.mutants import promises
 
@@ -124,7 +125,7 @@ async def test_a_basket_waits_for_an_item_that_cannot_be_trusted(shop: Shop) -> 
     shop.raw.hset(shop.keys.stock("case"), "Total", "many")
     await shop.worker(sale).run_once()
     assert (await settled(sale.store.states(["x", "a#1", "a#2"]))).keys() == {"x"}
-    assert shop.raw.hlen(shop.keys.claimed) == 2
+    assert len(claimed(shop.raw, shop.keys)) == 2
 
 
 def test_one_basket_has_no_halves() -> None:

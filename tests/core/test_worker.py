@@ -16,6 +16,7 @@ import pytest
 from flashsale import Goods, Order, OrderState, Outcome, StoredOrder, StoreError, StoreRequired
 from tests.core.test_order_queue import UNREADABLE
 from tests.support import servers
+from tests.support.claims import claimed
 from tests.support.helpers import clock, inside, order, until
 from tests.support.mutants import promises
 
@@ -169,7 +170,7 @@ async def test_a_stop_lets_go_of_what_was_claimed_ahead(shop: Shop) -> None:
     sale, stop = await full_batches(shop)
 
     async def stopped() -> None:
-        await until(lambda: shop.raw.hlen(shop.keys.claimed) == 4, "the next batch")
+        await until(lambda: len(claimed(shop.raw, shop.keys)) == 4, "the next batch")
         stop.set()
 
     before_each_save(shop, sale, stopped)
@@ -183,7 +184,7 @@ async def test_a_failing_database_lets_go_of_what_was_claimed_ahead(shop: Shop) 
     sale, stop = await full_batches(shop)
 
     async def failing() -> None:
-        await until(lambda: shop.raw.hlen(shop.keys.claimed) == 4, "the next batch")
+        await until(lambda: len(claimed(shop.raw, shop.keys)) == 4, "the next batch")
         stop.set()
         raise StoreError("away")
 
@@ -295,7 +296,7 @@ async def test_a_signal_lets_the_batch_finish(
         finally:
             process.kill()
     assert booked(shop) == 3
-    assert shop.raw.hlen(shop.keys.claimed) + await sale.queue.size() == 2  # the others are acknowledged as well
+    assert len(claimed(shop.raw, shop.keys)) + await sale.queue.size() == 2  # the others are acknowledged as well
     assert [claim.attempts for claim in await sale.queue.claim(timeout=0)] == [1, 1]
 
 

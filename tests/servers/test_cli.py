@@ -27,6 +27,7 @@ from flashsale.demo.tally import Purchase, Tally
 from flashsale.stores import SQLAlchemyStore
 from flashsale.testing import _redis_server
 from tests.support import servers
+from tests.support.claims import claimed
 from tests.support.database_proxy import frozen
 from tests.support.helpers import eventually, snapshot
 
@@ -183,7 +184,7 @@ def test_sigterm_lets_the_worker_finish_its_batch(
         blocker.isolation_level = None
         blocker.execute("BEGIN IMMEDIATE")  # the worker's commit must wait for us
         with process(command("worker", "--sale", "shop"), env={**os.environ, **urls}) as worker:
-            eventually(lambda: raw.zcard(shop.keys.leases) == 20, "the worker has claimed the batch")
+            eventually(lambda: len(claimed(raw, shop.keys)) == 20, "the worker has claimed the batch")
             worker.send_signal(signal.SIGTERM)
             with pytest.raises(subprocess.TimeoutExpired):
                 worker.wait(0.5)

@@ -31,6 +31,7 @@ from flashsale import (
     aio,
 )
 from flashsale.aio.stores import SQLAlchemyStore as AsyncStore
+from tests.support.claims import claimed
 from tests.support.consistency import Consistency, Purchase
 from tests.support.deployments import Alone, Clustered, Watched
 
@@ -534,17 +535,16 @@ class Chaos:
 
         If the one who claimed it dies as well, its time counts from then on.
         """
-        claimed = await self._read(lambda: self._raw.hgetall(self._keys.claimed))
-        left = {delivery: (entry.split(b"|", 2)[1], killed_at) for delivery, entry in claimed.items()}
-        orphans: set[bytes] = set()
+        entries = await self._read(lambda: claimed(self._raw, self._keys))
+        left = {delivery: (entry.split(b"|", 2)[1], killed_at) for delivery, entry in entries.items()}
+        orphans: set[int] = set()
         longest = 0.0
         while left:
             await asyncio.sleep(0.02)
-            names = list(left)
-            entries = await self._read(lambda names=names: self._raw.hmget(self._keys.claimed, names))
+            entries = await self._read(lambda: claimed(self._raw, self._keys))
             now = time.monotonic()
-            for delivery, entry in zip(names, entries, strict=True):
-                lease, since = left[delivery]
+            for delivery, (lease, since) in list(left.items()):
+                entry = entries.get(delivery)
                 if entry is None:
                     del left[delivery]
                     if delivery in orphans:
@@ -717,7 +717,7 @@ class Chaos:
     async def _is_drained(self) -> bool:
         sizes = [
             await self._read(lambda: self._raw.llen(self._keys.order_list)),
-            await self._read(lambda: self._raw.hlen(self._keys.claimed)),
+            len(await self._read(lambda: claimed(self._raw, self._keys))),
             await self._read(lambda: self._raw.hlen(self._keys.dead)),
         ]
         return not any(sizes)

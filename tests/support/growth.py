@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from tests.support.claims import claimed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
@@ -66,7 +68,7 @@ def of_queue(raw: redis.Redis, keys: Keys) -> tuple[float, float]:
     oldest: Any = raw.lindex(keys.order_list, -1)
     seconds, microseconds = raw.time()
     lag = 0.0 if oldest is None else seconds + microseconds / 1e6 - json.loads(oldest)["created_at"]
-    return raw.llen(keys.order_list) + raw.zcard(keys.leases), lag
+    return raw.llen(keys.order_list) + len(claimed(raw, keys)), lag
 
 
 class Samples:

@@ -48,6 +48,7 @@ from flashsale.model.reports import Problem
 from flashsale.stores import SQLAlchemyStore
 from flashsale.testing import Crash
 from tests.support.article import SCRIPT
+from tests.support.claims import read_claim
 from tests.support.model import (
     FAR,
     PERSISTED,
@@ -233,11 +234,12 @@ class World:
                 return ends is not None and ends < FAR
             return score <= now
 
-        ends = {int(name): score for name, score in leases}
-        assert sorted(ends) == sorted(map(int, claimed)), "a lease without an element, or an element without a lease"
+        ends = dict(leases)
+        assert ends.keys() == claimed.keys(), "a lease without an element, or an element without a lease"
         deliveries = {
-            int(name): _delivery(text, ended(ends[int(name)], _ends(model.claimed.get(int(name)))))
-            for name, text in claimed.items()
+            number: (*_delivery(text), ended(ends[name], _ends(model.claimed.get(number))), claim)
+            for name, entry in claimed.items()
+            for number, text, claim in read_claim(name, entry)
         }
         records = {name.decode(): _record(text) for name, text in ledger.items()}
         stocks, held = {}, {}
@@ -251,6 +253,7 @@ class World:
             held |= {(goods_id, buyer.decode()): int(units) for buyer, units in buyers.items() if int(units)}
         return {
             "state": meta[b"state"].decode() if b"state" in meta else None,
+            "layout": int(meta[b"layout"]) if b"layout" in meta else None,
             "goods": sorted(name.decode() for name in goods),
             "stock": stocks,
             "held": held,
@@ -300,7 +303,8 @@ class World:
     def set_time(self, model: Model) -> None:
         """Moves the ends of leases and deadlines to where the model has them."""
         if model.claimed:
-            self.raw.zadd(self.keys.leases, {name: delivery.ends for name, delivery in model.claimed.items()}, xx=True)
+            ends = {delivery.claim or number: delivery.ends for number, delivery in model.claimed.items()}
+            self.raw.zadd(self.keys.leases, ends, xx=True)
         if model.holds:
             self.raw.zadd(self.keys.holds, dict(model.holds), xx=True)
         for goods_id, gate in model.gates.items():
@@ -324,9 +328,9 @@ def _ends(delivery: Any) -> float | None:
     return None if delivery is None else delivery.ends
 
 
-def _delivery(text: bytes, *ended: bool) -> tuple[Any, ...]:
+def _delivery(text: bytes) -> tuple[Any, ...]:
     attempts, lease, body = text.split(b"|", 2)
-    return (int(attempts), int(lease), _element(body), *ended)
+    return (int(attempts), int(lease), _element(body))
 
 
 def _record(text: bytes) -> tuple[Any, ...]:
@@ -393,7 +397,13 @@ orders = st.builds(
 )
 usual = st.integers(1, 8).map(usual_order)
 junk = st.sampled_from(
-    [b"junk", b'{"order_id":"o1"}', b"[1]", b'{"order_id":"o1","goods_id":"a","buyer_id":"ann","quantity":0}']
+    [
+        b"junk",
+        b"two\nlines",
+        b'{"order_id":"o1"}',
+        b"[1]",
+        b'{"order_id":"o1","goods_id":"a","buyer_id":"ann","quantity":0}',
+    ]
 )
 boundaries = st.tuples(st.sampled_from([0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 9, 12]), st.booleans())
 crashes = st.one_of(st.none(), boundaries)
@@ -552,8 +562,12 @@ class SaleMachine(RuleBasedStateMachine):
 
     # -- before the sale --------------------------------------------------------------------------------------------
 
-    @initialize(one_redis=st.booleans(), begun=st.integers(0, 9).map(lambda number: number != 7))
-    def begin(self, one_redis: bool, begun: bool) -> None:
+    @initialize(
+        one_redis=st.booleans(),
+        begun=st.integers(0, 9).map(lambda number: number != 7),
+        layout=st.sampled_from([2, 2, 1]),
+    )
+    def begin(self, one_redis: bool, begun: bool, layout: int) -> None:
         self.world = World(self.backend, self.engine, f"s{next(self.names)}", one_redis=one_redis, wrap=self.wrap)
         self.world.flush()
         self.process = Process(self.world)
@@ -563,6 +577,8 @@ class SaleMachine(RuleBasedStateMachine):
             for goods in (Goods("a", 6, hold=LONG), Goods("b", 5, per_buyer=2)):
                 self.put(goods)
             self.sync(None)
+            self.world.raw.hset(self.world.keys.meta, "layout", layout)
+            self.model.layout = layout
             for goods_id in ("a", "b"):
                 self.start(goods_id)
 
@@ -1035,8 +1051,8 @@ class SaleMachine(RuleBasedStateMachine):
 
 
 def _handle(claim: Claim) -> Handle:
-    delivery, lease = claim.token.split("-")
-    return Handle(int(delivery), int(lease), _element(claim.body), claim.attempts)
+    delivery, lease, *name = claim.token.split("-")
+    return Handle(int(delivery), int(lease), _element(claim.body), claim.attempts, *name)
 
 
 def database() -> Any:

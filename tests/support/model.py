@@ -39,6 +39,7 @@ from flashsale import (
 from flashsale.model import RELEASED, TRANSITIONS
 
 NOW: Final = 1e9  # the model's clock stands still; windows lie far before it or far after it
+NEWEST: Final = 2  # the layout of new sales
 FAR: Final = 4e9  # a lease or a deadline that has not ended; below it lie the ended ones, by the step that ended them
 MAX_ATTEMPTS: Final = 5
 ALONE: Final = 10**14  # in a lease: how often its element was claimed alone
@@ -135,6 +136,7 @@ class Delivery:
     lease: int
     element: Element
     ends: float
+    claim: str = ""  # the name of the claim whose elements share a lease
 
 
 @dataclass
@@ -161,6 +163,11 @@ class Handle(NamedTuple):
     lease: int
     element: Element
     attempts: int
+    claim: str = ""
+
+
+def _is_broken(element: Element) -> bool:
+    return isinstance(element, bytes) and b"\n" in element
 
 
 def shut(opens_at: float | None, closes_at: float | None, *, paused: bool) -> Outcome | None:
@@ -193,6 +200,7 @@ class Model:
 
     one_redis: bool = True
     state: str | None = None  # open or paused, from the first preload on
+    layout: int | None = None  # from the first preload on
     stocks: dict[str, StockHash] = field(default_factory=dict)
     gates: dict[str, GateKeys] = field(default_factory=dict)
     ledger: dict[str, Record] = field(default_factory=dict)
@@ -300,7 +308,7 @@ class Model:
                 raise Refused(AlreadyLoaded)
             return
         self.stocks[goods_id] = StockHash(total, booked, policy, version, request)
-        self.state = self.state or "open"
+        self.state, self.layout = self.state or "open", self.layout or NEWEST
 
     def open_gate(self, goods_id: str, total: int, policy: Policy) -> None:
         if goods_id not in self.gates:
@@ -529,7 +537,11 @@ class Model:
         return element
 
     def claim(self, limit: int, *, expired: bool = False) -> Steps:
-        due = sorted((d.ends, str(number)) for number, d in self.claimed.items() if d.ends < FAR)[:limit]
+        parts = 0
+        for name in dict.fromkeys(name for _, name in self._due(limit)):
+            if "+" in name and parts < limit:
+                parts += self._split(name)
+        due = [(ends, name) for ends, name in self._due(limit) if "+" not in name]
         lost = [(ends, int(number)) for ends, number in due if self.claimed[int(number)].lease]
         own = [int(number) for _, number in due if not self.claimed[int(number)].lease]
         fresh = limit - len(own)
@@ -538,28 +550,49 @@ class Model:
             own, fresh = [number for _, number in lost[: max(1, together // 2)]], 0
         elements, self.queue = self.queue[:fresh], self.queue[fresh:]
         alone = len(own) + len(elements) == 1
+        shares = self.layout == NEWEST and len(elements) > 1 and not any(_is_broken(each) for each in elements)
         for number in own:
             delivery = self.claimed[number]
             self.counter += 1
             delivery.attempts += not delivery.lease
             delivery.lease = min(9, delivery.lease // ALONE + alone) * ALONE + self.counter
+        name = f"{self.counter + 1}+{len(elements)}" if shares else ""
         for element in elements:
             self.counter += 1
             own.append(self.counter)
-            self.claimed[self.counter] = Delivery(1, self.counter + ALONE * alone, element, FAR)
+            self.claimed[self.counter] = Delivery(1, self.counter + ALONE * alone, element, FAR, name)
         for number in own:
             self.claimed[number].ends = float(self.step) if expired else FAR
         if not lost:
             self.turn = None
         elif own and self.turn is None:
             self.turn = self.counter + len(self.queue)
-        handles = [Handle(number, d.lease, d.element, d.attempts) for number in own for d in (self.claimed[number],)]
+        taken = [(number, self.claimed[number]) for number in own]
+        handles = [Handle(number, d.lease, d.element, d.attempts, d.claim) for number, d in taken]
         yield
         worn_out = [each for each in handles if each.attempts > MAX_ATTEMPTS or each.lease // ALONE > MAX_ATTEMPTS]
         if worn_out:
             self._bury(worn_out)
             yield
         return [each for each in handles if each not in worn_out]
+
+    def _due(self, limit: int) -> list[tuple[float, str]]:
+        """The leases that have ended, in their order: each element's own, or the one that a claim shares."""
+        return sorted({(d.ends, d.claim or str(number)) for number, d in self.claimed.items() if d.ends < FAR})[:limit]
+
+    def _split(self, claim: str) -> int:
+        """Gives the elements of a claim leases of their own; returns how many there were."""
+        members = [delivery for delivery in self.claimed.values() if claim and delivery.claim == claim]
+        for delivery in members:
+            delivery.claim = ""
+        return len(members)
+
+    def _split_parts(self, handles: Sequence[Handle]) -> None:
+        """Splits the claims of which only some elements are meant."""
+        named = Counter(handle.claim for handle in set(handles) if handle.claim)
+        for claim, count in named.items():
+            if not claim.endswith(f"+{count}"):
+                self._split(claim)
 
     def _holds(self, handle: Handle) -> Delivery | None:
         delivery = self.claimed.get(handle.delivery)
@@ -568,6 +601,7 @@ class Model:
     def _bury(self, handles: Iterable[Handle]) -> int:
         buried = 0
         for handle in handles:
+            self._split(handle.claim)
             if self._holds(handle) is None:
                 continue
             delivery = self.claimed.pop(handle.delivery)
@@ -591,6 +625,7 @@ class Model:
     def _nack(self, handles: Iterable[Handle], *, delayed: bool, count_attempt: bool = True) -> int:
         gone = 0
         for handle in handles:
+            self._split(handle.claim)
             if delivery := self._holds(handle):
                 delivery.attempts -= 0 if count_attempt else 1
                 delivery.lease, delivery.ends = 0, FAR if delayed else float(self.step)
@@ -599,7 +634,8 @@ class Model:
 
     def extend(self, handles: Iterable[Handle]) -> Steps:
         yield from ()
-        held = 0
+        held, handles = 0, list(handles)
+        self._split_parts(handles)
         for handle in handles:
             if delivery := self._holds(handle):
                 delivery.ends = FAR
@@ -611,7 +647,8 @@ class Model:
         return self._ack(handles)
 
     def _ack(self, handles: Iterable[Handle]) -> int:
-        dropped = 0
+        dropped, handles = 0, list(handles)
+        self._split_parts(handles)
         for handle in handles:
             dropped += self.claimed.pop(handle.delivery, None) is not None
             known = self.ledger.get(handle.element.order_id) if isinstance(handle.element, Order) else None
@@ -983,7 +1020,7 @@ class Model:
         """A key is gone; what the ledger, or an item that sells nothing, would answer is not asked until `rebuild`."""
         gate, stock = self.gates.get(goods_id), self.stocks[goods_id]
         if name == "meta":
-            self.counter, self.turn = 0, None
+            self.counter, self.turn, self.layout = 0, None, None
         elif name == "stock":
             stock.direct = 0  # nobody knows them any more
         elif name == "count" and gate:
@@ -1026,6 +1063,7 @@ class Model:
         }
         direct = {goods_id: stock.direct for goods_id, stock in self.stocks.items()}
         self.ledger, self.holds, self.state, self.epoch = {}, {}, "open", self.epoch + 1
+        self.layout = self.layout or NEWEST
         self.counter = max(self.counter, self.epoch * 10**9)
         for order_id, row in self.orders.items():
             policy = self.rows[row.order.goods_id].policy
@@ -1096,6 +1134,7 @@ class Model:
         buyers = sorted({record.order.buyer_id for record in self.ledger.values()})
         return {
             "state": self.state,
+            "layout": self.layout,
             "goods": goods,
             "stock": {
                 goods_id: (s.total, self.booked(goods_id), self.in_ledger(goods_id), s.version, s.policy)
@@ -1118,7 +1157,7 @@ class Model:
             },
             "ledger": {order_id: (r.state, r.order.content, r.gated, r.counted) for order_id, r in self.ledger.items()},
             "list": self.queue,
-            "claimed": {number: (d.attempts, d.lease, d.element, d.ends < FAR) for number, d in self.claimed.items()},
+            "claimed": {n: (d.attempts, d.lease, d.element, d.ends < FAR, d.claim) for n, d in self.claimed.items()},
             "dead": {name: (d.attempts, d.lease, d.element) for name, d in self.dead.items()},
             "holds": {order_id: ends < FAR for order_id, ends in self.holds.items()},
             "led": self.led,

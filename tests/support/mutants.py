@@ -148,7 +148,7 @@ for _script in ("reserve", "deduct", "release", "enter"):
         "O T",
         Lua(_script, NUMBER, NUMBER + "  if true then return tonumber(text) end\n"),
     )
-LAYOUTS = "local OLDEST, NEWEST = 1, 1\n"  # that this release reads
+LAYOUTS = "local OLDEST, NEWEST = 1, 2\n"  # that this release reads
 BEGINS = ("reserve", "claim", "lead", "share", "load", "pause", "layout", "records")  # the scripts that begin something
 for _script in BEGINS:
     _add(f"the layout in {_script}", "T", Lua(_script, "if layout and (", "if false and ("))
@@ -258,12 +258,23 @@ _add("the new leases", "E", Lua("claim", "if leaseless then", "if false then"))
 _add("every page of new leases", "E", Lua("claim", 'until page[1] == "0"', "until true"))
 _add("the half of what was too slow", "E", Patch("flashsale._sync.worker._is_slow", lambda _: False))
 _add("the longer lease", "E", Patch("flashsale.Worker._extend", lambda *_: None))
+_add("the split of a lost claim", "E", Lua("claim", "(parts < limit and split(KEYS[4], KEYS[5], name) or 0)", "0"))
+_add("the bound of splits", "T", Lua("claim", "parts < limit and split", "split"))
+_add("bodies of one line", "E", Lua("claim", 'not string.find(table.concat(bodies), "\\n", 1, true)', "true"))
+_add("layout 1 where it was begun", "E", Lua("claim", 'layout == "2"', "true"))
+_add("the rest of an acknowledged claim", "E", Lua("ack", "if not (gone and gone[delivery]) then", "if false then"))
+_add("the ack of a claim that was split", "E", Lua("ack", "for _ = 1, count do", "for _ = 1, 0 do"))
+_add("the extension of a claim that was split", "E", Lua("extend", "for _ = 1, count do", "for _ = 1, 0 do"))
+_add("the split before an extension", "E", Lua("extend", "for at = parts, first - 1 do", "for at = 1, 0 do"))
+_add("the split before a refusal", "E", Lua("nack", "for at = 4, first - 1 do", "for at = 1, 0 do"))
+_add("the split before a burial", "E", Lua("bury", "for at = 2, first - 1 do", "for at = 1, 0 do"))
+_add("claims are counted by element", "E", Lua("look", "(count or 1)", "1"))
 _add("the lease of nack", "E", Lua("nack", "if lease == ARGV[at + 1] then", "if lease then"))
-_add("the lease of extend", "E", Lua("extend", '"^%d+|(%d+)|") == ARGV[at + 1]', '"^%d+|(%d+)|")'))
+_add("the lease of extend", "E", Lua("extend", '"^%d+|(%d+)|") == lease', '"^%d+|(%d+)|")'))
 _add("the lease of bury", "E", Lua("bury", 'string.match(entry, "^%d+|(%d+)|") == ARGV[at + 1]', 'entry ~= ""'))
 _add("the attempt that does not count", "E", broken.every_attempt_counts)
-_add("nobody's attempt", "E", Lua("nack", 'if ARGV[2] == "0" then', "if false then"))
-_add("the delay of an order let go", "E", Lua("nack", "now() + tonumber(ARGV[1])", "now()"))
+_add("nobody's attempt", "E", Lua("nack", 'if ARGV[3] == "0" then', "if false then"))
+_add("the delay of an order let go", "E", Lua("nack", "now() + tonumber(ARGV[2])", "now()"))
 _add("the record of a dead order", "L", Lua("bury", 'record("DEAD"', 'record("QUEUED"'))
 _add("a dead order is itself", "E", Lua("bury", '"|") == ARGV[at + 3]', '"|") ~= ""'))
 _add("the state of a dead order", "E", Lua("requeue", 'if state == "DEAD" then', "if false then"))

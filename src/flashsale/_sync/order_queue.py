@@ -9,8 +9,8 @@ from itertools import repeat
 from typing import Final
 
 from flashsale._rules.batches import batches
-from flashsale._rules.codes import number
 from flashsale._rules.observer import log
+from flashsale._rules.tokens import delivery_and_lease, elements_of, held, names, parts
 from flashsale._sync.clients import Client
 from flashsale._sync.ledger import acknowledge
 from flashsale._sync.transport.component import Component
@@ -122,9 +122,8 @@ class OrderQueue(Component):
         """Acks; returns how many were still there, and the time of Redis: epoch seconds, 0.0 without claims."""
         dropped, time = 0, 0.0
         for batch in batches(claims, MAX_BATCH):
-            deliveries = [claim.token.partition("-")[0] for claim in batch]
             orders = [claim.order for claim in batch if claim.order]
-            gone, time = acknowledge(self._link, self.keys, deliveries, orders)
+            gone, time = acknowledge(self._link, self.keys, held([claim.token for claim in batch]), orders)
             dropped += gone
         return dropped, time
 
@@ -140,7 +139,14 @@ class OrderQueue(Component):
             How many were returned.
         """
         check_seconds("delay", delay)
-        return self._leased("nack", claims, [delay, int(count_attempt)])
+        returned = 0
+        for batch in batches(claims, MAX_BATCH):
+            tokens = [claim.token for claim in batch]
+            claimed = names(tokens)
+            elements = [part for token in tokens for part in delivery_and_lease(token)]
+            arguments: list[Argument] = [len(claimed), delay, int(count_attempt), *claimed, *elements]
+            returned += self._link.run("nack", [self.keys.leases, self.keys.claimed], arguments)
+        return returned
 
     def extend(self, claims: Iterable[Claim], *, lease: float = 30.0) -> int:
         """Renews the leases of claims: they end `lease` seconds from now.
@@ -149,7 +155,13 @@ class OrderQueue(Component):
             How many the caller still holds.
         """
         check_seconds("lease", lease, low=0.001)
-        return self._leased("extend", claims, [lease])
+        extended = 0
+        for batch in batches(claims, MAX_BATCH):
+            whole, some, tokens = held([claim.token for claim in batch])
+            elements = [part for token in tokens for part in delivery_and_lease(token)]
+            arguments: list[Argument] = [len(whole), len(some), lease, *whole, *some, *elements]
+            extended += self._link.run("extend", [self.keys.leases, self.keys.claimed], arguments)
+        return extended
 
     def size(self) -> int:
         """Returns the length of the list; claims are not on it."""
@@ -172,7 +184,7 @@ class OrderQueue(Component):
             yield page
             at += len(page)
         for claimed in self._scan(self.keys.claimed):
-            yield [_parts(entry)[2] for entry in claimed.values()]
+            yield [element.body for field, entry in claimed.items() for element in elements_of(field, entry)]
 
     def _places(self, wanted: Callable[[Order], bool]) -> list[tuple[Order, int]]:
         """Returns the orders on the list that are wanted, each with how many leave it before."""
@@ -189,14 +201,13 @@ class OrderQueue(Component):
         """Returns the claims of orders that are wanted, each with the end of its lease: epoch seconds, or None."""
         claims: list[Claim] = []
         for page in self._scan(self.keys.claimed):
-            for delivery, entry in page.items():
-                attempts, lease, body = _parts(entry)
+            for attempts, body, token in (each for entry in page.items() for each in elements_of(*entry)):
                 order = _order(body)
                 if order is not None and wanted(order):
-                    claims.append(Claim(order, body, attempts, f"{delivery.decode('ascii', 'replace')}-{lease}"))
+                    claims.append(Claim(order, body, attempts, token))
         claims = self._explained(claims)
-        deliveries = [claim.token.partition("-")[0] for claim in claims]
-        ends = [self._link.command("ZSCORE", self.keys.leases, delivery) for delivery in deliveries]
+        leased = [(names([claim.token]) or delivery_and_lease(claim.token))[0] for claim in claims]
+        ends = [self._link.command("ZSCORE", self.keys.leases, name) for name in leased]
         return [(claim, None if end is None else float(end)) for claim, end in zip(claims, ends, strict=True)]
 
     # -- dead letters -----------------------------------------------------------------------------------------------
@@ -218,10 +229,11 @@ class OrderQueue(Component):
         buried = 0
         keys = [self.keys.leases, self.keys.claimed, self.keys.dead, self.keys.orders]
         for batch in batches(claims, MAX_BATCH):
-            arguments: list[Argument] = []
+            claimed = names(claim.token for claim in batch)
+            arguments: list[Argument] = [len(claimed), *claimed]
             for claim in batch:
                 order = claim.order
-                arguments += claim.token.split("-")
+                arguments += delivery_and_lease(claim.token)
                 content = f"{order.quantity}|{order.goods_id}|{order.buyer_id}" if order else ""
                 arguments += (order.order_id if order else "", content)
             buried += self._link.run("bury", keys, arguments)
@@ -298,10 +310,11 @@ class OrderQueue(Component):
 
     def _claim(self, limit: int, lease: float) -> list[Claim]:
         keys = [self.keys.meta, self.keys.order_list, self.keys.wakeup, self.keys.leases, self.keys.claimed]
-        again, before, bodies = self._link.run("claim", keys, [limit, f"{lease:.6f}"])
+        again, before, bodies, name = self._link.run("claim", keys, [limit, f"{lease:.6f}"])
         deliveries, leases, attempts = again[::4], again[1::4], again[2::4]
         tokens = [f"{int(delivery)}-{int(number)}" for delivery, number in zip(deliveries, leases, strict=True)]
-        tokens += [f"{number}-{number}" for number in range(int(before) + 1, int(before) + 1 + len(bodies))]
+        shared = f"-{name.decode()}" if name else ""
+        tokens += [f"{number}-{number}{shared}" for number in range(int(before) + 1, int(before) + 1 + len(bodies))]
         counts = [*map(int, attempts), *repeat(1, len(bodies))]
         bodies = again[3::4] + bodies
         claims = list(map(Claim, self._orders(bodies), bodies, counts, tokens))
@@ -331,15 +344,8 @@ class OrderQueue(Component):
         return [None if order and order.goods_id in keyless else order for order in orders] if keyless else orders
 
     def _letter(self, entry: bytes) -> Claim:
-        attempts, lease, body = _parts(entry)
+        attempts, lease, body = parts(entry)
         return Claim(self._orders([body])[0], body, attempts, f"0-{lease}")
-
-    def _leased(self, script: str, claims: Iterable[Claim], arguments: Sequence[Argument]) -> int:
-        count = 0
-        for batch in batches(claims, MAX_BATCH):
-            tokens = [part for claim in batch for part in claim.token.split("-")]
-            count += self._link.run(script, [self.keys.leases, self.keys.claimed], [*arguments, *tokens])
-        return count
 
     def _letters(self) -> Mapping[bytes, bytes]:
         letters: dict[bytes, bytes] = {}
@@ -366,11 +372,3 @@ def _order(body: bytes) -> Order | None:
 
 def _is_worn_out(claim: Claim) -> bool:
     return claim.attempts > MAX_ATTEMPTS or claim.lease // _ALONE > MAX_ATTEMPTS
-
-
-def _parts(entry: bytes) -> tuple[int, int, bytes]:
-    """Returns attempts, lease and body of a claim or dead letter; of what somebody else wrote, all is body."""
-    attempts, _, rest = entry.partition(b"|")
-    lease, bar, body = rest.partition(b"|")
-    made, leased = number(attempts), number(lease)
-    return (0, 0, entry) if made is None or leased is None or not bar else (made, leased, body)

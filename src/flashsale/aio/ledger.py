@@ -9,6 +9,7 @@ from flashsale._rules.batches import batches
 from flashsale._rules.codes import about
 from flashsale._rules.ledger_record import STATES, Record, current_state, find, read
 from flashsale._rules.tally import Tally
+from flashsale._rules.tokens import Held
 from flashsale.aio.transport.link import Argument, Link
 from flashsale.errors import NotExecuted
 from flashsale.keys import Keys
@@ -289,7 +290,7 @@ class Ledger:
         return keys, groups
 
 
-async def acknowledge(link: Link, keys: Keys, deliveries: Sequence[str], orders: Iterable[Order]) -> tuple[int, float]:
+async def acknowledge(link: Link, keys: Keys, claims: Held, orders: Iterable[Order]) -> tuple[int, float]:
     """Drops elements and marks queued orders PERSISTED, whose rows are committed; their payment deadlines start.
 
     Returns:
@@ -298,6 +299,9 @@ async def acknowledge(link: Link, keys: Keys, deliveries: Sequence[str], orders:
     goods = by_goods(orders)
     names = [keys.leases, keys.claimed, keys.orders, keys.holds, *map(keys.stock, goods)]
     order_ids = [order.order_id for group in goods.values() for order in group]
-    arguments: list[Argument] = [len(deliveries), *map(len, goods.values()), *deliveries, *order_ids]
+    whole, parts, tokens = claims
+    deliveries = [token.partition("-")[0] for token in tokens]
+    counts = (len(whole), len(parts), len(deliveries), *map(len, goods.values()))
+    arguments: list[Argument] = [*counts, *whole, *parts, *deliveries, *order_ids]
     dropped, time = await link.run("ack", names, arguments)
     return dropped, float(time)

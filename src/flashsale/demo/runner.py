@@ -249,7 +249,7 @@ class Runner:
         """Nothing is under way, and the syncer has given back every slot whose buyer is gone."""
         booked = (await self._sale.inventory.stock(GOODS_ID)).booked
         access = (await self._sale.gate.state(GOODS_ID)).access
-        return access == booked and await sources.pending(self._sale, self._client) == 0
+        return access == booked and await sources.pending(self._sale) == 0
 
     async def _look(self) -> None:
         """Shows where the sale is."""
@@ -258,7 +258,7 @@ class Runner:
         try:
             snapshot.booked = (await self._sale.inventory.stock(GOODS_ID)).booked
             snapshot.passed = (await self._sale.gate.state(GOODS_ID)).access
-            snapshot.pending = await sources.pending(self._sale, self._client)
+            snapshot.pending = await sources.pending(self._sale)
         except LookupError:
             return  # not loaded yet
         self._most_booked = max(self._most_booked, snapshot.booked)

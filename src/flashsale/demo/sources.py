@@ -56,16 +56,17 @@ async def read_redis(sale: FlashSale, client: Redis, first: OpenPhase, most_book
         direct=stock.direct,
         count=gate.count,
         access=gate.access,
-        pending=await pending(sale, client) + await client.hlen(keys.dead),
+        pending=await pending(sale) + await client.hlen(keys.dead),
         unsold=first.unsold,
         most_booked=most_booked,
         ledger=entries,
     )
 
 
-async def pending(sale: FlashSale, client: Redis) -> int:
+async def pending(sale: FlashSale) -> int:
     """Returns how many orders are on the way to the database: on the list, or leased."""
-    return await sale.queue.size() + int(await client.zcard(sale.keys.leases))
+    seen = await sale._recorder.look()
+    return seen.queued + seen.claimed
 
 
 async def read_database(store: AsyncOrderStore, first: OpenPhase) -> DatabaseSide:

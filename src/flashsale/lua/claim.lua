@@ -9,19 +9,21 @@
 -- KEYS[1]  meta        hash        layout; deliveries: a counter; turn: its value from which lost elements come first
 -- KEYS[2]  order_list  list        JSON orders
 -- KEYS[3]  wakeup      list        wakes a waiting worker
--- KEYS[4]  leases      sorted set  delivery -> lease end
--- KEYS[5]  claimed     hash        delivery -> attempts|lease|body
+-- KEYS[4]  leases      sorted set  delivery, or a claim's name -> lease end
+-- KEYS[5]  claimed     hash        delivery -> attempts|lease|body; a claim's name -> bodies, see claims.lua
 -- ARGV[1]  limit       integer     most elements, but for a basket
 -- ARGV[2]  lease       number      seconds
 --
--- Returns {again, before, bodies}: delivery, lease, attempts and body of each element claimed before, or claimed alone,
--- one after the other; the bodies of the others, whose delivery and lease are before + 1, before + 2, ...
+-- Returns {again, before, bodies, name}: delivery, lease, attempts and body of each element claimed before, or claimed
+-- alone, one after the other; the bodies of the others, whose delivery and lease are before + 1, before + 2, ..., and the
+-- name of their claim, empty when each has a lease of its own
 
 -- include: number
 -- include: layout
 -- include: clock
 -- include: queue
 -- include: basket
+-- include: claims
 
 local limit, time = tonumber(ARGV[1]), now()
 local until_ = string.format("%.6f", time + tonumber(ARGV[2]))
@@ -35,13 +37,21 @@ if not last or last >= ALONE then
 end
 local waiting, wakeups = redis.call("LLEN", KEYS[2]), redis.call("LLEN", KEYS[3])
 local leaseless = redis.call("HLEN", KEYS[5]) > redis.call("ZCARD", KEYS[4])
-local ended = redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", string.format("%.6f", time), "LIMIT", 0, limit)
+local function ended()
+  return redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", string.format("%.6f", time), "LIMIT", 0, limit)
+end
+local due, parts = ended(), 0
+for _, name in ipairs(due) do
+  parts = parts + (parts < limit and split(KEYS[4], KEYS[5], name) or 0)
+end
 
 local freed, own, lost = {}, {}, {}
-for _, delivery in ipairs(ended) do
-  local found = element(KEYS[4], KEYS[5], delivery)
-  local group = found and (found.refused and own or lost) or freed
-  group[#group + 1] = found or delivery
+for _, delivery in ipairs(parts > 0 and ended() or due) do
+  if not (numbers(delivery) and redis.call("HGET", KEYS[5], delivery)) then -- else a later call splits it
+    local found = element(KEYS[4], KEYS[5], delivery)
+    local group = found and (found.refused and own or lost) or freed
+    group[#group + 1] = found or delivery
+  end
 end
 own = joined(whole(KEYS[4], KEYS[5], own, time), limit)
 local fresh = limit - #own
@@ -87,10 +97,16 @@ for _, each in ipairs(own) do
   again[at + 1], again[at + 2], again[at + 3], again[at + 4] = each.delivery, lease, attempts, each.body
   keep(each.delivery, attempts, lease, each.body)
 end
-local before, digits = show(last), counter(last)
-for _, body in ipairs(bodies) do
-  local delivery = digits()
-  keep(delivery, "1", delivery, body)
+local before, digits, name = show(last), counter(last), ""
+if layout == "2" and #bodies > 1 and not string.find(table.concat(bodies), "\n", 1, true) then
+  name = show(last + 1) .. "+" .. #bodies
+  deliveries[#deliveries + 1] = name
+  fields[#fields + 1], fields[#fields + 2] = name, table.concat(bodies, "\n")
+else
+  for _, body in ipairs(bodies) do
+    local delivery = digits()
+    keep(delivery, "1", delivery, body)
+  end
 end
 local n = #deliveries
 if n > 0 then
@@ -121,4 +137,4 @@ if leaseless then -- the key of the leases was lost: whoever still works on thes
     end
   until page[1] == "0"
 end
-return { again, before, bodies }
+return { again, before, bodies, name }

@@ -242,7 +242,7 @@ class Claim:
         order: the order, or None when `body` is unreadable.
         body: the element as it was pushed.
         attempts: 1, and one more for each time that it was refused; a lease that ended counts nothing.
-        token: names delivery and lease; ack, nack and extend take it.
+        token: names the element and its lease; ack, nack and extend take it.
         reason: of a dead letter: why the database refused it last, in words or as a type of error; None: not refused.
     """
 
@@ -255,7 +255,7 @@ class Claim:
     @property
     def lease(self) -> int:
         """The number of its lease: no other has it."""
-        return int(self.token.partition("-")[2])
+        return int(self.token.split("-")[1])
 
 
 # -- between the store and the sale ---------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from flashsale import OrderState, Outcome, StoreError
 from tests.chaos.faults.catalogue import fault
 from tests.chaos.faults.world import PATIENCE
 from tests.support import servers
+from tests.support.claims import claimed
 from tests.support.helpers import clock, order
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ async def test_row_20_worker_dies_before_commit(world: World) -> None:
     worker = world.process("before_commit", world.redis_server.port, lease=LEASE)
     await worker.has_come_to("save")
     worker.kill()
-    assert world.raw.hlen(world.keys.claimed) == 5
+    assert len(claimed(world.raw, world.keys)) == 5
     await _taken_over(world, sale)
     await world.holds(sale, accepted, total=10)
 
@@ -73,7 +74,7 @@ async def test_row_21_worker_dies_between_commit_and_ack(world: World) -> None:
     worker = world.process("before_ack", world.redis_server.port, lease=LEASE)
     await worker.has_come_to("ack")
     worker.kill()
-    assert len(await world.orders(sale)) == world.raw.hlen(world.keys.claimed) == 5
+    assert len(await world.orders(sale)) == len(claimed(world.raw, world.keys)) == 5
     await _taken_over(world, sale)
     assert world.sql("SELECT count(*) FROM flashsale_orders") == [(5,)], "E: an order has two rows"
     await world.holds(sale, accepted, total=10)

@@ -15,6 +15,7 @@ from flashsale import OrderState, StoreError
 from tests.chaos.faults.catalogue import fault
 from tests.chaos.faults.world import PATIENCE, Heard
 from tests.support import servers
+from tests.support.claims import claimed
 from tests.support.helpers import order, settled
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ async def test_row_44_leases_are_lost(world: World) -> None:
     world.raw.delete(world.keys.leases)
     assert await sale.queue.extend(held, lease=60) == 1  # who is alive holds on
     worker, deadline = world.worker(sale, lease=LEASE), time.monotonic() + PATIENCE
-    while world.raw.hlen(world.keys.claimed) > 1:
+    while len(claimed(world.raw, world.keys)) > 1:
         assert time.monotonic() < deadline, "E: nobody finds the orders"
         await worker.run_once()
     assert world.raw.hkeys(world.keys.claimed) == world.raw.zrange(world.keys.leases, 0, -1)
