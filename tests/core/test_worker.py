@@ -241,6 +241,14 @@ async def test_one_order_twice_on_the_list_is_one_row(shop: Shop) -> None:
     assert booked(shop) == await units(sale) == 2
 
 
+async def test_an_element_of_an_unknown_item_holds_up_no_order_whose_id_it_reuses(shop: Shop) -> None:
+    sale = await shop.open(store=True)
+    await sale.queue.push(order(goods_id="nowhere"))
+    await sale.queue.push(order())
+    assert await shop.worker(sale).run_once() == 1
+    assert await rows(sale) == {"o-1": OrderState.PERSISTED}
+
+
 PROCESS = """
 import asyncio, importlib, pathlib, sys, time
 api, url, database, marker, go = sys.argv[1:]

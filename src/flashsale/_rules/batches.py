@@ -24,11 +24,9 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 def bought_together(items: Iterable[Item], order_of: Callable[[Item], Order]) -> list[list[Item]]:
     """Returns the elements in groups, each the orders of a basket, or one order that was bought by itself."""
-    groups: dict[tuple[str | None, str | None], list[Item]] = {}
-    for item in items:
-        order = order_of(item)
-        basket_id = order.basket_id
-        groups.setdefault((basket_id, None if basket_id else order.order_id), []).append(item)
+    groups: dict[str | int, list[Item]] = {}
+    for number, item in enumerate(items):
+        groups.setdefault(order_of(item).basket_id or number, []).append(item)
     return list(groups.values())
 
 
