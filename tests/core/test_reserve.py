@@ -54,6 +54,20 @@ async def test_an_accepted_order_is_booked_recorded_and_queued(shop: Shop) -> No
     }
 
 
+async def test_ledger_and_buyers_are_tables_from_the_first_order(real_shop: Shop) -> None:
+    """Redis searches a small hash from its start for each order; so the first hundreds would cost the most."""
+    sale = await real_shop.open(10, per_buyer=2)
+    await sale.inventory.reserve([order("o-1"), order("o-2")])
+    keys = (real_shop.keys.orders, real_shop.keys.buyers("phone"))
+    assert [real_shop.raw.object("encoding", key) for key in keys] == [b"hashtable", b"hashtable"]
+    assert {len(real_shop.raw.hkeys(keys[0])), int(real_shop.raw.hget(keys[1], "ann"))} == {2}
+
+
+@kills("a table from the first order")
+async def test_without_the_table_the_first_orders_are_slow(sync_shop: Shop) -> None:
+    await test_ledger_and_buyers_are_tables_from_the_first_order(sync_shop)
+
+
 async def test_the_time_that_the_caller_gives_is_kept(shop: Shop) -> None:
     sale = await shop.open()
     await sale.inventory.reserve([order(created_at=1.5)])

@@ -107,7 +107,7 @@ def _store(mutant: type) -> Patch:
 
 # -- reserve: the purchase --------------------------------------------------------------------------------------------
 
-_add("the order id in the script", "O E", Lua("reserve", "nil, fresh[id] or known[i]", "nil, nil"))
+_add("the order id in the script", "O E", Lua("reserve", "= known[i] or fresh[id], refused", "= nil, refused"))
 _add(
     "the comparison of a repeat",
     "T",
@@ -115,7 +115,8 @@ _add(
 )
 _add("the buyer in the comparison", "T", Lua("reserve", "and by == buyer", ""))
 _add("the bound of the stock", "O", Lua("reserve", "if units > left then", "if false then"))
-_add("the cap of a buyer", "a buyer's cap", Lua("reserve", "goods.held[buyer] + units > goods.cap", "false"))
+_add("the cap of a buyer", "a buyer's cap", Lua("reserve", "held[buyer] + units > cap", "false"))
+_add("a table from the first order", "T", Lua("reserve", 'redis.call("HSET", key, field, LONG)', "return"))
 _add("all or none of a basket", "a basket is whole", Lua("reserve", "if together and not whole then", "if false then"))
 _add(
     "the end of the window",

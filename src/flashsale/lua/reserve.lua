@@ -53,31 +53,42 @@ end
 recall(all)
 
 local known, fresh, records, bodies = redis.call("HMGET", KEYS[2], unpack(ARGV, 4, 3 + count)), {}, {}, {}
-local i, accepted, whole, of, answers, replays, digits = 0, 0, true, {}, {}, 2 * count, counter(seq or 0)
+local i, accepted, whole, of, answers, replays = 0, 0, true, {}, {}, 2 * count
+local tens, unit = decade(seq or 0)
 for at = runs, #ARGV, 2 do
   local request, body = requests[ARGV[at]], ARGV[at + 1]
   local goods, units, left = request.goods, request.units, request.goods.left
+  local refused, cap, held = goods.code or not units and -2 or nil, goods.cap, goods.held
+  local opened, head, middle, tail = request.record, request.head, request.middle, request.tail
   for _ = 1, request.orders do
     i = i + 1
     local id, buyer = ARGV[3 + i], ARGV[3 + count + i]
-    local code, current = nil, fresh[id] or known[i]
+    local current, code = known[i] or fresh[id], refused
     if current then
       code, answers[replays + 1] = compare(current, request.quantity, request.name, buyer)
       replays = replays + (code == 2 and 1 or 0)
-    elseif goods.code or not units or goods.held[buyer] == "corrupt" then
-      code = goods.code or -2
-    elseif goods.cap and goods.held[buyer] + units > goods.cap then
+    elseif code then -- the item sells nothing
+    elseif cap and held[buyer] == "corrupt" then
+      code = -2
+    elseif cap and held[buyer] + units > cap then
       code = -6
     elseif units > left then
       code = 0
     else
-      code, accepted, left = 1, accepted + 1, left - units
-      hold(goods, buyer, units)
-      local text = request.record .. digits() .. "|" .. buyer
+      code, accepted, left, unit = 1, accepted + 1, left - units, unit + 1
+      if cap then
+        hold(goods, buyer, units)
+      end
+      if unit == 10 then
+        tens, unit = decade(seq + accepted)
+      end
+      local text = opened .. tens .. unit .. "|" .. buyer
       fresh[id], records[2 * accepted - 1], records[2 * accepted] = text, id, text
-      bodies[accepted] = body ~= "" and stamped(body, opening) or request.head .. id .. request.middle .. buyer .. request.tail
+      bodies[accepted] = body ~= "" and stamped(body, opening) or head .. id .. middle .. buyer .. tail
     end
-    whole, of[i] = whole and code > 0, goods
+    if together then
+      whole, of[i] = whole and code > 0, goods
+    end
     answers[2 * i - 1], answers[2 * i] = code, left
   end
   local sold = goods.left - left

@@ -7,5 +7,8 @@ local function commit(seq, all, records)
       book(goods)
     end
   end
+  if seq <= #records / 2 then -- the sale's first orders
+    spread(KEYS[2], records[1])
+  end
   redis.call("HSET", KEYS[2], unpack(records))
 end

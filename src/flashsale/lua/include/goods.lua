@@ -74,6 +74,13 @@ local function hold(goods, buyer, units)
   end
 end
 
+-- spread(key, field): make a new hash a hash table, before `field` gets its value. Redis keeps a small hash as one list,
+-- and searches it from the start for each field, until there are hundreds of them or one long value.
+local LONG = string.rep("-", 100)
+local function spread(key, field)
+  redis.call("HSET", key, field, LONG)
+end
+
 -- book(goods): write the units of one item and of its buyers.
 local function book(goods)
   redis.call("HSET", goods.stock, "Booked", show(goods.booked), "Ledger", show(goods.ledger))
@@ -84,9 +91,10 @@ local function book(goods)
     fields[2 * i - 1], fields[2 * i] = id, shown[units]
   end
   if #fields > 0 then
-    redis.call("HSET", goods.buyers, unpack(fields))
     if not goods.counted then
       redis.call("HSET", goods.stock, "counted", "1")
+      spread(goods.buyers, fields[1])
     end
+    redis.call("HSET", goods.buyers, unpack(fields))
   end
 end

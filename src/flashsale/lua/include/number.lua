@@ -29,3 +29,9 @@ local function counter(last)
     return tens .. string.char(48 + unit)
   end
 end
+
+-- decade(number): its digits but the last, and the last as a number: for counting on without printing each number.
+local function decade(number)
+  local unit = number % 10
+  return number < 10 and "" or show((number - unit) / 10), unit
+end
