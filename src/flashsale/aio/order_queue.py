@@ -18,6 +18,7 @@ from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys
 from flashsale.model import Claim, Order
 from flashsale.model.checks import MAX_UNITS, check_int, check_seconds
+from flashsale.model.orders import from_columns, read_orders
 
 MAX_ATTEMPTS: Final = 5  # refusals of one element, or leases that ended while it was alone; then it is dead
 _ALONE: Final = 10**14  # a lease is a number, and this for each time that the element was claimed alone (claim.lua)
@@ -190,7 +191,7 @@ class OrderQueue(Component):
         found: list[tuple[Order, int]] = []
         at, length = 0, await self.size()
         while page := await self._link.command("LRANGE", self.keys.order_list, at, at + MAX_BATCH - 1):
-            for place, order in enumerate(map(_order, page), start=at):
+            for place, order in enumerate(read_orders(page), start=at):
                 if order is not None and wanted(order):
                     found.append((order, max(0, length - 1 - place)))
             at += len(page)
@@ -201,7 +202,7 @@ class OrderQueue(Component):
         claims: list[Claim] = []
         async for page in self._scan(self.keys.claimed):
             for attempts, body, token in (each for entry in page.items() for each in elements_of(*entry)):
-                order = _order(body)
+                (order,) = read_orders([body])
                 if order is not None and wanted(order):
                     claims.append(Claim(order, body, attempts, token))
         claims = await self._explained(claims)
@@ -316,7 +317,8 @@ class OrderQueue(Component):
         tokens += [f"{number}-{number}{shared}" for number in range(int(before) + 1, int(before) + 1 + len(bodies))]
         counts = [*map(int, attempts), *repeat(1, len(bodies))]
         bodies = again[3::4] + bodies
-        claims = list(map(Claim, self._orders(bodies), bodies, counts, tokens))
+        columns = (self._orders(bodies), bodies, counts, tokens, repeat(None))
+        claims: list[Claim] = from_columns(Claim, len(bodies), *columns)
         worn_out = [claim for claim in claims[: len(deliveries)] if _is_worn_out(claim)]
         if not worn_out:
             return claims
@@ -331,9 +333,9 @@ class OrderQueue(Component):
         name = f"order {claim.order.order_id}" if claim.order else "an element that is no order"
         log.error("%s is a dead letter: %s %d times; requeue or cancel it", name, why, MAX_ATTEMPTS)
 
-    def _orders(self, bodies: Iterable[bytes]) -> list[Order | None]:
+    def _orders(self, bodies: Sequence[bytes]) -> list[Order | None]:
         """Returns the orders; None for what is not an order, or is of an item that this layout has no keys for."""
-        orders = [_order(body) for body in bodies]
+        orders = read_orders(bodies)
         keyless = set()
         for goods_id in {order.goods_id for order in orders if order}:
             try:
@@ -360,13 +362,6 @@ class OrderQueue(Component):
             yield dict(zip(page[::2], page[1::2], strict=True))
             if cursor == b"0":
                 return
-
-
-def _order(body: bytes) -> Order | None:
-    try:
-        return Order.from_json(body)
-    except InvalidRequest:
-        return None
 
 
 def _is_worn_out(claim: Claim) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Final, Self
+from itertools import repeat
+from typing import Any, Final, Self, TypeVar
 
 from flashsale.errors import InvalidRequest
 from flashsale.model.checks import (
@@ -21,6 +23,8 @@ from flashsale.model.checks import (
     check_quantity,
     dump_json,
 )
+
+Row = TypeVar("Row", "Order", "Claim")
 
 
 class Outcome(StrEnum):
@@ -230,8 +234,36 @@ _PLAIN: Final = re.compile(
     r'"order_id":"([!#-\[\]-~]{1,128})","goods_id":"([A-Za-z0-9_.-]{1,64})",'
     r'"buyer_id":"([!#-\[\]-~]{1,128})","quantity":([1-9][0-9]{0,5}|1000000)\}'
 )
+_PLAIN_LINES: Final = re.compile(f"^({_PLAIN.pattern})$", re.MULTILINE)
 _OF_BASKET: Final = re.compile(r"(.+)#(?:[1-9]|[1-4][0-9]|50)")
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # made once: json.loads would make one for every order
+
+
+def read_orders(bodies: Sequence[bytes]) -> list[Order | None]:
+    """Reads the elements of a batch; None for what is no order. Those that our scripts wrote are read at once."""
+    text = b"\n".join(bodies)
+    if text.count(b"\n") == len(bodies) - 1:  # a line each
+        found = _PLAIN_LINES.findall(text.decode("ascii", "replace"))
+        if len(found) == len(bodies):
+            lines, times, order_ids, goods_ids, buyer_ids, quantities = zip(*found, strict=True)
+            columns = (order_ids, goods_ids, buyer_ids, map(int, quantities), map(float, times), repeat(None), lines)
+            return from_columns(Order, len(bodies), *columns)
+    return [_read_order(body) for body in bodies]
+
+
+def _read_order(body: bytes) -> Order | None:
+    try:
+        return Order.from_json(body)
+    except InvalidRequest:
+        return None
+
+
+def from_columns(kind: type[Row], count: int, *columns: Iterable[Any]) -> list[Any]:
+    """Makes `count` instances of a frozen class with slots, from a column for each: twice as fast as calling it."""
+    made = [object.__new__(kind) for _ in range(count)]
+    for slot, column in zip(kind.__slots__, columns, strict=True):
+        deque(map(getattr(kind, slot).__set__, made, column), maxlen=0)
+    return made
 
 
 @dataclass(frozen=True, slots=True)
