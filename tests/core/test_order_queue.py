@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flashsale import CorruptState, InvalidRequest, NotExecuted, Order, OrderState
+from flashsale.model.orders import read_orders
 from tests.support import servers
 from tests.support.helpers import Shop, clock, order, snapshot, until
 from tests.support.mutants import promises
@@ -393,9 +394,17 @@ def test_the_short_way_to_read_a_body_judges_as_the_long_one(body: bytes, monkey
         except InvalidRequest:
             return None
 
-    short = read()
+    short, whole = read(), Order.from_json(_plain())
+    assert read_orders([body]) == [short]
+    assert read_orders([_plain(), body, _plain()]) == [whole, short, whole]
     monkeypatch.setattr("flashsale.model.orders._PLAIN", re.compile("nothing"))
     assert short == read()
+
+
+def test_two_orders_in_one_element_are_none() -> None:
+    """Together with what is no line of ours they are as many lines as there are elements."""
+    assert read_orders([_plain() + b"\n" + _plain(), b"junk"]) == [None, None]
+    assert read_orders([]) == []
 
 
 # -- what is not ours -----------------------------------------------------------------------------------------------
