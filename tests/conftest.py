@@ -39,11 +39,11 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 metadata.version = functools.cache(metadata.version)  # redis-py reads its own from a file for every client
 
-new_context = pymysql.connections.Connection._create_ssl_ctx
-default_context = functools.cache(lambda: new_context(None, {}))
-pymysql.connections.Connection._create_ssl_ctx = (  # reads all certificates of the machine for every connection
-    lambda connection, options: new_context(connection, options) if options else default_context()
-)
+if new_context := getattr(pymysql.connections.Connection, "_create_ssl_ctx", None):  # absent: slower, that is all
+    default_context = functools.cache(lambda: new_context(None, {}))
+    pymysql.connections.Connection._create_ssl_ctx = (  # reads all certificates of the machine for every connection
+        lambda connection, options: new_context(connection, options) if options else default_context()
+    )
 
 PROTOCOL = servers.SPOKEN.get("protocol", 2)  # of the host's clients: RESP2 or RESP3
 

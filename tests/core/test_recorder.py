@@ -200,7 +200,7 @@ async def test_one_look_shows_the_whole_sale(shop: Shop) -> None:
     await sale.queue.claim(1, lease=60)
     await sale.buy("phone", "bob", order_id="f")
     look = await reads(sale, "look")
-    assert (look.state, look.epoch, look.layout, look.leader) == ("open", 1, 1, instance())
+    assert (look.state, look.epoch, look.layout, look.leader) == ("open", 1, 2, instance())
     assert (look.queued, look.claimed, look.dead, look.unpaid) == (2, 1, 0, 3)
     assert look.oldest is not None
     assert 0 <= look.time - look.oldest < 60

@@ -100,12 +100,12 @@ def check_optional_seconds(name: str, value: object) -> float | None:
 
 
 def new_order_id() -> str:
-    """Returns an order id that nobody can guess: 96 random bits from the operating system, as 24 hexadecimal digits."""
+    """Returns an order id that nobody can guess: 128 random bits from the operating system."""
     while True:
         try:
             return _ORDER_IDS.pop()
         except IndexError:  # many at once: the system call costs more than the rest of a refusal
-            _ORDER_IDS.extend(os.urandom(12 * 128).hex(" ", 12).split())
+            _ORDER_IDS.extend(os.urandom(16 * 128).hex(" ", 16).split())
 
 
 _ORDER_IDS: Final[list[str]] = []
