@@ -13,7 +13,7 @@ from flashsale import CorruptState, InvalidRequest, NotExecuted, Order, OrderSta
 from flashsale.model.orders import read_orders
 from tests.support import servers
 from tests.support.helpers import Shop, clock, order, snapshot, until
-from tests.support.mutants import promises
+from tests.support.mutants import kills, promises
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -465,6 +465,27 @@ async def test_a_full_redis_still_drains(tmp_path: Path) -> None:
             assert (await sale.buy("phone", "bob", order_id="late")).accepted
             await shop.close()
         backend.close()
+
+
+async def test_a_full_redis_extends_leases(tmp_path: Path) -> None:
+    """Else whoever saves slowly would be taken for dead; five times, and the order would be a dead letter."""
+    from tests.conftest import Backend
+
+    with servers.redis_server(maxmemory_policy="noeviction") as server:
+        backend = Backend("redis", decode=False, server=server)
+        shop = Shop("flashsale", backend, tmp_path)
+        sale = await bought(shop, 20)
+        shop.raw.config_set("maxmemory", 1)
+        claims = await sale.queue.claim(lease=60)
+        for part in (claims, claims[:5], claims):  # with one lease; then each has its own
+            assert await sale.queue.extend(part, lease=90) == len(part)
+        await shop.close()
+        backend.close()
+
+
+@kills("an extension in a full Redis", by=NotExecuted)
+async def test_without_the_first_removal_a_full_redis_extends_nothing(tmp_path: Path) -> None:
+    await test_a_full_redis_extends_leases(tmp_path)
 
 
 # -- each promise has its mechanism ---------------------------------------------------------------------------------

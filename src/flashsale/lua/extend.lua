@@ -15,6 +15,8 @@
 -- include: claims
 local at_ = string.format("%.6f", now() + tonumber(ARGV[3]))
 redis.call("ZCARD", KEYS[1])
+redis.call("HLEN", KEYS[2])
+redis.call("ZREM", KEYS[1], "") -- the first write frees memory, so that a full Redis keeps who works on these
 local held, parts = 0, 4 + tonumber(ARGV[1])
 local first = parts + tonumber(ARGV[2])
 local function hold(delivery, lease)
