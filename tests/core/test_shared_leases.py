@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flashsale import OrderState
+from flashsale import Order, OrderQueue, OrderState
 from tests.core.test_order_queue import bought, ids
 from tests.support.claims import claimed, leased
 from tests.support.helpers import clock, order
@@ -120,6 +120,27 @@ async def test_a_body_with_a_line_break_stays_whole(shop: Shop) -> None:
     assert await _everything(shop, sale) == ["1", "two\nlines"]
 
 
+async def test_what_is_split_during_a_scan_is_found(real_shop: Shop) -> None:
+    """The fields of its elements may lie where the scan has been."""
+    shop, ids = real_shop, sorted(str(n) for n in range(2400))
+    queue = (await bought(shop, 0)).queue
+    shop.raw.lpush(shop.keys.order_list, *(order(name).to_json() for name in ids))
+    shop.raw.hset(shop.keys.meta, "layout", 1)
+    assert [len(await queue.claim(1000, lease=60)) for _ in range(2)] == [1000, 1000]
+    shop.raw.hset(shop.keys.meta, "layout", 2)
+    shared = [await queue.claim(20, lease=60) for _ in range(20)]
+    found: list[str] = []
+
+    def see(seen: Order) -> bool:
+        if not found:
+            OrderQueue(shop.raw, "spring").extend([claims[0] for claims in shared])
+        found.append(seen.order_id)
+        return False
+
+    assert await queue._claims(see) == []
+    assert sorted(found) == ids
+
+
 async def test_a_sale_in_layout_1_stays_in_it(shop: Shop) -> None:
     """The release before reads no other."""
     sale = await bought(shop, 3)
@@ -194,6 +215,7 @@ async def test_numbers_never_name_two_elements(shop: Shop) -> None:
         "the split of a lost claim": test_a_commit_counts_also_after_the_lease_was_lost,
         "the bound of splits": test_one_claim_splits_no_more_than_it_may_take,
         "bodies of one line": test_a_body_with_a_line_break_stays_whole,
+        "the second scan of what is claimed": test_what_is_split_during_a_scan_is_found,
         "layout 1 where it was begun": test_a_sale_in_layout_1_stays_in_it,
         "the rest of an acknowledged claim": test_a_part_that_is_acknowledged_leaves_the_others_claimed,
         "the ack of a claim that was split": test_a_commit_counts_also_after_the_lease_was_lost,

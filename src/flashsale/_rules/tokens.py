@@ -47,6 +47,7 @@ def delivery_and_lease(token: str) -> list[str]:
 class Element(NamedTuple):
     """What is claimed under one delivery, or was: attempts, body and token as in `Claim`."""
 
+    delivery: str
     attempts: int
     body: bytes
     token: str
@@ -54,15 +55,16 @@ class Element(NamedTuple):
 
 def elements_of(name: bytes, entry: bytes) -> Iterator[Element]:
     """Yields what a field of the hash `claimed` holds: one element, or those that share a lease."""
-    first, plus, count = name.partition(b"+")
-    before = number(first)
-    if plus and before is not None and number(count) is not None:
+    first, _, count = name.partition(b"+")
+    before, bodies = number(first), entry.split(b"\n")
+    if before and number(count) == len(bodies):
         claim = name.decode()
-        for delivery, body in enumerate(entry.split(b"\n"), start=before):
-            yield Element(1, body, f"{delivery}-{delivery}-{claim}")
+        for each, body in enumerate(bodies, start=before):
+            yield Element(str(each), 1, body, f"{each}-{each}-{claim}")
     else:
         attempts, lease, body = parts(entry)
-        yield Element(attempts, body, f"{name.decode('ascii', 'replace')}-{lease}")
+        delivery = name.decode("ascii", "backslashreplace")
+        yield Element(delivery, attempts, body, f"{delivery}-{lease}")
 
 
 def parts(entry: bytes) -> tuple[int, int, bytes]:

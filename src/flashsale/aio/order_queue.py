@@ -9,7 +9,7 @@ from typing import Final
 
 from flashsale._rules.batches import batches
 from flashsale._rules.observer import log
-from flashsale._rules.tokens import delivery_and_lease, elements_of, held, names, parts
+from flashsale._rules.tokens import Element, delivery_and_lease, elements_of, held, names, parts
 from flashsale.aio.clients import Client
 from flashsale.aio.ledger import acknowledge
 from flashsale.aio.transport.component import Component
@@ -23,6 +23,7 @@ from flashsale.model.orders import from_columns, read_orders
 MAX_ATTEMPTS: Final = 5  # refusals of one element, or leases that ended while it was alone; then it is dead
 _ALONE: Final = 10**14  # a lease is a number, and this for each time that the element was claimed alone (claim.lua)
 MAX_BATCH: Final = 1000  # elements of one script call: Lua's unpack ends near 8,000 values
+SCANS: Final = 2  # of what is claimed: the second finds what was split during the first
 _REASON: Final = "reason:"  # before the order id: a field of meta
 _SLICE: Final = 1.0  # seconds of one blocking read, if the socket timeout allows
 
@@ -183,8 +184,17 @@ class OrderQueue(Component):
         while page := await self._link.command("LRANGE", self.keys.order_list, at, at + MAX_BATCH - 1):
             yield page
             at += len(page)
-        async for claimed in self._scan(self.keys.claimed):
-            yield [element.body for field, entry in claimed.items() for element in elements_of(field, entry)]
+        async for elements in self._elements():
+            yield [element.body for element in elements]
+
+    async def _elements(self) -> AsyncIterator[list[Element]]:
+        """Yields pages of what is claimed, each element once."""
+        seen: set[str] = set()
+        for _ in range(SCANS):
+            async for page in self._scan(self.keys.claimed):
+                found = {each.delivery: each for entry in page.items() for each in elements_of(*entry)}
+                yield [element for delivery, element in found.items() if delivery not in seen]
+                seen |= found.keys()
 
     async def _places(self, wanted: Callable[[Order], bool]) -> list[tuple[Order, int]]:
         """Returns the orders on the list that are wanted, each with how many leave it before."""
@@ -200,9 +210,9 @@ class OrderQueue(Component):
     async def _claims(self, wanted: Callable[[Order], bool]) -> list[tuple[Claim, float | None]]:
         """Returns the claims of orders that are wanted, each with the end of its lease: epoch seconds, or None."""
         claims: list[Claim] = []
-        async for page in self._scan(self.keys.claimed):
-            for attempts, body, token in (each for entry in page.items() for each in elements_of(*entry)):
-                (order,) = read_orders([body])
+        async for elements in self._elements():
+            orders = read_orders([element.body for element in elements])
+            for (_, attempts, body, token), order in zip(elements, orders, strict=True):
                 if order is not None and wanted(order):
                     claims.append(Claim(order, body, attempts, token))
         claims = await self._explained(claims)
