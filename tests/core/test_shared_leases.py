@@ -11,7 +11,7 @@ from flashsale import Order, OrderQueue, OrderState
 from tests.core.test_order_queue import bought, ids
 from tests.support.claims import claimed, leased
 from tests.support.helpers import clock, order
-from tests.support.mutants import promises
+from tests.support.mutants import kills, promises
 
 if TYPE_CHECKING:
     from tests.support.helpers import Shop
@@ -120,6 +120,40 @@ async def test_a_body_with_a_line_break_stays_whole(shop: Shop) -> None:
     assert await _everything(shop, sale) == ["1", "two\nlines"]
 
 
+async def test_long_bodies_stay_by_themselves(shop: Shop) -> None:
+    """To split a text of many megabytes would keep Redis busy for seconds."""
+    queue = (await bought(shop, 0)).queue
+    for length, fields in ((1000, 1), (600_000, 2)):
+        shop.raw.lpush(shop.keys.order_list, b"a" * length, b"b" * length)
+        claims = await queue.claim(lease=60)
+        assert shop.raw.hlen(shop.keys.claimed) == shop.raw.zcard(shop.keys.leases) == fields
+        assert await queue.ack(claims) == 2
+
+
+async def test_what_is_no_claim_overwrites_nothing(shop: Shop) -> None:
+    sale = await bought(shop, 3)
+    claims = await sale.queue.claim(lease=60)
+    assert await sale.queue.extend(claims[:1], lease=60) == 1
+    third = shop.raw.hget(shop.keys.claimed, "3")
+    shop.raw.hset(shop.keys.claimed, "1+2", "not\nso\nmany")
+    shop.raw.zadd(shop.keys.leases, {"1+2": 0})
+    assert await sale.queue.claim(lease=60, timeout=0) == []
+    assert shop.raw.hget(shop.keys.claimed, "3") == third
+    assert await sale.queue.ack(claims) == 3
+
+
+@pytest.mark.parametrize("name", ["12+", "+2", "0+2", "07+2", "7+0", "7+3", "1234567890123456+2", "7+2+2", "7+-2", "x"])
+async def test_what_is_no_claim_holds_nothing_up(shop: Shop, name: str) -> None:
+    sale = await bought(shop, 2)
+    await sale.queue.claim(lease=60)
+    shop.end_leases()
+    shop.raw.hset(shop.keys.claimed, name, "none\nof ours")
+    shop.raw.zadd(shop.keys.leases, {name: 0})
+    found = [await sale.queue.claim(1, lease=60, timeout=0) for _ in range(3)]
+    assert sorted(claim.order.order_id for claims in found for claim in claims) == ["1", "2"]
+    assert shop.raw.hkeys(shop.keys.claimed).count(name.encode()) == 1
+
+
 async def test_what_is_split_during_a_scan_is_found(real_shop: Shop) -> None:
     """The fields of its elements may lie where the scan has been."""
     shop, ids = real_shop, sorted(str(n) for n in range(2400))
@@ -146,8 +180,8 @@ async def test_a_sale_in_layout_1_stays_in_it(shop: Shop) -> None:
     sale = await bought(shop, 3)
     shop.raw.hset(shop.keys.meta, "layout", 1)
     await sale.queue.claim(lease=60)
-    assert sorted(map(int, shop.raw.hkeys(shop.keys.claimed))) == [1, 2, 3]
-    assert sorted(map(int, shop.raw.zrange(shop.keys.leases, 0, -1))) == [1, 2, 3]
+    assert sorted(shop.raw.hkeys(shop.keys.claimed)) == [b"1", b"2", b"3"]
+    assert shop.raw.zrange(shop.keys.leases, 0, -1) == [b"1", b"2", b"3"]
 
 
 @pytest.mark.parametrize("layouts", [(1, 2), (2, 1)])
@@ -215,6 +249,8 @@ async def test_numbers_never_name_two_elements(shop: Shop) -> None:
         "the split of a lost claim": test_a_commit_counts_also_after_the_lease_was_lost,
         "the bound of splits": test_one_claim_splits_no_more_than_it_may_take,
         "bodies of one line": test_a_body_with_a_line_break_stays_whole,
+        "the bound of a claim's text": test_long_bodies_stay_by_themselves,
+        "as many lines as the name says": test_what_is_no_claim_overwrites_nothing,
         "the second scan of what is claimed": test_what_is_split_during_a_scan_is_found,
         "layout 1 where it was begun": test_a_sale_in_layout_1_stays_in_it,
         "the rest of an acknowledged claim": test_a_part_that_is_acknowledged_leaves_the_others_claimed,
@@ -228,3 +264,8 @@ async def test_numbers_never_name_two_elements(shop: Shop) -> None:
 )
 async def test_without_its_mechanism_the_promise_fails(sync_shop: Shop, promise: Any) -> None:
     await promise(sync_shop)
+
+
+@kills("what is no claim makes room")
+async def test_without_room_what_is_no_claim_holds_all_up(sync_shop: Shop) -> None:
+    await test_what_is_no_claim_holds_nothing_up(sync_shop, "7+3")

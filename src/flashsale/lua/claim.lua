@@ -40,14 +40,17 @@ local leaseless = redis.call("HLEN", KEYS[5]) > redis.call("ZCARD", KEYS[4])
 local function ended()
   return redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", string.format("%.6f", time), "LIMIT", 0, limit)
 end
-local due, parts = ended(), 0
+local due, parts, odd = ended(), 0, {}
 for _, name in ipairs(due) do
-  parts = parts + (parts < limit and split(KEYS[4], KEYS[5], name) or 0)
+  if numbers(name) and parts < limit then
+    local count = split(KEYS[4], KEYS[5], name)
+    parts, odd[name] = parts + count, count == 0
+  end
 end
 
 local freed, own, lost = {}, {}, {}
 for _, delivery in ipairs(parts > 0 and ended() or due) do
-  if not (numbers(delivery) and redis.call("HGET", KEYS[5], delivery)) then -- else a later call splits it
+  if odd[delivery] or not numbers(delivery) then -- else a later call splits it
     local found = element(KEYS[4], KEYS[5], delivery)
     local group = found and (found.refused and own or lost) or freed
     group[#group + 1] = found or delivery
@@ -98,10 +101,11 @@ for _, each in ipairs(own) do
   keep(each.delivery, attempts, lease, each.body)
 end
 local before, digits, name = show(last), counter(last), ""
-if layout == "2" and #bodies > 1 and not string.find(table.concat(bodies), "\n", 1, true) then
+local text = layout == "2" and lines(bodies)
+if text then
   name = show(last + 1) .. "+" .. #bodies
   deliveries[#deliveries + 1] = name
-  fields[#fields + 1], fields[#fields + 2] = name, table.concat(bodies, "\n")
+  fields[#fields + 1], fields[#fields + 2] = name, text
 else
   for _, body in ipairs(bodies) do
     local delivery = digits()
