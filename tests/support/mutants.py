@@ -274,7 +274,7 @@ _add("the extension of a claim that was split", "E", Lua("extend", "for _ = 1, c
 _add("the split before an extension", "E", Lua("extend", "for at = parts, first - 1 do", "for at = 1, 0 do"))
 _add("the split before a refusal", "E", Lua("nack", "for at = 4, first - 1 do", "for at = 1, 0 do"))
 _add("the split before a burial", "E", Lua("bury", "for at = 2, first - 1 do", "for at = 1, 0 do"))
-_add("claims are counted by element", "E", Lua("look", "(count or 1)", "1"))
+_add("claims are counted by element", "E", Lua("look", "is_shared and", "false and"))
 _add("the lease of nack", "E", Lua("nack", "if lease == ARGV[at + 1] then", "if lease then"))
 _add("the lease of extend", "E", Lua("extend", '"^%d+|(%d+)|") == lease', '"^%d+|(%d+)|")'))
 _add("the lease of bury", "E", Lua("bury", 'string.match(entry, "^%d+|(%d+)|") == ARGV[at + 1]', 'entry ~= ""'))

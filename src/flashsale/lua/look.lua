@@ -21,8 +21,8 @@ local function size(command, key)
 end
 local claimed, leases = 0, redis.pcall("ZRANGEBYSCORE", KEYS[3], "-inf", "+inf")
 for _, name in ipairs(leases) do
-  local _, count = numbers(name)
-  claimed = claimed + (count or 1)
+  local is_shared = string.find(name, "+", 1, true)
+  claimed = claimed + (is_shared and select(2, numbers(name)) or 1)
 end
 local time = now()
 local meta = redis.call("HMGET", KEYS[1], "state", "epoch", "layout", "leader", "leader_until")
