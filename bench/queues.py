@@ -1,4 +1,4 @@
-"""The queue: enqueue and consume with a handler that does nothing, and drain orders into PostgreSQL."""
+"""The queue: enqueue and consume with a handler that does nothing, and drain orders into PostgreSQL; both layouts."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import redis
 import redis.asyncio
@@ -50,6 +51,12 @@ QUEUES = {
         "the same in asyncio, but two loops of `claim(250)` and `ack`, and two `Worker`s: both this process and the "
         "servers work",
         "yes: leases",
+    ),
+    "flashsale, layout 1": Queue(
+        (100_000, 40_000), "as `flashsale`, in a sale that an older release began", "yes: leases"
+    ),
+    "flashsale.aio, layout 1": Queue(
+        (100_000, 40_000), "as `flashsale.aio`, in a sale that an older release began", "yes: leases"
     ),
     "BRPOP": Queue((8000, 2500), "redis-py: LPUSH; BRPOP, and one INSERT, one commit each", "no"),
     "BRPOP, threads": Queue((16_000, 8000), "the same loop in 2 threads, 8 for PostgreSQL", "no"),
@@ -111,7 +118,7 @@ class _Progress:
         handler.done(orders)
 
 
-def flashsale(port, jobs, uri):
+def flashsale(port, jobs, uri, layout=None):
     from flashsale import FlashSale, Goods, Order, Worker
 
     store = None
@@ -123,11 +130,12 @@ def flashsale(port, jobs, uri):
         store.put_goods(Goods(GOODS, ENDLESS))
     with redis.Redis(HOST, port) as client, FlashSale(client, SALE, store=store, observer=_Progress()) as sale:
         orders = [Order(**order) for order in _orders(jobs)]
-        begin = time.perf_counter()
-        for order in orders[:2000]:
-            sale.queue.push(order)
-        handler.enqueued((time.perf_counter() - begin) * jobs / len(orders[:2000]))
-        _sell(client, sale, orders)
+        if not layout:  # `push` is the same in all
+            begin = time.perf_counter()
+            for order in orders[:2000]:
+                sale.queue.push(order)
+            handler.enqueued((time.perf_counter() - begin) * jobs / len(orders[:2000]))
+        _sell(client, sale, orders, layout)
         if uri:
             Worker(sale).run()
         while True:
@@ -138,7 +146,7 @@ def flashsale(port, jobs, uri):
             handler.done(len(claims))
 
 
-def flashsale_aio(port, jobs, uri):
+def flashsale_aio(port, jobs, uri, layout=None):
     from flashsale import FlashSale, Goods, Order, aio
 
     async def run():
@@ -150,7 +158,7 @@ def flashsale_aio(port, jobs, uri):
             await store.create_all()
             await store.put_goods(Goods(GOODS, ENDLESS))
         with redis.Redis(HOST, port) as client, FlashSale(client, SALE) as sale:
-            _sell(client, sale, [Order(**order) for order in _orders(jobs)])
+            _sell(client, sale, [Order(**order) for order in _orders(jobs)], layout)
         async with (
             redis.asyncio.Redis(host=HOST, port=port) as client,
             aio.FlashSale(client, SALE, store=store, observer=_Progress()) as sale,
@@ -171,9 +179,12 @@ def flashsale_aio(port, jobs, uri):
     asyncio.run(run())
 
 
-def _sell(client, sale, orders):
+def _sell(client, sale, orders, layout):
+    """Queues orders in a new sale, which has the newest layout unless another is named."""
     client.flushall()
     sale.preload(GOODS, ENDLESS)
+    if layout:
+        client.hset(sale.keys.meta, "layout", layout)
     for first in range(0, len(orders), 1000):
         sale.inventory.reserve(orders[first : first + 1000])
 
@@ -281,6 +292,7 @@ def saq(port, jobs, uri):
 
 
 RUNS = {"flashsale": flashsale, "flashsale.aio": flashsale_aio, "BRPOP": brpop, "BRPOP, threads": brpop_threads}
+RUNS |= {f"{peer}, layout 1": partial(RUNS[peer], layout=1) for peer in ("flashsale", "flashsale.aio")}
 RUNS |= {"rq": rq, "dramatiq": dramatiq, "celery": celery, "huey": huey, "arq": arq, "saq": saq}
 
 
