@@ -6,27 +6,32 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.harness import median
-from bench.plots import draw
-from bench.results import Results
+from bench.results import Figure, Results
 from bench.targets import targets
 
 METHOD = """\
 All servers run on the same machine and are reached over loopback TCP, for every peer alike. Redis has one core, the
 client another; PostgreSQL may use all, with fsync and durable commits on. The cases take turns, round by round, so
 that a disturbance hits all of them alike. The tables show the median of the rounds, and in brackets the lowest and the
-highest; ratios are ratios of medians of one run. A purchase names its order id and carries no data. After each case the
-run checks that the units sold are those that were answered.
+highest. A ratio is that of the medians of one run; its lowest and highest are taken round by round. A purchase names
+its order id and carries no data. After each case the run checks that the units sold are those that were answered.
 """
 
 
 def write(results: Results, page: Path) -> None:
     """Writes the page, and its plots beside it."""
-    plots = draw(results, page.parent / "plots")
+    from bench.plots import draw
+
+    page.write_text(text(results, draw(results, page.parent / "plots")))
+
+
+def text(results: Results, plots: Sequence[str]) -> str:
+    """Returns the page, with those plots that were drawn."""
     parts = ["# Benchmarks", *_head(results), *_targets(results)]
     for name, (title, section) in SECTIONS.items():
         if name in results.sections:
             parts += [f"## {title}", *_run(results, name), *section(results, plots)]
-    page.write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def _head(results: Results) -> Iterator[str]:
@@ -67,8 +72,8 @@ def _run(results: Results, name: str) -> Iterator[str]:
 
 def _targets(results: Results) -> Iterator[str]:
     yield "## Targets"
-    rows = [[target.sentence, target.measured, target.reached] for target in targets(results)]
-    yield _rows(["target", "measured", "reached"], rows)
+    rows = [[target.sentence, target.measured, target.spread, target.reached] for target in targets(results)]
+    yield _rows(["target", "measured", "lowest to highest", "reached"], rows)
 
 
 # -- sections -------------------------------------------------------------------------------------------------------
@@ -116,13 +121,14 @@ def _purchases(results: Results, plots: Sequence[str]) -> Iterator[str]:
 
 
 def _share(results: Results) -> Iterator[str]:
-    limit = results.median("purchases", "limit", "the script, back to back", "128 a call")
+    limit = results.figure("purchases", "limit", "the script, back to back", "128 a call")
     rows = []
     for peer in ("flashsale", "flashsale (uvloop)"):
-        rate = results.median("purchases", "asyncio", peer, "512")
-        cpu = results.median("purchases", "asyncio", peer, "512", "cpu")
+        rate = results.figure("purchases", "asyncio", peer, "512")
+        cpu = results.figure("purchases", "asyncio", peer, "512", "cpu")
         if limit and rate and cpu:
-            rows.append([peer, f"{rate / limit:.0%}", f"{1e6 / rate:.2f}", f"{cpu:.2f}", f"{1e6 / limit:.2f}"])
+            times = 1e6 / rate.median, cpu.median, 1e6 / limit.median
+            rows.append([peer, _share_of(rate, limit), *(f"{each:.2f}" for each in times)])
     if rows:
         header = [
             "512 callers",
@@ -213,10 +219,10 @@ def _web(results: Results, plots: Sequence[str]) -> Iterator[str]:
 def _ceiling(results: Results) -> Iterator[str]:
     """Says how much of a request is the web server's own."""
     for record in results.records("web", "web"):
-        server, ceiling = record["peer"], record["figures"].get("rate")
-        selling = results.median("web", "web", server, "flashsale")
+        server, ceiling = record["peer"], Figure.of(record["figures"].get("rate", []))
+        selling = results.figure("web", "web", server, "flashsale")
         if record["load"] == "no Redis at all" and ceiling and selling:
-            yield f"{server}: an endpoint that sells reaches {selling / median(ceiling):.0%} of one that does nothing."
+            yield f"{server}: an endpoint that sells reaches {_share_of(selling, ceiling)} of one that does nothing."
 
 
 def _shops(results: Results, plots: Sequence[str]) -> Iterator[str]:
@@ -285,6 +291,13 @@ def _cell(values: Sequence[float]) -> str:
     if not values:
         return ""
     return f"{median(values):,.0f}" + (f" ({min(values):,.0f}-{max(values):,.0f})" if len(values) > 1 else "")
+
+
+def _share_of(one: Figure, other: Figure) -> str:
+    """Returns a ratio in percent, and in brackets the lowest and the highest round."""
+    share = one.over(other)
+    spread = share.spread(".0%")
+    return f"{share.median:.0%}" + (f" ({spread})" if spread else "")
 
 
 def _rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

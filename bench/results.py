@@ -8,7 +8,9 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from bench.harness import CPUS, median
 from bench.servers import redis_executable
@@ -30,6 +32,33 @@ PACKAGES = [
         "gunicorn",
     ),
 ]
+
+
+class Figure(NamedTuple):
+    """What several rounds have measured.
+
+    Args:
+        median: of the rounds; of a ratio, the ratio of the medians.
+        rounds: every round's own; empty for a ratio whose rounds are no pairs, because one has failed.
+    """
+
+    median: float
+    rounds: Sequence[float]
+
+    @classmethod
+    def of(cls, rounds: Sequence[float]) -> Self | None:
+        return cls(median(rounds), tuple(rounds)) if rounds else None
+
+    def over(self, other: Figure | None) -> Figure | None:
+        """Returns the ratio: each round is divided by the same round of the other."""
+        if other is None or not other.median:
+            return None
+        pairs = zip(self.rounds, other.rounds, strict=True) if len(self.rounds) == len(other.rounds) else ()
+        return Figure(self.median / other.median, tuple(one / another for one, another in pairs if another))
+
+    def spread(self, form: str = ",.2f") -> str:
+        """Returns the lowest and the highest round as text; empty when there are not two."""
+        return f"{min(self.rounds):{form}} to {max(self.rounds):{form}}" if len(self.rounds) > 1 else ""
 
 
 class Results:
@@ -61,10 +90,9 @@ class Results:
         ]
         return max(found, key=median, default=[])
 
-    def median(self, *which: str | None) -> float | None:
-        """Returns the median of `rounds`, or None."""
-        values = self.rounds(*which)
-        return median(values) if values else None
+    def figure(self, *which: str | None) -> Figure | None:
+        """Returns `rounds` as a figure, or None."""
+        return Figure.of(self.rounds(*which))
 
 
 def environment() -> dict:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from bench.results import Results
+from bench.results import Figure, Results
 
 ONE_BY_ONE = ("redis.asyncio", "redis.asyncio, 64 connections")
 QUEUES = ("rq", "dramatiq", "celery", "huey", "arq", "saq")
-Median = Callable[..., float | None]
+Get = Callable[..., Figure | None]
+
+
+_FORMS = {"x": ",.2f", "%": ".1f", "/s": ",.0f"}
 
 
 class Target(NamedTuple):
@@ -17,14 +20,14 @@ class Target(NamedTuple):
 
     Args:
         sentence: what was aimed at.
-        figure: what was measured, or None.
+        figure: what was measured, or None; its median is judged.
         wanted: at least this, or with `at_most` at most.
         unit: `x` for a ratio, `%`, or `/s`.
         note: what the figure is made of.
     """
 
     sentence: str
-    figure: float | None
+    figure: Figure | None
     wanted: float
     unit: str
     note: str = ""
@@ -34,36 +37,41 @@ class Target(NamedTuple):
     def measured(self) -> str:
         if self.figure is None:
             return "not measured"
-        text = {"x": f"{self.figure:,.2f}x", "%": f"{self.figure:.1f} %", "/s": f"{self.figure:,.0f}/s"}[self.unit]
-        return f"{text} {self.note}".strip()
+        unit = f" {self.unit}" if self.unit == "%" else self.unit
+        return f"{self.figure.median:{_FORMS[self.unit]}}{unit} {self.note}".strip()
+
+    @property
+    def spread(self) -> str:
+        return "" if self.figure is None else self.figure.spread(_FORMS[self.unit])
 
     @property
     def reached(self) -> str:
         if self.figure is None:
             return ""
-        return "yes" if (self.figure <= self.wanted if self.at_most else self.figure >= self.wanted) else "**no**"
+        median = self.figure.median
+        return "yes" if (median <= self.wanted if self.at_most else median >= self.wanted) else "**no**"
 
 
 def targets(results: Results) -> Iterator[Target]:
-    """Yields every target; ratios are of medians of one run."""
-    get = results.median
+    """Yields every target; ratios are of one run."""
+    get = results.figure
     yield from _purchases(get)
     yield from _gate(get)
     yield from _queue(get)
     for table in ("the script, back to back, 128 a call", "flashsale, 512 callers"):
         for policy, most in (("everysec", 15), ("always", 50)):
             kept = _ratio(get("aof", "aof", table, policy), get("aof", "aof", table, "off"))
-            cost = None if kept is None else 100 * (1 - kept)
+            cost = None if kept is None else _cost(kept)
             yield Target(f"AOF {policy} costs under {most} %", cost, most, "%", f"({table})", at_most=True)
     ratio = _ratio(*(get("growth", "growth", "flashsale, 512 callers", size) for size in ("1000000", "1000")))
     yield Target("1,000,000 orders in the ledger: at least 0.9x the throughput at 1,000", ratio, 0.9, "x")
 
 
-def _purchases(get: Median) -> Iterator[Target]:
-    def ours(callers: str, suffix: str = "") -> float | None:
+def _purchases(get: Get) -> Iterator[Target]:
+    def ours(callers: str, suffix: str = "") -> Figure | None:
         return get("purchases", "asyncio", "flashsale" + suffix, callers)
 
-    def best(callers: str | None, *peers: str) -> float | None:
+    def best(callers: str | None, *peers: str) -> Figure | None:
         return _most(get("purchases", "asyncio", peer, callers) for peer in peers)
 
     for callers, times in (("512", 12), ("64", 5), ("1", 1)):
@@ -85,18 +93,18 @@ def _purchases(get: Median) -> Iterator[Target]:
     yield Target("At least 75x PostgreSQL's UPDATE + INSERT", ratio, 75, "x", "(its best number of connections)")
     recipe = _most([best(None, "the article's recipe"), get("purchases", "threads", "the article's recipe, pinned")])
     at_best = _ratio(ours("512"), recipe)
-    note = "(both with 512 callers" + (f"; {at_best:.1f}x its best)" if at_best else ")")
+    note = _beside(at_best, "its best", "both with 512 callers")
     ratio = _ratio(ours("512"), best("512", "the article's recipe"))
     yield Target("At least 60x the article's literal recipe", ratio, 60, "x", note)
 
 
-def _gate(get: Median) -> Iterator[Target]:
+def _gate(get: Get) -> Iterator[Target]:
     ours = get("gate", "admitted", "flashsale", "512")
     three = {callers: get("gate", "admitted", "three round trips", callers) for callers in ("1", "64", "512")}
     at_best = _ratio(ours, _most(three.values()))
-    beside = "" if at_best is None else f"; {at_best:.1f}x its best number of callers"
+    note = _beside(at_best, "its best number of callers", "512 callers")
     ratio = _ratio(ours, three["512"])
-    yield Target("Gate: at least 60x three round trips", ratio, 60, "x", f"(512 callers{beside})")
+    yield Target("Gate: at least 60x three round trips", ratio, 60, "x", note)
     yield Target("Gate: at least 300,000 admissions a second from one process", ours, 300_000, "/s", "(512 callers)")
     for call, api, wanted in (
         ("enter", "asyncio", 3_000_000),
@@ -111,14 +119,13 @@ def _gate(get: Median) -> Iterator[Target]:
         yield Target(f"Sold-out storm on `{call}`: at least 100x the one-EVALSHA code", ratio, 100, "x")
 
 
-def _queue(get: Median) -> Iterator[Target]:
-    def ours(table: str) -> float | None:
+def _queue(get: Get) -> Iterator[Target]:
+    def ours(table: str) -> Figure | None:
         return _most(get("queue", table, peer) for peer in ("flashsale", "flashsale.aio"))
 
     def brpop(table: str, sentence: str) -> Target:
         ratio, threads = (_ratio(ours(table), get("queue", table, peer)) for peer in ("BRPOP", "BRPOP, threads"))
-        note = f"(one loop; {threads:.1f}x several threads)" if threads else "(one loop)"
-        return Target(sentence, ratio, 15, "x", note)
+        return Target(sentence, ratio, 15, "x", _beside(threads, "several threads", "one loop"))
 
     yield brpop("no-op", "Queue, no-op handler: at least 15x BRPOP")
     ratio = _ratio(ours("no-op"), _most(get("queue", "no-op", peer) for peer in QUEUES))
@@ -128,9 +135,22 @@ def _queue(get: Median) -> Iterator[Target]:
     yield brpop("PostgreSQL", "Drain into PostgreSQL with the guard: at least 15x BRPOP + INSERT")
 
 
-def _ratio(one: float | None, other: float | None) -> float | None:
-    return one / other if one is not None and other else None
+def _ratio(one: Figure | None, other: Figure | None) -> Figure | None:
+    return one and one.over(other)
 
 
-def _most(figures) -> float | None:
-    return max((figure for figure in figures if figure is not None), default=None)
+def _most(figures) -> Figure | None:
+    return max((figure for figure in figures if figure is not None), key=lambda figure: figure.median, default=None)
+
+
+def _cost(kept: Figure) -> Figure:
+    """Returns how many percent of the rate are lost when this share is kept."""
+    return Figure(100 * (1 - kept.median), tuple(100 * (1 - share) for share in kept.rounds))
+
+
+def _beside(ratio: Figure | None, of: str, note: str) -> str:
+    """Returns a note with a second ratio, where there is one."""
+    if ratio is None:
+        return f"({note})"
+    spread = ratio.spread(".1f")
+    return f"({note}; {ratio.median:.1f}x {of}" + (f", {spread})" if spread else ")")
