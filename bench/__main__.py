@@ -7,11 +7,13 @@ import importlib
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
 from bench import report
+from bench.calibration import calibrate
 from bench.harness import Bench
 from bench.results import Results, environment
 
@@ -42,7 +44,7 @@ def main() -> int:
         run = environment() | {"rounds": rounds, "seconds": seconds, "command": _command(options)}
         began = time.monotonic()
         for name in options.sections or SECTIONS:
-            section = importlib.import_module(f"bench.{SECTIONS[name]}").run(bench)
+            section = measured(importlib.import_module(f"bench.{SECTIONS[name]}").run, bench)
             if section is None:
                 console.print(f"{name}: left out, wrk is not on PATH")
             else:
@@ -52,6 +54,13 @@ def main() -> int:
     page = folder / "benchmarks.md"
     console.print(f"wrote {page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page}", highlight=False)
     return 0
+
+
+def measured(run: Callable[[Bench], dict | None], bench: Bench) -> dict | None:
+    """Measures one section, if it can be measured here, and the machine before and after it."""
+    before = calibrate()
+    section = run(bench)
+    return section and section | {"calibration": [before, calibrate()]}
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.harness import median
 from bench.results import Figure, Results
 from bench.targets import targets
 
+SLOW = 1.2  # times the CPU time of the fastest calibration
+BUSY = 1.2  # times the wall time of a calibration over its CPU time
 METHOD = """\
 All servers run on the same machine and are reached over loopback TCP, for every peer alike. Redis has one core, the
 client another; PostgreSQL may use all, with fsync and durable commits on. The cases take turns, round by round, so
 that a disturbance hits all of them alike. The tables show the median of the rounds, and in brackets the lowest and the
-highest. A ratio is that of the medians of one run; its lowest and highest are taken round by round. A purchase names
+highest. A ratio is that of the medians of one run; its lowest and highest are taken round by round. Before and after
+each section, a calibration loop of Python runs on both cores at once: it shows a slow or busy machine. A purchase names
 its order id and carries no data. After each case the run checks that the units sold are those that were answered.
 """
 
@@ -30,7 +33,7 @@ def text(results: Results, plots: Sequence[str]) -> str:
     parts = ["# Benchmarks", *_head(results), *_targets(results)]
     for name, (title, section) in SECTIONS.items():
         if name in results.sections:
-            parts += [f"## {title}", *_run(results, name), *section(results, plots)]
+            parts += [f"## {title}", *_run(results, name), *_machine(results, name), *section(results, plots)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
@@ -54,10 +57,9 @@ def _head(results: Results) -> Iterator[str]:
     )
     if any(section["run"]["rounds"] < 5 for section in results.sections.values()):
         yield "**This was a smoke run: its figures mean nothing.**"
-    busy = [name for name, section in results.sections.items() if section["run"]["load"] > 1]
-    if busy:
+    if disturbed := [name for name in results.sections if _disturbances(results, name)]:
         yield (
-            f"**The machine was busy with other work when it measured {', '.join(busy)}: those figures are too low, and"
+            f"**The machine was slow or busy when it measured {', '.join(disturbed)}: those figures are too low, and"
             " their ratios unsure.**"
         )
 
@@ -68,6 +70,36 @@ def _run(results: Results, name: str) -> Iterator[str]:
     if len(runs) > 1:
         run = results.sections[name]["run"]
         yield f"Measured {run['when']} by `{run['command']}`, {run['rounds']} rounds."
+
+
+def _machine(results: Results, name: str) -> Iterator[str]:
+    """Says whether the machine was slow or busy, or else what the calibration loop took."""
+    if reasons := _disturbances(results, name):
+        yield f"**The machine was {', and '.join(reasons)}.**"
+    elif loops := results.sections[name].get("calibration"):
+        before, after = (loop["cpu"] for loop in loops)
+        yield f"The calibration loop took {before:.2f} s of CPU before and {after:.2f} s after."
+
+
+def _disturbances(results: Results, name: str) -> list[str]:
+    """Returns why the figures of a section are too low. Only the load before the run is none of our own making."""
+    section, reasons = results.sections[name], []
+    run, fastest = section["run"], results.fastest()
+    cpu, wall = _worst(section, lambda loop: loop["cpu"])
+    if cpu > SLOW * fastest:
+        reasons.append(f"slow: the calibration loop took {cpu:.2f} s of CPU, at its fastest {fastest:.2f} s")
+    cpu, wall = _worst(section, lambda loop: loop["wall"] / loop["cpu"])
+    if wall > BUSY * cpu:
+        reasons.append(f"busy: the calibration loop took {wall:.2f} s, of which it ran {cpu:.2f} s")
+    elif run["load"] > run["cores"]:
+        reasons.append(f"busy: its load before the run was {run['load']:.1f} on {run['cores']} cores")
+    return reasons
+
+
+def _worst(section: dict, by: Callable[[dict], float]) -> tuple[float, float]:
+    """Returns CPU and wall time of the calibration that has most of it; of no calibration none."""
+    worst = max(section.get("calibration", []), key=by, default={"cpu": 0.0, "wall": 0.0})
+    return worst["cpu"], worst["wall"]
 
 
 def _targets(results: Results) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -74,9 +75,17 @@ class Results:
 
     def put(self, name: str, section: dict, run: dict) -> None:
         """Keeps one section, and writes the file."""
-        self.sections[name] = section | {"run": run}
+        loops = [*self._loops(), *(loop["cpu"] for loop in section.get("calibration", []))]
+        self.sections[name] = section | {"run": run} | ({"fastest": min(loops)} if loops else {})
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file.write_text(json.dumps(self.sections, indent=1) + "\n")
+
+    def fastest(self) -> float:
+        """Returns the fewest seconds of CPU that the calibration loop ever took; infinite if it never ran."""
+        return min(self._loops(), default=math.inf)
+
+    def _loops(self) -> list[float]:
+        return [section["fastest"] for section in self.sections.values() if "fastest" in section]
 
     def records(self, section: str, table: str) -> list[dict]:
         return [record for record in self.sections.get(section, {}).get("records", []) if record["table"] == table]
