@@ -78,6 +78,12 @@ def test_the_list_says_where_redis_has_another_policy_than_the_row(operator: Ope
     assert "per_buyer 2, Redis has 5: its row is older" in operator("goods", "list").out
     told = operator("doctor")
     assert (told.code, "! phone: the database wants per_buyer 2" in told.out) == (1, True)
+    assert "! OTHER POLICY  phone: the database wants per_buyer 2, Redis has 5" in operator("status").out
+    told = operator("audit")
+    assert (told.code, "phone: the database wants per_buyer 2, Redis has 5" in told.out) == (1, True)
+    assert told.out.endswith("not clean: orders and units agree, the policy of an item does not\n")
+    told = operator("repair")
+    assert (told.code, "phone: the database wants per_buyer 2, Redis has 5" in told.out) == (1, True)
     assert operator("rebuild", "--yes").code == 0
     assert "the database wants" not in operator("goods", "list").out
 
@@ -106,9 +112,35 @@ def test_none_removes_one_field(operator: Operator) -> None:
 def test_what_is_so_already_is_not_written(operator: Operator) -> None:
     operator.begin()
     version = phone(operator).version
-    assert operator("goods", "set", "phone", "--total", "10").out == "phone is so already\n"
+    assert operator("goods", "set", "phone", "--total", "10").out == "phone is so already, in its row and in Redis\n"
     assert phone(operator).version == version
     assert operator("goods", "set", "phone").code == 2
+
+
+def test_what_is_so_in_the_row_alone_is_brought_to_redis(operator: Operator) -> None:
+    operator.begin(Goods("phone", 10, per_buyer=1, hold=60.0))
+    operator.raw.hset(operator.sale.keys.stock("phone"), "per_buyer", 5)
+    version = phone(operator).version
+    words = ["goods", "set", "phone", "--per-buyer", "1"]
+    told = operator(*words, "--expect", "per_buyer=5")
+    assert (told.code, "the row's per_buyer is 1, not 5: nothing was changed" in told.err) == (1, True)
+    assert "the row's per_buyer is 1" in operator(*words, "--expect", "per_buyer=5", "--dry-run").err
+    assert operator(*words, "--dry-run").code == 0
+    assert operator.raw.hget(operator.sale.keys.stock("phone"), "per_buyer") == b"5"
+    told = operator(*words)
+    assert (told.code, told.out) == (0, "phone  per_buyer 5 -> 1: in Redis; its row is so already\n")
+    assert operator.raw.hget(operator.sale.keys.stock("phone"), "per_buyer") == b"1"
+    assert operator.sale.gate.state("phone").count == 10
+    assert (told.trail[0]["before"], told.trail[0]["after"]) == ({"per_buyer": 5}, {"per_buyer": 1})
+    assert phone(operator).version == version
+
+
+def test_a_row_that_redis_has_newer_is_not_brought(operator: Operator) -> None:
+    operator.begin(Goods("phone", 10, per_buyer=1))
+    operator.raw.hset(operator.sale.keys.stock("phone"), mapping={"per_buyer": 5, "version": 9})
+    for cap in ("1", "2"):
+        told = operator("goods", "set", "phone", "--per-buyer", cap)
+        assert (told.code, f"wants per_buyer {cap}, Redis has 5: its row is older" in told.out) == (1, True)
 
 
 def test_a_new_item_is_made_only_when_asked_for(operator: Operator) -> None:

@@ -36,7 +36,7 @@ def test_a_sale_that_is_well_says_so(operator: Operator) -> None:
     assert told.code == 0, told
     head, titles, case, phone, queue, leader, redis = told.out.splitlines()
     assert head.startswith("spring  SELLING  ")
-    assert head.endswith(" ok")
+    assert head.endswith("   10 of 10 checks ok")
     assert titles.split() == ["goods", "total", "booked", "free", "sold/s", "refused/s", "gone", "in"]
     assert case.split()[:4] == ["case", "5", "0", "5"]
     assert phone.split()[:4] == ["phone", "10", "5", "5"]
@@ -83,6 +83,7 @@ def test_what_is_wrong_is_named_and_is_the_exit_code(operator: Operator) -> None
     operator.bury("o-1")
     told = operator("status")
     assert told.code == 1
+    assert "   8 of 10 checks ok, 2 need attention\n" in told.out
     assert "! DEAD LETTERS  1: `flashsale dead list` says why" in told.out
     assert "! NO SYNCER" in told.out
     seen = operator("status", "--json").json
@@ -103,6 +104,7 @@ def test_without_the_database_it_says_what_redis_knows(operator: Operator) -> No
     works(operator, "worker", "syncer")
     told = operator("status", "--redis", operator.redis_url, "--sale", "spring", where=False)
     assert (told.code, "spring  SELLING" in told.out) == (0, True)
+    assert "   8 of 8 checks ok\n" in told.out
 
 
 def test_without_redis_nobody_can_tell(operator: Operator) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from flashsale import Goods
 from flashsale._rules.tally import totals_of
 from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
 from flashsale.ops.health import judge, quantile, rate, told, word
@@ -15,6 +16,7 @@ NOW = 1_000_000.0
 PHONE = GoodsSnapshot(
     "phone", 100, 40, 100, 40, started=True, per_buyer=None, opens_at=None, closes_at=None, hold=900.0
 )
+ROW = Goods("phone", 100, hold=900.0, loaded=True)
 WORKER = Process("worker", "web-2:7", "1.0", NOW - 1, claimed=12)
 SYNCER = Process("syncer", "sync-1:1", "1.0", NOW - 1)
 WELL = Snapshot(NOW, "open", 1, 1, "sync-1:1", 0, None, 0, 0, 3, (PHONE,), (SYNCER, WORKER))
@@ -66,11 +68,13 @@ def test_a_sale_has_one_word(look: Snapshot, state: str) -> None:
     assert word(look) == state
 
 
-def wrong() -> Iterator[tuple[str, Snapshot, Totals, dict[str, str], tuple[str, ...]]]:
+def wrong() -> Iterator[tuple[str, Snapshot, Totals, dict[str, str], tuple[Goods, ...]]]:
     none = Totals()
     yield "CLOSED", replace(WELL, state="closed"), none, {}, ()
     yield "PAUSED", replace(WELL, state="paused"), none, {}, ()
-    yield "GOODS MISSING", WELL, none, {}, ("phone", "case")
+    yield "GOODS MISSING", WELL, none, {}, (ROW, Goods("case", 1, loaded=True))
+    yield "OTHER POLICY", WELL, none, {}, (replace(ROW, per_buyer=2),)
+    yield "OTHER POLICY", WELL, none, {}, (replace(ROW, total=99),)
     yield "NOT DRAINING", replace(WELL, queued=9, oldest=NOW - 12), none, {}, ()
     yield "NOT DRAINING", replace(WELL, queued=9, oldest=NOW - 12, processes=(SYNCER,)), none, {}, ()
     busy = replace(WORKER, doing="save", since=NOW - 12)
@@ -86,17 +90,19 @@ def wrong() -> Iterator[tuple[str, Snapshot, Totals, dict[str, str], tuple[str, 
     yield "AOF", WELL, none, {"aof_last_write_status": "err"}, ()
 
 
-@pytest.mark.parametrize(("name", "look", "totals", "info", "loaded"), list(wrong()))
+@pytest.mark.parametrize(("name", "look", "totals", "info", "rows"), list(wrong()))
 def test_each_fault_is_named_alone(
-    name: str, look: Snapshot, totals: Totals, info: dict[str, str], loaded: tuple[str, ...]
+    name: str, look: Snapshot, totals: Totals, info: dict[str, str], rows: tuple[Goods, ...]
 ) -> None:
-    assert [each.name for each in judge(look, totals, info, loaded)] == [name]
+    assert [each.name for each in judge(look, totals, info, rows)] == [name]
 
 
 def test_when_all_is_well_nothing_is_named() -> None:
     info = {"used_memory": "79", "maxmemory": "100", "evicted_keys": "0", "aof_last_write_status": "ok"}
     working = replace(WELL, queued=500, oldest=NOW - 1, claimed=12)
-    assert judge(working, Totals({("phone", "UNCERTAIN"): 1, ("phone", "ACCEPTED"): 99}), info, ("phone",)) == []
+    assert judge(working, Totals({("phone", "UNCERTAIN"): 1, ("phone", "ACCEPTED"): 99}), info, (ROW,)) == []
+    full = replace(WELL, goods=(replace(PHONE, total=40),))
+    assert judge(full, Totals(), {}, (replace(ROW, total=30),)) == []  # so many are booked
     assert judge(WELL, Totals(), {"used_memory": "79", "maxmemory": "0"}) == []
 
 

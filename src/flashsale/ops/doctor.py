@@ -18,6 +18,7 @@ from flashsale.ops import goods as listed
 from flashsale.ops.frame import ATTENTION, Context, Outcome, Verb
 from flashsale.ops.health import count, told
 from flashsale.ops.sale import missing
+from flashsale.ops.words import need_attention
 
 SKEW: Final = 1.0  # seconds that this host's clock may be wrong: it judges tickets
 FULL: Final = 0.8  # of maxmemory
@@ -61,7 +62,7 @@ def _doctor(context: Context) -> Outcome:
         found += _looked(context, look)
     bad = [each for each in found if each.is_bad]
     lines = [f"{'! ' if each.is_bad else '  '}{each.about}: {each.text}" for each in sorted(found, key=_bad_first)]
-    lines.append(f"{len(bad)} need attention" if bad else "nothing needs attention")
+    lines.append(need_attention(len(bad)) if bad else "nothing needs attention")
     data = {"findings": [each._asdict() for each in found], "version": version("flashsale")}
     return Outcome(lines, data, ATTENTION if bad else 0)
 

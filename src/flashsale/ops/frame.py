@@ -245,8 +245,12 @@ class Context:
 
     # -- changes ----------------------------------------------------------------------------------------------------
 
-    def expect(self, found: Mapping[str, Any]) -> None:
+    def expect(self, found: Mapping[str, Any], of: str = "") -> None:
         """Compares what `--expect` names.
+
+        Args:
+            found: what is so.
+            of: what it is so of, in words before the name of a field.
 
         Raises:
             Stop: something else was found; nothing was changed.
@@ -254,7 +258,7 @@ class Context:
         for name, wanted in self.options.expect:
             is_so = _text(found.get(name))
             if is_so != wanted:
-                raise Stop(f"{name} is {is_so}, not {wanted}: nothing was changed", ATTENTION)
+                raise Stop(f"{of}{name} is {is_so}, not {wanted}: nothing was changed", ATTENTION)
 
     def change(self, change: Change) -> Outcome:
         """Shows a change, asks where it must, makes it, and notes it in the trail.

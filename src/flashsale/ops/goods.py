@@ -10,7 +10,7 @@ from flashsale.model import GateState, Goods, Stock
 from flashsale.model import Outcome as Answer
 from flashsale.ops import clock
 from flashsale.ops.frame import Context, Outcome, Verb
-from flashsale.ops.policy import POLICY
+from flashsale.ops.items import POLICY
 from flashsale.ops.words import number, shown, table
 
 
@@ -106,22 +106,37 @@ def _state(found: Mapping[str, Any], now: float) -> str:
     return words[Answer(found["answer"])] + ends
 
 
+def differing(found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns which fields of an item Redis has otherwise than the row, of what `look` has found: row's, Redis's."""
+    there, total = found["in_redis"], found["total_in_database"]
+    if there is None or total is None:
+        return {}
+    pairs = {"total": (total, found["total"])}
+    pairs |= {name: (found[name], there[name]) for name in POLICY if name in there}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
 def apart(found: Mapping[str, Any]) -> list[str]:
     """Returns where the policy that holds in Redis is not that of the row, of what `look` has found."""
-    there, wanted = found["in_redis"], found["total_in_database"]
-    if there is None or wanted is None:
-        return []
-    total = [f"total {wanted:,}, Redis has {found['total']:,}"] if found["total"] != wanted else []
-    others = [name for name in POLICY if name in there and there[name] != found[name]]
-    rest = [f"{name} {shown(found[name])}, Redis has {shown(there[name])}" for name in others]
-    return [f"the database wants {each}: {_remedy(found)}" for each in total + rest]
+    return [
+        f"the database wants {name} {shown(wanted)}, Redis has {shown(there)}: {_remedy(found, name)}"
+        for name, (wanted, there) in differing(found).items()
+    ]
 
 
-def _remedy(found: Mapping[str, Any]) -> str:
+def all_apart(context: Context) -> list[str]:
+    """Returns where Redis has another policy than the row, of all items."""
+    looks = {goods_id: look(context, goods_id, row) for goods_id, row in sorted(context.items().items())}
+    return [f"{goods_id}: {text}" for goods_id, found in looks.items() for text in apart(found)]
+
+
+def _remedy(found: Mapping[str, Any], name: str) -> str:
     version = found["in_redis"]["version"]
     if isinstance(version, int) and version > found["version"]:
         return "its row is older than what Redis has. Was the database restored? `flashsale rebuild` brings it"
-    return "the syncer brings it, if one runs"
+    if name == "total" and found["total"] == found["booked"] > found["total_in_database"]:
+        return "so many are booked; it follows as units return"
+    return "the syncer brings it, if one runs, or `flashsale goods set`"
 
 
 VERBS: Final = (Verb("goods list", "list the items: units, policy, and whether they are open", _list),)

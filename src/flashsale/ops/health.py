@@ -9,7 +9,10 @@ from typing import Final
 
 from flashsale._rules.activity import SILENT
 from flashsale._rules.codes import number
+from flashsale.model import Goods
 from flashsale.model.snapshot import BOUGHT, BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
+from flashsale.ops.items import POLICY
+from flashsale.ops.words import shown
 
 OLD: Final = 10.0  # seconds that an order may wait for the database, or a step of a process may take
 WINDOW: Final = 10.0  # seconds over which a rate is taken
@@ -117,21 +120,23 @@ def _is_open(goods: GoodsSnapshot, now: float) -> bool:
 
 # -- what needs attention -------------------------------------------------------------------------------------------
 
-CHECKS: Final = 9
+CHECKS: Final = 10
+OF_ROWS: Final = 2  # of them need the rows of the database
 
 
-def judge(look: Snapshot, totals: Totals, info: Mapping[str, str], loaded: Sequence[str] = ()) -> list[Attention]:
+def judge(look: Snapshot, totals: Totals, info: Mapping[str, str], rows: Sequence[Goods] = ()) -> list[Attention]:
     """Returns what needs attention; empty when all is well.
 
     Args:
         look: at the sale.
         totals: what was counted.
         info: INFO of the stock's Redis; empty where it does not say.
-        loaded: items that the database says were in Redis once.
+        rows: of the items in the database.
     """
     return [
         *_state(look),
-        *_missing(look, loaded),
+        *_missing(look, rows),
+        *_policy(look, rows),
         *_queue(look),
         *_dead(look),
         *_leader(look),
@@ -149,10 +154,29 @@ def _state(look: Snapshot) -> Iterator[Attention]:
         yield Attention("PAUSED", "every purchase is answered PAUSED until `flashsale resume`")
 
 
-def _missing(look: Snapshot, loaded: Sequence[str]) -> Iterator[Attention]:
-    missing = sorted(set(loaded) - {goods.goods_id for goods in look.goods})
+def _missing(look: Snapshot, rows: Sequence[Goods]) -> Iterator[Attention]:
+    missing = sorted({row.goods_id for row in rows if row.loaded} - {goods.goods_id for goods in look.goods})
     if missing:
         yield Attention("GOODS MISSING", f"Redis has lost {', '.join(missing)}: `flashsale rebuild`")
+
+
+def _policy(look: Snapshot, rows: Sequence[Goods]) -> Iterator[Attention]:
+    there = {goods.goods_id: goods for goods in look.goods}
+    for row in rows:
+        if row.goods_id in there:
+            for name, wanted, found in _otherwise(row, there[row.goods_id]):
+                text = f"{row.goods_id}: the database wants {name} {shown(wanted)}, Redis has {shown(found)}"
+                yield Attention("OTHER POLICY", f"{text}: `flashsale goods list` says what brings it")
+
+
+def _otherwise(row: Goods, there: GoodsSnapshot) -> Iterator[tuple[str, object, object]]:
+    """Yields what Redis has otherwise than the row; a total below what is booked follows as units return."""
+    if max(row.total, there.booked) != there.total != row.total:
+        yield "total", row.total, there.total
+    for name in POLICY:
+        wanted, found = getattr(row, name), getattr(there, name)
+        if name != "total" and wanted != found:
+            yield name, wanted, found
 
 
 def _queue(look: Snapshot) -> Iterator[Attention]:

@@ -15,6 +15,7 @@ from flashsale.ops.frame import ATTENTION, Context, Stop
 from flashsale.ops.transaction import can_lock, locked
 
 BRAKE: Final = 0.2  # of the total: what goes up by more than this, or down, is asked for
+POLICY: Final = ("total", "per_buyer", "opens_at", "closes_at", "hold")
 ROW_FIELDS: Final = ("total", "granted", "booked", "version", "per_buyer", "opens_at", "closes_at", "hold")
 
 
@@ -57,9 +58,15 @@ def is_braked(before: int, after: int) -> bool:
 
 def foresee(context: Context, goods_id: str) -> None:
     """Compares what is expected before a dry run, too."""
-    if context.options.dry_run and context.options.expect and can_lock(context.store):
+    if context.options.dry_run:
+        compare(context, goods_id)
+
+
+def compare(context: Context, goods_id: str) -> None:
+    """Compares what is expected with the row of an item."""
+    if context.options.expect and can_lock(context.store):
         with locked(context.store, "goods", GOODS_COLUMNS, goods_id=goods_id) as found:
-            context.expect(found.row or {})
+            context.expect(found.row or {}, of="the row's ")
 
 
 def write(context: Context, goods_id: str, given: Mapping[str, Any], *, is_new: bool = False) -> Goods:
@@ -76,11 +83,11 @@ def write(context: Context, goods_id: str, given: Mapping[str, Any], *, is_new: 
         with locked(store, "goods", GOODS_COLUMNS, goods_id=goods_id) as found:
             if found.row is None:
                 raise context.no_item(goods_id)
-            context.expect(found.row)
+            context.expect(found.row, of="the row's ")
             found.store.put_goods(replace(read_goods(found.row), **given), replace=True)
     else:
         row = {each.goods_id: each for each in store.goods()}[goods_id]
-        context.expect(asdict(row))
+        context.expect(asdict(row), of="the row's ")
         store.put_goods(replace(row, **given), replace=True)
     return context.items_or_stop()[goods_id]
 

@@ -9,12 +9,11 @@ from typing import Any, Final
 
 from flashsale.model import Goods
 from flashsale.ops import clock
-from flashsale.ops.frame import NEEDS_ALL, Change, Context, Kind, Outcome, Stop, Verb
-from flashsale.ops.items import ROW_FIELDS, bring, foresee, is_braked, moment, write
+from flashsale.ops.frame import ATTENTION, NEEDS_ALL, Change, Context, Kind, Outcome, Stop, Verb
+from flashsale.ops.goods import apart, differing, look
+from flashsale.ops.items import POLICY, ROW_FIELDS, bring, compare, foresee, is_braked, moment, write
 from flashsale.ops.values import or_none, units
 from flashsale.ops.words import change
-
-POLICY: Final = ("total", "per_buyer", "opens_at", "closes_at", "hold")
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +43,7 @@ def _set(context: Context) -> Outcome:
     changes = {name: (getattr(before, name, None), getattr(after, name)) for name in given}
     changes = {name: pair for name, pair in changes.items() if before is None or pair[0] != pair[1]}
     if not changes:
-        return Outcome([f"{goods_id} is so already"], {"before": {}, "after": {}})
+        return _bring_row(context, after)
     return context.change(
         Change(
             lines=[f"{goods_id}  {change(name, *_words(context, name, pair))}" for name, pair in changes.items()],
@@ -79,9 +78,39 @@ def _words(context: Context, name: str, pair: tuple[Any, Any]) -> list[object]:
 
 
 def _write_and_bring(context: Context, goods_id: str, given: Mapping[str, Any], *, is_new: bool) -> Outcome:
-    written = write(context, goods_id, given, is_new=is_new)
-    said, stands = bring(context, written)
-    return Outcome(said, {"goods": goods_id, "version": written.version, "total_in_redis": stands})
+    return _of_bringing(context, write(context, goods_id, given, is_new=is_new))
+
+
+def _bring_row(context: Context, row: Goods) -> Outcome:
+    """Brings a row to Redis that is so already, where Redis has something else."""
+    goods_id = row.goods_id
+    pairs = differing(look(context, goods_id, row))
+    if not pairs:
+        return Outcome([f"{goods_id} is so already, in its row and in Redis"], {"before": {}, "after": {}})
+    return context.change(
+        Change(
+            lines=[
+                f"{goods_id}  {change(name, *_words(context, name, (there, wanted)))}: in Redis; its row is so already"
+                for name, (wanted, there) in pairs.items()
+            ],
+            before={name: there for name, (_, there) in pairs.items()},
+            after={name: wanted for name, (wanted, _) in pairs.items()},
+            make=lambda: _brought(context, row),
+        )
+    )
+
+
+def _brought(context: Context, row: Goods) -> Outcome:
+    compare(context, row.goods_id)
+    return _of_bringing(context, row)
+
+
+def _of_bringing(context: Context, row: Goods) -> Outcome:
+    """Brings a row to Redis, and says what Redis still has otherwise."""
+    said, stands = bring(context, row)
+    left = [] if said else [f"{row.goods_id}: {text}" for text in apart(look(context, row.goods_id, row))]
+    data = {"goods": row.goods_id, "version": row.version, "total_in_redis": stands}
+    return Outcome([*said, *left], data, ATTENTION if left else 0)
 
 
 def _seconds(text: str) -> float:
@@ -97,8 +126,9 @@ VERBS: Final = (
         "set the policy of an item, field by field",
         _set,
         _add_set,
-        "Sets what is named and leaves the rest of the item as it is. It is brought to Redis at once. A total that "
-        "goes down, or up by more than 20 %, must be confirmed.",
+        "Sets what is named and leaves the rest of the item as it is. The row is brought to Redis at once, also where "
+        "it was so already and Redis had something else. --expect is compared with the row. A total that goes down, "
+        "or up by more than 20 %, must be confirmed.",
         kind=Kind.CHANGE,
         needs=NEEDS_ALL,
         is_new=True,

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from flashsale.model import OrderState
 from flashsale.model.reports import Audit, Disagreement, Repair, Settlement, Units
 from flashsale.ops import trail
 from flashsale.ops.frame import ATTENTION, NEEDS_ALL, Change, Context, Kind, Outcome, Stop, Verb
+from flashsale.ops.goods import all_apart
 from flashsale.ops.reading import gather
 from flashsale.ops.report import render
 from flashsale.ops.words import number, table
@@ -39,8 +40,15 @@ def _refuse_purged(context: Context) -> None:
 def _audit(context: Context) -> Outcome:
     _refuse_purged(context)
     audit = context.syncer.audit(_expected(context.options.expected))
-    lines = [*_units(audit), *_problems(audit), "clean" if audit.ok else "not clean"]
-    return Outcome(lines, told(audit), 0 if audit.ok else ATTENTION)
+    policies = all_apart(context)
+    lines = [*_units(audit), *_problems(audit), *policies, _verdict(audit, policies)]
+    return Outcome(lines, {**told(audit), "policies": policies}, 0 if audit.ok and not policies else ATTENTION)
+
+
+def _verdict(audit: Audit, policies: Sequence[str]) -> str:
+    if audit.ok and policies:
+        return "not clean: orders and units agree, the policy of an item does not"
+    return "clean" if audit.ok else "not clean"
 
 
 def _expected(path: str | None) -> list[str]:
@@ -115,8 +123,10 @@ def _repair(context: Context) -> Outcome:
     found = context.syncer.repair(dry_run=True, trust_ledger=trust)
     left = [each for each in found.audit.orders if each not in found.mended]
     lines = [*(f"would mend {_line(each)}" for each in found.mended), *(f"leaves {_line(each)}" for each in left)]
+    policies = all_apart(context)
+    lines += policies
     if not context.options.apply or not found.mended:
-        code = 0 if found.audit.ok else ATTENTION
+        code = 0 if found.audit.ok and not policies else ATTENTION
         return Outcome([*lines, _advice(found)], {**told(found.audit), "mended": []}, code)
     return context.change(
         Change(
@@ -132,15 +142,18 @@ def _repair(context: Context) -> Outcome:
 def _advice(found: Repair) -> str:
     if found.mended:
         return f"{len(found.mended)} orders would be mended: repair --apply"
-    return "there is nothing to mend" if found.audit.ok else "nothing of it can be mended by this command"
+    if found.audit.ok:
+        return "orders and units agree: there is nothing to mend"
+    return "nothing of it can be mended by this command"
 
 
 def _mend(context: Context, *, trust_ledger: bool) -> Outcome:
     done = context.syncer.repair(dry_run=False, trust_ledger=trust_ledger)
     audit = context.syncer.audit()
-    lines = [*(f"mended {_line(each)}" for each in done.mended), *_problems(audit)]
+    policies = all_apart(context)
+    lines = [*(f"mended {_line(each)}" for each in done.mended), *_problems(audit), *policies]
     data = {"mended": [_disagreement(each) for each in done.mended], **told(audit)}
-    return Outcome([*lines, "clean" if audit.ok else "not clean"], data, 0 if audit.ok else ATTENTION)
+    return Outcome([*lines, _verdict(audit, policies)], data, 0 if audit.ok and not policies else ATTENTION)
 
 
 # -- rebuild --------------------------------------------------------------------------------------------------------
@@ -279,8 +292,9 @@ VERBS: Final = (
         "compare Redis with the database, order by order",
         _audit,
         _add_expected,
-        "Compares ledger, queue, leases, deadlines and database, while the sale runs, and says where every unit is. "
-        "Changes nothing; exit code 1 if they disagree.",
+        "Compares ledger, queue, leases, deadlines, policies and database, while the sale runs, and says where every "
+        "unit is. Changes nothing; exit code 1 if they disagree. As JSON, `pending` counts the orders on their way; "
+        "`orders claimed` lists those that workers hold.",
         needs=NEEDS_ALL,
     ),
     Verb(
@@ -288,7 +302,8 @@ VERBS: Final = (
         "mend what an audit finds",
         _repair,
         _add_repair,
-        "Says what it would mend; mends it with --apply.",
+        "Says what it would mend of orders and units; mends it with --apply. The policy of an item is brought by "
+        "`goods set`.",
         kind=Kind.CHANGE,
         needs=NEEDS_ALL,
         asks=True,

@@ -11,8 +11,8 @@ from typing import Any, Final
 from flashsale.model.snapshot import Sample, Snapshot, Totals
 from flashsale.ops.clock import local, span
 from flashsale.ops.frame import ATTENTION, CANNOT_TELL, DONE, Context, Outcome, Verb
-from flashsale.ops.health import CHECKS, OLD, Attention, Rate, count, judge, quantile, rate, summed, told, word
-from flashsale.ops.words import number, table
+from flashsale.ops.health import CHECKS, OF_ROWS, OLD, Attention, Rate, count, judge, quantile, rate, summed, told, word
+from flashsale.ops.words import need_attention, number, table
 
 RECENT: Final = 300.0  # seconds of counts that are read
 
@@ -30,6 +30,7 @@ class View:
         rates: how fast each item sells.
         info: INFO of the stock's Redis; empty where it does not say.
         attention: what an operator should look at.
+        checks: how many were made.
         database: what is known of the database, in some words; empty: it was not asked.
     """
 
@@ -41,6 +42,7 @@ class View:
     rates: Mapping[str, Rate]
     info: Mapping[str, str]
     attention: Sequence[Attention]
+    checks: int
     database: str
 
 
@@ -56,9 +58,10 @@ def see(context: Context) -> View:
     info = sale._link.info()
     is_over = look.epoch is None and context.is_purged()
     state = "PURGED" if is_over else word(look)
-    loaded = [] if is_over else [goods.goods_id for goods in context.items().values() if goods.loaded]
-    attention = judge(look, totals, info, loaded)
-    return View(context.name, state, look, totals, samples, rates, info, attention, database(recent.values()))
+    rows = [] if is_over else list(context.items().values())
+    attention = judge(look, totals, info, rows)
+    checks = CHECKS if rows else CHECKS - OF_ROWS
+    return View(context.name, state, look, totals, samples, rates, info, attention, checks, database(recent.values()))
 
 
 def database(recent: Collection[Totals]) -> str:
@@ -82,9 +85,9 @@ def lines(view: View) -> list[str]:
 
 
 def head(view: View) -> str:
-    """Returns the name and the state of the sale, and how many things are well."""
+    """Returns the name and the state of the sale, and how many checks are well."""
     wrong = len({each.name for each in view.attention})
-    said = f"{CHECKS - wrong} ok" + (f", {len(view.attention)} ATTENTION" if wrong else "")
+    said = f"{view.checks - wrong} of {view.checks} checks ok" + (f", {need_attention(wrong)}" if wrong else "")
     return f"{view.name}  {view.state}  {local(view.look.time):%H:%M:%S} by Redis   {said}"
 
 

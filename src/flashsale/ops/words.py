@@ -26,6 +26,15 @@ def shown(value: object) -> str:
     return number(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def need_attention(count: int) -> str:
+    """Returns how many things need it.
+
+    >>> need_attention(1), need_attention(2)
+    ('1 needs attention', '2 need attention')
+    """
+    return f"{count} {'needs' if count == 1 else 'need'} attention"
+
+
 def share(units: int, total: int) -> str:
     """Returns how much a change is, of what was there."""
     return f"{units:+,}" if not total else f"{units:+,}, {100 * units / total:+.0f} %"
