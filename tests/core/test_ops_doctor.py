@@ -95,7 +95,7 @@ def test_tables_that_are_behind_and_triggers_are_found(well: Operator, tmp_path:
         database.execute("DROP TABLE flashsale_requests")
         database.execute("CREATE TRIGGER guard BEFORE INSERT ON flashsale_orders BEGIN SELECT 1; END")
     assert bad(well) == ["database: table flashsale_requests is missing: init --upgrade"]
-    assert "trigger guard on flashsale_orders" in well("doctor").out
+    assert "trigger 'guard' on flashsale_orders" in well("doctor").out
 
 
 def test_a_database_that_is_away_is_a_finding(well: Operator) -> None:
@@ -124,7 +124,9 @@ def test_a_process_of_a_release_that_says_no_layout_is_listed(well: Operator) ->
     assert f"layout ?: worker {instance()}" in well("doctor").out
     beat, _, rest = text.partition(b"|")
     well.raw.hset(well.sale.keys.processes, name, b"%f|%s" % (float(beat) - 70, rest))
-    assert "processes:" not in well("doctor").out
+    told = well("doctor")
+    assert (told.code, f"! processes: worker {instance()} silent since " in told.out) == (1, True)
+    assert "layout ?" not in told.out
 
 
 # -- rights ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from flashsale import Goods, Order, OrderState
@@ -38,12 +39,15 @@ def test_an_order_that_is_claimed_says_when_its_lease_ends(operator: Operator) -
     operator.begin()
     operator.buy("o-1")
     claims = operator.sale.queue.claim(1, lease=30.0)
-    assert "claimed by a worker that has not told of it yet; try 1, free in " in operator("orders", "show", "o-1").out
+    assert (
+        "claimed by a worker that has not told of it yet; try 1, its lease ends in "
+        in operator("orders", "show", "o-1").out
+    )
     activity = Activity("worker")
     activity.hold(claims)
     operator.sale._recorder._flush(activity)
     told = operator("orders", "find", "--buyer", "ann")
-    assert f"claimed by worker {instance()} holds 1; try 1, free in " in told.out
+    assert f"claimed by worker {instance()} holds 1; try 1, its lease ends in " in told.out
     assert operator("orders", "show", "o-1", "--json").json["worker"] == instance()
 
 
@@ -54,7 +58,7 @@ def test_the_worker_that_tries_a_batch_again_is_named(operator: Operator) -> Non
     activity.hold(first)
     operator.sale._recorder._flush(activity)
     operator.sale.queue.nack(first, delay=60, count_attempt=False)
-    assert "given back, for the next worker to come; try 0, free in " in operator("orders", "show", "o-1").out
+    assert "given back, for the next worker to come; try 0, its lease ends in " in operator("orders", "show", "o-1").out
     operator.raw.zadd(operator.sale.keys.leases, {str(delivery(first[0])): 1})
     again = operator.sale.queue.claim(1, lease=30.0)
     assert again[0].lease != first[0].lease
@@ -71,8 +75,34 @@ def test_a_silent_worker_may_hold_what_nobody_has_told_of(operator: Operator) ->
     operator.sale.queue.claim(1, lease=30.0)
     assert "perhaps" not in operator("orders", "show", "o-1").out
     operator.raw.hset(keys.processes, name, f"{float(beat) - 20}|{rest}")
-    assert f"perhaps worker {instance()}, silent for " in operator("orders", "show", "o-1").out
+    assert f"perhaps worker {instance()} silent since " in operator("orders", "show", "o-1").out
     assert operator("orders", "show", "o-1", "--json").json["silent"] == [instance()]
+
+
+def test_claimed_orders_are_listed_with_their_workers(operator: Operator) -> None:
+    operator.begin()
+    assert operator("orders", "claimed").out == "no claimed orders\n"
+    for number in range(4):
+        operator.buy(f"o-{number}")
+    activity, keys = Activity("worker"), operator.sale.keys
+    activity.hold(operator.sale.queue.claim(1, lease=30.0))
+    operator.sale._recorder._flush(activity)
+    operator.sale.queue.claim(1, lease=60.0)
+    operator.sale.queue.nack(operator.sale.queue.claim(1, lease=30.0), delay=90, count_attempt=False)
+    told = operator("orders", "claimed")
+    head, *rows = told.out.splitlines()
+    assert (told.code, head.split()) == (0, ["order", "goods", "accepted", "lease", "ends", "worker"])
+    assert [row.split()[0] for row in rows] == ["o-0", "o-1", "o-2"]
+    assert [re.split(r"  +", row)[-1] for row in rows] == [instance(), "none has told", "given back"]
+    name = f"worker {instance()}"
+    beat, rest = operator.raw.hget(keys.processes, name).decode().split("|", 1)
+    operator.raw.hset(keys.processes, name, f"{float(beat) - 20}|{rest}")
+    told = operator("orders", "claimed")
+    assert f"{instance()}, silent\n" in told.out
+    assert told.out.endswith(f"of which none has told, perhaps: {instance()}, silent\n")
+    (first, second, _) = operator("orders", "claimed", "--json").json["claimed"]
+    assert (first["order_id"], first["worker"], second["worker"]) == ("o-0", instance(), None)
+    assert first["accepted"] < first["lease_ends"] < second["lease_ends"]
 
 
 def test_of_two_workers_that_told_of_an_order_the_last_one_is_named(operator: Operator) -> None:
@@ -115,6 +145,7 @@ def test_an_unpaid_order_says_until_when_it_is_to_be_paid(operator: Operator) ->
     assert "ledger PERSISTED, database PERSISTED" in told.out
     assert "to be paid until " in told.out
     assert "accepted " in told.out
+    assert told.out.count("by Redis's clock") == 1
 
 
 def test_a_dead_order_says_why(operator: Operator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -40,8 +41,8 @@ def test_a_sale_that_is_well_says_so(operator: Operator) -> None:
     assert titles.split() == ["goods", "total", "booked", "free", "sold/s", "refused/s", "gone", "in"]
     assert case.split()[:4] == ["case", "5", "0", "5"]
     assert phone.split()[:4] == ["phone", "10", "5", "5"]
-    assert queue.startswith("queue 1 (oldest ")
-    assert queue.endswith(" s)  claimed 0  dead 0  unpaid 3")
+    assert queue.startswith("queued 1 (on the list 1, oldest ")
+    assert queue.endswith(" s, claimed 0)  dead 0  unpaid 3")
     assert leader == f"leader  {instance()}  workers 1"
     assert redis.startswith("redis   ")
 
@@ -75,6 +76,29 @@ def test_a_leader_that_is_silent_is_told_of(operator: Operator) -> None:
     old = "|".join([str(at - 20), *text.split("|")[1:]])
     operator.raw.hset(operator.sale.keys.processes, f"syncer {instance()}", old)
     assert re.search(r"leader  \S+, silent for 2\d s: another leads when its lease ends", operator("status").out)
+
+
+def test_a_silent_worker_counts_as_silent_and_its_leases_are_read(operator: Operator) -> None:
+    operator.begin()
+    operator.buy("o-1")
+    activity = Activity("worker")
+    activity.hold(operator.sale.queue.claim(1, lease=300.0))
+    with contextlib.suppress(ValueError), activity.doing("save"):
+        raise ValueError
+    operator.sale._recorder._flush(activity)
+    name, keys = f"worker {instance()}", operator.sale.keys
+    beat, rest = operator.raw.hget(keys.processes, name).decode().split("|", 1)
+    operator.raw.hset(keys.processes, name, f"{float(beat) - 47}|{rest}")
+    told = operator("status").out
+    assert re.search(rf"! SILENT  {name} silent since [\d:]+ \(4\d s ago\), held 1 then\. Another worker takes", told)
+    assert re.search(r"takes 1 of them at [\d:]+ \(in [45] min.*\) at the latest", told)
+    assert "workers 0, silent 1" in told
+    assert "queued 1 (on the list 0, claimed 1)" in told
+    (process,) = operator("status", "--json").json["look"]["processes"]
+    assert process["last_error"] == "ValueError"
+    assert process["failed_at"] <= process["beat"]
+    told = operator("doctor")
+    assert (told.code, f"! processes: {name} silent since " in told.out) == (1, True)
 
 
 def test_what_is_wrong_is_named_and_is_the_exit_code(operator: Operator) -> None:

@@ -48,7 +48,7 @@ def test_what_is_expected_is_compared_on_a_server(
             connection.exec_driver_sql(_trigger(connection.dialect.name))
         capsys.readouterr()
         assert operator("doctor") == 1  # this Redis keeps no append-only file
-        assert "trigger guard on flashsale_orders" in capsys.readouterr().out
+        assert "trigger 'guard' on flashsale_orders" in capsys.readouterr().out
 
 
 def _trigger(dialect: str) -> str:

@@ -8,9 +8,12 @@ from dataclasses import replace
 import pytest
 
 from flashsale import Goods
+from flashsale._rules.activity import left_by
 from flashsale._rules.tally import totals_of
 from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
-from flashsale.ops.health import judge, quantile, rate, told, word
+from flashsale.ops import clock
+from flashsale.ops.health import Leases, judge, quantile, rate, told, word
+from flashsale.ops.status import within
 
 NOW = 1_000_000.0
 PHONE = GoodsSnapshot(
@@ -33,6 +36,13 @@ def test_the_pace_is_that_of_the_last_ten_seconds() -> None:
     assert rate(replace(PHONE, booked=100), [sample(10, 90)], {}, NOW).gone_in is None
     returned = rate(PHONE, [sample(10, 50)], {}, NOW)
     assert (returned.sold, returned.gone_in) == (0.0, None)
+
+
+def test_where_few_are_sold_the_end_is_that_of_five_minutes() -> None:
+    slow = [sample(400, 0), sample(250, 15), sample(10, 39)]
+    pace = rate(PHONE, slow, {}, NOW)
+    assert (pace.sold, pace.gone_in) == (0.1, 60 / (25 / 250))
+    assert (within(3600.0), within(3601.0)) == ("1 h", "more than 1 h")
 
 
 def test_what_is_sold_while_other_units_return_counts() -> None:
@@ -107,8 +117,25 @@ def test_when_all_is_well_nothing_is_named() -> None:
 
 
 def test_a_process_is_told_in_one_line() -> None:
-    stuck = replace(WORKER, doing="save", since=NOW - 12, beat=NOW - 40, last_error="StoreError")
-    assert told(stuck, NOW) == "worker web-2:7 holds 12, in save for 12 s, silent for 40 s, last error StoreError"
+    stuck = replace(WORKER, doing="save", since=NOW - 12, last_error="StoreError", failed_at=NOW - 61)
+    assert told(stuck, NOW) == "worker web-2:7 holds 12, in save for 12 s, last error StoreError 1 min 1 s ago"
+    since = clock.shown(NOW - 40, NOW)
+    frozen = replace(stuck, beat=NOW - 40)
+    assert told(frozen, NOW) == f"worker web-2:7 silent since {since} (40 s ago), held 12 then, in save"
+
+
+def test_a_silent_worker_is_told_of_with_the_end_of_its_leases() -> None:
+    look = replace(WELL, processes=(SYNCER, replace(WORKER, beat=NOW - 40)))
+    (found,) = judge(look, Totals(), {}, (), {"web-2:7": Leases(5, NOW + 300)})
+    until = clock.shown(NOW + 300, NOW)
+    assert f"Another worker takes 5 of them at {until} (in 5 min) at the latest" in found.text
+    assert "`flashsale orders claimed`" in found.text
+
+
+def test_what_somebody_else_has_taken_is_no_more_of_a_silent_worker() -> None:
+    frozen = replace(WORKER, beat=NOW - 40, deliveries=((1, 3), (7, 7)))
+    other = replace(WORKER, instance="w-2", deliveries=((2, 2), (7, 9)))
+    assert left_by(frozen, [frozen, other, replace(other, beat=NOW - 50, deliveries=((1, 3),))]) == [1, 3]
 
 
 def draining(look: Snapshot) -> str:

@@ -44,6 +44,7 @@ class Activity:
         self._doing = ""
         self._began = 0.0
         self._last_ms: float | None = None
+        self._failed: float | None = None
         self._went_on = monotonic()
 
     @property
@@ -68,7 +69,7 @@ class Activity:
         try:
             yield
         except Exception as error:
-            self.last_error = named(error)
+            self.last_error, self._failed = named(error), monotonic()
             raise
         finally:
             self._last_ms = 1000 * (monotonic() - self._began)
@@ -90,6 +91,7 @@ class Activity:
             "deliveries": _spans([delivery(claim) for claim in claims]),
             "last_ms": self._last_ms and round(self._last_ms, 3),
             "last_error": self.last_error,
+            "failed_ago": self._failed and round(monotonic() - self._failed, 3),
         }
         ago = monotonic() - self._began if self._doing else None
         return json.dumps(said, separators=(",", ":")), ago
@@ -121,9 +123,21 @@ def holder(processes: Iterable[Process], claim: Claim) -> Process | None:
     return max(told, key=lambda each: each.beat, default=None)
 
 
+def is_silent(process: Process, now: float) -> bool:
+    """Returns whether a process has not told anything for long: whoever works tells within five seconds."""
+    return now - process.beat > SILENT
+
+
 def silent(look: Snapshot) -> tuple[Process, ...]:
-    """Returns the workers that have not told anything for long: whoever works tells within five seconds."""
-    return tuple(each for each in look.processes if each.kind == "worker" and look.time - each.beat > SILENT)
+    """Returns the workers that have not told anything for long."""
+    return tuple(each for each in look.processes if each.kind == "worker" and is_silent(each, look.time))
+
+
+def left_by(process: Process, processes: Iterable[Process]) -> list[int]:
+    """Returns the numbers of the deliveries that a process last told of, and nobody else has since."""
+    later = [each for each in processes if each.beat > process.beat]
+    told = (number for first, last in process.deliveries for number in range(first, last + 1))
+    return [number for number in told if not any(each.holds(number) for each in later)]
 
 
 def read_process(name: str, text: str) -> Process | None:
@@ -145,6 +159,7 @@ def read_process(name: str, text: str) -> Process | None:
             deliveries=tuple((int(first), int(last)) for first, last in found["deliveries"]),
             last_ms=None if found["last_ms"] is None else float(found["last_ms"]),
             last_error=str(found["last_error"]),
+            failed_at=None if found.get("failed_ago") is None else float(beat) - float(found["failed_ago"]),
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -33,10 +33,10 @@ class RateLimitedLog:
 
 
 def named(error: BaseException) -> str:
-    """Returns the types of an error and of its cause; what they say may hold buyers' data.
+    """Returns the types of an error and of its cause, the driver's where it is one; their words may be a buyer's data.
 
     >>> named(ValueError("alice"))
     'ValueError'
     """
-    cause = error.__cause__
+    cause = getattr(error.__cause__, "orig", None) or error.__cause__
     return type(error).__name__ + (f" ({type(cause).__name__})" if cause else "")

@@ -65,9 +65,9 @@ class Finder:
         look = await self._sale._recorder.look()
         for claim, ends in await queue._claims(wanted):
             worker = holder(look.processes, claim)
-            free_in = None if ends is None else ends - look.time
+            lease_ends_in = None if ends is None else ends - look.time
             if claim.order is not None:
-                self._note(claim.order, claim=claim, free_in=free_in, worker=worker, reason=claim.reason)
+                self._note(claim.order, claim=claim, lease_ends_in=lease_ends_in, worker=worker, reason=claim.reason)
                 if worker is None and claim.lease:
                     self._note(claim.order, silent=silent(look))
         for letter in await queue.dead(LETTERS):

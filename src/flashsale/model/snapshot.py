@@ -59,6 +59,7 @@ class Process:
         last_ms: milliseconds that it took for this the last time; None before the first.
         last_error: what failed last, without ids; empty when nothing has.
         layout: in which it begins a sale; None: it does not say.
+        failed_at: when `last_error` was, epoch seconds; None: it does not say.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class Process:
     last_ms: float | None = None
     last_error: str = ""
     layout: int | None = None
+    failed_at: float | None = None
 
     def holds(self, delivery: int) -> bool:
         """Returns whether this worker holds the delivery of this number, as far as it has told."""
@@ -187,7 +189,7 @@ class Found:
         row: its row in the database; None: there is none, or the database was not asked.
         ahead: orders that leave the list before it; None: it is not on the list.
         claim: a worker's hold on it; None: there is none.
-        free_in: seconds until the lease of that ends, below 0 when it has; None: it has none.
+        lease_ends_in: seconds until the lease of that ends, below 0 when it has; None: it has none.
         worker: which worker that is, as far as it has told; None: nobody has told.
         silent: workers of which nothing is heard, where nobody has told: one of them may hold it.
         reason: why the database refused it last; None: it did not.
@@ -200,7 +202,7 @@ class Found:
     row: StoredOrder | None = None
     ahead: int | None = None
     claim: Claim | None = None
-    free_in: float | None = None
+    lease_ends_in: float | None = None
     worker: Process | None = None
     silent: tuple[Process, ...] = ()
     reason: str | None = None

@@ -25,15 +25,27 @@ def shown(moment: float, now: float) -> str:
     return there.strftime("%H:%M:%S" if there.date() == local(now).date() else "%Y-%m-%d %H:%M:%S %Z")
 
 
+def gap(moment: float, now: float) -> str:
+    """Returns how far a moment is away.
+
+    >>> gap(1000.0, 940.0), gap(940.0, 1000.0)
+    ('in 1 min', '1 min ago')
+    """
+    return f"in {span(moment - now)}" if moment > now else f"{span(now - moment)} ago"
+
+
+def near(moment: float, now: float) -> str:
+    """Returns a moment and how far it is away."""
+    return f"{shown(moment, now)} ({gap(moment, now)})"
+
+
 def away(moment: float, now: float) -> str:
     """Returns a moment and how far it is away by the clock of Redis.
 
     >>> away(1000.0, 940.0).partition("(")[2]
     "in 1 min by Redis's clock)"
     """
-    gap = moment - now
-    far = f"in {span(gap)}" if gap > 0 else f"{span(-gap)} ago"
-    return f"{shown(moment, now)} ({far} by Redis's clock)"
+    return f"{shown(moment, now)} ({gap(moment, now)} by Redis's clock)"
 
 
 def span(seconds: float) -> str:

@@ -47,7 +47,7 @@ cannot be read), 4 not confirmed, 130 interrupted.
 
 GROUPS: Final = {
     "goods": "the items of the sale: list, set",
-    "orders": "single orders: find, show, cancel, confirm",
+    "orders": "single orders: find, show, claimed, cancel, confirm",
     "dead": "dead letters: list, show, requeue, cancel",
     "events": "dead events of the outbox: list, requeue",
 }

@@ -9,10 +9,10 @@ from importlib.metadata import version
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from flashsale._rules.activity import SILENT
+from flashsale._rules.activity import is_silent
 from flashsale._rules.server_check import judge
 from flashsale.errors import CorruptState, NotExecuted, OutcomeUnknown, StoreError, UnknownGoods
-from flashsale.model.snapshot import Snapshot
+from flashsale.model.snapshot import Process, Snapshot
 from flashsale.ops import clock
 from flashsale.ops import goods as listed
 from flashsale.ops.frame import ATTENTION, Context, Outcome, Verb
@@ -23,7 +23,7 @@ from flashsale.ops.words import need_attention
 SKEW: Final = 1.0  # seconds that this host's clock may be wrong: it judges tickets
 FULL: Final = 0.8  # of maxmemory
 MOST: Final = 100  # dead events that are counted
-LIVING: Final = 60.0  # seconds since its last heartbeat: a web process that sells nothing is silent
+LIVING: Final = 60.0  # seconds since the last heartbeat of a web process: one that sells nothing tells seldom
 NO_LEADER: Final = 5.0  # seconds since the last syncer led
 
 TRIALS: Final = """\
@@ -183,7 +183,7 @@ def _sale(context: Context) -> Findings:
 def _processes(context: Context) -> Findings:
     """Groups the processes that live by what they run; who differs reads and writes the sale in another way."""
     look = context.sale._recorder.look()
-    living = [each for each in look.processes if look.time - each.beat <= LIVING]
+    living = [each for each in look.processes if _lives(each, look.time)]
     groups: dict[str, list[str]] = {}
     for each in living:
         release = f"flashsale {each.version}, layout {'?' if each.layout is None else each.layout}"
@@ -192,11 +192,19 @@ def _processes(context: Context) -> Findings:
     for release, names in sorted(groups.items()):
         advice = "; others differ: restart the older ones" if differ else ""
         yield Finding("processes", f"{release}: {', '.join(names)}{advice}", is_bad=differ)
+    for each in look.processes:
+        if each.kind != "web" and is_silent(each, look.time):
+            yield Finding("processes", f"{told(each, look.time)}: end it, if it is still there")
+
+
+def _lives(process: Process, now: float) -> bool:
+    """Returns whether a process tells of itself; one of the web that sells nothing tells seldom."""
+    return now - process.beat <= LIVING if process.kind == "web" else not is_silent(process, now)
 
 
 def _syncers(look: Snapshot) -> str:
     """Returns what the syncers tell that live; empty: there are none."""
-    alive = [each for each in look.processes if each.kind == "syncer" and look.time - each.beat <= SILENT]
+    alive = [each for each in look.processes if each.kind == "syncer" and not is_silent(each, look.time)]
     return "; ".join(told(each, look.time) for each in alive)
 
 
@@ -274,7 +282,7 @@ def _triggers(context: Context) -> Findings:
         dialect = _dialect(connection)
         for table, name in _rows(connection, TRIGGERS.get(_DIALECTS.get(dialect, dialect), "")):
             if str(table).startswith("flashsale_"):
-                text = f"trigger {name} on {table}: an order on which it raises becomes a dead letter"
+                text = f"trigger '{name}' on {table}: where it raises the order is refused"
                 yield Finding("database", text, is_bad=False)
 
 

@@ -7,15 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from flashsale._rules.activity import SILENT
+from flashsale._rules.activity import is_silent
 from flashsale._rules.codes import number
 from flashsale.model import Goods
 from flashsale.model.snapshot import BOUGHT, BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
+from flashsale.ops import clock
 from flashsale.ops.items import POLICY
 from flashsale.ops.words import shown
 
 OLD: Final = 10.0  # seconds that an order may wait for the database, or a step of a process may take
 WINDOW: Final = 10.0  # seconds over which a rate is taken
+FEW: Final = 20  # units in a window: fewer tell nothing of when an item is gone
+LONGER: Final = 300.0  # seconds over which its rate is taken then
 FULL: Final = 0.8  # of the memory
 UNSURE: Final = 0.01  # of the purchases
 NAMED: Final = 3  # workers in one line
@@ -31,7 +34,8 @@ class Rate:
         sold: units a second that `booked` grew by, or the purchases of the last minute, which are more where other
             units returned; None: it cannot be told yet.
         refused: purchases a second, over the last minute.
-        gone_in: seconds until nothing is free, as `booked` grows; None: never, or it cannot be told.
+        gone_in: seconds until nothing is free, as `booked` grows, over five minutes where few are sold; None: never,
+            or it cannot be told.
     """
 
     sold: float | None
@@ -52,15 +56,38 @@ class Attention:
     text: str
 
 
+@dataclass(frozen=True)
+class Leases:
+    """What a worker has claimed.
+
+    Args:
+        count: orders.
+        until: when the last lease ends, epoch seconds.
+    """
+
+    count: int
+    until: float
+
+
+NOBODY: Final[Mapping[str, Leases]] = {}
+
+
 def rate(goods: GoodsSnapshot, samples: Sequence[Sample], minutes: Minutes, now: float) -> Rate:
     """Returns how fast an item sells, by its samples and what was counted."""
-    recent = [sample for sample in samples if sample.time >= now - WINDOW]
-    grown = None
-    if recent and now > recent[0].time:
-        grown = max(0, goods.booked - recent[0].booked) / (now - recent[0].time)
-    gone_in = goods.free / grown if grown and goods.free > 0 else None
+    grown, units = _grown(goods, samples, now, WINDOW)
+    pace = grown if units >= FEW else _grown(goods, samples, now, LONGER)[0]
+    gone_in = goods.free / pace if pace and goods.free > 0 else None
     bought, refused = _counted(goods.goods_id, minutes, now)
     return Rate(max(grown or 0.0, bought) if bought else grown, refused, gone_in)
+
+
+def _grown(goods: GoodsSnapshot, samples: Sequence[Sample], now: float, window: float) -> tuple[float | None, int]:
+    """Returns the units a second, and the units, that `booked` grew by; None: it cannot be told yet."""
+    first = next((sample for sample in samples if sample.time >= now - window), None)
+    if first is None or now <= first.time:
+        return None, 0
+    units = max(0, goods.booked - first.booked)
+    return units / (now - first.time), units
 
 
 def _counted(goods_id: str, minutes: Minutes, now: float) -> tuple[float, float]:
@@ -124,7 +151,13 @@ CHECKS: Final = 10
 OF_ROWS: Final = 2  # of them need the rows of the database
 
 
-def judge(look: Snapshot, totals: Totals, info: Mapping[str, str], rows: Sequence[Goods] = ()) -> list[Attention]:
+def judge(
+    look: Snapshot,
+    totals: Totals,
+    info: Mapping[str, str],
+    rows: Sequence[Goods] = (),
+    leases: Mapping[str, Leases] = NOBODY,
+) -> list[Attention]:
     """Returns what needs attention; empty when all is well.
 
     Args:
@@ -132,6 +165,7 @@ def judge(look: Snapshot, totals: Totals, info: Mapping[str, str], rows: Sequenc
         totals: what was counted.
         info: INFO of the stock's Redis; empty where it does not say.
         rows: of the items in the database.
+        leases: what silent workers still have, by their instance.
     """
     return [
         *_state(look),
@@ -140,7 +174,7 @@ def judge(look: Snapshot, totals: Totals, info: Mapping[str, str], rows: Sequenc
         *_queue(look),
         *_dead(look),
         *_leader(look),
-        *_silent(look),
+        *_silent(look, leases),
         *_oversold(look),
         *_uncertain(totals),
         *_server(info),
@@ -192,7 +226,7 @@ def _queue(look: Snapshot) -> Iterator[Attention]:
 
 def _is_slow(process: Process, now: float) -> bool:
     """Returns whether a process that lives is long at one step; one that is silent is told of elsewhere."""
-    return process.since is not None and now - process.since > OLD and now - process.beat <= SILENT
+    return process.since is not None and now - process.since > OLD and not is_silent(process, now)
 
 
 def _named(workers: Sequence[Process], now: float) -> str:
@@ -203,15 +237,19 @@ def _named(workers: Sequence[Process], now: float) -> str:
 
 
 def told(process: Process, now: float) -> str:
-    """Returns what a process last told of itself."""
+    """Returns what a process last told of itself; of one that is silent, since when it is, and what it held then."""
     said = f"{process.kind} {process.instance}"
+    if is_silent(process, now):
+        said += f" silent since {clock.near(process.beat, now)}"
+        said += f", held {process.claimed} then" if process.claimed else ""
+        return said + (f", in {process.doing}" if process.doing else "")
     if process.claimed:
         said += f" holds {process.claimed}"
     if process.since is not None:
         said += f", in {process.doing} for {now - process.since:.0f} s"
-    if now - process.beat > SILENT:
-        said += f", silent for {now - process.beat:.0f} s"
-    return f"{said}, last error {process.last_error}" if process.last_error else said
+    if process.last_error and process.failed_at is not None:
+        said += f", last error {process.last_error} {clock.gap(process.failed_at, now)}"
+    return said
 
 
 def _dead(look: Snapshot) -> Iterator[Attention]:
@@ -220,15 +258,23 @@ def _dead(look: Snapshot) -> Iterator[Attention]:
 
 
 def _leader(look: Snapshot) -> Iterator[Attention]:
-    beating = [each for each in look.processes if each.kind == "syncer" and look.time - each.beat <= SILENT]
+    beating = [each for each in look.processes if each.kind == "syncer" and not is_silent(each, look.time)]
     if not beating and look.goods:
         yield Attention("NO SYNCER", "nothing opens by the clock, expires or is restocked")
 
 
-def _silent(look: Snapshot) -> Iterator[Attention]:
+def _silent(look: Snapshot, leases: Mapping[str, Leases]) -> Iterator[Attention]:
     for process in look.processes:
-        if process.kind != "web" and look.time - process.beat > SILENT:
-            yield Attention("SILENT", told(process, look.time))
+        if process.kind != "web" and is_silent(process, look.time):
+            held = leases.get(process.instance) if process.kind == "worker" else None
+            more = f". {_still(held, look.time)}" if held else ""
+            yield Attention("SILENT", f"{told(process, look.time)}{more}. End it, if it is still there")
+
+
+def _still(held: Leases, now: float) -> str:
+    """Returns until when a silent worker has orders."""
+    when = f"{clock.near(held.until, now)} at the latest, when its lease ends"
+    return f"Another worker takes {held.count} of them at {when}; see `flashsale orders claimed`"
 
 
 def _oversold(look: Snapshot) -> Iterator[Attention]:

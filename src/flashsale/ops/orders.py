@@ -96,7 +96,7 @@ def described(found: Found, now: float) -> list[str]:
         *_times(found, now),
         *_where(found, now),
         *([f"why: {found.reason}"] if found.reason else []),
-        *([f"to be paid until {clock.away(found.due, now)}"] if found.due is not None else []),
+        *([f"to be paid until {clock.near(found.due, now)}"] if found.due is not None else []),
         *([f"refused by the shop: {row.reason}"] if row is not None and row.reason else []),
     ]
 
@@ -106,8 +106,8 @@ def _times(found: Found, now: float) -> list[str]:
     accepted = row.order.created_at if row is not None else found.order.created_at
     names = {"accepted": accepted}
     names |= {"saved": row.persisted_at, "settled": row.settled_at} if row is not None else {}
-    told = [f"{name} {clock.away(at, now)}" for name, at in names.items() if at is not None]
-    return [", ".join(told)] if told else []
+    told = [f"{name} {clock.near(at, now)}" for name, at in names.items() if at is not None]
+    return [f"{', '.join(told)}, by Redis's clock"] if told else []
 
 
 def _where(found: Found, now: float) -> list[str]:
@@ -118,11 +118,12 @@ def _where(found: Found, now: float) -> list[str]:
     if found.claim is None:
         return []
     held = f"try {found.claim.attempts}"
-    if found.free_in is not None:
-        held += f", free {'in ' if found.free_in > 0 else 'since '}{clock.span(abs(found.free_in))}"
+    if found.lease_ends_in is not None:
+        word = "its lease ends" if found.lease_ends_in > 0 else "its lease ended"
+        held += f", {word} {clock.gap(found.lease_ends_in, 0.0)}"
     if found.worker is not None:
         return [f"claimed by {told(found.worker, now)}; {held}"]
-    is_held = found.claim.lease and found.free_in is not None and found.free_in > 0
+    is_held = found.claim.lease and found.lease_ends_in is not None and found.lease_ends_in > 0
     who = "claimed by a worker that has not told of it yet" if is_held else "given back, for the next worker to come"
     return [f"{who}; {held}", *(f"perhaps {told(each, now)}" for each in found.silent)]
 
@@ -140,7 +141,7 @@ def _told(found: Found) -> dict[str, Any]:
         "attempts": found.claim and found.claim.attempts,
         "worker": worker and worker.instance,
         "silent": [each.instance for each in found.silent],
-        "free_in": found.free_in,
+        "lease_ends_in": found.lease_ends_in,
         "dead": found.is_dead,
         "pay_until": found.due,
     }

@@ -8,13 +8,29 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from flashsale._rules.activity import left_by, silent
 from flashsale.model.snapshot import Sample, Snapshot, Totals
 from flashsale.ops.clock import local, span
 from flashsale.ops.frame import ATTENTION, CANNOT_TELL, DONE, Context, Outcome, Verb
-from flashsale.ops.health import CHECKS, OF_ROWS, OLD, Attention, Rate, count, judge, quantile, rate, summed, told, word
+from flashsale.ops.health import (
+    CHECKS,
+    OF_ROWS,
+    OLD,
+    Attention,
+    Leases,
+    Rate,
+    count,
+    judge,
+    quantile,
+    rate,
+    summed,
+    told,
+    word,
+)
 from flashsale.ops.words import need_attention, number, table
 
 RECENT: Final = 300.0  # seconds of counts that are read
+LONG: Final = 3600.0  # seconds until an item is gone: beyond, no number is told
 
 
 @dataclass(frozen=True)
@@ -59,9 +75,20 @@ def see(context: Context) -> View:
     is_over = look.epoch is None and context.is_purged()
     state = "PURGED" if is_over else word(look)
     rows = [] if is_over else list(context.items().values())
-    attention = judge(look, totals, info, rows)
+    attention = judge(look, totals, info, rows, leases(context, look))
     checks = CHECKS if rows else CHECKS - OF_ROWS
     return View(context.name, state, look, totals, samples, rates, info, attention, checks, database(recent.values()))
+
+
+def leases(context: Context, look: Snapshot) -> dict[str, Leases]:
+    """Returns what silent workers still have, as far as they told, by their instance."""
+    found: dict[str, Leases] = {}
+    for process in silent(look):
+        if numbers := left_by(process, look.processes):
+            ends = context.sale._link.command("ZMSCORE", context.sale.keys.leases, *numbers)
+            still = [float(end) for end in ends if end is not None]
+            found |= {process.instance: Leases(len(still), max(still))} if still else {}
+    return found
 
 
 def database(recent: Collection[Totals]) -> str:
@@ -100,17 +127,23 @@ def item_rows(view: View) -> list[list[str]]:
     for goods in view.look.goods:
         pace = view.rates[goods.goods_id]
         sold = "" if pace.sold is None else number(round(pace.sold))
-        gone = "" if pace.gone_in is None else span(pace.gone_in)
+        gone = "" if pace.gone_in is None else within(pace.gone_in)
         units = [number(goods.total), number(goods.booked), number(goods.free)]
         rows.append([goods.goods_id, *units, sold, number(round(pace.refused)), gone])
     return rows
 
 
+def within(seconds: float) -> str:
+    """Returns a time that is guessed; a long one would jump about."""
+    return span(seconds) if seconds <= LONG else "more than 1 h"
+
+
 def queue(look: Snapshot) -> str:
     """Returns how many orders are where."""
-    oldest = f" (oldest {max(0.0, look.time - look.oldest):.1f} s)" if look.oldest else ""
-    counts = f"claimed {number(look.claimed)}  dead {number(look.dead)}  unpaid {number(look.unpaid)}"
-    return f"queue {number(look.queued)}{oldest}  {counts}"
+    oldest = f", oldest {max(0.0, look.time - look.oldest):.1f} s" if look.oldest else ""
+    where = f"on the list {number(look.queued)}{oldest}, claimed {number(look.claimed)}"
+    queued = number(look.queued + look.claimed)
+    return f"queued {queued} ({where})  dead {number(look.dead)}  unpaid {number(look.unpaid)}"
 
 
 def _attention(view: View) -> Iterator[str]:
@@ -126,10 +159,11 @@ def servers(view: View) -> list[str]:
 def _leader(look: Snapshot) -> str:
     syncers = [each for each in look.processes if each.kind == "syncer"]
     others = ", ".join(each.instance for each in syncers if each.instance != look.leader)
-    workers = sum(each.kind == "worker" for each in look.processes)
+    still = len(silent(look))
+    workers = f"{sum(each.kind == 'worker' for each in look.processes) - still}" + f", silent {still}" * bool(still)
     ago = max((look.time - each.beat for each in syncers if each.instance == look.leader), default=0.0)
-    silent = f", silent for {ago:.0f} s: another leads when its lease ends" if ago > OLD else ""
-    return f"leader  {look.leader or 'none'}{silent}{f'  standby {others}' if others else ''}  workers {workers}"
+    quiet = f", silent for {ago:.0f} s: another leads when its lease ends" if ago > OLD else ""
+    return f"leader  {look.leader or 'none'}{quiet}{f'  standby {others}' if others else ''}  workers {workers}"
 
 
 def _server(view: View) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from flashsale.ops import (
+    claimed,
     dead,
     doctor,
     events,
@@ -32,6 +33,7 @@ VERBS: Final[tuple[Verb, ...]] = (
     *gates.VERBS,
     *restock.VERBS,
     *orders.VERBS,
+    *claimed.VERBS,
     *dead.VERBS,
     *events.VERBS,
     *proof.VERBS,
