@@ -59,8 +59,13 @@ the same hooks as the shop, or their steps are left out. They may be async.
 alike for all that write orders: shop, worker and syncer.
 """
 
+_URLS: Final = "\n".join(f"  {form}" for form in FORMS.split(", "))
+
 _HELP: Final = f"""\
 {_RUNNING}
+A Redis is named by one of these; a database by SQLAlchemy's URL:
+{_URLS}
+
 Commands that change something show it first; --dry-run shows it alone. Those
 that may do harm ask for the name of the sale, and in scripts want --yes. Each
 leaves a line in the trail: who, when, what, why.
@@ -80,10 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 _WHERE: Final = (
-    ("--redis", REDIS_URL, f"the Redis that holds the stock: {FORMS}", "URL"),
-    ("--gate-redis", GATE_URL, "the Redis that holds the gate, if it is another one", "URL"),
-    ("--database", DATABASE_URL, "an SQLAlchemy URL: sqlite:///, postgresql://, mysql://", "URL"),
-    ("--sale", SALE, "name of the sale", "NAME"),
+    ("--redis", REDIS_URL, "Redis of the stock", "URL"),
+    ("--gate-redis", GATE_URL, "Redis of the gate, if another", "URL"),
+    ("--database", DATABASE_URL, "SQLAlchemy URL", "URL"),
+    ("--sale", SALE, "its name", "NAME"),
 )
 
 
@@ -102,11 +107,11 @@ class ByUrls:
         group = parser.add_argument_group("the sale")
         for option, variable, what, metavar in _WHERE:
             default, needed = os.environ.get(variable), option.removeprefix("--") in verb.needs
-            told = f"{what} (default: ${variable})"
+            told = f"{what} (${variable})"
             group.add_argument(option, metavar=metavar, default=default, required=needed and not default, help=told)
         group.add_argument("--plain-keys", action="store_true", help="the article's bare key names (PlainKeys)")
         if verb.kind is not Kind.LOOK and "sale" in verb.needs and verb.name not in {"outbox", "exporter", "console"}:
-            told = f"the shop's OrderHooks (default: ${HOOKS})"
+            told = f"the shop's OrderHooks (${HOOKS})"
             group.add_argument("--hooks", metavar="PATH", default=os.environ.get(HOOKS), help=told)
 
     def open(self, options: argparse.Namespace, verb: Verb, *, is_async: bool = False) -> Opened:

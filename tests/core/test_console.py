@@ -80,7 +80,7 @@ def test_the_first_page_says_whether_all_is_well(shown: str) -> None:
     assert re.search(r"spring  PAUSED  \d\d:\d\d:\d\d by Redis", page)
     assert "<strong>DEAD LETTERS</strong> 1: `flashsale dead list` says why" in page
     assert '<th scope="row">phone</th><td>10</td><td>3</td><td>7</td>' in page
-    assert "claimed 0  dead 1  unpaid 0" in page
+    assert "claimed 0)  dead 1  unpaid 0" in page
     assert '<th scope="row">worker ' in page
 
 
@@ -94,7 +94,7 @@ def test_orders_are_found_by_their_id_or_their_buyer(shown: str, wanted: str, fo
 def test_dead_letters_are_listed_with_what_they_keep(shown: str) -> None:
     page = ask(f"{shown}dead").text
     assert '<a href="orders?q=o-2">o-2</a>' in page
-    assert "they keep 1 units of phone" in page
+    assert "they keep 1 unit of phone" in page
 
 
 def test_curves_are_drawn_of_the_samples(shown: str) -> None:

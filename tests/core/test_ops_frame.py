@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -190,6 +192,9 @@ def test_a_commands_help_says_what_it_takes(verb, capsys: pytest.CaptureFixture[
     assert ("--dry-run" in shown) is (verb.kind is Kind.CHANGE)
     assert all(option in shown for option in ("--redis", "--database", "--sale"))
     assert all(field in shown for field in verb.expects)
+    own, common = shown.split("\nof every command (flashsale --help says more):\n")
+    assert len(common.splitlines()) <= 10  # it is read once
+    assert "--redis" not in own
 
 
 def test_the_sale_may_come_from_the_environment(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +215,26 @@ def test_the_gate_may_have_a_redis_of_its_own(operator: Operator) -> None:
         Syncer(sale).run_once()
         assert operator("open", "phone", "--gate-redis", other).code == 0
         assert sale.gate.state("phone").started
+
+
+# -- the trail ------------------------------------------------------------------------------------------------------
+
+
+def test_the_trail_lists_what_operators_did(operator: Operator) -> None:
+    operator.begin()
+    assert operator("trail").out == "no entries\n"
+    operator("restock", "phone", "+1", "--reason", "found one", "--as", "ann", "--request-id", "r-1")
+    operator("stop", "phone", "--yes", "--as", "bob")
+    lines = operator("trail").out.splitlines()
+    assert re.fullmatch(r"#\d+  [\d:]{8}  ann on \S+  restock goods_id=phone units=1 request_id=r-1", lines[0])
+    assert lines[1:3] == ["  total=10 booked=0 -> total=11", "  why: found one"]
+    assert lines[3].split("  ")[2:] == [f"bob on {socket.gethostname()}", "stop goods_id=phone"]
+    (entry,) = operator("trail", "--last", "1", "--json").json["trail"]
+    assert (entry["actor"], entry["command"], entry["reason"]) == ("bob", "stop", None)
+    assert len(operator("trail", "--since", "1h", "--json").json["trail"]) == 2
+    assert operator("trail", "--since", str(int(time.time()) + 60)).out == "no entries\n"
+    assert operator("trail", "--since", "soon").code == 2
+    assert operator("trail", "--database", operator.database, "--sale", "spring", where=False).out.startswith("#")
 
 
 # -- moments --------------------------------------------------------------------------------------------------------
@@ -243,6 +268,19 @@ def in_berlin(monkeypatch: pytest.MonkeyPatch):
 )
 def test_a_time_is_read_in_the_operators_zone(in_berlin, text: str, moment: str) -> None:
     assert clock.read(text, at("2026-10-24T20:00+02:00")) == at(moment)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("30m", "2026-10-25T19:30+01:00"),
+        ("19:00", "2026-10-25T19:00+01:00"),
+        ("21:00", "2026-10-24T21:00+02:00"),  # yesterday: in that night the clock was set back
+        ("2026-10-01T21:00", "2026-10-01T21:00+02:00"),
+    ],
+)
+def test_a_time_that_has_been_is_the_last_one(in_berlin, text: str, moment: str) -> None:
+    assert clock.read_past(text, at("2026-10-25T20:00+01:00")) == at(moment)
 
 
 @pytest.mark.parametrize("text", ["25:00", "soon", "", "+5", "2026-13-01"])

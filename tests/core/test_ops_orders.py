@@ -285,10 +285,15 @@ def test_dead_letters_are_listed_with_why_each_was_refused(operator: Operator) -
     three_dead(operator)
     told = operator("dead", "list")
     assert told.code == 1
-    lines = [line.split(maxsplit=4) for line in told.out.splitlines()]
-    assert lines[1] == ["o-1", "phone", "2", "1", "RowRefused"]
-    assert lines[2] == ["o-2", "phone", "2", "1", "its workers died or were too slow"]
-    assert lines[3] == ["#3", "1", "it", "is", "no order"]
+    head, first, second, third = [re.split(r"  +", line) for line in told.out.splitlines()[:4]]
+    assert head == ["letter", "goods", "units", "buyer", "accepted", "attempts", "why"]
+    assert first[:4] == ["o-1", "phone", "2", "ann"]
+    assert re.fullmatch(r"[\d:]{8} \(\d+ s ago\)", first[4])
+    assert first[5:] == ["1", "RowRefused"]
+    assert second[5:] == ["1", "its workers died or were too slow"]
+    assert third == ["#3", "1", "it is no order"]
+    (letter, *_) = operator("dead", "list", "--json").json["dead"]
+    assert (letter["buyer"], letter["accepted"] > 0) == ("ann", True)
     assert "they keep 4 units of phone" in told.out
     assert [each["letter"] for each in operator("dead", "list", "--json").json["dead"]] == ["o-1", "o-2", "#3"]
 
@@ -360,7 +365,8 @@ def test_chosen_dead_letters_are_queued_again(operator: Operator) -> None:
 def test_all_dead_letters_are_queued_again(operator: Operator) -> None:
     three_dead(operator)
     assert operator("dead", "requeue").code == 2
-    assert operator("dead", "requeue", "--all", "--dry-run").code == 0
+    told = operator("dead", "requeue", "--all", "--dry-run")
+    assert (told.code, "while the cause stands, they die again" in told.out) == (0, True)
     assert operator.sale.queue.size() == 0
     assert operator("dead", "requeue", "--all", "--json").json["requeued"] == 3
     assert operator.sale.queue.size() == 3

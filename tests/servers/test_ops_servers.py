@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from flashsale import FlashSale, Goods, OrderState, Syncer, Worker
@@ -57,3 +59,35 @@ def _trigger(dialect: str) -> str:
     else:
         does = "FOR EACH ROW SET @a = 1"
     return f"CREATE TRIGGER guard BEFORE UPDATE ON flashsale_orders {does}"
+
+
+def test_a_refusal_has_one_name_in_status_and_among_the_dead_letters(
+    fresh_postgres_url: str, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--redis", redis_url, "--database", fresh_postgres_url, "--sale", "spring", "--json"]
+    with (
+        SQLAlchemyStore(fresh_postgres_url, "spring") as store,
+        FlashSale(from_url(redis_url), "spring", store=store, cache_for=0) as sale,
+    ):
+        store.create_all()
+        store.put_goods(Goods("phone", 10))
+        Syncer(sale).run_once()
+        sale.start("phone")
+        with store.transaction() as connection:
+            connection.exec_driver_sql(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$"
+            )
+            connection.exec_driver_sql(
+                "CREATE TRIGGER guard BEFORE INSERT ON flashsale_orders FOR EACH ROW "
+                "WHEN (NEW.buyer_id = 'ann') EXECUTE FUNCTION refuse()"
+            )
+        sale.buy("phone", "ann", order_id="o-1")
+        worker = Worker(sale)
+        worker.run_once()
+        sale._recorder._flush(worker._activity)
+        capsys.readouterr()
+        main(["status", *where])
+        (process,) = json.loads(capsys.readouterr().out)["look"]["processes"]
+        assert process["last_error"] == "RowRefused (RaiseException)"
+        main(["orders", "show", "o-1", *where])
+        assert json.loads(capsys.readouterr().out)["reason"] == "the database refused a row: RaiseException"

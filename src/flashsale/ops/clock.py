@@ -7,9 +7,11 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 FORMS: Final = "now, 21:00, +10m, 2026-11-11T21:00, or epoch seconds"
+PAST: Final = "10m (ago), 21:00, 2026-11-11T21:00, or epoch seconds"
 
 _AFTER = re.compile(r"\+(\d+)\s*([smhd])")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
+_BEFORE = re.compile(r"(\d+)\s*([smhd])")
 _EPOCH = re.compile(r"\d{9,11}(?:\.\d+)?")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -82,6 +84,24 @@ def read(text: str, now: float) -> float:
     if found := _CLOCK.fullmatch(text):
         return _next(time(int(found[1]), int(found[2]), int(found[3] or 0)), now)
     return datetime.fromisoformat(text).astimezone().timestamp()
+
+
+def read_past(text: str, now: float) -> float:
+    """Returns a moment that has been, epoch seconds; a time without a day is the last one of that time.
+
+    Args:
+        text: one of `PAST`.
+        now: the time.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if found := _BEFORE.fullmatch(text):
+        return now - int(found[1]) * _SECONDS[found[2]]
+    moment = read(text, now)
+    if _CLOCK.fullmatch(text) and moment > now:
+        return datetime.combine(local(moment).date() - timedelta(days=1), local(moment).time()).astimezone().timestamp()
+    return moment
 
 
 def _next(clock: time, now: float) -> float:

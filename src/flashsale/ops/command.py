@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, NoReturn, TextIO
 
@@ -95,29 +95,39 @@ def _add(commands: Any, name: str, verb: Verb, program: Program) -> None:
     before = {action.dest for action in parser._actions}
     verb.add(parser)
     asked = {action.dest for action in parser._actions} - before
-    _add_common(parser, verb)
+    parser.usage = _own_usage(parser)
+    _add_common(parser, verb, program.prog)
     program.add(parser, verb)
     parser.set_defaults(verb=verb, asked=asked, parser=parser)
 
 
-def _add_common(parser: argparse.ArgumentParser, verb: Verb) -> None:
+def _own_usage(parser: argparse.ArgumentParser) -> str:
+    """Returns the usage of a command without the options that others have, too."""
+    own = parser.format_usage().removeprefix("usage: ").rstrip()
+    return f"{own.replace('%', '%%')} [OPTION ...]"
+
+
+def _add_common(parser: argparse.ArgumentParser, verb: Verb, prog: str) -> None:
     if verb.kind is Kind.RUN:
         return
-    group = parser.add_argument_group("of every command")
-    add = group.add_argument
-    add("--json", action="store_true", help=f'answer with one JSON object; its "v" is {VERSION}')
+    if verb.kind is Kind.CHANGE:
+        _add_changing(parser.add_argument_group("of a change").add_argument, verb)
+    parser.set_defaults(expect=[])
+    add = parser.add_argument_group(f"of every command ({prog} --help says more)").add_argument
+    add("--json", action="store_true", help="answer with one JSON object")
     add(
         "--as",
         dest="actor",
         metavar="NAME",
         default=os.environ.get(OPERATOR),
-        help=f"who you are, for the trail (default: ${OPERATOR}, or the user of this process)",
+        help=f"who you are, for the trail (${OPERATOR})",
     )
-    if verb.kind is Kind.CHANGE:
-        add("--dry-run", action="store_true", help="show what would be changed, and change nothing")
-        add("--reason", metavar="TEXT", help=f"why, for the trail{' (required)' if verb.wants_reason else ''}")
-        add("--yes", action="store_true", help="do not ask, for scripts" if verb.asks else argparse.SUPPRESS)
-    parser.set_defaults(expect=[])
+
+
+def _add_changing(add: Callable[..., object], verb: Verb) -> None:
+    add("--dry-run", action="store_true", help="show what would be changed, and change nothing")
+    add("--reason", metavar="TEXT", help=f"why, for the trail{' (required)' if verb.wants_reason else ''}")
+    add("--yes", action="store_true", help="do not ask, for scripts" if verb.asks else argparse.SUPPRESS)
     if verb.expects:
         told = f"do it only if this is so, of {', '.join(verb.expects)}; may be given again"
         add("--expect", metavar="FIELD=VALUE", type=_pair(verb.expects), action="append", help=told)

@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from flashsale.model import Claim, OrderState
+from flashsale.ops import clock
 from flashsale.ops.frame import ATTENTION, NEEDS_ALL, Change, Context, Kind, Outcome, Stop, Verb
 from flashsale.ops.orders import find_record, settle_all, state_of
-from flashsale.ops.words import table
+from flashsale.ops.words import counted, table
 
+NAMES: Final = "as `dead list` names it: by its order id, or if it is no order by #NUMBER"
 MARK: Final = "#"
 """Stands on the command line for the blank before the number of an element that is no order."""
 
 
-HEAD: Final = ("letter", "goods", "units", "attempts", "why")
+HEAD: Final = ("letter", "goods", "units", "buyer", "accepted", "attempts", "why")
 
 
 # -- looking --------------------------------------------------------------------------------------------------------
@@ -24,15 +26,20 @@ HEAD: Final = ("letter", "goods", "units", "attempts", "why")
 
 def _list(context: Context) -> Outcome:
     letters = context.sale.queue._dead_letters()
-    rows = [cells(name, letter) for name, letter in letters.items()]
+    now = context.now()
+    rows = [cells(name, letter, now) for name, letter in letters.items()]
     lines = [*table(HEAD, rows), *summed(letters)] if letters else ["no dead letters"]
     return Outcome(lines, {"dead": [_told(each) for each in letters.items()]}, ATTENTION if letters else 0)
 
 
-def cells(name: str, letter: Claim) -> tuple[str, ...]:
+def cells(name: str, letter: Claim, now: float) -> tuple[str, ...]:
     """Returns the row of a dead letter under `HEAD`."""
-    goods_id, units = (letter.order.goods_id, str(letter.order.quantity)) if letter.order else ("", "")
-    return (_shown(name), goods_id, units, str(letter.attempts), _why(letter))
+    order = letter.order
+    of_order = ("", "", "", "")
+    if order is not None:
+        accepted = "" if order.created_at is None else clock.near(order.created_at, now)
+        of_order = (order.goods_id, str(order.quantity), order.buyer_id, accepted)
+    return (_shown(name), *of_order, str(letter.attempts), _why(letter))
 
 
 def _why(letter: Claim) -> str:
@@ -41,13 +48,17 @@ def _why(letter: Claim) -> str:
     return letter.reason or "its workers died or were too slow"
 
 
+def _cause(letter: Claim) -> str:
+    return f"why it was dead: {_why(letter)}"
+
+
 def summed(letters: Mapping[str, Claim]) -> list[str]:
     """Returns how many units of each item dead letters keep."""
     units = Counter[str]()
     for name, letter in letters.items():
         if letter.order is not None and _is_order(name):
             units[letter.order.goods_id] += letter.order.quantity
-    return [f"they keep {count:,} units of {goods_id}" for goods_id, count in sorted(units.items())]
+    return [f"they keep {counted(count, 'unit')} of {goods_id}" for goods_id, count in sorted(units.items())]
 
 
 def _told(named: tuple[str, Claim]) -> dict[str, Any]:
@@ -57,6 +68,8 @@ def _told(named: tuple[str, Claim]) -> dict[str, Any]:
         "letter": _shown(name),
         "goods": order and order.goods_id,
         "quantity": order and order.quantity,
+        "buyer": order and order.buyer_id,
+        "accepted": order and order.created_at,
         "attempts": letter.attempts,
         "why": _why(letter),
     }
@@ -71,7 +84,7 @@ def _is_order(name: str) -> bool:
 
 
 def _add_one(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("letter", metavar="ID", help="an order id, or #NUMBER as `dead list` shows it")
+    parser.add_argument("letter", metavar="ID", help=NAMES)
 
 
 def _show(context: Context) -> Outcome:
@@ -91,7 +104,7 @@ def _show(context: Context) -> Outcome:
 
 
 def _add_some(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("letters", metavar="ID", nargs="*", help="order ids, or #NUMBER as `dead list` shows it")
+    parser.add_argument("letters", metavar="ID", nargs="*", help=NAMES)
     parser.add_argument("--all", action="store_true", help="all of them")
 
 
@@ -125,7 +138,7 @@ def _requeue(context: Context) -> Outcome:
         return Outcome(["no dead letters"], {"requeued": 0})
     return context.change(
         Change(
-            lines=[f"{_shown(name)}  dead -> queued; why it was dead: {_why(each)}" for name, each in letters.items()],
+            lines=[*(f"{_shown(name)}  dead -> queued; {_cause(each)}" for name, each in letters.items()), _AGAIN],
             before={_shown(name): _why(each) for name, each in letters.items()},
             after={_shown(name): "queued" for name in letters},
             make=lambda: _make_requeue(context, letters),
@@ -145,7 +158,7 @@ def _cancel(context: Context) -> Outcome:
         return Outcome(["no dead letters"], {"cancelled": 0})
     return context.change(
         Change(
-            lines=[f"{_shown(name)}  {_fate(name)}; why it was dead: {_why(each)}" for name, each in letters.items()],
+            lines=[f"{_shown(name)}  {_fate(name)}; {_cause(each)}" for name, each in letters.items()],
             before={_shown(name): _why(each) for name, each in letters.items()},
             after={_shown(name): "cancelled" if _is_order(name) else "removed" for name in letters},
             make=lambda: _make_cancel(context, letters),
@@ -166,14 +179,33 @@ def _make_cancel(context: Context, letters: Mapping[str, Claim]) -> Outcome:
     return Outcome(lines, {**done.data, "removed": removed}, done.code)
 
 
+_AGAIN: Final = "while the cause stands, they die again after 5 attempts"
+
+_WHY: Final = (
+    "The reason is the type of the error alone: its text may hold buyers' data, and is in the database's own log. A "
+    "type such as RaiseException comes of a trigger; `doctor` names it."
+)
+
 VERBS: Final = (
-    Verb("dead list", "list the dead letters, and why the database refused each", _list),
-    Verb("dead show", "show one dead letter", _show, _add_one),
+    Verb(
+        "dead list",
+        "list the dead letters, and why the database refused each",
+        _list,
+        about=_WHY,
+    ),
+    Verb(
+        "dead show",
+        "show one dead letter",
+        _show,
+        _add_one,
+        _WHY,
+    ),
     Verb(
         "dead requeue",
         "put dead letters back on the list, once the cause is gone",
         _requeue,
         _add_some,
+        "Puts dead letters back on the list. While the cause stands they die again.",
         kind=Kind.CHANGE,
     ),
     Verb(

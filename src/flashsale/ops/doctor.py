@@ -18,7 +18,7 @@ from flashsale.ops import goods as listed
 from flashsale.ops.frame import ATTENTION, Context, Outcome, Verb
 from flashsale.ops.health import count, told
 from flashsale.ops.sale import missing
-from flashsale.ops.words import need_attention
+from flashsale.ops.words import counted, need_attention
 
 SKEW: Final = 1.0  # seconds that this host's clock may be wrong: it judges tickets
 FULL: Final = 0.8  # of maxmemory
@@ -177,7 +177,7 @@ def _sale(context: Context) -> Findings:
         since = f"for {clock.span(gap)}" if led else "yet"
         yield Finding("syncer", f"no syncer has led {since}: {_syncers(sale._recorder.look()) or 'start one'}")
     if dead := int(sale._link.command("HLEN", sale.keys.dead)):
-        yield Finding("dead", f"{dead:,} dead letters: dead list")
+        yield Finding("dead", f"{counted(dead, 'dead letter')}: dead list")
 
 
 def _processes(context: Context) -> Findings:
@@ -282,7 +282,7 @@ def _triggers(context: Context) -> Findings:
         dialect = _dialect(connection)
         for table, name in _rows(connection, TRIGGERS.get(_DIALECTS.get(dialect, dialect), "")):
             if str(table).startswith("flashsale_"):
-                text = f"trigger '{name}' on {table}: where it raises the order is refused"
+                text = f"trigger '{name}' on {table}: an error of it, such as RaiseException, refuses the order"
                 yield Finding("database", text, is_bad=False)
 
 

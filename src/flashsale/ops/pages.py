@@ -68,7 +68,8 @@ def _order(found: Found, now: float) -> tuple[str, list[str]]:
 
 def _dead(context: Context, _: Query) -> dict[str, Any]:
     letters = context.sale.queue._dead_letters()
-    rows = [dead.cells(name, letter) for name, letter in letters.items()]
+    now = context.now()
+    rows = [dead.cells(name, letter, now) for name, letter in letters.items()]
     shown = [(_link(name), *others) for name, *others in rows[:LETTERS]]
     return {"heads": dead.HEAD, "rows": shown, "count": len(rows), "kept": dead.summed(letters)}
 

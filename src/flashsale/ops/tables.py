@@ -29,13 +29,13 @@ def trail_table(entries: Iterable[TrailEntry], clock: Clock) -> Html:
 
 
 def _trail_row(entry: TrailEntry, clock: Clock) -> Sequence[object]:
-    after = "did not end" if entry.after is None else _written(entry.after)
-    command = f"{entry.command} {_written(entry.arguments)}".strip()
+    after = "did not end" if entry.after is None else written(entry.after)
+    command = f"{entry.command} {written(entry.arguments)}".strip()
     who = f"{entry.actor} on {entry.host}"
-    return (clock.date(entry.at), who, command, _written(entry.before), after, entry.reason or "")
+    return (clock.date(entry.at), who, command, written(entry.before), after, entry.reason or "")
 
 
-def _written(values: Mapping[str, Any]) -> str:
+def written(values: Mapping[str, Any]) -> str:
     """Returns names and values as an operator types them."""
     texts = {
         name: value if isinstance(value, str) else json.dumps(value, default=str) for name, value in values.items()

@@ -41,7 +41,9 @@ def paces(samples: Sequence[Sample]) -> list[float]:
 def screen(view: View) -> list[str]:
     """Returns the lines of the screen: the status, then the curves of the last minute."""
     curves = {f"{goods_id} sold/s": paces(samples[-WIDTH - 1 :]) for goods_id, samples in view.samples.items()}
-    curves["queue"] = [float(each.queued) for samples in list(view.samples.values())[:1] for each in samples[-WIDTH:]]
+    curves["on the list"] = [
+        float(each.queued) for samples in list(view.samples.values())[:1] for each in samples[-WIDTH:]
+    ]
     width = max(map(len, curves))
     shown = [f"{name:{width}}  {curve(values):{WIDTH}}  at most {_most(values)}" for name, values in curves.items()]
     return [*lines(view), "", *shown, "", _HELP]

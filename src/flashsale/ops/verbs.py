@@ -12,6 +12,7 @@ from flashsale.ops import (
     export,
     gates,
     goods,
+    history,
     orders,
     policy,
     proof,
@@ -38,5 +39,6 @@ VERBS: Final[tuple[Verb, ...]] = (
     *events.VERBS,
     *proof.VERBS,
     *purge.VERBS,
+    *history.VERBS,
     *export.VERBS,
 )

@@ -35,6 +35,15 @@ def need_attention(count: int) -> str:
     return f"{count} {'needs' if count == 1 else 'need'} attention"
 
 
+def counted(count: int, thing: str) -> str:
+    """Returns how many there are of a thing.
+
+    >>> counted(1, "unit"), counted(2000, "unit")
+    ('1 unit', '2,000 units')
+    """
+    return f"{count:,} {thing}" + "s" * (count != 1)
+
+
 def share(units: int, total: int) -> str:
     """Returns how much a change is, of what was there."""
     return f"{units:+,}" if not total else f"{units:+,}, {100 * units / total:+.0f} %"
