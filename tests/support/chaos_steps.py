@@ -31,7 +31,7 @@ from flashsale import (
     aio,
 )
 from flashsale.aio.stores import SQLAlchemyStore as AsyncStore
-from tests.support.claims import claimed
+from tests.support.claims import by_element
 from tests.support.consistency import Consistency, Purchase
 from tests.support.deployments import Alone, Clustered, Watched
 
@@ -535,13 +535,13 @@ class Chaos:
 
         If the one who claimed it dies as well, its time counts from then on.
         """
-        entries = await self._read(lambda: claimed(self._raw, self._keys))
+        entries = by_element(await self._read(lambda: self._raw.hgetall(self._keys.claimed)))
         left = {delivery: (entry.split(b"|", 2)[1], killed_at) for delivery, entry in entries.items()}
         orphans: set[int] = set()
         longest = 0.0
         while left:
             await asyncio.sleep(0.02)
-            entries = await self._read(lambda: claimed(self._raw, self._keys))
+            entries = by_element(await self._read(lambda: self._raw.hgetall(self._keys.claimed)))
             now = time.monotonic()
             for delivery, (lease, since) in list(left.items()):
                 entry = entries.get(delivery)
@@ -717,7 +717,7 @@ class Chaos:
     async def _is_drained(self) -> bool:
         sizes = [
             await self._read(lambda: self._raw.llen(self._keys.order_list)),
-            len(await self._read(lambda: claimed(self._raw, self._keys))),
+            len(by_element(await self._read(lambda: self._raw.hgetall(self._keys.claimed)))),
             await self._read(lambda: self._raw.hlen(self._keys.dead)),
         ]
         return not any(sizes)

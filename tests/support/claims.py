@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,8 +20,13 @@ def read_claim(name: bytes, entry: bytes) -> Iterator[tuple[int, bytes, str]]:
 
 def claimed(raw: redis.Redis, keys: Keys) -> dict[int, bytes]:
     """Returns attempts|lease|body of each element that is claimed, by its number."""
-    entries = {_bytes(name): _bytes(entry) for name, entry in raw.hgetall(keys.claimed).items()}
-    return {number: text for name, entry in entries.items() for number, text, _ in read_claim(name, entry)}
+    return by_element(raw.hgetall(keys.claimed))
+
+
+def by_element(entries: Mapping[bytes | str, bytes | str]) -> dict[int, bytes]:
+    """Returns attempts|lease|body of each element of the hash `claimed`, by its number."""
+    read = (read_claim(_bytes(name), _bytes(entry)) for name, entry in entries.items())
+    return {number: text for claim in read for number, text, _ in claim}
 
 
 def leased(raw: redis.Redis, keys: Keys) -> int:

@@ -12,7 +12,7 @@ from flashsale._rules.durability import Durability, Guarantee
 from flashsale._rules.ledger_record import path, read
 from flashsale._rules.rows import read_event, read_goods, read_order, read_state
 from flashsale._rules.server_check import judge
-from flashsale._sync.order_queue import _parts
+from flashsale._rules.tokens import elements_of, parts
 from flashsale.model import checks
 
 
@@ -73,9 +73,11 @@ def stored_number(data: bytes) -> None:
     assert units is None or (str(units).encode() == data and units < 10**15)
     hold = codes.hold_seconds(data)
     assert hold is None or 0 <= hold < 10**20
-    attempts, lease, body = _parts(data)
+    attempts, lease, body = parts(data)
     assert data.endswith(body)
     assert attempts >= 0 <= lease
+    name, _, entry = data.partition(b" ")
+    assert entry.endswith(b"\n".join(element.body for element in elements_of(name, entry)))
 
 
 def server_info(data: bytes) -> None:
