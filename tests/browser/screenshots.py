@@ -26,6 +26,7 @@ from flashsale.ops.frame import Context
 from flashsale.ops.status import see
 from flashsale.ops.top import screen
 from flashsale.stores import SQLAlchemyStore
+from tests.browser import board
 from tests.support import servers
 from tests.support.consoles import VERB, Program, console
 from tests.support.helpers import eventually
@@ -72,7 +73,7 @@ def look_at_the_night(browser: Browser) -> None:
     """Sells for a minute as an operator does, with the command, and takes pictures of what he sees."""
     with servers.temporary_folder() as folder, operated(folder) as (sale, operator):
         operator("goods", "set", "phone", "--total", "600", "--per-buyer", "2", "--hold", "25", "--new")
-        with processes(operator.where):
+        with processes(operator.where), board.watched(folder, operator.where) as prometheus:
             eventually(lambda: "phone" in sale._meta.goods(), "the syncer loads the item")
             operator("open", "phone", "--reason", "the sale begins")
             buyers = threading.Thread(target=crowd, args=(sale, 60.0))
@@ -81,6 +82,7 @@ def look_at_the_night(browser: Browser) -> None:
             look_at_top(browser, sale)
             operator("restock", "phone", "+100", "--reason", "second delivery")
             buyers.join()
+            look_at_board(browser, prometheus)
             look_at_console(browser, sale)
             operator("stop", "phone", "--yes", "--reason", "the article is gone")
             eventually(lambda: not sale._recorder.look().unpaid, "unpaid orders expire", within=90)
@@ -149,6 +151,14 @@ def look_at_top(browser: Browser, sale: FlashSale) -> None:
         page = context_of_page.new_page()
         page.set_content(f"<body style='margin: 0; width: 1000px'>{picture}</body>")
         take_element(page, "svg", "top")
+
+
+def look_at_board(browser: Browser, prometheus: str) -> None:
+    with contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.set_content(unnamed(board.page(prometheus, "nov11")))
+        page.set_viewport_size({"width": 1280, "height": 720})
+        keep(page.screenshot(full_page=True, animations="disabled"), "board")
 
 
 def look_at_console(browser: Browser, sale: FlashSale) -> None:
