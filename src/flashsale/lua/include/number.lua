@@ -16,22 +16,20 @@ local function show(number)
   return string.format("%.0f", number)
 end
 
--- counter(last): a function that returns the digits of last + 1, last + 2, ...; printing each number anew is slow.
-local function counter(last)
-  local unit = last % 10
-  local tens = last < 10 and "" or show((last - unit) / 10)
-  return function()
-    unit = unit + 1
-    if unit == 10 then
-      last, unit = last - last % 10 + 10, 0
-      tens = show(last / 10)
-    end
-    return tens .. string.char(48 + unit)
-  end
-end
-
 -- decade(number): its digits but the last, and the last as a number: for counting on without printing each number.
 local function decade(number)
   local unit = number % 10
   return number < 10 and "" or show((number - unit) / 10), unit
+end
+
+-- counter(last): a function that returns the digits of last + 1, last + 2, ...; printing each number anew is slow.
+local function counter(last)
+  local tens, unit = decade(last)
+  return function()
+    last, unit = last + 1, unit + 1
+    if unit == 10 then
+      tens, unit = decade(last)
+    end
+    return tens .. unit
+  end
 end
