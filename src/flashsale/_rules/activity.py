@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, Final
 
 from flashsale._rules.rate_limited_log import named
+from flashsale._rules.tokens import delivery_and_lease
 from flashsale.lua import LAYOUT
 from flashsale.model import Claim
 from flashsale.model.snapshot import Process, Snapshot
@@ -104,7 +105,7 @@ def _version() -> str:
 
 def delivery(claim: Claim) -> int:
     """Returns the number of a claim that stays the same however often it is tried again."""
-    return int(claim.token.partition("-")[0])
+    return int(delivery_and_lease(claim.token)[0])
 
 
 def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:

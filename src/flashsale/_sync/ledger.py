@@ -10,7 +10,7 @@ from flashsale._rules.batches import batches
 from flashsale._rules.codes import about
 from flashsale._rules.ledger_record import STATES, Record, current_state, find, read
 from flashsale._rules.tally import Tally
-from flashsale._rules.tokens import Held
+from flashsale._rules.tokens import Held, delivery_and_lease
 from flashsale._sync.transport.link import Argument, Link
 from flashsale.errors import NotExecuted
 from flashsale.keys import Keys
@@ -301,7 +301,7 @@ def acknowledge(link: Link, keys: Keys, claims: Held, orders: Iterable[Order]) -
     names = [keys.leases, keys.claimed, keys.orders, keys.holds, *map(keys.stock, goods)]
     order_ids = [order.order_id for group in goods.values() for order in group]
     whole, parts, tokens = claims
-    deliveries = [token.partition("-")[0] for token in tokens]
+    deliveries = [delivery_and_lease(token)[0] for token in tokens]
     counts = (len(whole), len(parts), len(deliveries), *map(len, goods.values()))
     arguments: list[Argument] = [*counts, *whole, *parts, *deliveries, *order_ids]
     dropped, time = link.run("ack", names, arguments)
