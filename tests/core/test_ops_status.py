@@ -78,6 +78,19 @@ def test_a_leader_that_is_silent_is_told_of(operator: Operator) -> None:
     assert re.search(r"leader  \S+, silent for 2\d s: another leads when its lease ends", operator("status").out)
 
 
+def test_the_lease_that_the_orders_of_a_silent_worker_share_is_read(operator: Operator) -> None:
+    operator.begin()
+    for name in ("o-1", "o-2", "o-3"):
+        operator.buy(name)
+    activity = Activity("worker")
+    activity.hold(operator.sale.queue.claim(3, lease=300.0))
+    operator.sale._recorder._flush(activity)
+    name, keys = f"worker {instance()}", operator.sale.keys
+    beat, rest = operator.raw.hget(keys.processes, name).decode().split("|", 1)
+    operator.raw.hset(keys.processes, name, f"{float(beat) - 47}|{rest}")
+    assert re.search(r"takes 3 of them at [\d:]+ \(in [45] min.*\) at the latest", operator("status").out)
+
+
 def test_a_silent_worker_counts_as_silent_and_its_leases_are_read(operator: Operator) -> None:
     operator.begin()
     operator.buy("o-1")

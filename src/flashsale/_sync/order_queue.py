@@ -218,8 +218,12 @@ class OrderQueue(Component):
                     claims.append(Claim(order, body, attempts, token))
         claims = self._explained(claims)
         leased = [(names([claim.token]) or delivery_and_lease(claim.token))[0] for claim in claims]
-        ends = [self._link.command("ZSCORE", self.keys.leases, name) for name in leased]
-        return [(claim, None if end is None else float(end)) for claim, end in zip(claims, ends, strict=True)]
+        ends: dict[str, bytes | None] = {}
+        for batch in batches(dict.fromkeys(leased), MAX_BATCH):
+            found = self._link.command("ZMSCORE", self.keys.leases, *batch)
+            ends |= zip(batch, found, strict=True)
+        told = zip(claims, map(ends.get, leased), strict=True)
+        return [(claim, None if end is None else float(end)) for claim, end in told]
 
     # -- dead letters -----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from flashsale._rules.activity import left_by, silent
+from flashsale._rules.activity import delivery, left_by, silent
 from flashsale.model.snapshot import Sample, Snapshot, Totals
 from flashsale.ops.clock import local, span
 from flashsale.ops.frame import ATTENTION, CANNOT_TELL, DONE, Context, Outcome, Verb
@@ -82,13 +82,13 @@ def see(context: Context) -> View:
 
 def leases(context: Context, look: Snapshot) -> dict[str, Leases]:
     """Returns what silent workers still have, as far as they told, by their instance."""
-    found: dict[str, Leases] = {}
-    for process in silent(look):
-        if numbers := left_by(process, look.processes):
-            ends = context.sale._link.command("ZMSCORE", context.sale.keys.leases, *numbers)
-            still = [float(end) for end in ends if end is not None]
-            found |= {process.instance: Leases(len(still), max(still))} if still else {}
-    return found
+    left = {process.instance: left_by(process, look.processes) for process in silent(look)}
+    if not any(left.values()):
+        return {}
+    leased = context.sale.queue._claims(lambda _: True)
+    ends = {delivery(claim): end for claim, end in leased if end is not None}
+    still = {instance: [ends[number] for number in numbers if number in ends] for instance, numbers in left.items()}
+    return {instance: Leases(len(found), max(found)) for instance, found in still.items() if found}
 
 
 def database(recent: Collection[Totals]) -> str:
