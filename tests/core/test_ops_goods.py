@@ -61,6 +61,14 @@ def test_the_list_says_what_redis_has_lost_and_what_it_has_not_got_yet(operator:
     assert "case: the database wants total 7, Redis has 5: the syncer brings it" in said
 
 
+def test_a_time_finer_than_a_microsecond_is_no_other_policy(operator: Operator) -> None:
+    """Redis keeps microseconds; `time.time() + 60` has more digits on most machines."""
+    operator.begin(Goods("phone", 5, opens_at=1795961378.1906817, closes_at=1895961378.1906817, hold=60.1234567))
+    assert "the database wants" not in operator("goods", "list").out
+    assert "OTHER POLICY" not in operator("status").out
+    assert operator("audit").out.endswith("clean\n")
+
+
 def test_the_list_says_where_redis_has_another_policy_than_the_row(operator: Operator) -> None:
     """A syncer mends it, but for a row that is older: the database was restored."""
     operator.begin(Goods("phone", 5, per_buyer=2, hold=60.0))

@@ -96,3 +96,12 @@ def policy(
 def seconds(value: float | None) -> str:
     """Returns epoch seconds or a duration as the scripts read it; empty for None."""
     return "" if value is None else f"{value:.6f}"
+
+
+def kept(value: float | None) -> float | None:
+    """Returns what of a number of the policy comes back from Redis: seconds are kept to the microsecond.
+
+    >>> kept(1795961378.1906817), kept(2), kept(None)
+    (1795961378.190682, 2, None)
+    """
+    return float(seconds(value)) if isinstance(value, float) else value

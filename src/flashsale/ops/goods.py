@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from flashsale._rules.codes import kept
 from flashsale.errors import CorruptState, UnknownGoods
 from flashsale.model import GateState, Goods, Stock
 from flashsale.model import Outcome as Answer
@@ -112,7 +113,7 @@ def differing(found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     if there is None or total is None:
         return {}
     pairs = {"total": (total, found["total"])}
-    pairs |= {name: (found[name], there[name]) for name in POLICY if name in there}
+    pairs |= {name: (kept(found[name]), there[name]) for name in POLICY if name in there}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from flashsale._rules.activity import is_silent
-from flashsale._rules.codes import number
+from flashsale._rules.codes import kept, number
 from flashsale.model import Goods
 from flashsale.model.snapshot import BOUGHT, BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
 from flashsale.ops import clock
@@ -208,7 +208,7 @@ def _otherwise(row: Goods, there: GoodsSnapshot) -> Iterator[tuple[str, object, 
     if max(row.total, there.booked) != there.total != row.total:
         yield "total", row.total, there.total
     for name in POLICY:
-        wanted, found = getattr(row, name), getattr(there, name)
+        wanted, found = kept(getattr(row, name)), getattr(there, name)
         if name != "total" and wanted != found:
             yield name, wanted, found
 
