@@ -23,15 +23,20 @@ from flashsale.aio.store import AsyncOrderStore
 from flashsale.errors import InvalidRequest, RowRefused, StoreError
 from flashsale.model import Goods, Order, OrderState
 from flashsale.testing import AsyncOrderStoreSuite, OrderStoreSuite
-from tests.support.helpers import Shop
+from tests.support.helpers import Shop, put_tables
 
 # -- the suite ------------------------------------------------------------------------------------------------------
+
+MADE: set[str] = set()
+"""URLs of the databases that have our tables: to look for each of them takes longer than most tests."""
 
 
 class SyncSuite(OrderStoreSuite):
     def make_store(self, sale):
         store = flashsale.stores.SQLAlchemyStore(self.url, sale)
-        store.create_all()
+        if self.url not in MADE:
+            store.create_all()
+            MADE.add(self.url)
         return store
 
     def put_goods(self, store, goods):
@@ -44,7 +49,9 @@ class SyncSuite(OrderStoreSuite):
 class AsyncSuite(AsyncOrderStoreSuite):
     async def make_store(self, sale):
         store = flashsale.aio.stores.SQLAlchemyStore(self.url, sale)
-        await store.create_all()
+        if self.url not in MADE:
+            await store.create_all()
+            MADE.add(self.url)
         return store
 
     async def put_goods(self, store, goods):
@@ -58,6 +65,8 @@ class OnSQLite:
     @pytest.fixture(autouse=True)
     def database(self, tmp_path):
         self.url = f"sqlite:///{tmp_path / 'shop.db'}"
+        put_tables(tmp_path / "shop.db")
+        MADE.add(self.url)
 
 
 class OnPostgreSQL:

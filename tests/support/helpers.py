@@ -8,16 +8,20 @@ import functools
 import importlib
 import inspect
 import sqlite3
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy
+
 from flashsale import Goods, Keys, Order
+from flashsale._sql.tables import METADATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
-    from pathlib import Path
     from types import ModuleType
 
     import redis
@@ -93,6 +97,25 @@ def order(
 ) -> Order:
     """Returns an order, one phone for Ann unless told."""
     return Order(str(order_id), goods_id, buyer_id, quantity, **more)
+
+
+@functools.cache
+def _file_of_tables() -> bytes:
+    """Our tables without rows, as a file of SQLite. To make them takes longer than what most tests do with them."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "tables.db"
+        engine = sqlalchemy.create_engine(f"sqlite:///{file}")
+        METADATA.create_all(engine)
+        engine.dispose()
+        return file.read_bytes()
+
+
+def put_tables(file: Path) -> bool:
+    """Puts our tables, without rows, where there is no file yet; returns whether it did."""
+    if file.exists():
+        return False
+    file.write_bytes(_file_of_tables())
+    return True
 
 
 # -- one test for both APIs ----------------------------------------------------------------------------------------
@@ -208,10 +231,15 @@ class Shop:
         """Returns a store on the test's own SQLite file, or at `url`, with this item."""
         stores = importlib.import_module(f"{self.api.__name__}.stores")
         store = Awaited(stores.SQLAlchemyStore(url or f"sqlite:///{self.database}", "spring"), self._threads)
-        await self.keep(store).create_all()
+        await self.create_tables(self.keep(store), url)
         for each in goods:
             await store.put_goods(each)
         return store
+
+    async def create_tables(self, store: Awaited, url: str | None = None) -> None:
+        """Creates this store's tables; on the test's own SQLite file, which None means too, by copying it."""
+        if url not in {None, f"sqlite:///{self.database}"} or not put_tables(self.database):
+            await store.create_all()
 
     def sql(self, statement: str) -> list[Any]:
         """Runs a statement on that file, as the host's own program would."""

@@ -64,7 +64,7 @@ class Host(Shop):
     async def store_of(self, name: str, *goods: Goods) -> Awaited:
         """Returns the store of this sale, in one file with the others."""
         store = Awaited(self.keep(self.stores.SQLAlchemyStore(f"sqlite:///{self.database}", name)), self._threads)
-        await store.create_all()
+        await self.create_tables(store)
         for each in goods:
             await store.put_goods(each)
         return store

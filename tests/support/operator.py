@@ -15,6 +15,7 @@ from flashsale import FlashSale, Goods, StoreError, Syncer, Worker
 from flashsale.cli import main
 from flashsale.stores import SQLAlchemyStore
 from tests.support import acl
+from tests.support.helpers import put_tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,7 @@ class Operator:
 
     def begin(self, *goods: Goods) -> None:
         """Makes the tables, and a sale of these items, loaded; by default of ten phones, which are open."""
-        self.store.create_all()
+        put_tables(self.folder / "shop.db") or self.store.create_all()
         for each in goods or (Goods("phone", 10),):
             self.store.put_goods(each)
         self.syncer.run_once()

@@ -24,7 +24,7 @@ async def store_at(shop: Shop, url: str, *goods: Goods, **settings: Any) -> Awai
     stores = importlib.import_module(f"{shop.api.__name__}.stores")
     store = Awaited(stores.SQLAlchemyStore(url, "spring", **settings), shop._threads)
     shop._opened.append(store)
-    await store.create_all()
+    await shop.create_tables(store, url)
     for each in goods:
         await store.put_goods(each)
     return store
