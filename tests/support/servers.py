@@ -2,11 +2,14 @@
 
 Every launcher is a context manager: a free loopback port, a temporary folder, and nothing left behind. Only processes
 started here are ever signalled. A server that cannot be found skips the test on a laptop and fails it in CI.
+
+Processes of tests import this too, for an address: a database's driver is imported where it is used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
 import importlib
 import itertools
@@ -21,9 +24,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import psycopg
-import pymysql
-import pytest
 import redis
 import redis.asyncio
 import redis.asyncio.sentinel
@@ -55,6 +55,8 @@ def missing(what: str, *, in_ci: bool = True) -> NoReturn:
 
     `in_ci=False` is for what CI may do without, by CONTRIBUTING.md.
     """
+    import pytest
+
     if not in_ci or os.environ.get("CI", "").lower() in {"", "0", "false"}:
         pytest.skip(f"{what} was not found")
     pytest.fail(f"{what} was not found", pytrace=False)
@@ -178,6 +180,11 @@ class RedisServer:
                 return bool(client.ping())
         except redis.RedisError:  # not listening yet, or still loading
             return False
+
+    @functools.cached_property
+    def operator(self) -> redis.Redis:
+        """A client that may do anything; its connection stays from test to test."""
+        return self.client()
 
     def client(self, **kwargs: Any) -> redis.Redis:
         """Returns a client, closed with the server; `kwargs` go to `redis.Redis`."""
@@ -445,6 +452,8 @@ class Postgres:
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
         """Makes an empty database for one test; yields its SQLAlchemy URL (`postgresql+psycopg://...`)."""
+        import psycopg
+
         name = f"test_{os.getpid()}_{next(self._numbers)}"
         with psycopg.connect(self.uri, autocommit=True) as connection:
             how = " STRATEGY FILE_COPY" if connection.info.server_version >= 15_00_00 else ""  # faster, without fsync
@@ -490,6 +499,8 @@ def postgres() -> Iterator[Postgres]:
 
 @contextlib.contextmanager
 def _own_postgres(binaries: Path, folder: Path) -> Iterator[Postgres]:
+    import psycopg
+
     data = folder / "data"
     initdb = [str(binaries / "initdb"), "--username=postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--pgdata"]
     new_data("postgres", data, lambda data: subprocess.run([*initdb, str(data)], check=True, capture_output=True))
@@ -555,6 +566,8 @@ class MySQL:
             self.run(f"DROP DATABASE {name}")
 
     def run(self, statement: str) -> None:
+        import pymysql
+
         with pymysql.connect(unix_socket=str(self.socket), user="root") as connection:
             connection.cursor().execute(statement)
 

@@ -1,6 +1,6 @@
 """A shop whose store was made, and used, before it forked: it says whether each process has connections of its own.
 
-python -m tests.chaos.faults.forked <flashsale, flashsale.aio or django> <database URL> [shares]
+python -m tests.chaos.faults.forked <flashsale, flashsale.aio or django> <shares or nothing> <database URL> ...
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import sys
 from typing import Any
 
 from flashsale import Goods, Order, OrderState
-from tests.support import django_shop
 from tests.support.helpers import settled
-from tests.support.mutants import AIO, DJANGO
 
+AIO, DJANGO = "flashsale.aio", "django"
 FORK = multiprocessing.get_context("fork")
 
 
@@ -36,8 +35,11 @@ class Program:
         self._who = "SELECT " + ("pg_backend_pid()" if url.startswith("postgres") else "CONNECTION_ID()")
         self._left = contextlib.ExitStack()
         if case == DJANGO:
+            from tests.support import django_shop
+
             django_shop.set_up()
-            alias = self._left.enter_context(django_shop.database("shop", url, CONN_MAX_AGE=None))
+            name = url.partition(":")[0]
+            alias = self._left.enter_context(django_shop.database(name, url, CONN_MAX_AGE=None))
             module = importlib.import_module("flashsale.contrib.django.store")
             self.store = module.DjangoStore("spring", using=alias)
             if shares:
@@ -102,14 +104,18 @@ class Program:
         return told
 
 
-def main(case: str, url: str, shares: str) -> None:
-    program = Program(case, url, shares=bool(shares))
+def play(program: Program) -> None:
     first = program.run(program.begin())
     assert program.fork("") != [first], "a child speaks on its parent's connection"
     assert len({first, *program.fork("c-1", "c-2", "c-3")}) == 4, "processes share a connection"
-    if case != AIO:
+    if program.case != AIO:
         assert program.run(program.who()) == first, "a child has ended its parent's connection"
     print("each by itself")
+
+
+def main(case: str, shares: str, *urls: str) -> None:
+    for url in urls:
+        play(Program(case, url, shares=bool(shares)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ import flashsale.stores
 from flashsale import Receipt
 from flashsale._sync.transport.link import Link
 from flashsale.lua import SCRIPTS, Script
-from tests.support import broken
 from tests.support.helpers import settled
 from tests.support.hosts import Host
 
@@ -196,6 +195,8 @@ async def main(role: str, words: dict[str, Any]) -> None:
         SCRIPTS[name] = Script(name, text, hashlib.sha1(text.encode("ascii"), usedforsecurity=False).hexdigest())
     told = Told(role, words)
     if words.get("keyless"):
+        from tests.support import broken
+
         flashsale.stores.SQLAlchemyStore = broken.NoKey
     host = Host(told.api, told.folder)
     store = await host.store_of("spring")
