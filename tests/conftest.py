@@ -53,11 +53,18 @@ BACKENDS = {
     "redis-bytes": ("redis", False),
     "redis-str": ("redis", True),
 }
-QUICK = ({"sync", "fakeredis", "bytes"}, {"aio", "redis", "str"})
-"""What `make check` combines: both APIs, both kinds of server, and both kinds of reply."""
+TWO = ({"sync", "fakeredis", "bytes"}, {"aio", "redis", "str"})
+"""Both APIs, both kinds of server, and both kinds of reply, each once: what most tests run on."""
+FOUR = (
+    {"sync", "fakeredis", "bytes"},
+    {"sync", "redis", "str"},
+    {"aio", "fakeredis", "str"},
+    {"aio", "redis", "bytes"},
+)
+"""Each API with each kind of server and of reply, and each server with each kind of reply."""
+ON_FOUR = {f"test_{name}" for name in ("gate", "inventory", "order_queue", "reserve", "sale", "stampede", "worker")}
+"""Modules about what every purchase goes through."""
 NOT_QUICK = {"cluster", "postgres", "postgresql", "mysql"}
-TWICE = ({"sync", "fakeredis", "str"}, {"aio", "fakeredis", "bytes"})
-"""Combinations that prove nothing more: fakeredis answers both APIs alike, and the real server has them all."""
 
 ON_A_CLUSTER_TOO = {"test_gate", "test_sale", "test_worker"}
 """Modules that the ordinary run plays on a Cluster as well, with str replies."""
@@ -131,14 +138,19 @@ def pytest_collection_finish() -> None:
 
 
 def _is_once(item: pytest.Item) -> bool:
-    return not any(combination <= _words(item) for combination in TWICE)
+    """Whether no other combination proves what this one does."""
+    if not hasattr(item, "callspec") or "backend" not in item.callspec.params or "cluster" in _words(item):
+        return True
+    combinations = FOUR if item.module.__name__.rpartition(".")[2] in ON_FOUR else TWO
+    asked = _words(item) & set().union(*combinations)
+    return any(asked <= combination for combination in combinations)
 
 
 def _is_quick(item: pytest.Item) -> bool:
     if item.get_closest_marker("kills") or item.get_closest_marker("without"):
         return False  # a mutant: it tests the tests
-    asked = (_words(item) | set(getattr(item, "fixturenames", ()))) & (NOT_QUICK | QUICK[0] | QUICK[1])
-    return any(asked <= combination for combination in QUICK)
+    asked = (_words(item) | set(getattr(item, "fixturenames", ()))) & NOT_QUICK.union(*TWO)
+    return any(asked <= combination for combination in TWO)
 
 
 def _words(item: pytest.Item) -> set[str]:
@@ -211,9 +223,9 @@ class Backend:
         self._clients: list[Any] = []
         if server is None:
             self._fake = fakeredis.FakeServer()
-            fakeredis.FakeRedis(server=self._fake).ping()  # two threads who come first would make a database each
+            self._fake.dbs[0]  # two threads who come first would make a database each
             return
-        with server.client() as operator, operator.pipeline(transaction=False) as trip:
+        with server.operator.pipeline(transaction=False) as trip:
             for command in acl.users(more=acl.HOST):
                 trip.execute_command(*command)
             trip.flushall().execute()
@@ -278,7 +290,7 @@ def redis_server() -> Iterator[servers.RedisServer]:
 @pytest.fixture
 def redis_url(redis_server: servers.RedisServer) -> str:
     """URL of the real Redis, emptied for this test."""
-    redis_server.client().flushall()
+    redis_server.operator.flushall()
     return redis_server.url
 
 
