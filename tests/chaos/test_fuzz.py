@@ -5,6 +5,7 @@ The targets are those of `make fuzz`; here Hypothesis calls them, and atheris fo
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from tests.chaos.fuzz.scripts import PLACES, Sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Backend
+    from tests.support import servers
 
 SHAPES = st.one_of(
     st.binary(max_size=60),
@@ -46,23 +47,17 @@ def test_what_is_read_is_right_or_refused(name: str, data: st.DataObject) -> Non
     parsers.TARGETS[name](data.draw(SHAPES))
 
 
-@pytest.fixture(params=[("fakeredis", False), ("redis", False)], ids=["fakeredis", "redis"])
-def backend_bytes(request: pytest.FixtureRequest) -> Iterator[Backend]:
+@pytest.fixture
+def sandbox(redis_server: servers.RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """On the real Redis: `make fuzz` plays on the fake."""
     from tests.conftest import Backend
 
-    kind, decode = request.param
-    server = request.getfixturevalue("redis_server") if kind == "redis" else None
-    backend = Backend(kind, decode=decode, server=server)
-    yield backend
-    backend.close()
-
-
-@pytest.fixture
-def sandbox(backend_bytes: Backend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     monkeypatch.setattr(auditor, "BETWEEN", 0.0)
-    sandbox = Sandbox(backend_bytes.raw(), backend_bytes.client())
-    yield sandbox
-    sandbox.close()
+    with (
+        contextlib.closing(Backend("redis", decode=False, server=redis_server)) as backend,
+        contextlib.closing(Sandbox(backend.raw(), backend.client())) as sandbox,
+    ):
+        yield sandbox
 
 
 @given(place=st.integers(0, len(PLACES) - 1), value=SHAPES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tests.support.helpers import Shop
 
 UNITS, BUYERS = 100, 1000
+RUNS = 20 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 4  # of each API
 
 
 async def crowd(sale: Any, buyers: int = BUYERS, **settings: Any) -> Counter[Outcome]:
@@ -37,7 +39,7 @@ async def sold_exactly(shop: Shop, sale: Any, units: int) -> None:
     assert sorted(queued) == sorted(ledger)
 
 
-@pytest.mark.parametrize("run", range(20))
+@pytest.mark.parametrize("run", range(RUNS))
 async def test_a_thousand_buyers_on_a_hundred_units(real_shop: Shop, run: int) -> None:
     sale = await real_shop.open(UNITS, sale=real_shop.sale(cache_for=0.05 if run % 2 else 0))
     assert await crowd(sale) == {Outcome.ACCEPTED: UNITS, Outcome.SOLD_OUT: BUYERS - UNITS}
