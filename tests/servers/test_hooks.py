@@ -25,7 +25,7 @@ django_shop.set_up()
 from django.db import connections  # noqa: E402
 
 from tests.servers.test_django_store import ClosingStore  # noqa: E402
-from tests.servers.test_stores import OnMySQL, OnPostgreSQL, OnSQLite  # noqa: E402
+from tests.servers.test_stores import MADE, OnMySQL, OnPostgreSQL, OnSQLite  # noqa: E402
 
 
 class Suite(OrderHooksSuite):
@@ -41,7 +41,9 @@ class Suite(OrderHooksSuite):
 
     def make_store(self, sale):
         store = SQLAlchemyStore(self.url, sale, hooks=ShopHooks(sale))
-        store.create_all()
+        if self.url not in MADE:
+            store.create_all()
+            MADE.add(self.url)
         return store
 
     def close_store(self, store):
@@ -63,11 +65,19 @@ class Suite(OrderHooksSuite):
         return hooked_shop.unwanted(order)
 
 
+class NotKilled:
+    """What goes into one transaction is the same everywhere: each API, and each database, is killed in one class."""
+
+    test_killed_anywhere_in_a_save_nothing_is_half_done = None
+    test_killed_anywhere_in_a_move_nothing_is_half_done = None
+    test_killed_anywhere_in_a_raise_nothing_is_half_done = None
+
+
 class TestSQLite(OnSQLite, Suite):
     pass
 
 
-class TestPostgreSQL(OnPostgreSQL, Suite):
+class TestPostgreSQL(NotKilled, OnPostgreSQL, Suite):
     pass
 
 
@@ -83,7 +93,9 @@ class AsyncSuite(AsyncOrderHooksSuite):
         async with self.engine.begin() as connection:
             await connection.run_sync(hooked_shop.create)
         store = AsyncSQLAlchemyStore(self.url, sale, hooks=AsyncShopHooks(sale))
-        await store.create_all()
+        if self.url not in MADE:
+            await store.create_all()
+            MADE.add(self.url)
         return store
 
     async def close_store(self, store):
@@ -106,7 +118,7 @@ class AsyncSuite(AsyncOrderHooksSuite):
         return hooked_shop.unwanted(order)
 
 
-class TestSQLiteAsync(OnSQLite, AsyncSuite):
+class TestSQLiteAsync(NotKilled, OnSQLite, AsyncSuite):
     pass
 
 
@@ -114,7 +126,7 @@ class TestPostgreSQLAsync(OnPostgreSQL, AsyncSuite):
     pass
 
 
-class TestMySQLAsync(OnMySQL, AsyncSuite):
+class TestMySQLAsync(NotKilled, OnMySQL, AsyncSuite):
     pass
 
 
@@ -156,7 +168,7 @@ class DjangoSuite(OrderHooksSuite):
         return hooked_shop.unwanted(order)
 
 
-class TestDjangoSQLite(DjangoSuite):
+class TestDjangoSQLite(NotKilled, DjangoSuite):
     @pytest.fixture(autouse=True)
     def alias_of(self):
         self.alias = "default"
@@ -174,7 +186,7 @@ def mariadb_alias(mysql):
         yield alias
 
 
-class TestDjangoPostgreSQL(DjangoSuite):
+class TestDjangoPostgreSQL(NotKilled, DjangoSuite):
     @pytest.fixture(autouse=True)
     def alias_of(self, postgresql_alias):
         self.alias = postgresql_alias
