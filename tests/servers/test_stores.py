@@ -207,16 +207,13 @@ def test_the_stores_follow_the_protocols() -> None:
     assert isinstance(flashsale.aio.stores.SQLAlchemyStore("sqlite://", "spring"), AsyncOrderStore)
 
 
-def test_a_database_in_memory_is_one_database_for_all_threads() -> None:
+async def test_a_database_in_memory_is_one_database_for_all_threads() -> None:
     with flashsale.stores.SQLAlchemyStore("sqlite://", "spring") as store:
         store.create_all()
         store.put_goods(Goods("phone", 10))
-
-        async def from_threads():
-            batches = [[Order(f"{n}-{m}", "phone", "alice", 1) for m in range(5)] for n in range(8)]
-            return await asyncio.gather(*(asyncio.to_thread(store.save, batch) for batch in batches))
-
-        assert sum(len(saved.inserted) for saved in asyncio.run(from_threads())) == 10
+        batches = [[Order(f"{n}-{m}", "phone", "alice", 1) for m in range(5)] for n in range(8)]
+        answers = await asyncio.gather(*(asyncio.to_thread(store.save, batch) for batch in batches))
+        assert sum(len(saved.inserted) for saved in answers) == 10
 
 
 async def test_a_database_in_memory_is_one_database_for_all_tasks() -> None:
