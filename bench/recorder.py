@@ -38,7 +38,7 @@ class Nothing(Tally):
 def silence(sale: aio.FlashSale) -> None:
     """Takes the recorder out of a sale."""
     nothing = Nothing()
-    sale.gate._tally = sale._purchases._tally = sale.gate._refusals._tally = sale._ledger._tally = nothing
+    sale.gate._tally = sale._purchases._tally = sale.gate._refusals.tally = sale._ledger._tally = nothing
 
 
 async def purchases(sale: aio.FlashSale) -> float:

@@ -53,6 +53,11 @@ PANELS = (
     Panel("Leader", ("flashsale_leader_info",), kind="stat", width=4),
     Panel("Release and layout", ("flashsale_build_info",), kind="stat", width=4),
     Panel("Units", ("flashsale_total_units", "flashsale_booked_units", "flashsale_gate_units")),
+    Panel("Free units of each partition", ("flashsale_partition_free_units",)),
+    Panel(
+        "Partitions that answer, are closed, have lost items",
+        ("flashsale_partition_up", "flashsale_partition_closed", "flashsale_partition_missing_goods"),
+    ),
     Panel("Answers a second", ("flashsale_purchases_total",), unit="ops", by=("outcome",)),
     Panel("Orders moved a second", ("flashsale_orders_settled_total",), unit="ops", by=("state",)),
     Panel("Orders that wait", ("flashsale_queued_orders", "flashsale_claimed_orders")),

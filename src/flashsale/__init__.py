@@ -16,6 +16,7 @@ from flashsale._sync.hooks import OrderHooks
 from flashsale._sync.inventory import Inventory
 from flashsale._sync.order_queue import OrderQueue
 from flashsale._sync.outbox import Outbox
+from flashsale._sync.partitions import PartitionedSale as _PartitionedSale  # noqa: F401 - so that `partitions=` is known
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore
 from flashsale._sync.syncer import Syncer
@@ -32,6 +33,7 @@ from flashsale.errors import (
     OrderConflict,
     OutcomeUnknown,
     Overloaded,
+    PartitionMismatch,
     RowRefused,
     StoreError,
     StoreRequired,
@@ -101,6 +103,7 @@ __all__ = [
     "Outcome",
     "OutcomeUnknown",
     "Overloaded",
+    "PartitionMismatch",
     "PlainKeys",
     "Problem",
     "Rebuild",

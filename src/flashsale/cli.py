@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ import flashsale.aio.stores
 import flashsale.clients
 import flashsale.stores
 from flashsale._rules.hooks import are_awaited
+from flashsale._rules.partitions import MAX_PARTITIONS
 from flashsale._rules.rows import EVENT_STATES
 from flashsale._rules.urls import DATABASE_URL, FORMS, REDIS_URL
 from flashsale.errors import InvalidRequest
@@ -38,6 +39,7 @@ GATE_URL: Final = "FLASHSALE_GATE_URL"
 HOOKS: Final = "FLASHSALE_HOOKS"
 EVENTS: Final = "FLASHSALE_EVENTS"
 STORE: Final = "FLASHSALE_STORE"
+PARTITIONS: Final = "FLASHSALE_PARTITIONS"
 
 _ABOUT: Final = """\
 Sell a limited stock on Redis under hundreds of times the usual traffic,
@@ -52,7 +54,10 @@ for a Redis or a database that does not answer.
 
 {REDIS_URL} and {DATABASE_URL} stand in for --redis and
 --database: every user of a machine sees the passwords on a command line.
-{SALE} stands in for --sale, {GATE_URL} for --gate-redis.
+{SALE} stands in for --sale, {GATE_URL} for --gate-redis,
+{PARTITIONS} for --partitions: give it to every process of such a
+sale. Independent primaries for them are several URLs in --redis, with blanks or
+commas between, everywhere in the same order.
 {HOOKS}, a dotted path, stands in for --hooks: give worker and syncer
 the same hooks as the shop, or their steps are left out. They may be async.
 {EVENTS} names the states that leave an event for the outbox; set it
@@ -87,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 _WHERE: Final = (
     ("--redis", REDIS_URL, "Redis of the stock", "URL"),
     ("--gate-redis", GATE_URL, "Redis of the gate, if another", "URL"),
+    ("--partitions", PARTITIONS, "how many it has", "N"),
     ("--database", DATABASE_URL, "SQLAlchemy URL", "URL"),
     ("--sale", SALE, "its name", "NAME"),
 )
@@ -108,7 +114,9 @@ class ByUrls:
         for option, variable, what, metavar in _WHERE:
             default, needed = os.environ.get(variable), option.removeprefix("--") in verb.needs
             told = f"{what} (${variable})"
-            group.add_argument(option, metavar=metavar, default=default, required=needed and not default, help=told)
+            kind = between(1, MAX_PARTITIONS) if option == "--partitions" else None
+            given: dict[str, Any] = {"metavar": metavar, "default": default, "type": kind, "help": told}
+            group.add_argument(option, required=needed and not default, **given)
         group.add_argument("--plain-keys", action="store_true", help="the article's bare key names (PlainKeys)")
         if verb.kind is not Kind.LOOK and "sale" in verb.needs and verb.name not in {"outbox", "exporter", "console"}:
             told = f"the shop's OrderHooks (${HOOKS})"
@@ -150,15 +158,24 @@ def _hooks(options: argparse.Namespace) -> object:
 
 
 def _sale(api: Any, options: argparse.Namespace, store: Any) -> Any:
-    gate = options.gate_redis and _client(api, "--gate-redis", options.gate_redis)
+    gate = options.gate_redis and _client("--gate-redis", api.clients.from_url, options.gate_redis)
     keys = PlainKeys() if options.plain_keys else Keys()
-    client = _client(api, "--redis", options.redis)
-    return api.FlashSale(client, options.sale, gate_client=gate or None, store=store, keys=keys)
-
-
-def _client(api: Any, option: str, url: str) -> Any:
+    client = _client("--redis", api.clients.from_urls, options.redis)
+    partitions = options.partitions or 1
+    settings = {"gate_client": gate or None, "store": store, "keys": keys, "partitions": partitions}
     try:
-        return api.clients.from_url(url)
+        return api.FlashSale(client, options.sale, **settings)
+    except InvalidRequest as error:
+        option = _OPTIONS.get(error.field)
+        raise Stop(f"{option}: {error.reason}") if option else error from error
+
+
+_OPTIONS: Final = {"client": "--redis", "gate_client": "--gate-redis", "keys": "--plain-keys"}
+
+
+def _client(option: str, make: Callable[[str], Any], urls: str) -> Any:
+    try:
+        return make(urls)
     except InvalidRequest as error:
         raise Stop(f"{option}: {error.reason}") from error
 

@@ -200,6 +200,29 @@ class UnknownLayout(NotExecuted):
         self.newest = newest
 
 
+class PartitionMismatch(NotExecuted):
+    """The sale was begun with another number of partitions, or on other servers; nothing was changed.
+
+    Attributes:
+        partitions: how many the sale has.
+        servers: how many clients they are spread over.
+        place: which of those the server is that said so, from 0.
+    """
+
+    retry_safe = False
+
+    def __init__(self, partitions: int, servers: int, place: int) -> None:
+        where = f" on {servers} servers, of which this one is number {place}" if servers > 1 else ""
+        super().__init__(
+            f"the sale was begun with {partitions} partition{'s' * (partitions != 1)}{where}: "
+            "give FlashSale as many `partitions`, and the clients in the same order",
+            reason="PARTITIONS",
+        )
+        self.partitions = partitions
+        self.servers = servers
+        self.place = place
+
+
 class NotSettled(FlashSaleError):
     """The sale is not over: units are queued, unpaid or dead, or something disagrees. Nothing was removed.
 

@@ -171,6 +171,32 @@ class Keys:
 
 
 @dataclass(frozen=True)
+class PartitionKeys(Keys):
+    """The keys of one partition of a sale: `flashsale:{sale~8.03}:...`, in the fourth of eight equal ranges of slots.
+
+    Args:
+        sale: name of the sale.
+        tag: the hash tag: a blank tag is filled in by nobody.
+    """
+
+    tag: str = ""
+
+    def _goods(self, goods_id: str, name: str) -> str:
+        return f"flashsale:{{{self.tag}}}:{check_goods_id(goods_id)}:{name}"
+
+    def _sale(self, name: str) -> str:
+        return f"flashsale:{{{self.tag}}}:{name}"
+
+    def transfers(self, goods_id: str) -> str:
+        """Hash: units on their way from and to other partitions, and how often units have moved."""
+        return self._goods(goods_id, "transfers")
+
+    def units(self, goods_id: str) -> tuple[str, str, str, str, str]:
+        """What a script about the units of a partition takes, in its order."""
+        return (self.meta, self.stock(goods_id), self.transfers(goods_id), self.count(goods_id), self.access(goods_id))
+
+
+@dataclass(frozen=True)
 class PlainKeys(Keys):
     """The article's bare layout, to share with services that already use it.
 

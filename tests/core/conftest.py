@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def operator(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Iterator[Operator]:
-    """Types commands for a sale, on the real Redis and an SQLite file."""
-    with contextlib.closing(Operator(redis_url, tmp_path, monkeypatch, capsys)) as operator:
+def operator(
+    request: pytest.FixtureRequest, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> Iterator[Operator]:
+    """Types commands for a sale, on the real Redis and an SQLite file.
+
+    The parameter, where there is one, is the number of its partitions.
+    """
+    partitions = getattr(request, "param", 1)
+    with contextlib.closing(Operator(redis_url, tmp_path, monkeypatch, capsys, partitions)) as operator:
         yield operator

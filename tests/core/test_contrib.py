@@ -88,12 +88,37 @@ def test_settings_come_as_text_or_as_values() -> None:
         ({"FLASHSALE_SALE": "a", "FLASHSALE_REPLICAS": 2.7}, "FLASHSALE_REPLICAS"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_MAX_WAITING": True}, "FLASHSALE_MAX_WAITING"),
         ({"FLASHSALE_SALE": "a", "FLASHSALE_REDIS_URL": "redis+sentinel://h/shop\n"}, "FLASHSALE_REDIS_URL"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_PARTITIONS": "0"}, "FLASHSALE_PARTITIONS"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_PARTITIONS": 257}, "FLASHSALE_PARTITIONS"),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_REDIS_URL": "redis://a redis://b"}, "FLASHSALE_REDIS_URL"),
+        (
+            {"FLASHSALE_SALE": "a", "FLASHSALE_PARTITIONS": 3, "FLASHSALE_REDIS_URL": ["redis://a", "redis://b"]},
+            "FLASHSALE_PARTITIONS",
+        ),
+        (
+            {"FLASHSALE_SALE": "a", "FLASHSALE_PARTITIONS": 2, "FLASHSALE_GATE_URL": "redis://b"},
+            "FLASHSALE_GATE_URL",
+        ),
+        ({"FLASHSALE_SALE": "a", "FLASHSALE_PARTITIONS": 2, "FLASHSALE_PLAIN_KEYS": "1"}, "FLASHSALE_PLAIN_KEYS"),
     ],
 )
 def test_a_bad_setting_is_named(given: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         Settings.read(given)
     assert refusal.value.field == field
+
+
+@pytest.mark.parametrize("given", ["redis://a, redis://b:7000/1", "redis://a redis://b", ["redis://a", "redis://b"]])
+def test_partitions_are_spread_over_the_servers_of_the_setting(given: object) -> None:
+    read = Settings.read({"FLASHSALE_SALE": "a", "FLASHSALE_PARTITIONS": "4", "FLASHSALE_REDIS_URL": given})
+    with read.open(None) as sale:
+        assert (sale.partitions, len(sale._links)) == (4, 2)
+
+
+def test_the_nodes_of_a_cluster_are_one_url() -> None:
+    given = {"FLASHSALE_PARTITIONS": 6, "FLASHSALE_REDIS_URL": "redis+cluster://a:1,b:2,c:3"}
+    with Settings.read({"FLASHSALE_SALE": "a", **given}).open(None) as sale:
+        assert (sale.partitions, len(sale._links)) == (6, 1)
 
 
 def test_secrets_are_not_shown() -> None:

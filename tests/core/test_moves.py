@@ -242,6 +242,21 @@ def test_a_buyer_is_found_by_an_index() -> None:
     assert "flashsale_orders_buyer" in str(plan)
 
 
+async def test_the_number_of_partitions_is_recorded_once(real_shop: Shop, database_url: str) -> None:
+    store = await store_at(real_shop, database_url, Goods("phone", 9))
+    assert len(set(await asyncio.gather(store.fix_partitions(4), store.fix_partitions(8)))) == 1
+    known = await store.fix_partitions(2)
+    assert known in {4, 8}
+    await store.advance_epoch()
+    assert (await store.fix_partitions(1), await store.epoch()) == (known, 2)
+
+
+async def test_a_sale_that_was_loaded_before_partitions_has_one(real_shop: Shop, database_url: str) -> None:
+    store = await store_at(real_shop, database_url, Goods("phone", 9))
+    await store.grant("phone", 9, loaded=True)
+    assert [await store.fix_partitions(number) for number in (8, 1, 2)] == [1, 1, 1]
+
+
 # -- tables of the release before -----------------------------------------------------------------------------------
 
 
@@ -288,5 +303,6 @@ async def test_tables_of_the_release_before_are_upgraded_and_still_serve_it(real
     assert [moved.order.order_id for moved, _ in await store.settled(0.0)] == ["later", "old"]
     assert (await store.restock_once("phone", 1, "r-1"))[1] == 10
     assert (await store.note(TrailEntry("restock", "Zoë", "shop-1", 1.0)), len(await store.trail())) == (1, 1)
+    assert (await store.fix_partitions(3), await store.fix_partitions(4)) == (3, 3)
     assert not await store.purged()
     assert (await store.purge(), await store.purged(), await store.epoch()) == (2, True, 2)

@@ -325,3 +325,44 @@ def test_a_restock_that_met_another_total_does_nothing(operator: Operator) -> No
 def test_units_are_whole(operator: Operator, units: str) -> None:
     operator.begin()
     assert operator("restock", "phone", units, "--reason", "why").code == 2
+
+
+# -- partitions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", [3], indirect=True)
+def test_an_item_of_a_sale_over_partitions_is_steered_as_one(operator: Operator) -> None:
+    operator.begin(Goods("phone", 30, per_buyer=5))
+    assert operator("open", "phone").code == 0
+    for place in range(4):
+        operator.buy(f"o-{place}", f"buyer-{place}", 5)
+    assert operator("goods", "list").out.splitlines()[1].split() == ["phone", "30", "20", "10", "5", "none", "open"]
+    assert operator("restock", "phone", "+4", "--reason", "why").code == 0
+    assert operator("restock", "phone", "-10", "--yes", "--reason", "why").code == 0
+    assert operator("goods", "set", "phone", "--per-buyer", "7").code == 0
+    assert operator("goods", "set", "phone", "--total", "10", "--yes").code == 0  # more is booked than that
+    assert operator("goods", "list", "--json").json["goods"][0] | {"version": 0} == {
+        **operator("goods", "list", "--json").json["goods"][0],
+        "version": 0,
+        "total": 20,
+        "per_buyer": 7,
+        "total_in_database": 10,
+    }
+    stocks = [part.inventory.stock("phone") for part in operator.sale._parts]
+    assert sum(stock.total for stock in stocks) == 20
+    assert [operator.raw.hget(part.keys.stock("phone"), "per_buyer") for part in operator.sale._parts] == [b"7"] * 3
+    assert [operator.raw.hget(part.keys.window("phone"), "per_buyer") for part in operator.sale._parts] == [b"7"] * 3
+    assert operator("stop", "phone", "--yes").code == 0
+    assert [part.gate.state("phone").started for part in operator.sale._parts] == [False] * 3
+    assert operator("pause").code == 0
+    assert {part._meta.state().state for part in operator.sale._parts} == {"paused"}
+    assert operator("resume").code == 0
+    assert "shut" in operator("goods", "list").out
+
+
+@pytest.mark.parametrize("operator", [3], indirect=True)
+def test_where_one_partition_has_another_policy_the_list_says_so(operator: Operator) -> None:
+    operator.begin(Goods("phone", 30, per_buyer=5))
+    operator.raw.hset(operator.sale._parts[2].keys.stock("phone"), "per_buyer", 9)
+    assert "the database wants per_buyer 5, Redis has 9" in operator("goods", "list").out
+    assert operator("audit").code == 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from flashsale import Goods, Order, OrderState
 from flashsale._rules.activity import Activity, delivery, holder, instance
 from flashsale.model.snapshot import Process
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.support.operator import Operator
 
 WHY = ("--reason", "why")
@@ -395,3 +395,52 @@ def test_a_letter_that_reuses_an_orders_id_leaves_that_order_alone(operator: Ope
     assert operator("dead", "cancel", f"#{name[1:]}", *WHY, "--yes").code == 0
     assert not operator.sale.queue._dead_letters()
     assert states(operator) == {"o-1": "PERSISTED"}
+
+
+# -- partitions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", [3], indirect=True)
+def test_an_order_is_found_in_its_partition(operator: Operator) -> None:
+    operator.begin(Goods("phone", 30, hold=900.0))
+    operator.sale.start("phone")
+    first, second, third = (operator.buy(f"o-{name}", name) for name in ("ann", "bob", "cleo"))
+    assert "on the list, " in operator("orders", "show", second).out
+    assert operator("orders", "find", "--buyer", "bob", "--json").json["orders"][0]["order"]["order_id"] == second
+    claims = [claim for part in operator.sale._parts for claim in part.queue.claim(9, lease=60.0)]
+    assert len(claims) == 3
+    listed = operator("orders", "claimed").out
+    assert all(order_id in listed for order_id in (first, second, third))
+    for part in operator.sale._parts:
+        part.queue.nack([claim for claim in claims if claim.order.order_id[:2] == f"{part.place:02x}"])
+    while operator.worker.run_once():
+        pass
+    assert operator("orders", "confirm", first, third).code == 0
+    assert operator("orders", "cancel", second, "--expect", "state=PERSISTED", "--yes", *WHY).code == 0
+    assert states(operator) == {
+        first: OrderState.CONFIRMED,
+        second: OrderState.CANCELLED,
+        third: OrderState.CONFIRMED,
+    }
+    told = operator("orders", "show", "zz-1")
+    assert (told.code, "no server knows order 'zz-1'" in told.err) == (2, True)
+
+
+@pytest.mark.parametrize("operator", [3], indirect=True)
+def test_dead_letters_of_all_partitions_are_listed_and_dealt_with(operator: Operator) -> None:
+    operator.begin(Goods("phone", 30))
+    operator.sale.start("phone")
+    orders = [operator.buy(f"o-{name}", name) for name in ("ann", "bob", "cleo", "dora")]
+    operator.bury(*orders[:3])
+    for part in operator.sale._parts[1:]:
+        operator.raw.lpush(part.keys.order_list, "no order")
+        part.queue._bury([claim for claim in part.queue.claim(9) if claim.order is None])
+    names = {each["letter"] for each in operator("dead", "list", "--json").json["dead"]}
+    assert names >= set(orders[:3])
+    strange = sorted(names - set(orders))
+    assert [name[:3] for name in strange] == ["#1.", "#2."]
+    assert "no order" in operator("dead", "show", strange[1]).out
+    assert operator("dead", "requeue", orders[0]).code == 0
+    assert operator("dead", "cancel", orders[1], strange[0], "--yes", *WHY).code == 0
+    left = {each["letter"] for each in operator("dead", "list", "--json").json["dead"]}
+    assert left == {orders[2], strange[1]}

@@ -12,6 +12,8 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import pytest
+
 from flashsale import Goods, Order, OrderState, StoredOrder
 from flashsale._rules.activity import Activity
 from flashsale.stores import SQLAlchemyStore
@@ -19,8 +21,6 @@ from tests.support.sales import of_the_release_before
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tests.support.operator import Operator
 
@@ -321,3 +321,69 @@ def test_a_report_is_written_of_a_sale_that_is_not_settled_too(operator: Operato
     assert operator("settle", "--report", str(path)).code == 1
     assert path.exists()
     assert operator("settle", "--report", str(tmp_path / "none" / "report.html")).code == 2
+
+
+# -- partitions -----------------------------------------------------------------------------------------------------
+
+
+def of_each_partition(operator: Operator) -> list[str]:
+    """Buys in each partition, and returns the order ids."""
+    found: dict[str, str] = {}
+    for place in range(60):
+        buyer = f"buyer-{place}"
+        found.setdefault(operator.sale.order_id(buyer)[:2], buyer)
+    return [operator.buy("o-1", buyer) for _, buyer in sorted(found.items())]
+
+
+@pytest.mark.parametrize("operator", [3], indirect=True)
+def test_a_sale_over_partitions_is_proved_and_purged(operator: Operator, tmp_path: Path) -> None:
+    operator.begin(Goods("phone", 30, hold=900.0))
+    assert operator("open", "phone").code == 0
+    orders = of_each_partition(operator)
+    while operator.worker.run_once():
+        pass
+    told = operator("audit")
+    assert (told.code, told.out.splitlines()[1].split()) == (0, ["phone", "30", "27", "0", "3", "0", "0", "0"])
+    assert operator("repair").code == 0
+    assert operator("settle").code == 1
+    assert operator("orders", "confirm", *orders).code == 0
+    operator.sale.stop("phone")
+    told = operator("settle", "--report", str(tmp_path / "report.html"))
+    assert told.code == 0
+    assert "sold 3 + free 27 + unpaid 0 + dead 0 + direct 0 = 30  OK" in told.out
+    assert operator("export", "--out", str(tmp_path / "orders.csv")).code == 0
+    assert operator("purge", "--yes", *WHY).code == 0
+    assert not operator.raw.keys("*spring~*")
+    assert "PURGED" in operator("status").out
+
+
+@pytest.mark.parametrize("operator", [3], indirect=True)
+def test_a_partition_that_redis_lost_is_rebuilt(operator: Operator) -> None:
+    operator.begin(Goods("phone", 30))
+    operator.sale.start("phone")
+    of_each_partition(operator)
+    while operator.worker.run_once():
+        pass
+    operator.raw.delete(*operator.raw.keys("*~3.01*"))
+    told = operator("status")
+    assert told.code == 1
+    assert "! LOST  partition 1 has lost all it had" in told.out
+    assert "lost from Redis (partition 1)" in operator("goods", "list").out
+    assert operator("rebuild", "--yes").code == 0
+    told = operator("audit")
+    assert (told.code, told.out.splitlines()[1].split()[:3]) == (0, ["phone", "30", "27"])
+
+
+@pytest.mark.parametrize("operator", [3], indirect=True)
+def test_units_that_a_failover_lost_between_partitions_are_mended(operator: Operator) -> None:
+    operator.begin(Goods("phone", 30))
+    keys = operator.sale._parts[1].keys
+    operator.raw.hincrby(keys.stock("phone"), "Total", -4)
+    operator.raw.decrby(keys.count("phone"), 4)
+    told = operator("audit")
+    assert told.code == 1
+    assert "phone: 4 units are lost, on their way between partitions" in told.out
+    told = operator("repair")
+    assert (told.code, "would mend phone: 4 units" in told.out) == (1, True)
+    assert operator("repair", "--apply", "--yes").code == 0
+    assert operator("audit").code == 0

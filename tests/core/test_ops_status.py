@@ -9,13 +9,21 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
-from flashsale import Goods
+from flashsale import FlashSale, Goods, Syncer
 from flashsale._rules.activity import Activity, instance
+from flashsale._rules.partitions import tag_of
+from flashsale.cli import main
+from flashsale.keys import PartitionKeys
 from flashsale.model.snapshot import Histogram, Totals
 from flashsale.ops.status import database
+from flashsale.stores import SQLAlchemyStore
+from tests.support import servers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.operator import Operator
 
 
@@ -178,3 +186,91 @@ def test_saves_that_failed_of_late_are_counted() -> None:
     locked = Totals(store_errors={("save", "StoreError"): 3, ("save", "RowRefused"): 9, ("settle", "StoreError"): 9})
     assert database([quick]) == "database save p95 under 10 ms"
     assert database([quick, locked]) == "database save p95 under 10 ms, 3 failed within five minutes"
+
+
+# -- partitions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", [3], indirect=True)
+def test_each_partition_has_its_line(operator: Operator) -> None:
+    operator.begin(Goods("phone", 30), Goods("case", 6))
+    operator.sale.start("phone")
+    works(operator, "worker", "syncer")
+    operator.buy("o-1", "ann", 2)
+    told = operator("status")
+    assert told.code == 0, told
+    head, _, _, phone, queue, titles, *parts, leader, redis = told.out.splitlines()
+    assert head.endswith("   12 of 12 checks ok")
+    assert phone.split()[:4] == ["phone", "30", "2", "28"]
+    assert queue.startswith("queued 1 (on the list 1, ")
+    assert titles.split() == ["partition", "state", "total", "booked", "free", "queued", "dead", "unpaid"]
+    assert [part.split()[:3] for part in parts] == [[str(place), "open", "12"] for place in range(3)]
+    assert sum(int(part.split()[3]) for part in parts) == 2
+    assert leader == f"leader  {instance()}  workers 1"
+    assert redis.startswith("redis   ")
+    operator.raw.hset(operator.sale._parts[2].keys.meta, "state", "closed")
+    told = operator("status")
+    assert "CLOSED" in told.out.splitlines()[0]
+    assert "! CLOSED  Redis has lost something in partition 2; " in told.out
+
+
+@pytest.mark.parametrize("operator", [3], indirect=True)
+def test_another_number_of_partitions_is_refused_at_once(operator: Operator) -> None:
+    operator.begin()
+    where = ["--redis", operator.redis_url, "--database", operator.database, "--sale", "spring"]
+    for words in (["status"], ["audit"], ["open", "phone"], ["worker"], ["exporter"], ["restock", "phone", "+1"]):
+        given = [each for each in where if words != ["exporter"] or ("sqlite" not in each and each != "--database")]
+        for partitions in ([], ["--partitions", "2"]):
+            told = operator(*words, *given, *partitions, where=False)
+            assert told.code == 2, words
+            assert "the sale was begun with 3 partitions" in told.err
+            assert "--partitions 3" in told.err
+
+
+def test_a_partition_that_is_away_is_named_and_the_others_are_steered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = f"sqlite:///{tmp_path / 'shop.db'}"
+    with (
+        servers.redis_server() as first,
+        servers.redis_server() as second,
+        SQLAlchemyStore(database, "spring") as store,
+    ):
+        urls = f"{first.url}, {second.url}"
+        where = ["--redis", urls, "--database", database, "--sale", "spring", "--partitions", "4"]
+
+        def typed(*words: str) -> tuple[int, str]:
+            code = main([*words, *where])
+            said = capsys.readouterr()
+            return code, said.out + said.err
+
+        store.create_all()
+        store.put_goods(Goods("phone", 40))
+        clients = [redis.Redis.from_url(server.url) for server in (first, second)]
+        with FlashSale(clients, "spring", store=store, partitions=4) as sale:
+            Syncer(sale).run_once()
+        assert typed("open", "phone")[0] == 0
+        code, said = typed("status")
+        assert "partitions 0, 2: " in said
+        assert "partitions 1, 3: " in said
+        second.kill()
+        code, said = typed("status")
+        assert code == 1
+        assert "! AWAY  partitions 1, 3 cannot be reached, and are not in the sums" in said
+        assert [line.split()[:2] for line in said.splitlines() if re.match(r"\d ", line)] == [
+            ["0", "open"],
+            ["1", "away"],
+            ["2", "open"],
+            ["3", "away"],
+        ]
+        assert "not known: no answer (partitions 1, 3)" in typed("goods", "list")[1]
+        code, said = typed("stop", "phone", "--yes")
+        assert (code, "partitions without stop: 1, 3" in said) == (3, True)
+        code, said = typed("pause")
+        assert (code, "partitions without pause: 1, 3" in said) == (3, True)
+        for place in (0, 2):
+            keys = PartitionKeys("spring", tag_of("spring", place, 4))
+            assert clients[0].get(keys.start("phone")) == b"0"
+            assert clients[0].hget(keys.meta, "state") == b"paused"
+        for client in clients:
+            client.close()

@@ -8,13 +8,16 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
-from flashsale import Goods, OrderState, Outcome, RowRefused, StoreError, Syncer
-from flashsale._rules.activity import Activity, delivery, instance
+from flashsale import Goods, NotExecuted, OrderState, Outcome, RowRefused, StoreError, Syncer
+from flashsale._rules.activity import Activity, delivery, holder, instance
+from flashsale._sync.overview import Overview
 from flashsale._sync.recorder import MINUTES
 from tests.support.helpers import until
 from tests.support.mutants import kills, promises
 from tests.support.sales import work
+from tests.support.servers import free_port
 
 if TYPE_CHECKING:
     from tests.support.helpers import Awaited, Shop
@@ -391,3 +394,112 @@ async def test_without_these_the_recorder_counts_wrongly(sync_shop: Shop, promis
 @kills("the bound of the samples")
 async def test_without_its_bound_a_list_of_samples_grows(sync_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     await test_samples_are_thinned_where_they_are_oldest(sync_shop, monkeypatch)
+
+
+# -- partitions -----------------------------------------------------------------------------------------------------
+
+
+def buyers(sale: Awaited, number: int) -> list[str]:
+    """Returns buyers, so many of each partition."""
+    names = [f"buyer-{place}" for place in range(200)]
+    places = [int(sale.real.order_id(name)[:2], 16) for name in names]
+    found = [[name for name, at in zip(names, places, strict=True) if at == place] for place in sorted(set(places))]
+    return [name for names_of_one in found for name in names_of_one[:number]]
+
+
+async def test_one_look_adds_all_partitions_up(shop: Shop) -> None:
+    store = await shop.store(Goods("phone", 30, hold=900, per_buyer=5), Goods("case", 7))
+    sale = shop.sale(store=store, partitions=3)
+    syncer = shop.syncer(sale)
+    await syncer.run_once()
+    assert [part.goods[1].total for part in (await reads(sale, "look")).partitions] == [10, 10, 10]
+    await sale.start("phone")
+    for buyer in buyers(sale, 2):
+        await sale.buy("phone", buyer)
+    worker = shop.worker(sale)
+    while await worker.run_once():
+        pass
+    for buyer in buyers(sale, 1):
+        await sale.buy("phone", buyer, 2)
+    await sale._call(sale.real._parts[1].queue.claim, 1)
+    look = await reads(sale, "look")
+    assert (look.state, look.epoch, look.layout, look.leader) == ("open", 1, 2, instance())
+    assert (look.queued, look.claimed, look.dead, look.unpaid) == (2, 1, 0, 6)
+    assert [(it.goods_id, it.total, it.booked, it.gate, it.access) for it in look.goods] == [
+        ("case", 7, 0, 7, 0),
+        ("phone", 30, 12, 30, 12),
+    ]
+    assert (look.goods[1].started, look.goods[1].per_buyer, look.goods[1].hold) == (True, 5, 900.0)
+    assert [(part.place, part.state, part.queued, part.claimed) for part in look.partitions] == [
+        (0, "open", 1, 0),
+        (1, "open", 0, 1),
+        (2, "open", 1, 0),
+    ]
+    assert [part.goods[1].booked for part in look.partitions] == [4, 4, 4]
+    await syncer.run_once()
+    sample = (await reads(sale, "samples", "phone"))[-1]
+    assert (sample.total, sample.booked, sample.queued, sample.claimed) == (30, 12, 2, 1)
+    await told(sale)
+    assert (await reads(sale, "totals")).purchases["phone", "ACCEPTED"] == 9
+
+
+async def test_a_partition_that_is_closed_or_has_lost_something_is_named(sync_shop: Shop) -> None:
+    sale = sync_shop.sale(store=await sync_shop.store(Goods("phone", 30)), partitions=3)
+    syncer = sync_shop.syncer(sale)
+    await syncer.run_once()
+    keys = [part.keys for part in sale.real._parts]
+    sync_shop.raw.delete(keys[1].stock("phone"), keys[1].count("phone"))
+    look = await reads(sale, "look")
+    assert look.state == "open"
+    assert [part.lost for part in look.partitions] == [(), ("phone",), ()]
+    assert look.goods[0].is_lost
+    sync_shop.raw.hset(keys[2].meta, "state", "closed")
+    look = await reads(sale, "look")
+    assert (look.state, [part.state for part in look.partitions]) == ("closed", ["open", "open", "closed"])
+    sync_shop.raw.delete(*sync_shop.raw.keys("*~3.00*"))
+    assert [part.state for part in (await reads(sale, "look")).partitions] == ["missing", "open", "closed"]
+
+
+async def test_a_partition_that_is_away_is_named_and_leaves_no_sample(sync_shop: Shop) -> None:
+    sale = sync_shop.sale(store=await sync_shop.store(Goods("phone", 30)), partitions=3)
+    await sync_shop.syncer(sale).run_once()
+    before = await reads(sale, "samples", "phone")
+    whole = (await reads(sale, "look")).goods[0].total
+    away = sync_shop.make("FlashSale", redis.Redis(port=free_port(), socket_timeout=0.2), "spring")
+    recorder = sale.real._recorder
+    recorder.links = [recorder.links[0], away.real._link, recorder.links[2]]
+    look = await reads(sale, "look")
+    assert [part.state for part in look.partitions] == ["open", "away", "open"]
+    assert look.away == (1,)
+    assert look.goods[0].total < whole
+    await sale._call(recorder.sample)
+    assert await reads(sale, "samples", "phone") == before
+    recorder.links = [away.real._link] * 3
+    with pytest.raises(NotExecuted):
+        await reads(sale, "look")
+
+
+async def test_the_workers_of_one_process_tell_as_one(sync_shop: Shop) -> None:
+    sale = sync_shop.sale(store=await sync_shop.store(Goods("phone", 30)), partitions=3)
+    await sync_shop.syncer(sale).run_once()
+    await sale.start("phone")
+    names = buyers(sale, 2)
+    receipts = [await sale.buy("phone", buyer) for buyer in names]
+    worker = sync_shop.worker(sale).real
+    for part, each in zip(sale.real._parts, worker._each, strict=True):
+        each._activity.hold(part.queue.claim(2, lease=60))
+    recorder = sale.real._recorder
+    with worker._each[2]._activity.doing("save"):
+        await sale._call(recorder._flush, worker._activity)
+    look = await reads(sale, "look")
+    (told_by,) = [each for each in look.processes if each.kind == "worker"]
+    assert (told_by.instance, told_by.claimed, told_by.doing) == (instance(), 6, "save")
+    claims = await sale._call(Overview(sale.real).claims, lambda _: True)
+    assert {claim.order.order_id for claim, _ in claims if claim.order} == {each.order_id for each in receipts}
+    assert len({delivery(claim) for claim, _ in claims}) == 6, "each partition counts from 1"
+    assert [holder(look.processes, claim) for claim, _ in claims] == [told_by] * 6
+    worker._each[1]._activity.hold([])
+    await sale._call(recorder._flush, worker._activity)
+    look = await reads(sale, "look")
+    held = [holder(look.processes, claim) for claim, _ in claims]
+    assert held.count(None) == 2, "those of partition 1 alone"

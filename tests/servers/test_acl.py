@@ -211,6 +211,53 @@ def test_a_shop_needs_each_of_its_keys(server: servers.RedisServer, tmp_path: Pa
             shops_life(front, back)
 
 
+def shop_of_partitions(rule: str, tmp_path: Path) -> None:
+    """Everything that a web process does with partitions, as the users of the pages without one of the shop's rules."""
+    with (
+        servers.redis_server() as one,
+        servers.redis_server() as another,
+        SQLAlchemyStore(f"sqlite:///{tmp_path}/shop.db", "nov11") as store,
+    ):
+        for server in (one, another):
+            for words in acl.of_partitions():
+                server.client().execute_command(*(word for word in words if word != rule))
+        store.create_all()
+        store.put_goods(Goods("phone", 40, per_buyer=9, opens_at=1.0, hold=60.0))
+        backs, fronts = ([each.client(**user) for each in (one, another)] for user in (acl.LIBRARY, acl.SHOP))
+        with (
+            FlashSale(backs, "nov11", store=store, partitions=4) as back,
+            FlashSale(fronts, "nov11", store=store, partitions=4, tickets=TICKETS) as front,
+        ):
+            front._transfers._within = back._transfers._within = 10.0  # a busy machine is no partition that is away
+            syncer, worker = Syncer(back), Worker(back)
+            assert syncer.run_once().loaded == ("phone",)
+            orders = [front.buy("phone", f"buyer-{number % 9}", 1) for number in range(39)]
+            assert all(order.accepted for order in orders)  # far more than the partitions of nine buyers had
+            assert front.view("phone").remaining == 1
+            assert front.buy("phone", "zoe", 2).outcome is Outcome.SOLD_OUT
+            ticket = front.enter("phone", "zoe").ticket
+            assert front.buy("phone", "zoe", ticket=ticket).accepted
+            while worker.run_once():
+                pass
+            assert front.extend_hold(orders[0].order_id, 60)
+            assert front.confirm(orders[0].order_id) is OrderState.CONFIRMED
+            assert front.cancel(orders[1].order_id) is OrderState.CANCELLED
+            for part in front._parts[:1]:
+                part._recorder._record(part._recorder._web, part._recorder._take())
+            syncer.run_once()
+            assert syncer.audit().ok
+
+
+def test_the_users_of_a_sale_over_partitions_can_do_what_they_must(tmp_path: Path) -> None:
+    shop_of_partitions("", tmp_path)
+
+
+@pytest.mark.parametrize("rule", acl.of_partitions()[-1][3:])
+def test_a_shop_needs_each_rule_of_partitions(tmp_path: Path, rule: str) -> None:
+    with pytest.raises(NotExecuted, match=r"NOPERM|not answer"):
+        shop_of_partitions(rule, tmp_path)
+
+
 def test_a_shop_cancels_a_dead_order_and_the_syncer_removes_its_letter(
     server: servers.RedisServer, tmp_path: Path
 ) -> None:

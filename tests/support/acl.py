@@ -18,6 +18,9 @@ HOST = (  # what a host adds for the plain layout, and to name its connections
 )
 
 
+PARTITIONS = PAGE.with_name("partitions.md")
+
+
 @functools.cache
 def users(*, more: tuple[str, ...] = ()) -> list[list[str]]:
     """Returns the page's `ACL SETUSER` commands, for every sale instead of nov11.
@@ -28,6 +31,16 @@ def users(*, more: tuple[str, ...] = ()) -> list[list[str]]:
     lines = re.findall(r"^redis-cli (ACL SETUSER .*?[^\\])$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     words = [shlex.split(line.replace("\\\n", "").replace("{nov11}", "{*}")) for line in lines]
     return [[*each, *more] for each in words]
+
+
+def of_partitions() -> list[list[str]]:
+    """Returns the commands that make the two users in a sale over four partitions, as both pages have them."""
+    lines = [
+        line
+        for page in (PAGE, PARTITIONS)
+        for line in re.findall(r"^redis-cli (ACL SETUSER .*?[^\\])$", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+    return [shlex.split(line.replace("\\\n", "")) for line in lines]
 
 
 def keys(username: str) -> list[str]:

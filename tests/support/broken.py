@@ -17,12 +17,27 @@ from sqlalchemy import insert, update
 import flashsale.aio.ledger
 import flashsale.aio.stores
 import flashsale.aio.transport.topology
-from flashsale import InvalidRequest, OrderQueue, OrderState, StoreError, Syncer, Tickets, Worker
+from flashsale import (
+    Goods,
+    InvalidRequest,
+    Inventory,
+    NotExecuted,
+    OrderQueue,
+    OrderState,
+    OutcomeUnknown,
+    StoreError,
+    Syncer,
+    Tickets,
+    Worker,
+)
+from flashsale._rules.deadline import TOO_LATE
 from flashsale._rules.durability import Guarantee
 from flashsale._rules.refusal_cache import Refusal
 from flashsale._sql.tables import GOODS, ORDERS
 from flashsale._sync.auditor import Auditor
 from flashsale._sync.ledger import Ledger
+from flashsale._sync.partitions.purchases import PartitionPurchases
+from flashsale._sync.partitions.transfers import Transfers
 from flashsale._sync.rebuilder import Rebuilder
 from flashsale._sync.stores.hooked import HookedRowStore
 from flashsale._sync.transport import runtime
@@ -31,6 +46,7 @@ from flashsale._sync.transport.runtime import Later
 from flashsale._sync.transport.topology import Topology
 from flashsale.lua import SCRIPTS
 from flashsale.model import RELEASED, Receipt
+from flashsale.model.checks import check_id
 from flashsale.stores import RowStore, SQLAlchemyStore
 from tests.support import acl, servers
 
@@ -488,3 +504,81 @@ def keep_counts(recorder: Recorder) -> None:
 def never(*_: object) -> AbstractContextManager[None]:
     """What is to be repeated beside something else is not."""
     return nullcontext()
+
+
+# -- partitions -----------------------------------------------------------------------------------------------------
+
+
+def configure_the_total(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """The policy of a partition is set with the total that was read before."""
+    configure = Inventory._configure
+
+    def with_the_total(inventory: Inventory, goods: Goods, *, keep_total: bool = False) -> int:
+        if keep_total:
+            goods = replace(goods, total=inventory.stock(goods.goods_id).total)
+        return configure(inventory, goods)
+
+    monkeypatch.setattr(Inventory, "_configure", with_the_total)
+
+
+def verdict_at_the_deadline(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """Who runs out of time says that nothing is left."""
+    fetch = Transfers._fetch
+
+    def hasty(*args: Any) -> int | None:
+        try:
+            return fetch(*args)
+        except NotExecuted as error:
+            if error.reason == TOO_LATE:
+                return 0
+            raise
+
+    monkeypatch.setattr(Transfers, "_fetch", hasty)
+
+
+def one_error_for_all(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """What goes wrong with the orders that are asked again is the answer to the whole batch."""
+    fetched = PartitionPurchases._fetched
+
+    def for_all(*args: Any) -> Any:
+        answers = fetched(*args)
+        for answer in answers:
+            if isinstance(answer, NotExecuted | OutcomeUnknown):
+                raise answer
+        return answers
+
+    monkeypatch.setattr(PartitionPurchases, "_fetched", for_all)
+
+
+def no_breaker(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """Nobody remembers that a partition did not answer."""
+    monkeypatch.setattr(Transfers, "_deaf_until", property(lambda _: -inf, lambda *_: None), raising=False)
+
+
+def one_look(monkeypatch: pytest.MonkeyPatch, _: World | None) -> None:
+    """One look that finds nothing is enough."""
+    fetch = Transfers._fetch
+
+    def hasty(transfers: Transfers, to: int, goods_id: str, need: int, least: int, until: float) -> int | None:
+        look = transfers.look(goods_id)
+        if look.left < least and not list(look.open()):
+            return look.left
+        return fetch(transfers, to, goods_id, need, least, until)
+
+    monkeypatch.setattr(Transfers, "_fetch", hasty)
+
+
+def any_partition(routes: Any, order_id: str, name: str = "order_id") -> int:
+    """Returns a partition for whatever begins an id."""
+    check_id(name, order_id)
+    return int(order_id[:2].encode().hex(), 16) % int(routes.partitions)
+
+
+def purge_anew(syncer: Any) -> Any:
+    """Purges as if nobody had begun to."""
+    return Syncer.purge(syncer)
+
+
+def move_at_once(transfers: Any, name: str, goods_id: str, place: int, arguments: Any) -> tuple[Any, bool]:
+    """A step of a move waits for no replica."""
+    return transfers._run(name, goods_id, place, arguments), True

@@ -8,7 +8,16 @@ from datetime import UTC
 
 from flashsale.model import Order, OrderState, Outcome, StoredOrder
 from flashsale.model.reports import Audit, Disagreement, Problem, Settlement, Units
-from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
+from flashsale.model.snapshot import (
+    BOUNDS,
+    GoodsSnapshot,
+    Histogram,
+    PartitionSnapshot,
+    Process,
+    Sample,
+    Snapshot,
+    Totals,
+)
 from flashsale.model.trail import TrailEntry
 from flashsale.ops.evidence import Evidence
 from flashsale.ops.folding import OrderStats, SampleStats
@@ -33,7 +42,11 @@ def process(kind: str = "worker", instance: str = "web-2:27706", beat: float = O
     return Process(kind, instance, "0.1.0", beat, "save", beat - 1, 12, ((5, 16),), 143.0, "OperationalError")
 
 
-def snapshot(*items: GoodsSnapshot, processes: tuple[Process, ...] = (process(),)) -> Snapshot:
+def snapshot(
+    *items: GoodsSnapshot,
+    processes: tuple[Process, ...] = (process(),),
+    partitions: tuple[PartitionSnapshot, ...] = (),
+) -> Snapshot:
     return Snapshot(
         time=OPENING + 600,
         state="open",
@@ -47,6 +60,7 @@ def snapshot(*items: GoodsSnapshot, processes: tuple[Process, ...] = (process(),
         unpaid=30,
         goods=items or (goods(),),
         processes=processes,
+        partitions=partitions,
     )
 
 

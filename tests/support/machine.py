@@ -437,9 +437,8 @@ class SaleMachine(RuleBasedStateMachine):
         self.world: World
         self.made = itertools.count(1)
         self.patches = contextlib.ExitStack()
-        for module in ("sale", "ticketing"):
-            new_id = mock.patch(f"flashsale._sync.{module}.new_order_id", lambda: f"made-{next(self.made)}")
-            self.patches.enter_context(new_id)
+        new_id = staticmethod(lambda: f"made-{next(self.made)}")
+        self.patches.enter_context(mock.patch.object(FlashSale, "_new_order_id", new_id))
         self.patches.enter_context(mock.patch("flashsale._sync.auditor.BETWEEN", 0))
         self.patches.enter_context(mock.patch("flashsale._sync.ticketing.EPOCH_EVERY", 0))  # no clock of ours decides
         self.tickets: list[tuple[str, Order]] = []  # and what they are for

@@ -326,6 +326,22 @@ _add("dead tickets are removed", "bounded memory", Lua("sweep", "if #dead > 0 th
 _add("one leads", "one syncer acts", Lua("lead", "time < until_ and", "false and"))
 _add("the longest lease", "L", Lua("lead", "until_ - time <= LONGEST", "true"))
 
+# -- partitions: ids, elements, passes, rebuilds ----------------------------------------------------------------------
+
+_PARTS = "flashsale._sync.partitions"
+_add("partitions are met", "T", Patch(f"{_PARTS}.sale.PartitionedSale._meet", lambda *_: None))
+_add("the partition of an id", "O T", Patch("flashsale._rules.partitions.Routes.of_order", broken.any_partition))
+_add("strange elements are buried", "O E", Patch(f"{_PARTS}.partition.Partition.has", lambda *_: True))
+_add("a pass spreads units", "O", Patch(f"{_PARTS}.transfers.Transfers.spread", lambda *_: None))
+_add("a pass tightens the guard", "O", Patch("flashsale._sync.syncer.Syncer._tighten", lambda *_: None))
+_add("a purge that was begun is ended", "T", Patch(f"{_PARTS}.syncer.PartitionedSyncer.purge", broken.purge_anew))
+_add(
+    "units wait for what has no row",
+    "E",
+    Patch(f"{_PARTS}.rebuilder.PartitionRebuilder._without_row", lambda _, orders: orders),
+)
+_add("units adrift are mended", "L", Patch(f"{_PARTS}.transfers.Transfers.mend", lambda *_: 0))
+
 # -- share: the outboxes ----------------------------------------------------------------------------------------------
 
 _add("who was replaced stops", "events in their order", Lua("share", "codes[slot] = 1", "codes[slot] = 2"))
@@ -625,6 +641,22 @@ _add("a raise that was taken back", _SHOPS, Patch("flashsale._sync.syncer.Syncer
 
 _add("no total above the host's", "O", Lua("configure", "math.min(goods.booked, goods.total)", "goods.booked"))
 
+# -- partitions ------------------------------------------------------------------------------------------------------
+
+_TRANSFERS = "flashsale._sync.partitions.transfers.Transfers"
+_add("the answer of WAIT behind a move", "O", Patch(f"{_TRANSFERS}._run_behind", broken.move_at_once))
+_add("units for orders that came back", "O", Lua("survey", "show(here.left)", "show(math.max(0, here.left))"))
+_add(
+    "the room of each partition",
+    "one partition stops no other",
+    Patch("flashsale._sync.partitions.sale.PartLink", lambda link, *_: link),
+)
+_add(
+    "what a deaf partition tells at once",
+    "one partition stops no other",
+    Patch("flashsale._sync.partitions.part_link.BUYERS", frozenset()),
+)
+
 # -- recorder --------------------------------------------------------------------------------------------------------
 
 _COUNTED = "each purchase is counted once"
@@ -640,6 +672,35 @@ _add(
 )
 _add("minutes are forgotten", _BOUNDED, Patch(f"{_RECORDER}._forget_minutes", lambda *_: None))
 _add("a child counts from zero", _COUNTED, Patch(f"{_RECORDER}._reset", broken.keep_counts))
+
+
+# -- partitions: units that move --------------------------------------------------------------------------------------
+
+_CONSERVED, _SOLD_OUT = "units move, none is gone", "no SOLD_OUT while a unit is free"
+_MOVES = 'redis.call("HINCRBY", KEYS[first + 1], "moves", "1")'
+_TRANSFERS = "flashsale._sync.partitions.transfers.Transfers"
+_add("a policy leaves the total of a partition", _CONSERVED, broken.configure_the_total)
+_add("the gate reads the total in the script", _CONSERVED, Lua("mirror", "stock[1] or ARGV[1]", "ARGV[1]"))
+_add("no verdict at the deadline", _SOLD_OUT, broken.verdict_at_the_deadline)
+_add("a verdict is forgotten", _SOLD_OUT, Patch(f"{_TRANSFERS}.forget", lambda *_: None))
+_add("an error of those who are asked again", "T", broken.one_error_for_all)
+_add("the breaker", "dry partitions do not pile up", broken.no_breaker)
+_add(
+    "a move leaves what slots hold",
+    "a ticket is worth its units",
+    Lua("debit", "math.min(goods.total - goods.booked, count - access)", "goods.total - goods.booked"),
+)
+_add("the epoch of a landing", _CONSERVED, Lua("landed", "if refused then", "if false then"))
+_add("the second look", _SOLD_OUT, broken.one_look)
+_add("moves are counted", _SOLD_OUT, Lua("debit", _MOVES, ""), Lua("credit", _MOVES, ""))
+_add(
+    "the numbers that the receiver has seen",
+    _CONSERVED,
+    Lua("debit", "math.max(integer(seq), integer(ARGV[4])) + 1", "integer(seq) + 1"),
+)
+_add("a credit counts once", _CONSERVED, Lua("credit", "if seq <= last then", "if false then"))
+_add("the epoch of a credit", _CONSERVED, Lua("credit", "refused = refused or here.code", "refused = here.code"))
+_add("one open move of a pair", _CONSERVED, Lua("debit", 'if units ~= "0" then', "if false then"))
 
 
 def kills(name: str, *, by: type[Exception] | tuple[type[Exception], ...] = ()) -> pytest.MarkDecorator:

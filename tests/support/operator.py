@@ -61,13 +61,20 @@ class Terminal(io.StringIO):
 class Operator:
     """Types commands for one sale on a Redis and an SQLite file, as the user that the page Operating names.
 
+    Args:
+        redis_url: of the Redis.
+        folder: for the database.
+        partitions: over how many the sale is spread.
+
     Attributes:
         redis_url: with that user.
         sale: the same sale, to buy from and to look at.
         raw: a client of the Redis.
     """
 
-    def __init__(self, redis_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def __init__(
+        self, redis_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, partitions: int = 1
+    ) -> None:
         self.folder = folder
         self.raw = redis.Redis.from_url(redis_url)
         for command in acl.users():
@@ -76,10 +83,18 @@ class Operator:
         self.redis_url = redis_url.replace("redis://", f"redis://{user}@")
         self.database = f"sqlite:///{folder / 'shop.db'}"
         self._monkeypatch, self._capsys = monkeypatch, capsys
-        for name in ("FLASHSALE_OPERATOR", "FLASHSALE_SALE", "FLASHSALE_HOOKS", "FLASHSALE_STORE"):
+        for name in (
+            "FLASHSALE_OPERATOR",
+            "FLASHSALE_SALE",
+            "FLASHSALE_HOOKS",
+            "FLASHSALE_STORE",
+            "FLASHSALE_PARTITIONS",
+        ):
             monkeypatch.delenv(name, raising=False)
         self.store = SQLAlchemyStore(self.database, SALE)
-        self.sale = FlashSale(redis.Redis.from_url(redis_url), SALE, store=self.store, cache_for=0)
+        self.sale = FlashSale(
+            redis.Redis.from_url(redis_url), SALE, store=self.store, cache_for=0, partitions=partitions
+        )
         self.syncer, self.worker = Syncer(self.sale), Worker(self.sale)
         self._last_entry = 0
 
@@ -97,6 +112,8 @@ class Operator:
         stdin = io.StringIO() if typed is None else Terminal(f"{typed}\n")
         self._monkeypatch.setattr(sys, "stdin", stdin)
         options = ["--redis", self.redis_url, "--database", self.database, "--sale", SALE] if where else []
+        if where and self.sale.partitions > 1:
+            options += ["--partitions", str(self.sale.partitions)]
         self._capsys.readouterr()
         code = main([*words, *options])
         said = self._capsys.readouterr()
@@ -111,15 +128,18 @@ class Operator:
         self._last_entry = entries[-1].entry_id if entries else self._last_entry
         return [asdict(entry) for entry in entries]
 
-    def buy(self, order_id: str, buyer: str = "ann", quantity: int = 1, goods_id: str = "phone") -> None:
-        """Buys, as the shop does."""
+    def buy(self, name: str, buyer: str = "ann", quantity: int = 1, goods_id: str = "phone") -> str:
+        """Buys, as the shop does, and returns the order id: the name, with partitions behind the buyer's."""
+        order_id = self.sale.order_id(buyer, name)
         assert self.sale.buy(goods_id, buyer, quantity, order_id=order_id).accepted
+        return order_id
 
     def bury(self, *order_ids: str) -> None:
         """Makes dead letters of orders that wait."""
-        claims = self.sale.queue.claim(1000)
-        self.sale.queue._bury([claim for claim in claims if claim.order and claim.order.order_id in order_ids])
-        self.sale.queue.nack([claim for claim in claims if claim.order and claim.order.order_id not in order_ids])
+        for part in self.sale._partitions():
+            claims = part.queue.claim(1000)
+            part.queue._bury([claim for claim in claims if claim.order and claim.order.order_id in order_ids])
+            part.queue.nack([claim for claim in claims if claim.order and claim.order.order_id not in order_ids])
 
     def close(self) -> None:
         self.sale.close()

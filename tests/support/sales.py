@@ -76,6 +76,7 @@ def of_the_release_before(dialect: str) -> list[str]:
         "ALTER TABLE flashsale_orders DROP COLUMN reason",
         "ALTER TABLE flashsale_orders DROP COLUMN persisted_at",
         "ALTER TABLE flashsale_sales DROP COLUMN purged_at",
+        "ALTER TABLE flashsale_sales DROP COLUMN partitions",
         "DROP TABLE flashsale_requests",
         "DROP TABLE flashsale_audit",
     ]

@@ -390,6 +390,17 @@ def own(slot: int, owner: RedisServer, witness: RedisServer) -> None:
     witness.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", node_id(owner))
 
 
+def redis_cli(*words: object) -> str:
+    """Runs the command line tool that came with the server, and returns what it says."""
+    server = Path(redis_executable())
+    tool = next((path for name in ("redis-cli", "valkey-cli") if (path := server.with_name(name)).exists()), None)
+    if tool is None:
+        missing("redis-cli beside the server", in_ci=False)
+    run = subprocess.run([tool, *map(str, words)], check=False, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr
+    return run.stdout
+
+
 @contextlib.contextmanager
 def cluster(*, replicas: bool = False, **config: Any) -> Iterator[Cluster]:
     """Runs three primaries; returns when each node says `cluster_state:ok`.

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from flashsale.model import OrderState, Outcome
-from flashsale.model.snapshot import Process, Snapshot, Totals
+from flashsale.model.snapshot import AWAY, PartitionSnapshot, Process, Snapshot, Totals
 from flashsale.ops.exporter import Collector
 from flashsale.ops.metrics import Reading
 from tests.support import evidence
@@ -110,6 +110,23 @@ def lost_item(reading: Reading, since: int) -> Reading:
     return seen(reading, goods=(evidence.goods(), evidence.goods("case", gate=None)))
 
 
+def partition_away(reading: Reading, since: int) -> Reading:
+    del since
+    return seen(reading, partitions=(PartitionSnapshot(0, "open"), PartitionSnapshot(1, AWAY)))
+
+
+def partition_closed(reading: Reading, since: int) -> Reading:
+    del since
+    return seen(reading, state="closed", partitions=(PartitionSnapshot(0, "open"), PartitionSnapshot(1, "closed")))
+
+
+def partition_short_of_an_item(reading: Reading, since: int) -> Reading:
+    del since
+    short, whole = evidence.goods("case", gate=None), evidence.goods()
+    parts = (PartitionSnapshot(0, "open", goods=(whole,)), PartitionSnapshot(1, "open", goods=(short,)))
+    return seen(reading, goods=(whole, short), partitions=parts)
+
+
 def dead_letter(reading: Reading, since: int) -> Reading:
     del since
     return seen(reading, dead=1)
@@ -148,6 +165,9 @@ CASES = [
     (evicting, 20, {"FlashsaleEviction"}),
     (lost_sale, 10, {"FlashsaleClosed"}),
     (lost_item, 30, {"FlashsaleGoodsMissing"}),
+    (partition_away, 30, {"FlashsalePartitionAway"}),
+    (partition_closed, 30, {"FlashsaleClosed", "FlashsalePartitionLost"}),
+    (partition_short_of_an_item, 30, {"FlashsaleGoodsMissing", "FlashsalePartitionLost"}),
     (dead_letter, 10, {"FlashsaleDeadLetters"}),
     (lost_units, 60, {"FlashsaleOverbooked"}),
     (doubtful, 60, {"FlashsaleUncertain"}),

@@ -104,16 +104,16 @@ def wrong() -> Iterator[tuple[str, Snapshot, Totals, dict[str, str], tuple[Goods
 def test_each_fault_is_named_alone(
     name: str, look: Snapshot, totals: Totals, info: dict[str, str], rows: tuple[Goods, ...]
 ) -> None:
-    assert [each.name for each in judge(look, totals, info, rows)] == [name]
+    assert [each.name for each in judge(look, totals, {"": info}, rows)] == [name]
 
 
 def test_when_all_is_well_nothing_is_named() -> None:
     info = {"used_memory": "79", "maxmemory": "100", "evicted_keys": "0", "aof_last_write_status": "ok"}
     working = replace(WELL, queued=500, oldest=NOW - 1, claimed=12)
-    assert judge(working, Totals({("phone", "UNCERTAIN"): 1, ("phone", "ACCEPTED"): 99}), info, (ROW,)) == []
+    assert judge(working, Totals({("phone", "UNCERTAIN"): 1, ("phone", "ACCEPTED"): 99}), {"": info}, (ROW,)) == []
     full = replace(WELL, goods=(replace(PHONE, total=40),))
     assert judge(full, Totals(), {}, (replace(ROW, total=30),)) == []  # so many are booked
-    assert judge(WELL, Totals(), {"used_memory": "79", "maxmemory": "0"}) == []
+    assert judge(WELL, Totals(), {"": {"used_memory": "79", "maxmemory": "0"}}) == []
 
 
 def test_a_process_is_told_in_one_line() -> None:

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from flashsale.model import OrderState, Outcome
-from flashsale.model.snapshot import BOUNDS, Histogram, Snapshot, Totals
+from flashsale.model.snapshot import AWAY, BOUNDS, MISSING, Histogram, PartitionSnapshot, Snapshot, Totals
 from flashsale.ops import metrics
 from flashsale.ops.exporter import Collector
 from flashsale.ops.metrics import METRICS, OTHER, Metric, Reading, Shown, values
@@ -24,7 +24,7 @@ INFO = {
     "aof_last_write_status": "ok",
     "aof_last_bgrewrite_status": "ok",
 }
-LABELS = {"sale", "goods", "outcome", "state", "op", "kind", "instance", "version", "layout", "le"}
+LABELS = {"sale", "goods", "outcome", "state", "op", "kind", "instance", "version", "layout", "partition", "le"}
 
 
 def reading(snapshot: Snapshot | None = None, totals: Totals | None = None, **info: str) -> Reading:
@@ -63,8 +63,27 @@ def full() -> Reading:
 
 
 def test_a_scrape_has_every_metric_of_the_list_and_no_other() -> None:
-    assert found(reading()).keys() == {metric.name for metric in METRICS}
-    assert all(each for each in found(reading()).values()), "and each has a value"
+    of_partitions = {metric.name for metric in METRICS if "partition" in metric.labels}
+    assert found(reading()).keys() == {metric.name for metric in METRICS} - of_partitions
+    spread = reading(evidence.snapshot(partitions=(PartitionSnapshot(0, "open"),)))
+    assert found(spread).keys() == {metric.name for metric in METRICS}
+    assert all(each for each in found(spread).values()), "and each has a value"
+
+
+def test_a_partition_that_is_away_closed_or_has_lost_something_is_named() -> None:
+    phone, lost = evidence.goods(), evidence.goods(gate=None)
+    parts = (
+        PartitionSnapshot(0, "open", goods=(phone,)),
+        PartitionSnapshot(1, AWAY),
+        PartitionSnapshot(2, "closed", goods=(phone,)),
+        PartitionSnapshot(3, "open", goods=(lost,)),
+        PartitionSnapshot(4, MISSING),
+    )
+    told = found(reading(evidence.snapshot(partitions=parts)))
+    assert [told["flashsale_partition_up"][str(place),] for place in range(5)] == [1, 0, 1, 1, 1]
+    assert [told["flashsale_partition_closed"][str(place),] for place in range(5)] == [0, 0, 1, 0, 1]
+    assert [told["flashsale_partition_missing_goods"][str(place),] for place in range(5)] == [0, 0, 0, 1, 0]
+    assert [told["flashsale_partition_free_units"][str(place),] for place in range(5)] == [10, 0, 10, 10, 0]
 
 
 def test_a_full_sale_of_fifty_items_has_a_thousand_series_at_most() -> None:

@@ -20,7 +20,13 @@ ALERTS: dict[str, dict[str, Any]] = {
 }
 PAGES = {
     *("FlashsaleUnreadable", "FlashsaleNotDraining", "FlashsaleQueueOld", "FlashsaleDeadLetters", "FlashsaleNoLeader"),
-    *("FlashsaleClosed", "FlashsaleGoodsMissing", "FlashsaleEviction"),
+    *(
+        "FlashsaleClosed",
+        "FlashsaleGoodsMissing",
+        "FlashsalePartitionAway",
+        "FlashsalePartitionLost",
+        "FlashsaleEviction",
+    ),
 }
 
 each_alert = pytest.mark.parametrize("name", ALERTS)

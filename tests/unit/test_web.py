@@ -34,6 +34,7 @@ ERRORS = {
     "NotExecuted": 503,
     "OutcomeUnknown": 503,
     "Overloaded": 503,
+    "PartitionMismatch": 503,
     "UnknownLayout": 503,
     "NotSettled": 500,
     "UnsafeServer": 500,

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from time import monotonic
@@ -19,6 +20,7 @@ from flashsale.model import Claim
 from flashsale.model.snapshot import Process, Snapshot
 
 SILENT: Final = 15.0  # seconds without a heartbeat: three of them are missing
+APART: Final = 10**14  # between the numbers of two partitions' deliveries, which stay below (claim.lua)
 _SPANS: Final = 8  # of deliveries in one heartbeat: those of a batch are one, or a few
 
 
@@ -36,11 +38,13 @@ class Activity:
     Attributes:
         kind: the same.
         last_error: what failed last, without ids; empty when nothing has.
+        place: the partition of which it holds deliveries; 0 where there is one.
     """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.last_error = ""
+        self.place = 0
         self._claims: Sequence[Claim] = ()
         self._doing = ""
         self._began = 0.0
@@ -83,19 +87,58 @@ class Activity:
 
     def told(self) -> tuple[str, float | None]:
         """Returns what a heartbeat says, as JSON, and the seconds since it began what it does; None: it waits."""
-        claims = list(self._claims)
-        said = {
-            "version": _version(),
-            "layout": LAYOUT,
-            "doing": self._doing,
-            "claimed": len(claims),
-            "deliveries": _spans([delivery(claim) for claim in claims]),
-            "last_ms": self._last_ms and round(self._last_ms, 3),
-            "last_error": self.last_error,
-            "failed_ago": self._failed and round(monotonic() - self._failed, 3),
-        }
-        ago = monotonic() - self._began if self._doing else None
-        return json.dumps(said, separators=(",", ":")), ago
+        return _told([self])
+
+    def _numbers(self) -> list[int]:
+        return [self.place * APART + delivery(claim) for claim in list(self._claims)]
+
+
+class SharedActivity(Activity):
+    """What several parts of one process do, such as a worker of each partition: it tells as one.
+
+    Args:
+        kind: of all.
+        parts: what each does.
+    """
+
+    def __init__(self, kind: str, parts: Sequence[Activity]) -> None:
+        super().__init__(kind)
+        self._parts = parts
+        for place, part in enumerate(parts):
+            part.place = place
+
+    def go_on(self) -> None:
+        """Notes that all make progress."""
+        for part in self._parts:
+            part.go_on()
+
+    def still_for(self) -> float:
+        """Returns the seconds since the one that stands still longest made progress."""
+        return max(part.still_for() for part in self._parts)
+
+    def told(self) -> tuple[str, float | None]:
+        """Returns what a heartbeat says; of what the parts do, that which one of them has done longest."""
+        return _told(self._parts)
+
+
+def _told(parts: Sequence[Activity]) -> tuple[str, float | None]:
+    """Returns what the heartbeat of a process says, of which these are the parts."""
+    held = [part._numbers() for part in parts]
+    longest = min(parts, key=lambda part: part._began if part._doing else float("inf"))
+    failed = max(parts, key=lambda part: part._failed or 0.0)
+    last_ms = max((part._last_ms for part in parts if part._last_ms is not None), default=None)
+    said = {
+        "version": _version(),
+        "layout": LAYOUT,
+        "doing": longest._doing,
+        "claimed": sum(map(len, held)),
+        "deliveries": [span for numbers in held for span in _spans(numbers)],
+        "last_ms": last_ms and round(last_ms, 3),
+        "last_error": failed.last_error,
+        "failed_ago": failed._failed and round(monotonic() - failed._failed, 3),
+    }
+    ago = monotonic() - longest._began if longest._doing else None
+    return json.dumps(said, separators=(",", ":")), ago
 
 
 @cache
@@ -106,6 +149,12 @@ def _version() -> str:
 def delivery(claim: Claim) -> int:
     """Returns the number of a claim that stays the same however often it is tried again."""
     return int(delivery_and_lease(claim.token)[0])
+
+
+def apart(claim: Claim, place: int) -> Claim:
+    """Returns a claim of a partition to look at: its delivery has a number that no other partition's has."""
+    number, _, rest = claim.token.partition("-")
+    return replace(claim, token=f"{place * APART + int(number)}-{rest}") if place else claim
 
 
 def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:

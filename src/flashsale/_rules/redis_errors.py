@@ -7,7 +7,7 @@ from typing import Final
 
 from redis import exceptions
 
-from flashsale.errors import CorruptState, FlashSaleError, NotExecuted, OutcomeUnknown, UnknownLayout
+from flashsale.errors import CorruptState, FlashSaleError, NotExecuted, OutcomeUnknown, PartitionMismatch, UnknownLayout
 
 # What redis-py raises; a host's own exception (a task's time limit) is not ours to translate. A name of a host that
 # cannot be one is a UnicodeError, a connection that the other side has closed is on uvloop a RuntimeError; every other
@@ -36,6 +36,8 @@ _WORDS: Final = {
     "TryAgainError": "TRYAGAIN",
 }
 _LAYOUT: Final = re.compile(r"^LAYOUT (\d+) (\d+) (\d+)")  # what our scripts answer
+_PARTITIONS: Final = "PARTITIONS "  # to a process without partitions
+_SHAPE: Final = re.compile(r"(\d{1,4}) (\d{1,4}) (\d{1,4})", re.ASCII)
 _CORRUPT: Final = re.compile(r"(?:^|[ -])WRONGTYPE\b")
 # Refusals after which the connection points at the wrong server, or at a server that will not serve it.
 _STALE: Final = frozenset({"CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOAUTH", "READONLY"})
@@ -56,9 +58,18 @@ def sent(error: Exception) -> FlashSaleError:
         return OutcomeUnknown(f"no reply from Redis: {type(error).__name__}")
     if other := _LAYOUT.match(str(error)):
         return UnknownLayout(*map(int, other.groups()))
+    if str(error).startswith(_PARTITIONS):
+        return mismatch(str(error).removeprefix(_PARTITIONS))
     if _CORRUPT.search(str(error)):
         return CorruptState("a key has the wrong type")
     return OutcomeUnknown(f"Redis answered with an error: {type(error).__name__}")
+
+
+def mismatch(text: str) -> FlashSaleError:
+    """Returns our error where `meta` says that the sale was begun with other partitions."""
+    if found := _SHAPE.fullmatch(text.strip()):
+        return PartitionMismatch(*map(int, found.groups()))
+    return CorruptState("what the sale says of its partitions cannot be trusted")
 
 
 def _pass_on(error: Exception) -> None:

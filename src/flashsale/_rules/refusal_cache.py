@@ -52,18 +52,20 @@ class RefusalCache:
         tally: counts the refusals, by item and outcome; those given from memory when the refusal is replaced.
 
     Attributes:
+        keep: the same.
+        tally: the same.
         by_goods: what is remembered of each item that Redis knows: its refusal, or OPEN.
     """
 
     def __init__(self, keep: float, tally: Tally) -> None:
-        self._keep = keep
-        self._tally = tally
+        self.keep = keep
+        self.tally = tally
         self.by_goods: dict[str, Refusal] = {}
 
     @property
     def counts(self) -> Counter[Name]:
         """All that the tally has counted, and what was given from memory since."""
-        counts = self._tally.counts
+        counts = self.tally.counts
         for goods_id, refusal in list(self.by_goods.items()):
             if refusal.given:
                 counts[goods_id, refusal.admission.outcome] += refusal.given
@@ -85,7 +87,7 @@ class RefusalCache:
         if now < refusal.fresh_until:
             refusal.given += 1
             return refusal.admission
-        refusal.fresh_until = now + self._keep  # the others wait for this caller's answer, one more period at most
+        refusal.fresh_until = now + self.keep  # the others wait for this caller's answer, one more period at most
         return None
 
     def may_ask_replica(self, goods_id: str) -> bool:
@@ -96,7 +98,7 @@ class RefusalCache:
         """A replica says that it is still refused."""
         refusal = self.by_goods.get(goods_id, OPEN)
         if refusal is not OPEN:
-            refusal.fresh_until = monotonic() + self._keep
+            refusal.fresh_until = monotonic() + self.keep
 
     def note(self, goods_id: str, admission: Admission, callers: int = 1, *, ticketless: bool = False) -> None:
         """Remembers a refusal that the primary gave to so many callers, or forgets it when the item is open.
@@ -110,13 +112,18 @@ class RefusalCache:
             ticketless: no buyer has a ticket of this item, as far as the gate knows.
         """
         outcome, units = admission.outcome, admission.remaining
-        self._tally.add((goods_id, outcome), callers)
-        if self._keep > 0 and (outcome in _KEPT or (outcome is Outcome.SOLD_OUT and units == 0)):
-            now = monotonic()
+        self.tally.add((goods_id, outcome), callers)
+        now = monotonic()
+        until = self._fresh_until(goods_id, admission, now)
+        if until > now and (outcome in _KEPT or (outcome is Outcome.SOLD_OUT and units == 0)):
             for_buyers = ticketless or outcome is not Outcome.SOLD_OUT
-            self._replace(goods_id, Refusal(admission, now + self._keep, now, for_buyers=for_buyers))
+            self._replace(goods_id, Refusal(admission, until, now, for_buyers=for_buyers))
         elif outcome is not Outcome.LIMIT_REACHED or units > 0:  # the cap is looked at before the units
             self._replace(goods_id, OPEN)
+
+    def _fresh_until(self, goods_id: str, admission: Admission, now: float) -> float:  # noqa: ARG002
+        """Returns until when a refusal may be given from memory, in monotonic seconds."""
+        return now + self.keep
 
     def learn(self, answers: Iterable[object]) -> None:
         """Remembers the refusals among the answers to single orders; whoever found an item open lets the others ask."""
@@ -135,7 +142,7 @@ class RefusalCache:
             if receipt.outcome is not Outcome.LIMIT_REACHED:  # of one script, no refusal for want of units comes before
                 self.note(receipt.goods_id, Admission(receipt.outcome, receipt.remaining))
             else:
-                self._tally.add((receipt.goods_id, receipt.outcome))
+                self.tally.add((receipt.goods_id, receipt.outcome))
                 if receipt.remaining > 0:
                     self.forget(receipt.goods_id)
 
@@ -147,5 +154,5 @@ class RefusalCache:
     def _replace(self, goods_id: str, refusal: Refusal) -> None:
         before = self.by_goods.pop(goods_id, OPEN)  # by one thread: what it gave is counted once
         if before.given:
-            self._tally.add((goods_id, before.admission.outcome), before.given)
+            self.tally.add((goods_id, before.admission.outcome), before.given)
         self.by_goods[goods_id] = refusal

@@ -26,6 +26,15 @@ _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 _ABOUT_SENTINELS: Final = "sentinel_"  # begins the names of their options
 
 
+def several(text: str) -> list[str]:
+    """Returns the URLs of a setting that names one Redis, or several, with blanks or commas between.
+
+    >>> several("redis://a, redis+cluster://b,c")
+    ['redis://a', 'redis+cluster://b,c']
+    """
+    return re.split(r"[\s,]+(?=[a-z+]+://)", text)
+
+
 class Place(NamedTuple):
     """Where a Redis is.
 

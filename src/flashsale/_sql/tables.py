@@ -70,6 +70,7 @@ SALES: Final = Table(
     Column("sale", _id(64), primary_key=True),
     Column("epoch", Integer, nullable=False),
     Column("purged_at", Double),  # NULL: it was not purged
+    Column("partitions", Integer),  # NULL: it was not loaded yet, or by a release that knew of none
 )
 
 GOODS: Final = Table(
@@ -163,7 +164,7 @@ TABLES: Final[Mapping[TableName, Table]] = {
 def missing_parts(connection: Connection) -> list[Executable]:
     """Returns the statements that bring tables of the release before up to date; that release still works on them."""
     seen, missing = inspect(connection), list[Executable]()
-    for column in (SALES.c.purged_at, ORDERS.c.settled_at, ORDERS.c.reason, ORDERS.c.persisted_at):
+    for column in (SALES.c.purged_at, SALES.c.partitions, ORDERS.c.settled_at, ORDERS.c.reason, ORDERS.c.persisted_at):
         if column.name not in {known["name"] for known in seen.get_columns(column.table.name)}:
             kind = column.type.compile(connection.dialect)
             missing.append(text(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"))

@@ -46,13 +46,15 @@ class Auditor:
 
     Args:
         sale: a FlashSale with a store.
+        store: None: that one.
     """
 
-    def __init__(self, sale: FlashSale) -> None:
-        if sale.store is None:
+    def __init__(self, sale: FlashSale, store: OrderStore | None = None) -> None:
+        store = sale.store if store is None else store
+        if store is None:
             raise StoreRequired("an audit")
         self._sale = sale
-        self._store: OrderStore = sale.store
+        self._store = store
         self._cursor = START  # of `recover`
 
     def audit(self, expected: Iterable[str] = ()) -> Audit:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from redis.sentinel import Sentinel
 
 from flashsale._rules.redispy import settings_of, settings_of_client, try_settings
-from flashsale._rules.urls import Place, parse
+from flashsale._rules.urls import Place, parse, several
 from flashsale._sync.transport._redispy import nodes_of, read_url, watch_of
 from flashsale._sync.transport.topology import ClusterTopology, Nodes, SentinelTopology, Topology
 from flashsale.errors import InvalidRequest
@@ -53,6 +53,19 @@ def from_url(url: str, *, replica: bool = False) -> Client:
         raise InvalidRequest("url", "has an option that redis-py does not know") from None
     except (ValueError, AttributeError, RedisError):
         raise InvalidRequest("url", "has a part that redis-py cannot read") from None
+
+
+def from_urls(urls: str) -> Client | list[Client]:
+    """Returns a client of the one Redis of a setting, or one of each of several, over which partitions are spread.
+
+    Args:
+        urls: one as `from_url` takes it, or several, with blanks or commas between.
+
+    Raises:
+        InvalidRequest: one of them makes no sense.
+    """
+    clients = [from_url(url) for url in several(urls)]
+    return clients if len(clients) > 1 else clients[0]
 
 
 def _watched(place: Place, *, replica: bool) -> Redis:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from flashsale._rules.activity import holder, silent
+from flashsale._sync.overview import Overview
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore, orders_of, stored
 from flashsale.errors import StoreError
@@ -16,7 +17,6 @@ from flashsale.model import Order, StoredOrder
 from flashsale.model.snapshot import Found
 
 MOST: Final = 100  # orders of one buyer in the database
-LETTERS: Final = 1_000_000
 
 Rows: TypeAlias = Sequence[StoredOrder] | None
 Wanted: TypeAlias = Callable[[Order], bool]
@@ -34,6 +34,7 @@ class Finder:
 
     def __init__(self, sale: FlashSale) -> None:
         self._sale = sale
+        self._overview = Overview(sale)
         self._found: dict[str, Found] = {}
         self.failure: str | None = None
 
@@ -60,25 +61,24 @@ class Finder:
         self._found[order.order_id] = replace(known, **what)
 
     def _look_in_queue(self, wanted: Wanted) -> None:
-        queue = self._sale.queue
-        for order, ahead in queue._places(wanted):
+        for order, ahead in self._overview.places(wanted):
             self._note(order, ahead=ahead)
         look = self._sale._recorder.look()
-        for claim, ends in queue._claims(wanted):
+        for claim, ends in self._overview.claims(wanted):
             worker = holder(look.processes, claim)
             lease_ends_in = None if ends is None else ends - look.time
             if claim.order is not None:
                 self._note(claim.order, claim=claim, lease_ends_in=lease_ends_in, worker=worker, reason=claim.reason)
                 if worker is None and claim.lease:
                     self._note(claim.order, silent=silent(look))
-        for letter in queue.dead(LETTERS):
+        for letter in (self._overview.dead_letters()).values():
             if letter.order is not None and wanted(letter.order):
                 self._note(letter.order, is_dead=True, reason=letter.reason)
 
     def _look_in_ledger(self, ids: Collection[str]) -> None:
-        for name, record in (self._sale._ledger.get_many(sorted(ids))).items():
+        for name, record in (self._overview.records(sorted(ids))).items():
             self._note(record.order(name), ledger=record.state)
-        for name, due in (self._sale._ledger.deadlines(sorted(self._found))).items():
+        for name, due in (self._overview.deadlines(sorted(self._found))).items():
             self._note(self._found[name].order, due=due)
 
     def _look_in_database(self, ids: Collection[str]) -> None:

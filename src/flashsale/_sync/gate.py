@@ -68,6 +68,10 @@ class Gate(Component):
         )
         self._ask = self._entries.submit  # the primary: for whom no remembered refusal may answer, or has
 
+    def _remember(self, refusals: RefusalCache) -> None:
+        """Remembers and counts where other gates do, too."""
+        self._refusals, self._remembered, self._tally = refusals, refusals.by_goods, refusals.tally
+
     # -- setting up -------------------------------------------------------------------------------------------------
 
     def load_scripts(self) -> list[str]:
@@ -347,7 +351,9 @@ class Gate(Component):
         return int(self._link.run("open_gate", self.keys.gate(goods_id), arguments))
 
     def _read(self, link: Link, goods_id: str) -> GateState:
-        reply: Any = link.run("gate_state", self.keys.gate(goods_id))
+        return self._state(goods_id, link.run("gate_state", self.keys.gate(goods_id)))
+
+    def _state(self, goods_id: str, reply: Any) -> GateState:
         if reply[0] in {Code.UNKNOWN, Code.CORRUPT}:
             fail(reply[0], self.sale, goods_id)
         remaining = int(reply[3])

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from flashsale._rules.batches import batches
@@ -87,22 +87,45 @@ class Inventory(Component):
         Raises:
             AlreadyLoaded: it exists with other values.
         """
+        check_policy(per_buyer, opens_at, closes_at, hold)
+        self._load(goods_id, total, policy(per_buyer, opens_at, closes_at, hold), booked=booked, version=version)
+
+    def _load(
+        self,
+        goods_id: str,
+        total: int,
+        fields: Mapping[str, str],
+        *,
+        booked: int = 0,
+        version: int = 0,
+        allotted: int | None = None,
+    ) -> None:
+        """Creates the stock of one item; see `preload`.
+
+        Args:
+            goods_id: which item.
+            total: units here.
+            fields: the policy.
+            booked: units of them already sold elsewhere.
+            version: of the database row that this comes from.
+            allotted: units of the whole sale, in the partition where they arrive.
+        """
         check_int("total", total, 0)
         check_int("booked", booked, 0, total)
         check_int("version", version, 0)
-        check_policy(per_buyer, opens_at, closes_at, hold)
-        fields = policy(per_buyer, opens_at, closes_at, hold)
         request = "|".join([str(total), str(booked), *fields.values()])
         given: list[Argument] = [item for field in fields.items() if field[1] for item in field]
+        if allotted is not None:
+            given += ("Allotted", allotted)
         keys = [self.keys.meta, self.keys.stock(goods_id), self.keys.goods]
         arguments: list[Argument] = [goods_id, total, booked, request, *given, "version", version]
         if self._link.run("load", keys, arguments) == Code.DIFFERENT:
             raise AlreadyLoaded("the stock exists with other values", sale=self.sale, goods_id=goods_id)
 
-    def _configure(self, goods: Goods) -> int:
+    def _configure(self, goods: Goods, *, keep_total: bool = False) -> int:
         """Sets total and policy, unless Redis has the row in a newer version; `Booked` is never touched.
 
-        `Total` stops at `Booked`.
+        `Total` stops at `Booked`; it stays, where only the policy is to be set.
 
         Returns:
             The total that stands, in units.
@@ -111,11 +134,12 @@ class Inventory(Component):
             UnknownGoods: not in Redis.
         """
         fields = policy(goods.per_buyer, goods.opens_at, goods.closes_at, goods.hold)
-        arguments: list[Argument] = [goods.version, goods.total, *(item for field in fields.items() for item in field)]
-        code, total = self._link.run("configure", [self.keys.stock(goods.goods_id)], arguments)
+        total = "" if keep_total else goods.total
+        arguments: list[Argument] = [goods.version, total, *(item for field in fields.items() for item in field)]
+        code, stands = self._link.run("configure", [self.keys.stock(goods.goods_id)], arguments)
         if code not in {Code.DONE, Code.STALE}:
             fail(code, self.sale, goods.goods_id)
-        return int(total)
+        return int(stands)
 
     # -- units ------------------------------------------------------------------------------------------------------
 

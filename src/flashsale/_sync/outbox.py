@@ -127,6 +127,7 @@ class Outbox:
 
     def _pass(self, stop: StopEvent | None) -> int:
         delivered = 0
+        self._sale._meet_all()
         mine = self._share(Code.DONE, Code.REPLAYED)
         for event in self._due(mine):
             if stop and stop.is_set():

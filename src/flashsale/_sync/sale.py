@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from time import monotonic
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from flashsale._rules.deadline import TIMEOUT
 from flashsale._rules.durability import Durability, Guarantee
 from flashsale._rules.ledger_record import Record
 from flashsale._rules.observer import Notifier, Observer
+from flashsale._rules.partitions import MAX_PARTITIONS
 from flashsale._rules.refusal_cache import OPEN
 from flashsale._rules.server_check import Finding, judge
+from flashsale._rules.signatures import signed_as
 from flashsale._rules.tickets import Tickets
 from flashsale._sync.clients import Client
 from flashsale._sync.gate import ONE, Gate
@@ -29,12 +31,13 @@ from flashsale._sync.transitions import Transitions
 from flashsale._sync.transport.component import MAX_WAITING
 from flashsale._sync.transport.link import Link
 from flashsale._sync.transport.runtime import in_time, spend
+from flashsale._sync.transport.topology import Nodes
 from flashsale._sync.transport.waiting import Callers
 from flashsale._sync.view_cache import ViewCache
-from flashsale.errors import InvalidTicket, OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
+from flashsale.errors import InvalidRequest, InvalidTicket, OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
 from flashsale.keys import Keys
 from flashsale.lua import Slot
-from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
+from flashsale.model import Admission, BasketReceipt, GateState, Goods, Order, OrderState, Receipt, receipt_of
 from flashsale.model.checks import (
     MAX_UNITS,
     check_id,
@@ -56,6 +59,7 @@ class FlashSale:
 
     Args:
         client: a redis-py client of the primary that holds the stock; we copy its settings, with retries off.
+            With partitions: of a Cluster, or a list of clients, one for each of several primaries.
         sale: name of the sale: 1-64 of `A-Z a-z 0-9 _ . -`.
         gate_client: a client of the Redis that holds the gate, when it is another one.
         gate_replica: a client of a replica of the gate.
@@ -70,15 +74,21 @@ class FlashSale:
         replicas: with `Durability.REPLICATED`: how many replicas must have it.
         durable_within: seconds to wait for that; a shorter `socket_timeout` of the client's ends it earlier.
         tickets: signs and reads the tickets of `enter`.
+        partitions: over how many the sale is spread, 1..256; they are fixed once it was loaded. See docs/partitions.md.
 
     Raises:
         InvalidRequest: an argument breaks the contract.
         StoreRequired: `Durability.PERSISTED` without a store.
     """
 
+    partitions = 1
+    _PARTITIONED: ClassVar[type[FlashSale]]  # sells over several; aio/partitions/sale.py names it
+    _PURCHASES = Purchases
+    _new_order_id = staticmethod(new_order_id)
+
     def __init__(
         self,
-        client: Client,
+        client: Client | Link | Sequence[Client],
         sale: str,
         *,
         gate_client: Client | None = None,
@@ -93,24 +103,30 @@ class FlashSale:
         replicas: int = 1,
         durable_within: float = 1.0,
         tickets: Tickets | None = None,
+        partitions: int = 1,
     ) -> None:
+        if check_int("partitions", partitions, 1, MAX_PARTITIONS) != 1:
+            raise InvalidRequest("partitions", "a class of your own has one")
+        if isinstance(client, Sequence) and not isinstance(client, Nodes):  # they are a tuple
+            raise InvalidRequest("client", "a list is for a sale over several partitions: FlashSale(..., partitions=)")
         self.name = check_sale(sale)
         self.keys = (keys or Keys()).of(sale)
         self._timeout = check_seconds("timeout", timeout, low=0.1)
         callers = Callers(check_int("max_waiting", max_waiting, 1))
-        self._link = Link(client, callers, timeout=timeout)
+        self._link = client if isinstance(client, Link) else Link(client, callers, timeout=timeout)
         self._one_redis = gate_client is None or gate_client is client
         self._gate_link = self._link
         if gate_client is not None and gate_client is not client:
             self._gate_link = Link(gate_client, callers, timeout=timeout)
         self.gate = Gate(self._gate_link, sale, replica=gate_replica, keys=self.keys, cache_for=cache_for)
+        self._remember_together()
         self._refusals = self.gate._refusals
         self.inventory = Inventory(self._link, sale, keys=self.keys)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         tally = self.gate._tally
         self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis, tally=tally)
         self._meta = SaleMeta(self._link, self.keys)
-        self._recorder = Recorder(self._link, self._gate_link, self.keys, self._meta, tally, self._refusals)
+        self._recorder = self._make_recorder()
         self._is_known = False
         self.store = store
         self._notifier = Notifier(observer)
@@ -121,10 +137,10 @@ class FlashSale:
         durability = self._guarantee.durability
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
-        self._ticketing = Ticketing(self.gate, self._meta, self._ledger, self._transitions, tickets)
+        self._ticketing = Ticketing(self.gate, self._meta, self._ledger, self._transitions, tickets, self._new_order_id)
         self._ticket_required = tickets is not None and tickets.required
-        self._view_cache = ViewCache(self.gate, self._ledger, cache_for)
-        self._purchases = Purchases(
+        self._view_cache = ViewCache(self._gate_state, self._ledger.unpaid, cache_for)
+        self._purchases = self._PURCHASES(
             self.gate,
             self.inventory,
             self._ledger,
@@ -133,6 +149,25 @@ class FlashSale:
             self._guarantee,
             one_redis=self._one_redis,
         )
+
+    @signed_as(__init__)
+    def __new__(cls, *_: Any, partitions: int = 1, **__: Any) -> Self:
+        """Makes a sale over several partitions where these are asked for."""
+        kind = cls._PARTITIONED if cls is FlashSale and partitions != 1 else cls
+        return object.__new__(kind)  # type: ignore[return-value]
+
+    def order_id(self, buyer_id: str, name: str | None = None) -> str:
+        """Returns an order id for a buyer, before the order is made: for hosts that name their orders themselves.
+
+        Args:
+            buyer_id: who.
+            name: the host's name of the order, which no other order of the buyer has; None: one that nobody can guess.
+
+        Returns:
+            The name, behind two digits that say which partition has the buyer, where the sale has several.
+        """
+        check_id("buyer_id", buyer_id)
+        return self._new_order_id() if name is None else check_id("name", name)
 
     # -- before the sale --------------------------------------------------------------------------------------------
 
@@ -283,8 +318,8 @@ class FlashSale:
                 outcome, remaining, _, _ = refusal.admission
                 if self._notifier.observed:
                     self._notifier.outcome(goods_id, outcome)
-                return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
-        order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
+                return receipt_of((outcome, self._new_order_id(), goods_id, quantity, remaining, False, None))
+        order = Order(self._new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
         slot = _TAKE if ticket is None else _HELD
         return self._purchases.buy(order, slot, until, named=order_id is not None, refusal=refusal)
 
@@ -312,7 +347,7 @@ class FlashSale:
         if self._ticket_required:
             raise InvalidTicket("is missing: a basket takes none")
         return self._purchases.buy_basket(
-            new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
+            self._new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
         )
 
     @in_time
@@ -452,8 +487,7 @@ class FlashSale:
         if request_id is not None:
             check_id("request_id", request_id)
         try:
-            self.inventory.stock(goods_id)  # an unknown item fails before the row is touched
-            self._ledger.meet()
+            self._meet_goods(goods_id)
             return self._transitions.restock(goods_id, units, request_id)
         except UnknownGoods:
             self._check_known()
@@ -483,8 +517,12 @@ class FlashSale:
             raise UnsafeServer(findings)
         return findings
 
-    def _forget(self) -> None:
-        """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first."""
+    def _forget(self, *, name: bool = False) -> None:  # noqa: ARG002 - for partitions
+        """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first.
+
+        Args:
+            name: also that the name has stood for a number of partitions; `purge` leaves it.
+        """
         goods = self._meta.goods()
         self.gate._forget(goods)
         self._recorder.forget(goods)
@@ -510,6 +548,55 @@ class FlashSale:
         self.close()
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _remember_together(self) -> None:
+        """Lets several gates share what they remember and count; one has its own."""
+
+    def _make_recorder(self) -> Recorder:
+        gate = self.gate
+        return Recorder(self._link, self._gate_link, self.keys, self._meta, gate._tally, gate._refusals)
+
+    def _meet_all(self) -> None:
+        """Refuses a sale that was begun with other partitions; the scripts of one with one do."""
+
+    def _partitions(self) -> Sequence[FlashSale]:
+        """Returns the sales that keep orders and units: this one, where it has no partitions."""
+        return (self,)
+
+    def _of_order(self, order_id: str) -> FlashSale:
+        """Returns the one of these that an order is of."""
+        check_id("order_id", order_id)
+        return self
+
+    def _gate_of(self, states: Sequence[GateState]) -> GateState:
+        """Returns the gates of these as one."""
+        return states[0]
+
+    def _gate_state(self, goods_id: str) -> GateState:
+        return self._gate_of([part.gate.state(goods_id) for part in self._partitions()])
+
+    def _bring_row(self, goods: Goods) -> int:
+        """Brings the row of an item to stock and gate, as the syncer does; returns the current total, in units."""
+        total = self._transitions.adjust(goods, self.inventory.stock(goods.goods_id))
+        self._follow_row(goods, total)
+        return total
+
+    def _follow_row(self, goods: Goods, total: int) -> None:
+        """Makes the gate follow the stock: count, window and cap."""
+        goods_id, cap = goods.goods_id, goods.per_buyer
+        booked = (self.inventory.stock(goods_id)).booked
+        self.gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at, per_buyer=cap)
+        paused = (self._meta.state()).state != "open"
+        self.gate._mirror(goods_id, total, booked, paused=paused, per_buyer=cap, stock_here=self._one_redis)
+
+    def _close(self, epoch: int) -> None:
+        """Begins an epoch, in which nothing is sold until a rebuild opens it."""
+        self._meta.close(epoch)
+
+    def _meet_goods(self, goods_id: str) -> None:
+        """Refuses an unknown item, and a sale that this release cannot read, before the database is touched."""
+        self.inventory.stock(goods_id)
+        self._ledger.meet()
 
     def _settle(self, order_id: str, state: OrderState, connection: Any) -> OrderState | None:
         store = None if connection is None else joined(self.store, connection)

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from flashsale._rules.codes import number, policy
 from flashsale._sync.transport.link import Argument, Link
-from flashsale.errors import CorruptState, InvalidRequest, UnknownGoods
+from flashsale.errors import CorruptState, InvalidRequest, PartitionMismatch, UnknownGoods
 from flashsale.keys import Keys
 from flashsale.lua import Code
 from flashsale.model import Goods
@@ -65,8 +65,15 @@ class SaleMeta:
         return SaleState(str(state or b"open", "ascii", "replace"), known, last)
 
     def is_known(self) -> bool:
-        """Returns whether Redis holds a sale that was begun; a syncer's lease alone begins none."""
-        return any(self._link.command("HMGET", self._keys.meta, "layout", "seq", "deliveries"))
+        """Returns whether Redis holds a sale that was begun; a syncer's lease alone begins none.
+
+        Raises:
+            PartitionMismatch: it was begun with partitions.
+        """
+        layout, *others = self._link.command("HMGET", self._keys.meta, "layout", "seq", "deliveries", "partitions")
+        if layout == b"partitions":
+            raise PartitionMismatch(*map(int, others[-1].split()))
+        return any((layout, *others[:2]))
 
     def notice(self, loaded: Sequence[str]) -> Loss:
         """Closes the sale if its ledger, or `meta`, is lost; names in the set `goods` that are lost return.

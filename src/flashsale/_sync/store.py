@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from flashsale._rules.rows import purged
 from flashsale._rules.trail import Note
-from flashsale.errors import InvalidRequest, StoreRequired, UnknownSale
+from flashsale.errors import InvalidRequest, PartitionMismatch, StoreRequired, UnknownSale
 from flashsale.model import Event, Goods, Order, OrderState, Saved, StoredOrder
 from flashsale.model.trail import TrailEntry
 
@@ -19,6 +19,7 @@ ListSales: TypeAlias = Callable[[], Names]
 Rows: TypeAlias = Iterable[StoredOrder]
 Purge: TypeAlias = Callable[[], int]
 IsPurged: TypeAlias = Callable[[], bool]
+FixPartitions: TypeAlias = Callable[[int], int]
 Find: TypeAlias = Callable[[Collection[str]], Rows]
 FindBuyer: TypeAlias = Callable[..., Rows]
 Noting: TypeAlias = Callable[[TrailEntry], AbstractContextManager[Note]]
@@ -53,8 +54,8 @@ class OrderStore(Protocol):
     `bulk_settle`, `stored`, the function `restock_once`, `settled_since` and `store_findings` say what they do. One
     that joins the host's transactions has `on_commit` and `in_transaction`; `after_commit` and the function
     `in_transaction` say why; one that can be told which, `joined`: see the function. It may have `sales`: the names of
-    the sales in its database, for the error `UnknownSale`; `purge` with `purged`: see `record_purge`; `find_buyer`, and
-    `noting` with `trail`: see `orders_of`, and the functions `noting` and `trail`.
+    the sales in its database, for the error `UnknownSale`; `purge` with `purged`: see `record_purge`; `fix_partitions`,
+    `find_buyer`, and `noting` with `trail`: see the functions of these names, and `orders_of`.
     """
 
     def goods(self) -> Iterable[Goods]:
@@ -209,6 +210,21 @@ def refuse_purged(store: OrderStore | None, sale: str) -> None:
     """Raises InvalidRequest when the sale was purged."""
     if is_purged(store):
         raise purged(sale)
+
+
+def fix_partitions(store: OrderStore | None, number: int) -> None:
+    """Records over how many partitions the sale is spread, by the store's `fix_partitions`, beside the protocol.
+
+    `fix_partitions(number)` records the number unless one is known, and returns the one that is. Without it only Redis
+    knows.
+
+    Raises:
+        PartitionMismatch: it is another one.
+    """
+    fix: FixPartitions | None = getattr(store, "fix_partitions", None)
+    known = number if fix is None else fix(number)
+    if known != number:
+        raise PartitionMismatch(known, 1, 0)
 
 
 def bulk_settle(store: OrderStore | None) -> SettleMany | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -58,6 +59,7 @@ class Ticketing:
         ledger: knows whether a ticket was used: then its order is there.
         transitions: gives slots back.
         tickets: signs and reads; None: this sale has no tickets.
+        make_order_id: makes an id where the caller brings none.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class Ticketing:
         ledger: Ledger,
         transitions: Transitions,
         tickets: Tickets | None,
+        make_order_id: Callable[[], str] = new_order_id,
     ) -> None:
         self._gate = gate
         self._meta = meta
         self._ledger = ledger
         self._transitions = transitions
         self._maybe_tickets = tickets
+        self._new_order_id = make_order_id
         self._epoch = 0
         self._epoch_at = float("-inf")  # monotonic seconds
         self._group = lru_cache(1024)(self._make_group)  # every call needs them, and they cost more than the lookup
@@ -89,7 +93,7 @@ class Ticketing:
             check_goods_id(goods_id)
         check_id("buyer_id", buyer_id)
         check_quantity(quantity)
-        name = new_order_id() if order_id is None else check_id("order_id", order_id)
+        name = self._new_order_id() if order_id is None else check_id("order_id", order_id)
         epoch = self._current_epoch()
         if refusal is not OPEN and (remembered := self._remembered(goods_id, refusal)):
             return remembered

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Final
+from typing import Any, ClassVar, Final, Self
 
 from flashsale._rules.activity import Activity
 from flashsale._rules.backoff import Backoff
@@ -17,6 +17,7 @@ from flashsale._rules.batches import bought_together, halves
 from flashsale._rules.hooks import HookFailed
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
+from flashsale._rules.signatures import signed_as
 from flashsale._sync.known import wait_until_known
 from flashsale._sync.ledger import Adoption
 from flashsale._sync.order_queue import MAX_ATTEMPTS
@@ -57,6 +58,8 @@ class Worker:
         lease: seconds by the Redis clock after which another worker takes over.
     """
 
+    _PARTITIONED: ClassVar[type[Worker]]  # of a sale over several partitions; aio/partitions/worker.py names it
+
     def __init__(self, sale: FlashSale, *, batch: int = 500, lease: float = 30.0) -> None:
         if sale.store is None:
             raise StoreRequired("a worker")
@@ -71,17 +74,27 @@ class Worker:
         self._suspects: AbstractSet[str] = frozenset()  # ids of the last batch that was refused alike
         self._blamed: AbstractSet[str] = frozenset()  # such ids, once the database took other rows
 
+    @signed_as(__init__)
+    def __new__(cls, sale: FlashSale, **_: Any) -> Self:
+        """Makes the worker that the sale needs."""
+        kind = cls._PARTITIONED if cls is Worker and sale.partitions > 1 else cls
+        return object.__new__(kind)  # type: ignore[return-value]
+
     def run(self, stop: StopEvent | None = None) -> None:
         """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch that was begun is finished.
 
         It waits for a Redis or a database that cannot be reached; told to stop, it waits 20 seconds at most.
         """
-        with stop_on_signals(stop) as event, BackgroundTask() as background:
+        with stop_on_signals(stop) as event:
             wait_until_known(self._sale, self._activity, event)
             with self._sale._recorder.beating(self._activity):
-                self._work(event, background)
+                self._work(event)
 
-    def _work(self, stop: StopEvent, background: BackgroundTask) -> None:
+    def _work(self, stop: StopEvent) -> None:
+        with BackgroundTask() as background:
+            self._take_turns(stop, background)
+
+    def _take_turns(self, stop: StopEvent, background: BackgroundTask) -> None:
         backoff = Backoff()
         claims: Sequence[Claim] = ()
         while claims or not stop.is_set():

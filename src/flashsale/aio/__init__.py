@@ -10,6 +10,7 @@ from flashsale.aio.hooks import AsyncOrderHooks
 from flashsale.aio.inventory import Inventory
 from flashsale.aio.order_queue import OrderQueue
 from flashsale.aio.outbox import Outbox
+from flashsale.aio.partitions import PartitionedSale as _PartitionedSale  # noqa: F401 - so that `partitions=` is known
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.syncer import Syncer
@@ -26,6 +27,7 @@ from flashsale.errors import (
     OrderConflict,
     OutcomeUnknown,
     Overloaded,
+    PartitionMismatch,
     RowRefused,
     StoreError,
     StoreRequired,
@@ -95,6 +97,7 @@ __all__ = [
     "Outcome",
     "OutcomeUnknown",
     "Overloaded",
+    "PartitionMismatch",
     "PlainKeys",
     "Problem",
     "Rebuild",

@@ -126,6 +126,7 @@ class Outbox:
 
     async def _pass(self, stop: StopEvent | None) -> int:
         delivered = 0
+        await self._sale._meet_all()
         mine = await self._share(Code.DONE, Code.REPLAYED)
         for event in await self._due(mine):
             if stop and stop.is_set():

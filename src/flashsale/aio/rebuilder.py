@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
+from typing import NamedTuple
 
 from flashsale._rules.batches import batches
 from flashsale.aio.sale import FlashSale
-from flashsale.aio.store import AsyncOrderStore, refuse_purged
+from flashsale.aio.store import AsyncOrderStore, fix_partitions, refuse_purged
 from flashsale.errors import CorruptState, InvalidRequest, StoreError, StoreRequired, UnknownGoods
 from flashsale.lua import Code
 from flashsale.model import RELEASED, Goods, Order, OrderState, StoredOrder
@@ -19,6 +20,22 @@ from flashsale.model.reports import Rebuild
 PAGE = 500  # rows of one script call
 ATTEMPTS = 3  # reads of rows that change meanwhile
 _CONTENT = attrgetter("order_id", "content")
+
+
+class Found(NamedTuple):
+    """What a rebuild has found.
+
+    Args:
+        rows: orders restored from the database.
+        booked: units of each item that these hold.
+        waiting: orders that wait in the queue or lie among the dead letters, by state.
+        ours: units of each item that were the ledger's and are in no row.
+    """
+
+    rows: int
+    booked: Counter[str]
+    waiting: Mapping[OrderState, list[Order]]
+    ours: Counter[str]
 
 
 class Rebuilder:
@@ -36,23 +53,20 @@ class Rebuilder:
 
     async def rebuild(self) -> Rebuild:
         """Raises the epoch in the database first, so that work for an older one is refused; see `Syncer.rebuild`."""
-        meta = self._sale._meta
         await self._sale._check_known()
         await refuse_purged(self._store, self._sale.name)
         await self._sale._ledger.meet()
+        await fix_partitions(self._store, 1)
         epoch = await self._store.advance_epoch()
-        await meta.close(epoch)
+        await self._sale._close(epoch)
         goods = await self._grant()
-        tracked = Counter({entry.goods_id: await self._tracked(entry.goods_id) for entry in goods})
-        await meta.wipe(goods, epoch)
-        waiting = await self._waiting()  # before the rows: who leaves the queue from now on has one
-        rows, booked = await self._restore_all(epoch, goods)
+        found = await self._restore_all(goods, epoch)
         for entry in goods:
             await self._reopen(entry)
-        await self._take_up(waiting, tracked - booked, epoch)
-        await meta.open(epoch)
+        await self._take_up(found.waiting, found.ours, epoch)
+        await self._sale._meta.open(epoch)
         self._sale.gate._refusals.forget()
-        return Rebuild(epoch=epoch, orders=rows, goods={entry.goods_id: booked[entry.goods_id] for entry in goods})
+        return Rebuild(epoch, found.rows, {entry.goods_id: found.booked[entry.goods_id] for entry in goods})
 
     async def _grant(self) -> list[Goods]:
         """Sets the guard of each item to what Redis will be given, and returns the items as they were then."""
@@ -66,7 +80,15 @@ class Rebuilder:
                 return goods
         raise StoreError("the items change faster than they can be granted; the sale stays closed")
 
-    async def _restore_all(self, epoch: int, goods: Sequence[Goods]) -> tuple[int, Counter[str]]:
+    async def _restore_all(self, goods: Sequence[Goods], epoch: int) -> Found:
+        """Empties ledger and stock, and restores every row; nothing is for sale yet."""
+        tracked = Counter({entry.goods_id: await self._tracked(entry.goods_id) for entry in goods})
+        await self._sale._meta.wipe(goods, epoch)
+        waiting = await self._waiting()  # before the rows: who leaves the queue from now on has one
+        rows, booked = await self._restore_rows(goods, epoch)
+        return Found(rows, booked, waiting, tracked - booked)
+
+    async def _restore_rows(self, goods: Sequence[Goods], epoch: int) -> tuple[int, Counter[str]]:
         """Restores every row and compares the sums; repeats it if rows came or went meanwhile."""
         for _ in range(ATTEMPTS):
             rows, booked = await self._restore(epoch)

@@ -222,27 +222,9 @@ class Recorder:
     async def look(self) -> Snapshot:
         """Returns the whole sale at one moment: one reading of the stock's Redis, and one of the gate's."""
         goods = await self._meta.goods()
-        keys = self._keys
-        names = [keys.meta, keys.order_list, keys.leases, keys.dead, keys.holds, keys.processes]
-        reply = await self._link.run("look", [*names, *map(keys.stock, goods)])
-        gates = await self._gates(goods)
-        stocks = [_texts(reply[place : place + 6]) for place in range(12, len(reply), 6)]
-        time, state, epoch, layout, leader, led_until = _texts(reply[:6])
-        processes = _processes(_texts(reply[11]))
-        return Snapshot(
-            time=float(time),
-            state=state or "open",
-            epoch=_whole(epoch),
-            layout=_whole(layout),
-            leader=_leader(leader, _seconds(led_until) or 0.0, float(time), processes),
-            queued=reply[6],
-            oldest=_accepted_at(reply[7]),
-            claimed=reply[8],
-            dead=reply[9],
-            unpaid=reply[10],
-            goods=tuple(_goods(name, *each) for name, *each in zip(goods, stocks, gates, strict=True)),
-            processes=processes,
-        )
+        reply = await self._link.run("look", look_keys(self._keys, goods))
+        gates = await self._gate_link.run("gates", gate_keys(self._keys, goods)) if goods else ()
+        return read_look(goods, reply, read_gates(gates))
 
     async def totals(self) -> Totals:
         """Returns what all processes have counted since the sale began, but for what is not told yet."""
@@ -281,16 +263,47 @@ class Recorder:
         found = await self._link.command("LRANGE", self._keys.samples(goods_id), 0, -1)
         return [sample for text in _texts(found) if (sample := _sample(text)) is not None]
 
-    async def _gates(self, goods: Sequence[str]) -> list[list[str]]:
-        if not goods:
-            return []
-        keys = [key for goods_id in goods for key in self._keys.gate(goods_id)[:3]]
-        reply = _texts(await self._gate_link.run("gates", keys))
-        return [reply[place : place + 3] for place in range(0, len(reply), 3)]
-
     async def _minutes(self, first: int, last: int) -> list[int]:
         found = await self._link.command("ZRANGEBYSCORE", self._keys.minutes, first, last)
         return [int(name) for name in found if name.isdigit()]
+
+
+def look_keys(keys: Keys, goods: Sequence[str]) -> list[str]:
+    """Returns what the script `look` takes, of these items."""
+    names = [keys.meta, keys.order_list, keys.leases, keys.dead, keys.holds, keys.processes]
+    return [*names, *map(keys.stock, goods)]
+
+
+def gate_keys(keys: Keys, goods: Sequence[str]) -> list[str]:
+    """Returns what the script `gates` takes, of these items."""
+    return [key for goods_id in goods for key in keys.gate(goods_id)[:3]]
+
+
+def read_gates(reply: Iterable[Any]) -> list[list[str]]:
+    """Returns count, start and access of each item, as the script `gates` replied."""
+    texts = _texts(reply)
+    return [texts[place : place + 3] for place in range(0, len(texts), 3)]
+
+
+def read_look(goods: Sequence[str], reply: Sequence[Any], gates: Sequence[Sequence[str]]) -> Snapshot:
+    """Returns what the script `look` replied of these items, with what `read_gates` did."""
+    stocks = [_texts(reply[place : place + 6]) for place in range(12, len(reply), 6)]
+    time, state, epoch, layout, leader, led_until = _texts(reply[:6])
+    processes = _processes(_texts(reply[11]))
+    return Snapshot(
+        time=float(time),
+        state=state or "open",
+        epoch=_whole(epoch),
+        layout=_whole(layout),
+        leader=_leader(leader, _seconds(led_until) or 0.0, float(time), processes),
+        queued=reply[6],
+        oldest=_accepted_at(reply[7]),
+        claimed=reply[8],
+        dead=reply[9],
+        unpaid=reply[10],
+        goods=tuple(_goods(name, *each) for name, *each in zip(goods, stocks, gates, strict=True)),
+        processes=processes,
+    )
 
 
 def _texts(values: Iterable[Any]) -> list[str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from time import monotonic
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from flashsale._rules.deadline import TIMEOUT
 from flashsale._rules.durability import Durability, Guarantee
 from flashsale._rules.ledger_record import Record
 from flashsale._rules.observer import Notifier, Observer
+from flashsale._rules.partitions import MAX_PARTITIONS
 from flashsale._rules.refusal_cache import OPEN
 from flashsale._rules.server_check import Finding, judge
+from flashsale._rules.signatures import signed_as
 from flashsale._rules.tickets import Tickets
 from flashsale.aio.clients import Client
 from flashsale.aio.gate import ONE, Gate
@@ -28,12 +30,13 @@ from flashsale.aio.transitions import Transitions
 from flashsale.aio.transport.component import MAX_WAITING
 from flashsale.aio.transport.link import Link
 from flashsale.aio.transport.runtime import in_time, spend
+from flashsale.aio.transport.topology import Nodes
 from flashsale.aio.transport.waiting import Callers
 from flashsale.aio.view_cache import ViewCache
-from flashsale.errors import InvalidTicket, OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
+from flashsale.errors import InvalidRequest, InvalidTicket, OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
 from flashsale.keys import Keys
 from flashsale.lua import Slot
-from flashsale.model import Admission, BasketReceipt, GateState, Order, OrderState, Receipt, receipt_of
+from flashsale.model import Admission, BasketReceipt, GateState, Goods, Order, OrderState, Receipt, receipt_of
 from flashsale.model.checks import (
     MAX_UNITS,
     check_id,
@@ -55,6 +58,7 @@ class FlashSale:
 
     Args:
         client: a redis-py asyncio client of the primary that holds the stock; we copy its settings, with retries off.
+            With partitions: of a Cluster, or a list of clients, one for each of several primaries.
         sale: name of the sale: 1-64 of `A-Z a-z 0-9 _ . -`.
         gate_client: a client of the Redis that holds the gate, when it is another one.
         gate_replica: a client of a replica of the gate.
@@ -69,15 +73,21 @@ class FlashSale:
         replicas: with `Durability.REPLICATED`: how many replicas must have it.
         durable_within: seconds to wait for that; a shorter `socket_timeout` of the client's ends it earlier.
         tickets: signs and reads the tickets of `enter`.
+        partitions: over how many the sale is spread, 1..256; they are fixed once it was loaded. See docs/partitions.md.
 
     Raises:
         InvalidRequest: an argument breaks the contract.
         StoreRequired: `Durability.PERSISTED` without a store.
     """
 
+    partitions = 1
+    _PARTITIONED: ClassVar[type[FlashSale]]  # sells over several; aio/partitions/sale.py names it
+    _PURCHASES = Purchases
+    _new_order_id = staticmethod(new_order_id)
+
     def __init__(
         self,
-        client: Client,
+        client: Client | Link | Sequence[Client],
         sale: str,
         *,
         gate_client: Client | None = None,
@@ -92,24 +102,30 @@ class FlashSale:
         replicas: int = 1,
         durable_within: float = 1.0,
         tickets: Tickets | None = None,
+        partitions: int = 1,
     ) -> None:
+        if check_int("partitions", partitions, 1, MAX_PARTITIONS) != 1:
+            raise InvalidRequest("partitions", "a class of your own has one")
+        if isinstance(client, Sequence) and not isinstance(client, Nodes):  # they are a tuple
+            raise InvalidRequest("client", "a list is for a sale over several partitions: FlashSale(..., partitions=)")
         self.name = check_sale(sale)
         self.keys = (keys or Keys()).of(sale)
         self._timeout = check_seconds("timeout", timeout, low=0.1)
         callers = Callers(check_int("max_waiting", max_waiting, 1))
-        self._link = Link(client, callers, timeout=timeout)
+        self._link = client if isinstance(client, Link) else Link(client, callers, timeout=timeout)
         self._one_redis = gate_client is None or gate_client is client
         self._gate_link = self._link
         if gate_client is not None and gate_client is not client:
             self._gate_link = Link(gate_client, callers, timeout=timeout)
         self.gate = Gate(self._gate_link, sale, replica=gate_replica, keys=self.keys, cache_for=cache_for)
+        self._remember_together()
         self._refusals = self.gate._refusals
         self.inventory = Inventory(self._link, sale, keys=self.keys)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         tally = self.gate._tally
         self._ledger = Ledger(self._link, self.keys, gate_here=self._one_redis, tally=tally)
         self._meta = SaleMeta(self._link, self.keys)
-        self._recorder = Recorder(self._link, self._gate_link, self.keys, self._meta, tally, self._refusals)
+        self._recorder = self._make_recorder()
         self._is_known = False
         self.store = store
         self._notifier = Notifier(observer)
@@ -120,10 +136,10 @@ class FlashSale:
         durability = self._guarantee.durability
         if durability is Durability.PERSISTED and store is None:
             raise StoreRequired("durability PERSISTED")
-        self._ticketing = Ticketing(self.gate, self._meta, self._ledger, self._transitions, tickets)
+        self._ticketing = Ticketing(self.gate, self._meta, self._ledger, self._transitions, tickets, self._new_order_id)
         self._ticket_required = tickets is not None and tickets.required
-        self._view_cache = ViewCache(self.gate, self._ledger, cache_for)
-        self._purchases = Purchases(
+        self._view_cache = ViewCache(self._gate_state, self._ledger.unpaid, cache_for)
+        self._purchases = self._PURCHASES(
             self.gate,
             self.inventory,
             self._ledger,
@@ -132,6 +148,25 @@ class FlashSale:
             self._guarantee,
             one_redis=self._one_redis,
         )
+
+    @signed_as(__init__)
+    def __new__(cls, *_: Any, partitions: int = 1, **__: Any) -> Self:
+        """Makes a sale over several partitions where these are asked for."""
+        kind = cls._PARTITIONED if cls is FlashSale and partitions != 1 else cls
+        return object.__new__(kind)  # type: ignore[return-value]
+
+    def order_id(self, buyer_id: str, name: str | None = None) -> str:
+        """Returns an order id for a buyer, before the order is made: for hosts that name their orders themselves.
+
+        Args:
+            buyer_id: who.
+            name: the host's name of the order, which no other order of the buyer has; None: one that nobody can guess.
+
+        Returns:
+            The name, behind two digits that say which partition has the buyer, where the sale has several.
+        """
+        check_id("buyer_id", buyer_id)
+        return self._new_order_id() if name is None else check_id("name", name)
 
     # -- before the sale --------------------------------------------------------------------------------------------
 
@@ -284,8 +319,8 @@ class FlashSale:
                 outcome, remaining, _, _ = refusal.admission
                 if self._notifier.observed:
                     self._notifier.outcome(goods_id, outcome)
-                return receipt_of((outcome, new_order_id(), goods_id, quantity, remaining, False, None))
-        order = Order(new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
+                return receipt_of((outcome, self._new_order_id(), goods_id, quantity, remaining, False, None))
+        order = Order(self._new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
         slot = _TAKE if ticket is None else _HELD
         return await self._purchases.buy(order, slot, until, named=order_id is not None, refusal=refusal)
 
@@ -313,7 +348,7 @@ class FlashSale:
         if self._ticket_required:
             raise InvalidTicket("is missing: a basket takes none")
         return await self._purchases.buy_basket(
-            new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
+            self._new_order_id() if basket_id is None else basket_id, buyer_id, items, data, named=basket_id is not None
         )
 
     @in_time
@@ -453,8 +488,7 @@ class FlashSale:
         if request_id is not None:
             check_id("request_id", request_id)
         try:
-            await self.inventory.stock(goods_id)  # an unknown item fails before the row is touched
-            await self._ledger.meet()
+            await self._meet_goods(goods_id)
             return await self._transitions.restock(goods_id, units, request_id)
         except UnknownGoods:
             await self._check_known()
@@ -484,8 +518,12 @@ class FlashSale:
             raise UnsafeServer(findings)
         return findings
 
-    async def _forget(self) -> None:
-        """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first."""
+    async def _forget(self, *, name: bool = False) -> None:  # noqa: ARG002 - for partitions
+        """Removes every key of the sale from Redis, settled or not; `Syncer.purge` asks first.
+
+        Args:
+            name: also that the name has stood for a number of partitions; `purge` leaves it.
+        """
         goods = await self._meta.goods()
         await self.gate._forget(goods)
         await self._recorder.forget(goods)
@@ -511,6 +549,55 @@ class FlashSale:
         await self.aclose()
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _remember_together(self) -> None:
+        """Lets several gates share what they remember and count; one has its own."""
+
+    def _make_recorder(self) -> Recorder:
+        gate = self.gate
+        return Recorder(self._link, self._gate_link, self.keys, self._meta, gate._tally, gate._refusals)
+
+    async def _meet_all(self) -> None:
+        """Refuses a sale that was begun with other partitions; the scripts of one with one do."""
+
+    def _partitions(self) -> Sequence[FlashSale]:
+        """Returns the sales that keep orders and units: this one, where it has no partitions."""
+        return (self,)
+
+    async def _of_order(self, order_id: str) -> FlashSale:
+        """Returns the one of these that an order is of."""
+        check_id("order_id", order_id)
+        return self
+
+    def _gate_of(self, states: Sequence[GateState]) -> GateState:
+        """Returns the gates of these as one."""
+        return states[0]
+
+    async def _gate_state(self, goods_id: str) -> GateState:
+        return self._gate_of([await part.gate.state(goods_id) for part in self._partitions()])
+
+    async def _bring_row(self, goods: Goods) -> int:
+        """Brings the row of an item to stock and gate, as the syncer does; returns the current total, in units."""
+        total = await self._transitions.adjust(goods, await self.inventory.stock(goods.goods_id))
+        await self._follow_row(goods, total)
+        return total
+
+    async def _follow_row(self, goods: Goods, total: int) -> None:
+        """Makes the gate follow the stock: count, window and cap."""
+        goods_id, cap = goods.goods_id, goods.per_buyer
+        booked = (await self.inventory.stock(goods_id)).booked
+        await self.gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at, per_buyer=cap)
+        paused = (await self._meta.state()).state != "open"
+        await self.gate._mirror(goods_id, total, booked, paused=paused, per_buyer=cap, stock_here=self._one_redis)
+
+    async def _close(self, epoch: int) -> None:
+        """Begins an epoch, in which nothing is sold until a rebuild opens it."""
+        await self._meta.close(epoch)
+
+    async def _meet_goods(self, goods_id: str) -> None:
+        """Refuses an unknown item, and a sale that this release cannot read, before the database is touched."""
+        await self.inventory.stock(goods_id)
+        await self._ledger.meet()
 
     async def _settle(self, order_id: str, state: OrderState, connection: Any) -> OrderState | None:
         store = None if connection is None else await joined(self.store, connection)

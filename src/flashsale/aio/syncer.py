@@ -9,19 +9,20 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, ClassVar, Final, Self
 
 from flashsale._rules.activity import Activity, instance
 from flashsale._rules.batches import batches
 from flashsale._rules.hooks import HookFailed
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
+from flashsale._rules.signatures import signed_as
 from flashsale.aio.auditor import Auditor
 from flashsale.aio.known import wait_until_known
 from flashsale.aio.rebuilder import Rebuilder
 from flashsale.aio.recorder import FOREVER
 from flashsale.aio.sale import FlashSale
-from flashsale.aio.store import AsyncOrderStore, is_purged, record_purge, settled_since
+from flashsale.aio.store import AsyncOrderStore, fix_partitions, is_purged, record_purge, settled_since
 from flashsale.aio.transport.runtime import StopEvent, pause, repeating, stop_on_signals
 from flashsale.errors import (
     AlreadyLoaded,
@@ -55,6 +56,7 @@ class Syncer:
     """
 
     _LEASE = 30.0  # seconds for which one syncer leads, at most
+    _PARTITIONED: ClassVar[type[Syncer]]  # of a sale over several partitions; aio/partitions/syncer.py names it
 
     def __init__(self, sale: FlashSale, *, interval: float = 1.0) -> None:
         if sale.store is None:
@@ -71,6 +73,12 @@ class Syncer:
         self._last: dict[str, tuple[int, int]] = {}  # item -> booked and access at the last look
         self._granted: dict[str, tuple[int, int]] = {}  # item -> units that this process last granted, and the version
         self._swept: dict[str, str] = {}  # item -> where the next page of its tickets begins
+
+    @signed_as(__init__)
+    def __new__(cls, sale: FlashSale, **_: Any) -> Self:
+        """Makes the syncer that the sale needs."""
+        kind = cls._PARTITIONED if cls is Syncer and sale.partitions > 1 else cls
+        return object.__new__(kind)  # type: ignore[return-value]
 
     async def run(self, stop: StopEvent | None = None) -> None:
         """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT.
@@ -141,10 +149,7 @@ class Syncer:
                 try:
                     report = await self._sync(goods, report)
                 except (CorruptState, HookFailed, RowRefused) as error:  # it stops this item, not the others
-                    message = "goods %s cannot be synced, the next pass tries again: %s"
-                    self._log.tell((message, goods.goods_id), message, goods.goods_id, named(error))
-                    if isinstance(error, CorruptState):
-                        report = replace(report, corrupt=(*report.corrupt, goods.goods_id))
+                    report = self._stopped(goods.goods_id, error, report)
             settled = await self._follow_moves(stop) + await self._reconcile_page()
             recovered = await self._auditor.recover()
             await self._sale._recorder.write_kept(self._store)
@@ -188,7 +193,7 @@ class Syncer:
 
     async def settlement(self) -> Settlement:
         """Returns the proof at the end of a sale: every unit accounted for, and the orders by state."""
-        audit = await self._auditor.audit()
+        audit = await self.audit()
         counts: Counter[OrderState] = Counter()
         after = None
         while rows := await self._store.orders(after=after):
@@ -197,7 +202,7 @@ class Syncer:
         gate = {}
         for goods_id in await self._sale._meta.goods():
             with suppress(UnknownGoods):  # a purge was begun
-                gate[goods_id] = await self._sale.gate.state(goods_id)
+                gate[goods_id] = await self._sale._gate_state(goods_id)
         refused = await self._sale._recorder.refused()
         return Settlement(audit=audit, orders=counts, gate=gate, refused=refused)
 
@@ -230,7 +235,7 @@ class Syncer:
                 await self._sale.resume()
             raise
         if epoch is not None:  # neither `resume` nor a rebuild that has begun opens it from now
-            await self._sale._meta.close(epoch)
+            await self._sale._close(epoch)
         await self._sale._forget()
         return settlement
 
@@ -247,21 +252,35 @@ class Syncer:
         elif not goods.loaded:
             await self._store.grant(goods_id, max(goods.total, stock.total), loaded=True, version=goods.version)
         total = await self._sale._transitions.adjust(goods, stock)
-        granted = total, goods.version  # a crash between stock and guard leaves the guard too loose; so does a raise
-        loose = self._granted.get(goods_id) != granted  # that was taken back before Redis had it
-        if loose and await self._store.grant(goods_id, total, version=goods.version):
-            self._granted[goods_id] = granted
+        await self._tighten(goods, total)
         if total != stock.total:
             report = replace(report, resized=(*report.resized, (goods_id, total)))
         returned = await self._mirror(goods, total)
         await self._sweep(goods_id)
         return replace(report, returned=report.returned + returned)
 
+    def _stopped(self, goods_id: str, error: FlashSaleError, report: SyncReport) -> SyncReport:
+        message = "goods %s cannot be synced, the next pass tries again: %s"
+        self._log.tell((message, goods_id), message, goods_id, named(error))
+        corrupt = {*report.corrupt, goods_id} if isinstance(error, CorruptState) else report.corrupt
+        return replace(report, corrupt=tuple(sorted(corrupt)))
+
+    async def _tighten(self, goods: Goods, total: int) -> None:
+        """Sets the guard to what Redis has, once in each process and for each row.
+
+        A crash between stock and guard leaves it too loose; so does a raise that was taken back before Redis had it.
+        """
+        granted = total, goods.version
+        loose = self._granted.get(goods.goods_id) != granted
+        if loose and await self._store.grant(goods.goods_id, total, version=goods.version):
+            self._granted[goods.goods_id] = granted
+
     async def _load(self, goods: Goods) -> Stock | None:
         """Preloads, and only then records it; the guard's grant stands before the first unit can be sold.
 
         None when the row was changed meanwhile: the next pass sees to it.
         """
+        await fix_partitions(self._store, 1)
         if not await self._store.grant(goods.goods_id, goods.total, version=goods.version):
             return None
         try:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from flashsale.aio.gate import Gate
-from flashsale.aio.ledger import Ledger
 from flashsale.model import GateState, Outcome
 from flashsale.model.checks import check_goods_id
 
@@ -22,14 +21,16 @@ class ViewCache:
     """Reads the gate of an item, and keeps what it read for `keep` seconds.
 
     Args:
-        gate: of the sale.
-        ledger: of the sale.
+        read: returns the state of the gate.
+        unpaid: returns how many orders await payment.
         keep: seconds.
     """
 
-    def __init__(self, gate: Gate, ledger: Ledger, keep: float) -> None:
-        self._gate = gate
-        self._ledger = ledger
+    def __init__(
+        self, read: Callable[[str], Awaitable[GateState]], unpaid: Callable[[], Awaitable[int]], keep: float
+    ) -> None:
+        self._read = read
+        self._unpaid = unpaid
         self._keep = keep
         self._seen: dict[str, _Seen] = {}
 
@@ -41,9 +42,9 @@ class ViewCache:
             return replace(seen.state, now=seen.state.now + now - seen.at)
         if seen is not None:
             self._seen[goods_id] = seen._replace(fresh_until=now + self._keep)
-        state = await self._gate.state(goods_id)
+        state = await self._read(goods_id)
         if state.outcome is Outcome.SOLD_OUT:
-            state = replace(state, may_return=await self._ledger.unpaid() > 0)
+            state = replace(state, may_return=await self._unpaid() > 0)
         now = time.monotonic()
         self._seen[goods_id] = _Seen(state, now, now + self._keep)
         return state

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Final
+from typing import Any, ClassVar, Final, Self
 
 from flashsale._rules.activity import Activity
 from flashsale._rules.backoff import Backoff
@@ -16,6 +16,7 @@ from flashsale._rules.batches import bought_together, halves
 from flashsale._rules.hooks import HookFailed
 from flashsale._rules.observer import log
 from flashsale._rules.rate_limited_log import RateLimitedLog, named
+from flashsale._rules.signatures import signed_as
 from flashsale.aio.known import wait_until_known
 from flashsale.aio.ledger import Adoption
 from flashsale.aio.order_queue import MAX_ATTEMPTS
@@ -56,6 +57,8 @@ class Worker:
         lease: seconds by the Redis clock after which another worker takes over.
     """
 
+    _PARTITIONED: ClassVar[type[Worker]]  # of a sale over several partitions; aio/partitions/worker.py names it
+
     def __init__(self, sale: FlashSale, *, batch: int = 500, lease: float = 30.0) -> None:
         if sale.store is None:
             raise StoreRequired("a worker")
@@ -70,17 +73,27 @@ class Worker:
         self._suspects: AbstractSet[str] = frozenset()  # ids of the last batch that was refused alike
         self._blamed: AbstractSet[str] = frozenset()  # such ids, once the database took other rows
 
+    @signed_as(__init__)
+    def __new__(cls, sale: FlashSale, **_: Any) -> Self:
+        """Makes the worker that the sale needs."""
+        kind = cls._PARTITIONED if cls is Worker and sale.partitions > 1 else cls
+        return object.__new__(kind)  # type: ignore[return-value]
+
     async def run(self, stop: StopEvent | None = None) -> None:
         """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch that was begun is finished.
 
         It waits for a Redis or a database that cannot be reached; told to stop, it waits 20 seconds at most.
         """
-        async with stop_on_signals(stop) as event, BackgroundTask() as background:
+        async with stop_on_signals(stop) as event:
             await wait_until_known(self._sale, self._activity, event)
             async with self._sale._recorder.beating(self._activity):
-                await self._work(event, background)
+                await self._work(event)
 
-    async def _work(self, stop: StopEvent, background: BackgroundTask) -> None:
+    async def _work(self, stop: StopEvent) -> None:
+        async with BackgroundTask() as background:
+            await self._take_turns(stop, background)
+
+    async def _take_turns(self, stop: StopEvent, background: BackgroundTask) -> None:
         backoff = Backoff()
         claims: Sequence[Claim] = ()
         while claims or not stop.is_set():

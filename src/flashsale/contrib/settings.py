@@ -11,7 +11,9 @@ import flashsale.aio.clients
 import flashsale.clients
 from flashsale import Durability, InvalidRequest, Keys, OrderStore, PlainKeys, Tickets
 from flashsale._rules.deadline import TIMEOUT
+from flashsale._rules.partitions import MAX_PARTITIONS
 from flashsale._rules.rows import EVENT_STATES, check_events
+from flashsale._rules.urls import several
 from flashsale.aio import AsyncOrderStore
 from flashsale.model.checks import check_int, check_sale, check_seconds
 from flashsale.ops.named import imported, made
@@ -26,7 +28,9 @@ class Settings:
     Args:
         sale: its name.
         redis_url: of the Redis that holds the stock; of one server, of Sentinels or of a Cluster, as
-            `flashsale.clients.from_url` reads it.
+            `flashsale.clients.from_url` reads it. With partitions also several, with blanks or commas between: of
+            independent primaries, named in the same order by every process.
+        partitions: over how many the sale is spread; fixed once it was loaded.
         gate_url: of the gate's Redis, when it is another one.
         gate_replica_url: of a replica of the gate; of Sentinels, any replica that they name.
         database_url: an SQLAlchemy URL, for a shop without a store of its own.
@@ -50,6 +54,7 @@ class Settings:
 
     sale: str
     redis_url: str = field(default="redis://localhost:6379", repr=False)  # a URL may hold a password
+    partitions: int = 1
     gate_url: str = field(default="", repr=False)
     gate_replica_url: str = field(default="", repr=False)
     database_url: str = field(default="", repr=False)
@@ -77,6 +82,15 @@ class Settings:
         check_int("replicas", self.replicas, 1)
         if self.durability not in set(Durability):
             raise InvalidRequest("durability", f"must be one of {', '.join(Durability)}")
+        check_int("partitions", self.partitions, 1, MAX_PARTITIONS)
+        servers = len(several(self.redis_url))
+        if self.partitions == 1 and servers > 1:
+            raise InvalidRequest("redis_url", "several are for a sale over several partitions")
+        if self.partitions % servers:
+            raise InvalidRequest("partitions", f"must be a multiple of the {servers} servers")
+        for name in ("gate_url", "gate_replica_url", "plain_keys"):
+            if self.partitions > 1 and getattr(self, name):
+                raise InvalidRequest(name, "a sale over several partitions has its gates and keys to itself")
         for name in ("redis_url", "gate_url", "gate_replica_url"):
             if getattr(self, name) or name == "redis_url":
                 _check_redis_url(name, getattr(self, name))
@@ -148,7 +162,7 @@ class Settings:
         """Returns a sale for threads; its own clients of Redis live as long as the process."""
         client = flashsale.clients.from_url
         return flashsale.FlashSale(
-            client(self.redis_url),
+            flashsale.clients.from_urls(self.redis_url),
             gate_client=client(self.gate_url) if self.gate_url else None,
             gate_replica=client(self.gate_replica_url, replica=True) if self.gate_replica_url else None,
             store=store,
@@ -159,7 +173,7 @@ class Settings:
         """Returns a sale for asyncio."""
         client = flashsale.aio.clients.from_url
         return flashsale.aio.FlashSale(
-            client(self.redis_url),
+            flashsale.aio.clients.from_urls(self.redis_url),
             gate_client=client(self.gate_url) if self.gate_url else None,
             gate_replica=client(self.gate_replica_url, replica=True) if self.gate_replica_url else None,
             store=store,
@@ -170,6 +184,7 @@ class Settings:
         return {
             "sale": self.sale,
             "keys": self.keys,
+            "partitions": self.partitions,
             "cache_for": self.cache_for,
             "max_waiting": self.max_waiting,
             "timeout": self.timeout,
@@ -182,7 +197,7 @@ class Settings:
 
 def _check_redis_url(name: str, url: str) -> None:
     try:
-        flashsale.clients.from_url(url)
+        flashsale.clients.from_urls(url)
     except InvalidRequest as error:
         raise InvalidRequest(name, error.reason) from error
 

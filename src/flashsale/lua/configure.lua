@@ -2,8 +2,9 @@
 --
 -- KEYS[1]  stock    hash     Total, Booked, version and the policy
 -- ARGV[1]  version  integer  of the row; older ones are refused
--- ARGV[2]  total    integer  units for sale; lowered, Total stops at Booked. Booked may lie above it, after a restore:
---                            that raises no Total, or the database's guard would follow, and units be sold twice
+-- ARGV[2]  total    integer  units for sale, or "" to leave them: those of a partition move to others, and back. Lowered,
+--                            Total stops at Booked. Booked may lie above it, after a restore: that raises no Total, or
+--                            the database's guard would follow, and units be sold twice
 -- ARGV[3..]         strings  field and value of the policy; an empty value removes the field
 --
 -- Returns {code, Total that stands}
@@ -26,7 +27,7 @@ if integer(ARGV[1]) < current then
   return { -8, show(goods.total) }
 end
 local bound = goods.total > 0 and math.min(goods.booked, goods.total) or goods.booked -- 0: a rebuild has wiped it
-local total = show(math.max(integer(ARGV[2]), bound))
+local total = show(ARGV[2] == "" and goods.total or math.max(integer(ARGV[2]), bound))
 redis.call("HSET", KEYS[1], "Total", total, "version", ARGV[1])
 for i = 3, #ARGV, 2 do
   if ARGV[i + 1] == "" then

@@ -4,9 +4,9 @@
 -- KEYS[2]  start   string   start flag
 -- KEYS[3]  access  string   units that passed
 -- KEYS[4]  window  hash     opens_at, closes_at, pause, auto, per_buyer
--- KEYS[5]  stock   hash     Booked; named only where gate and stock share a Redis
--- ARGV[1]  count   integer  the stock's total
--- ARGV[2]  booked  integer  the stock's booked units, where KEYS[5] is not named: access is never below them
+-- KEYS[5]  stock   hash     Total, Booked; named only where gate and stock share a Redis
+-- ARGV[1]  count   integer  the stock's total, where KEYS[5] is not named
+-- ARGV[2]  booked  integer  the stock's booked units, likewise: access is never below them
 -- ARGV[3]  access  integer  what access was at the last look, if the stock has not moved since, else ""
 -- ARGV[4]  pause   0/1      the sale is paused or closed
 -- ARGV[5]  cap     integer  most units of one buyer, or "" for no cap
@@ -24,11 +24,11 @@ local gate = look(time, 1)
 if gate.code == -1 or gate.code == -2 then
   return { gate.code, "0", "0" }
 end
-local booked = integer(KEYS[5] and redis.call("HGET", KEYS[5], "Booked") or ARGV[2])
-if not booked then
+local stock = KEYS[5] and redis.call("HMGET", KEYS[5], "Total", "Booked") or {}
+local count, booked, access = integer(stock[1] or ARGV[1]), integer(stock[2] or ARGV[2]), gate.access
+if not count or not booked then
   return { -2, "0", "0" }
 end
-local count, access = integer(ARGV[1]), gate.access
 if show(access) == ARGV[3] then
   access = math.min(access, booked) -- nobody is between gate and stock: what is above booked has leaked
 end

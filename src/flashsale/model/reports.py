@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 
 from flashsale.model import GateState, Order, OrderState
@@ -122,6 +122,8 @@ class Audit:
         corrupt: what in Redis is not what flashsale writes, key and field: `orders o-1`, `phone stock`, `meta seq`. It
             stops only what it names; a rebuild mends it.
         moving: True when the sale moved so fast that the units could not be summed at one moment; orders are exact.
+        adrift: units that a failover has lost on their way between two partitions, by `goods_id`; below 0: it has left
+            over so many. `repair` mends them.
     """
 
     goods: Mapping[str, Units]
@@ -131,6 +133,7 @@ class Audit:
     unreadable: int = 0
     corrupt: tuple[str, ...] = ()
     moving: bool = False
+    adrift: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def units(self) -> Units:
@@ -141,7 +144,7 @@ class Audit:
     def ok(self) -> bool:
         """True when nothing disagrees, nothing is lost, and every unit is accounted for."""
         sums = self.moving or all(units.agree for units in self.goods.values())
-        return sums and not (self.orders or self.lost or self.unreadable or self.corrupt)
+        return sums and not (self.orders or self.lost or self.unreadable or self.corrupt or self.adrift)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,11 @@ class GoodsSnapshot:
         """Units that nobody has booked; below 0 after a restore, perhaps."""
         return self.total - self.booked
 
+    @property
+    def is_lost(self) -> bool:
+        """True when Redis has lost the gate or the stock of the item."""
+        return self.gate is None or (self.total == 0 and self.gate > 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -80,9 +85,42 @@ class Process:
         return any(first <= delivery <= last for first, last in self.deliveries)
 
 
+AWAY: Final = "away"
+MISSING: Final = "missing"
+"""States of a partition that does not answer, and of one that has lost all it had."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSnapshot:
+    """One partition of a sale at one moment.
+
+    Args:
+        place: which, from 0.
+        state: open, paused, closed; `AWAY`, when it does not answer; or `MISSING`.
+        queued: orders on its list.
+        claimed: of its orders, those that workers hold.
+        dead: its dead letters.
+        unpaid: its orders with a payment deadline.
+        goods: what it has of each item, by `goods_id`.
+    """
+
+    place: int
+    state: str
+    queued: int = 0
+    claimed: int = 0
+    dead: int = 0
+    unpaid: int = 0
+    goods: tuple[GoodsSnapshot, ...] = ()
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The items of which it has lost gate or stock."""
+        return tuple(each.goods_id for each in self.goods if each.is_lost)
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A whole sale at one moment.
+    """A whole sale at one moment; over several partitions the sum of one look at each.
 
     Args:
         time: epoch seconds of Redis TIME.
@@ -97,6 +135,7 @@ class Snapshot:
         unpaid: orders with a payment deadline.
         goods: by `goods_id`.
         processes: by kind and instance.
+        partitions: each of them, where there are several.
     """
 
     time: float
@@ -111,6 +150,12 @@ class Snapshot:
     unpaid: int
     goods: tuple[GoodsSnapshot, ...] = ()
     processes: tuple[Process, ...] = ()
+    partitions: tuple[PartitionSnapshot, ...] = ()
+
+    @property
+    def away(self) -> tuple[int, ...]:
+        """The partitions that do not answer; the first of them, 0, is the one that knows of processes and counts."""
+        return tuple(each.place for each in self.partitions if each.state == AWAY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ HEAD: Final = ("order", "goods", "accepted", "lease ends", "worker")
 
 def _claimed(context: Context) -> Outcome:
     look = context.sale._recorder.look()
-    claims = context.sale.queue._claims(lambda _: True)
+    claims = context.overview.claims(lambda _: True)
     found = [_told(look, claim, claim.order, ends) for claim, ends in claims if claim.order is not None]
     found.sort(key=lambda each: (each["lease_ends"] or 0.0, each["order_id"]))
     rows = [_cells(each, look.time) for each in found]

@@ -18,6 +18,7 @@ from flashsale.errors import (
     InvalidRequest,
     NotExecuted,
     OutcomeUnknown,
+    PartitionMismatch,
     StoreRequired,
     UnknownSale,
 )
@@ -36,6 +37,7 @@ from flashsale.ops.frame import (
     Stop,
     Verb,
 )
+from flashsale.ops.words import noted
 
 VERSION: Final = 1
 """Of the JSON that the commands answer with."""
@@ -258,6 +260,8 @@ def judged(error: Exception, options: argparse.Namespace) -> tuple[int, str]:
     """Returns the exit code of an error, and what the operator reads."""
     if isinstance(error, Stop):
         return error.code, str(error)
+    if isinstance(error, PartitionMismatch):
+        return USAGE, f"{error}: --partitions {error.partitions}"
     if isinstance(error, UnknownSale | StoreRequired):
         return USAGE, str(error)
     if isinstance(error, InvalidRequest):
@@ -271,7 +275,7 @@ def judged(error: Exception, options: argparse.Namespace) -> tuple[int, str]:
 
 def _said(error: Exception) -> str:
     reason = getattr(error, "reason", None)
-    return f"{error} ({reason})" if reason and reason not in str(error) else str(error)
+    return (f"{error} ({reason})" if reason and reason not in str(error) else str(error)) + noted(error)
 
 
 def _pipe_is_broken() -> int:

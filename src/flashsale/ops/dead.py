@@ -25,7 +25,7 @@ HEAD: Final = ("letter", "goods", "units", "buyer", "accepted", "attempts", "why
 
 
 def _list(context: Context) -> Outcome:
-    letters = context.sale.queue._dead_letters()
+    letters = context.overview.dead_letters()
     now = context.now()
     rows = [cells(name, letter, now) for name, letter in letters.items()]
     lines = [*table(HEAD, rows), *summed(letters)] if letters else ["no dead letters"]
@@ -115,7 +115,7 @@ def _chosen(context: Context, given: list[str]) -> dict[str, Claim]:
         Stop: one of them is none.
     """
     names = [f" {name[1:]}" for name in given if name.startswith(MARK)]
-    letters = context.sale.queue._dead_letters([*given, *names])
+    letters = context.overview.dead_letters([*given, *names])
     absent = [name for name in given if name not in letters and f" {name[1:]}" not in letters]
     if absent:
         raise Stop(f"no dead letter: {', '.join(absent)}")
@@ -126,7 +126,7 @@ def _wanted(context: Context) -> dict[str, Claim]:
     options = context.options
     if options.all == bool(options.letters):
         raise Stop("name the dead letters, or say --all")
-    return context.sale.queue._dead_letters() if options.all else _chosen(context, options.letters)
+    return context.overview.dead_letters() if options.all else _chosen(context, options.letters)
 
 
 # -- changing -------------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def _requeue(context: Context) -> Outcome:
 
 
 def _make_requeue(context: Context, letters: Mapping[str, Claim]) -> Outcome:
-    back = context.sale.queue.requeue_dead(list(letters))
+    back = context.overview.requeue_dead(list(letters))
     code = 0 if back == len(letters) else ATTENTION
     return Outcome([f"{back:,} of {len(letters):,} are on the list again"], {"requeued": back}, code)
 
@@ -174,7 +174,7 @@ def _fate(name: str) -> str:
 def _make_cancel(context: Context, letters: Mapping[str, Claim]) -> Outcome:
     orders = {name: state_of(context, name) for name in letters if _is_order(name)}
     done = settle_all(context, orders, OrderState.CANCELLED)
-    removed = context.sale.queue._remove_dead([name for name in letters if not _is_order(name)])
+    removed = context.overview.remove_dead([name for name in letters if not _is_order(name)])
     lines = [*done.lines, *([f"{removed} elements that were no orders are removed"] if removed else [])]
     return Outcome(lines, {**done.data, "removed": removed}, done.code)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -16,9 +16,9 @@ from flashsale.model.snapshot import Process, Snapshot
 from flashsale.ops import clock
 from flashsale.ops import goods as listed
 from flashsale.ops.frame import ATTENTION, Context, Outcome, Verb
-from flashsale.ops.health import count, told
+from flashsale.ops.health import count, in_state, of_partitions, told
 from flashsale.ops.sale import missing
-from flashsale.ops.words import counted, need_attention
+from flashsale.ops.words import counted, need_attention, noted
 
 SKEW: Final = 1.0  # seconds that this host's clock may be wrong: it judges tickets
 FULL: Final = 0.8  # of maxmemory
@@ -87,15 +87,26 @@ def _looked(context: Context, look: Any) -> list[Finding]:
 def _redis(context: Context) -> Findings:
     for finding in context.sale.check(replicas=context.options.replicas):
         yield Finding(finding.name, finding.message)
-    info = context.sale._link.info()
-    if info:
-        name = "Valkey" if "valkey_version" in info else "Redis"
-        release = info.get("valkey_version") or info.get("redis_version", "?")
-        yield Finding("redis", f"{name} {release}, {info.get('role', '?')}", is_bad=info.get("role") == "slave")
+    for where, info in context.overview.infos().items():
+        if info:
+            name = "Valkey" if "valkey_version" in info else "Redis"
+            release = info.get("valkey_version") or info.get("redis_version", "?")
+            text = f"{_of(where)}{name} {release}, {info.get('role', '?')}"
+            yield Finding("redis", text, is_bad=info.get("role") == "slave")
+
+
+def _of(where: str) -> str:
+    """Returns how a finding about one of several servers begins: with the partitions that it has."""
+    return f"{where}: " if where else ""
 
 
 def _memory(context: Context) -> Findings:
-    info = context.sale._link.info()
+    for where, info in context.overview.infos().items():
+        for finding in _memory_of(info):
+            yield finding._replace(text=f"{_of(where)}{finding.text}")
+
+
+def _memory_of(info: Mapping[str, str]) -> Findings:
     used, most = (count(info, name) for name in ("used_memory", "maxmemory"))
     if most and used > FULL * most:
         yield Finding("memory", f"{100 * used / most:.0f} % of maxmemory is used: raise it before Redis is full")
@@ -130,11 +141,11 @@ def _clock(context: Context) -> Findings:
 
 
 def _rights(context: Context) -> Findings:
-    """Tries each command by ACL DRYRUN, which changes nothing."""
+    """Tries each command by ACL DRYRUN, which changes nothing, on the first server."""
     link = context.sale._link
     try:
         user = link.command("ACL", "WHOAMI")
-        denied = [words[0] for words in _trials(context.sale.keys.meta) if not _may(link, user, words)]
+        denied = [words[0] for words in _trials(context.overview.key) if not _may(link, user, words)]
     except (NotExecuted, OutcomeUnknown) as error:  # an older Redis does not know the word
         yield Finding("acl", f"the rights cannot be tried: {_why_not(error)}", is_bad=False)
         return
@@ -164,20 +175,25 @@ def _may(link: Any, user: bytes, words: list[str]) -> bool:
 
 def _sale(context: Context) -> Findings:
     sale = context.sale
-    state, epoch, seq = sale._meta.state()
-    layout, led = sale._link.command("HMGET", sale.keys.meta, "layout", "leader_until")
-    text = f"{state}, epoch {epoch}, layout {(layout or b'?').decode()}, flashsale {version('flashsale')} here"
+    state, epoch, seq = context.overview.state()
+    layout, led = context.overview.layout_and_lead()
+    parts = f", {sale.partitions} partitions" if sale.partitions > 1 else ""
+    text = f"{state}, epoch {epoch}, layout {layout}{parts}, flashsale {version('flashsale')} here"
     yield Finding("sale", text, is_bad=False)
+    look = sale._recorder.look()
     if state != "open":
-        yield Finding("sale", "it is paused: resume" if state == "paused" else "it is closed: rebuild")
+        where = in_state(look, state)
+        yield Finding("sale", f"it is paused{where}: resume" if state == "paused" else f"it is closed{where}: rebuild")
+    for found in of_partitions(look):
+        yield Finding("sale", found.text)
     if seq is None:
         yield Finding("sale", "meta seq is not what flashsale writes: nothing is accepted until a rebuild")
-    gap = context.now() - float(led or 0)
+    gap = context.now() - led
     if gap > NO_LEADER:
         since = f"for {clock.span(gap)}" if led else "yet"
-        yield Finding("syncer", f"no syncer has led {since}: {_syncers(sale._recorder.look()) or 'start one'}")
-    if dead := int(sale._link.command("HLEN", sale.keys.dead)):
-        yield Finding("dead", f"{counted(dead, 'dead letter')}: dead list")
+        yield Finding("syncer", f"no syncer has led {since}: {_syncers(look) or 'start one'}")
+    if look.dead:
+        yield Finding("dead", f"{counted(look.dead, 'dead letter')}: dead list")
 
 
 def _processes(context: Context) -> Findings:
@@ -210,7 +226,7 @@ def _syncers(look: Snapshot) -> str:
 
 def _items(context: Context) -> Findings:
     rows = context.items()
-    for goods_id in sorted({*context.sale._meta.goods(), *rows}):
+    for goods_id in sorted({*context.overview.goods(), *rows}):
         row = rows.get(goods_id)
         yield from _in_redis(context, goods_id, is_loaded=row is None or row.loaded)
         if row is not None:
@@ -224,16 +240,15 @@ def _items(context: Context) -> Findings:
 
 
 def _in_redis(context: Context, goods_id: str, *, is_loaded: bool) -> Findings:
-    sale = context.sale
     try:
-        stock = sale.inventory.stock(goods_id)
-        sale.gate.state(goods_id)
-    except UnknownGoods:
+        stock = context.overview.stock(goods_id)
+        context.overview.gate(goods_id)
+    except UnknownGoods as error:
         gone = "the sale was purged: it is over" if context.is_purged() else "Redis has lost it: rebuild"
         why = gone if is_loaded else "Redis does not have it yet: the syncer loads it"
-        yield Finding(goods_id, why, is_bad=is_loaded)
+        yield Finding(goods_id, why + noted(error), is_bad=is_loaded)
     except CorruptState as error:
-        yield Finding(goods_id, str(error))
+        yield Finding(goods_id, f"{error}{noted(error)}")
     else:
         if stock.booked > stock.total:
             yield Finding(goods_id, f"{stock.booked - stock.total:,} units more are booked than there are")

@@ -13,8 +13,9 @@ from typing import Any, Final, Protocol, Self, TextIO
 
 from flashsale import FlashSale, Syncer
 from flashsale._rules.trail import Note
+from flashsale._sync.overview import Overview
 from flashsale._sync.store import check_known, is_purged, noting
-from flashsale.errors import FlashSaleError, StoreError
+from flashsale.errors import FlashSaleError, PartitionMismatch, StoreError
 from flashsale.model import Goods
 from flashsale.model.trail import TrailEntry
 from flashsale.ops import trail
@@ -136,6 +137,21 @@ class Verb:
 NEEDS_ALL: Final = frozenset({"redis", "database", "sale"})
 
 
+def refuse_others(sale: Any) -> None:
+    """Refuses a sale that was begun with other partitions; whatever else is wrong with it will be told later.
+
+    Raises:
+        PartitionMismatch: it was.
+    """
+    try:
+        if sale is not None:
+            sale._check_known()
+    except PartitionMismatch:
+        raise
+    except FlashSaleError:
+        pass
+
+
 class Context:
     """One run of a command: its options, the sale, and who is to be told.
 
@@ -167,6 +183,8 @@ class Context:
             opened.sale._check_known()
         elif not self.verb.is_new:
             check_known(opened.store, opened.name)
+        else:
+            refuse_others(opened.sale)
         return opened
 
     @property
@@ -196,6 +214,12 @@ class Context:
         """A syncer, for audits and the like."""
         syncer: Syncer = self.opened.part("Syncer")
         return syncer
+
+    @cached_property
+    def overview(self) -> Overview:
+        """What asks all partitions of the sale."""
+        overview: Overview = self.opened.overview()
+        return overview
 
     @cached_property
     def finder(self) -> Any:
@@ -228,7 +252,7 @@ class Context:
 
     def no_item(self, goods_id: str) -> Stop:
         """Returns the error for an item that nobody knows; it names those that there are."""
-        known = sorted({*self.sale._meta.goods(), *self.items()})
+        known = sorted({*self.overview.goods(), *self.items()})
         return Stop(f"sale {self.name} has no item {goods_id!r}; it has {', '.join(known) or 'none'}")
 
     # -- words ------------------------------------------------------------------------------------------------------

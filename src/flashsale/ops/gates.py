@@ -70,7 +70,7 @@ def _start(context: Context, goods_id: str) -> Outcome:
 
 
 def _hindered(context: Context) -> list[str]:
-    state = context.sale._meta.state().state
+    state = context.overview.state().state
     advice = {"paused": "the sale is paused: resume", "closed": "the sale is closed: rebuild"}
     return [advice[state]] if state in advice else []
 

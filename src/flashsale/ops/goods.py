@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from flashsale._rules.codes import kept
-from flashsale.errors import CorruptState, UnknownGoods
+from flashsale.errors import CorruptState, NotExecuted, OutcomeUnknown, UnknownGoods
 from flashsale.model import GateState, Goods, Stock
 from flashsale.model import Outcome as Answer
 from flashsale.ops import clock
 from flashsale.ops.frame import Context, Outcome, Verb
 from flashsale.ops.items import POLICY
-from flashsale.ops.words import number, shown, table
+from flashsale.ops.words import noted, number, shown, table
 
 
 def _list(context: Context) -> Outcome:
     now, rows = context.now(), context.items()
-    names = sorted({*context.sale._meta.goods(), *rows})
+    names = sorted({*context.overview.goods(), *rows})
     found = [look(context, goods_id, rows.get(goods_id)) for goods_id in names]
     head = ("goods", "total", "booked", "free", "cap", "hold", "state")
     lines = table(head, (_cells(each, now) for each in found)) if found else [f"sale {context.name} has no items"]
@@ -27,15 +27,18 @@ def _list(context: Context) -> Outcome:
 
 def look(context: Context, goods_id: str, row: Goods | None) -> dict[str, Any]:
     """Returns what is known of an item: by Redis, and its policy by its row, else by Redis too."""
-    sale = context.sale
     stock, gate, problem = None, None, ""
     try:
-        stock, gate = sale.inventory.stock(goods_id), sale.gate.state(goods_id)
-    except UnknownGoods:
-        problem = lost(context) if row is not None and row.loaded else "not in Redis yet"
-    except CorruptState:
-        problem = "corrupt in Redis"
-    there = _policy_of_redis(sale, goods_id)
+        stock, gate = context.overview.stock(goods_id), context.overview.gate(goods_id)
+    except UnknownGoods as error:
+        problem = lost(context) + noted(error) if row is not None and row.loaded else "not in Redis yet"
+    except CorruptState as error:
+        problem = f"corrupt in Redis{noted(error)}"
+    except (NotExecuted, OutcomeUnknown) as error:
+        if not noted(error):
+            raise
+        problem = f"not known: no answer{noted(error)}"
+    there = _policy_of_redis(context, goods_id)
     policy = _policy(row) if row else {**there, "total_in_database": None, "version": None}
     told = {"problem": problem, "in_redis": None if problem else there}
     return {"goods": goods_id, **_of_stock(stock), **_of_gate(gate), **policy, **told}
@@ -74,9 +77,9 @@ def _policy(row: Goods) -> dict[str, Any]:
     }
 
 
-def _policy_of_redis(sale: Any, goods_id: str) -> dict[str, Any]:
+def _policy_of_redis(context: Context, goods_id: str) -> dict[str, Any]:
     names = ("per_buyer", "opens_at", "closes_at", "hold", "version")
-    texts = sale._link.command("HMGET", sale.keys.stock(goods_id), *names)
+    texts = context.overview.policy(goods_id, names)
     return {name: _value(name, text) if text else None for name, text in zip(names, texts, strict=True)}
 
 

@@ -10,7 +10,17 @@ from typing import Final
 from flashsale._rules.activity import is_silent
 from flashsale._rules.codes import kept, number
 from flashsale.model import Goods
-from flashsale.model.snapshot import BOUGHT, BOUNDS, GoodsSnapshot, Histogram, Process, Sample, Snapshot, Totals
+from flashsale.model.snapshot import (
+    BOUGHT,
+    BOUNDS,
+    MISSING,
+    GoodsSnapshot,
+    Histogram,
+    Process,
+    Sample,
+    Snapshot,
+    Totals,
+)
 from flashsale.ops import clock
 from flashsale.ops.items import POLICY
 from flashsale.ops.words import shown
@@ -149,12 +159,13 @@ def _is_open(goods: GoodsSnapshot, now: float) -> bool:
 
 CHECKS: Final = 10
 OF_ROWS: Final = 2  # of them need the rows of the database
+OF_PARTITIONS: Final = 2  # more, of a sale that has them
 
 
 def judge(
     look: Snapshot,
     totals: Totals,
-    info: Mapping[str, str],
+    infos: Mapping[str, Mapping[str, str]],
     rows: Sequence[Goods] = (),
     leases: Mapping[str, Leases] = NOBODY,
 ) -> list[Attention]:
@@ -163,7 +174,7 @@ def judge(
     Args:
         look: at the sale.
         totals: what was counted.
-        info: INFO of the stock's Redis; empty where it does not say.
+        infos: INFO of each server of the stock, by what it has of the sale, in words; empty where it does not say.
         rows: of the items in the database.
         leases: what silent workers still have, by their instance.
     """
@@ -177,15 +188,39 @@ def judge(
         *_silent(look, leases),
         *_oversold(look),
         *_uncertain(totals),
-        *_server(info),
+        *(found for name, info in infos.items() for found in _server(name, info)),
+        *of_partitions(look),
     ]
 
 
 def _state(look: Snapshot) -> Iterator[Attention]:
+    where = in_state(look, look.state)
     if look.state == "closed":
-        yield Attention("CLOSED", "Redis has lost something; nothing is sold until `flashsale rebuild`")
+        yield Attention("CLOSED", f"Redis has lost something{where}; nothing is sold until `flashsale rebuild`")
     if look.state == "paused":
-        yield Attention("PAUSED", "every purchase is answered PAUSED until `flashsale resume`")
+        yield Attention("PAUSED", f"every purchase is answered PAUSED{where} until `flashsale resume`")
+
+
+def in_state(look: Snapshot, state: str) -> str:
+    """Returns where a sale is in a state, in words; empty: everywhere."""
+    there = [part.place for part in look.partitions if part.state == state]
+    return f" in {_places(there)}" if there and len(there) < len(look.partitions) else ""
+
+
+def _places(places: Sequence[int]) -> str:
+    return f"partition{'s' * (len(places) > 1)} {', '.join(map(str, places))}"
+
+
+def of_partitions(look: Snapshot) -> Iterator[Attention]:
+    """Yields the partitions that do not answer, and those that have lost something and are not closed yet."""
+    if look.away:
+        names = f"{_places(look.away)} cannot be reached, and {'is' if len(look.away) == 1 else 'are'} not in the sums"
+        yield Attention("AWAY", f"{names}: their buyers wait, and where no unit is left others' do, too")
+    for part in look.partitions:
+        if part.state == MISSING:
+            yield Attention("LOST", f"partition {part.place} has lost all it had: `flashsale rebuild`")
+        elif part.lost and part.state != "closed":
+            yield Attention("LOST", f"partition {part.place} has lost {', '.join(part.lost)}: `flashsale rebuild`")
 
 
 def _missing(look: Snapshot, rows: Sequence[Goods]) -> Iterator[Attention]:
@@ -216,10 +251,10 @@ def _otherwise(row: Goods, there: GoodsSnapshot) -> Iterator[tuple[str, object, 
 def _queue(look: Snapshot) -> Iterator[Attention]:
     waited = look.time - look.oldest if look.oldest else 0.0
     workers = [each for each in look.processes if each.kind == "worker"]
-    if look.queued and waited > OLD and not workers:
+    if look.queued and waited > OLD and not workers and 0 not in look.away:
         yield Attention("NOT DRAINING", f"no worker runs, and {look.queued + look.claimed} orders wait")
     elif look.queued and waited > OLD:
-        yield Attention("NOT DRAINING", f"the oldest order waits {waited:.0f} s. {_named(workers, look.time)}")
+        yield Attention("NOT DRAINING", f"the oldest order waits {waited:.0f} s. {_named(workers, look.time)}".rstrip())
     elif look.claimed and (slow := [each for each in workers if _is_slow(each, look.time)]):
         yield Attention("NOT DRAINING", f"claimed orders wait. {_named(slow, look.time)}")
 
@@ -259,7 +294,7 @@ def _dead(look: Snapshot) -> Iterator[Attention]:
 
 def _leader(look: Snapshot) -> Iterator[Attention]:
     beating = [each for each in look.processes if each.kind == "syncer" and not is_silent(each, look.time)]
-    if not beating and look.goods:
+    if not beating and look.goods and 0 not in look.away:
         yield Attention("NO SYNCER", "nothing opens by the clock, expires or is restocked")
 
 
@@ -291,14 +326,15 @@ def _uncertain(totals: Totals) -> Iterator[Attention]:
         yield Attention("UNCERTAIN", f"{100 * unsure / bought:.1f} % of the orders: a replica or the database is slow")
 
 
-def _server(info: Mapping[str, str]) -> Iterator[Attention]:
+def _server(name: str, info: Mapping[str, str]) -> Iterator[Attention]:
+    where = f" of {name}" if name else ""
     used, most = count(info, "used_memory"), count(info, "maxmemory")
     if most and used / most > FULL:
-        yield Attention("MEMORY", f"Redis uses {100 * used / most:.0f} % of it; full, it accepts no order")
+        yield Attention("MEMORY", f"Redis{where} uses {100 * used / most:.0f} % of it; full, it accepts no order")
     if evicted := count(info, "evicted_keys"):
-        yield Attention("EVICTED", f"Redis has thrown away {evicted} keys: set maxmemory-policy noeviction")
+        yield Attention("EVICTED", f"Redis{where} has thrown away {evicted} keys: set maxmemory-policy noeviction")
     if info.get("aof_last_write_status", "ok") != "ok" or info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        yield Attention("AOF", "Redis cannot write its log: a restart would lose orders")
+        yield Attention("AOF", f"Redis{where} cannot write its log: a restart would lose orders")
 
 
 def count(info: Mapping[str, str], name: str) -> int:

@@ -31,7 +31,7 @@ def gate_of(context: Context, goods_id: str) -> GateState:
         Stop: it does not know the item.
     """
     try:
-        state: GateState = context.sale.gate.state(goods_id)
+        state = context.overview.gate(goods_id)
     except UnknownGoods:
         row = context.items().get(goods_id)
         if row is None:
@@ -98,10 +98,8 @@ def bring(context: Context, goods: Goods) -> tuple[list[str], int | None]:
     Returns:
         What is to be said of it, and the total that stands in Redis, in units; None: it has not got there.
     """
-    sale = context.sale
     try:
-        total = sale._transitions.adjust(goods, sale.inventory.stock(goods.goods_id))
-        follow(sale, goods, total)
+        total = context.overview.bring(goods)
     except UnknownGoods:
         return [f"{goods.goods_id} is not in Redis: the syncer loads it"], None
     except NotExecuted as error:
@@ -109,12 +107,3 @@ def bring(context: Context, goods: Goods) -> tuple[list[str], int | None]:
     if total != goods.total:
         return [f"{total:,} units are booked: the total in Redis stops there until some return"], total
     return [], total
-
-
-def follow(sale: Any, goods: Goods, total: int) -> None:
-    """Makes the gate follow the stock: count, window and cap."""
-    goods_id, cap = goods.goods_id, goods.per_buyer
-    gate, booked = sale.gate, sale.inventory.stock(goods_id).booked
-    gate._ensure(goods_id, total, opens_at=goods.opens_at, closes_at=goods.closes_at, per_buyer=cap)
-    paused = sale._meta.state().state != "open"
-    gate._mirror(goods_id, total, booked, paused=paused, per_buyer=cap, stock_here=sale._one_redis)

@@ -13,7 +13,17 @@ from itertools import accumulate, islice
 from typing import Final, TypeAlias
 
 from flashsale.model import OrderState, Outcome
-from flashsale.model.snapshot import BOUNDS, GoodsSnapshot, Histogram, Process, Snapshot, Totals
+from flashsale.model.snapshot import (
+    AWAY,
+    BOUNDS,
+    MISSING,
+    GoodsSnapshot,
+    Histogram,
+    PartitionSnapshot,
+    Process,
+    Snapshot,
+    Totals,
+)
 
 MAX_GOODS: Final = 50
 """Items with a name of their own in the metrics; the units and purchases of further ones are summed as `OTHER`."""
@@ -24,6 +34,7 @@ MAX_ERRORS: Final = 40  # pairs of operation and kind
 OTHER: Final = "other"
 
 STATES: Final = ("open", "paused", "closed")
+_PART: Final = ("partition",)
 
 _KINDS: Final = ("syncer", "outbox", "worker", "web")  # of processes; where there are too many, the first stay
 
@@ -99,6 +110,9 @@ def values(reading: Reading, shown: Shown) -> Iterator[tuple[Metric, Values]]:
             yield metric, look(snapshot)
         for metric, units in _OF_GOODS.items():
             yield metric, _units(snapshot.goods, units, shown)
+        if snapshot.partitions:
+            for metric, count_in in _OF_PARTITIONS.items():
+                yield metric, [((str(part.place),), float(count_in(part))) for part in snapshot.partitions]
     if totals is not None:
         yield PURCHASES, _purchases(totals, shown)
         for metric, count in _OF_TOTALS.items():
@@ -111,11 +125,6 @@ def buckets(histogram: Histogram) -> list[tuple[str, float]]:
     """Returns the buckets as Prometheus has them: upper bound, and how many took no longer."""
     bounds = [*(str(bound) for bound in BOUNDS), "+Inf"]
     return [(bound, float(count)) for bound, count in zip(bounds, accumulate(histogram.counts), strict=True)]
-
-
-def is_missing(goods: GoodsSnapshot) -> bool:
-    """True when Redis has lost the gate or the stock of an item."""
-    return goods.gate is None or (goods.total == 0 and goods.gate > 0)
 
 
 def _units(goods: Iterable[GoodsSnapshot], units: Callable[[GoodsSnapshot], int | None], shown: Shown) -> Values:
@@ -223,7 +232,7 @@ _OF_SNAPSHOT: Final[dict[Metric, Callable[[Snapshot], Values]]] = {
         _oldest
     ),
     Metric("flashsale_missing_goods", "gauge", "Items that Redis has lost: closed until a rebuild."): (
-        lambda snapshot: [((), float(sum(map(is_missing, snapshot.goods))))]
+        lambda snapshot: [((), float(sum(goods.is_lost for goods in snapshot.goods)))]
     ),
     Metric("flashsale_leader_info", "gauge", "The syncer that acts.", ("instance",)): _leader,
     Metric(
@@ -235,6 +244,21 @@ _OF_GOODS: Final[dict[Metric, Callable[[GoodsSnapshot], int | None]]] = {
     Metric("flashsale_total_units", "gauge", "Units for sale.", ("goods",)): lambda goods: goods.total,
     Metric("flashsale_booked_units", "gauge", "Units sold or reserved.", ("goods",)): lambda goods: goods.booked,
     Metric("flashsale_gate_units", "gauge", "Units that the gate may let in.", ("goods",)): lambda goods: goods.gate,
+}
+
+_OF_PARTITIONS: Final[dict[Metric, Callable[[PartitionSnapshot], int]]] = {
+    Metric("flashsale_partition_up", "gauge", "1 when a partition answers, else 0; none without partitions.", _PART): (
+        lambda part: part.state != AWAY
+    ),
+    Metric("flashsale_partition_closed", "gauge", "1 when a partition is closed, or has lost all it had.", _PART): (
+        lambda part: part.state in {"closed", MISSING}
+    ),
+    Metric("flashsale_partition_missing_goods", "gauge", "Items that a partition has lost.", _PART): (
+        lambda part: len(part.lost)
+    ),
+    Metric("flashsale_partition_free_units", "gauge", "Units that nobody has booked; others come for them.", _PART): (
+        lambda part: sum(goods.free for goods in part.goods)
+    ),
 }
 
 _OF_TOTALS: Final[dict[Metric, Callable[[Totals], Values]]] = {
@@ -264,5 +288,5 @@ _OF_REDIS: Final[dict[Metric, Callable[[Mapping[str, str]], Values]]] = {
     ),
 }
 
-METRICS: Final = (UP, BUILD, *_OF_SNAPSHOT, *_OF_GOODS, PURCHASES, *_OF_TOTALS, *_OF_REDIS)
+METRICS: Final = (UP, BUILD, *_OF_SNAPSHOT, *_OF_GOODS, *_OF_PARTITIONS, PURCHASES, *_OF_TOTALS, *_OF_REDIS)
 """All of them."""

@@ -11,8 +11,10 @@ from typing import Any, Self
 
 import flashsale
 import flashsale._sync.finder
+import flashsale._sync.overview
 import flashsale.aio
 import flashsale.aio.finder
+import flashsale.aio.overview
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Opened:
         if self.runner is None:
             return flashsale._sync.finder.Finder(self.sale)
         return Blocking(flashsale.aio.finder.Finder(self.sale._real), self.runner)
+
+    def overview(self) -> Any:
+        """Returns what asks all partitions of the sale."""
+        if self.runner is None:
+            return flashsale._sync.overview.Overview(self.sale)
+        return Blocking(flashsale.aio.overview.Overview(self.sale._real), self.runner)
 
     def part(self, name: str, *given: Any, **settings: Any) -> Any:
         """Returns a part, such as a worker, of the sale."""

@@ -25,7 +25,7 @@ FIELDS: Final = ("state", "goods_id", "buyer_id", "quantity")
 def find_record(context: Context, order_id: str) -> Record | None:
     """Returns the ledger's record of an order; None when it has none that can be read."""
     try:
-        return context.sale._ledger.get(order_id)
+        return context.overview.record(order_id)
     except CorruptState as error:
         context.tell(str(error))
         return None

@@ -67,7 +67,7 @@ def _order(found: Found, now: float) -> tuple[str, list[str]]:
 
 
 def _dead(context: Context, _: Query) -> dict[str, Any]:
-    letters = context.sale.queue._dead_letters()
+    letters = context.overview.dead_letters()
     now = context.now()
     rows = [dead.cells(name, letter, now) for name, letter in letters.items()]
     shown = [(_link(name), *others) for name, *others in rows[:LETTERS]]

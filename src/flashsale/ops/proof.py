@@ -18,7 +18,7 @@ from flashsale.ops.frame import ATTENTION, NEEDS_ALL, Change, Context, Kind, Out
 from flashsale.ops.goods import all_apart
 from flashsale.ops.reading import gather
 from flashsale.ops.report import render
-from flashsale.ops.words import number, table
+from flashsale.ops.words import counted, number, table
 
 PLACES: Final = ("total", "free", "queued", "held", "sold", "dead", "direct")
 _SHOWN: Final = {"held": "unpaid"}
@@ -72,10 +72,18 @@ def _units(audit: Audit) -> list[str]:
 def _problems(audit: Audit) -> list[str]:
     lines = [f"{goods_id}: the units do not add up" for goods_id, units in audit.goods.items() if not units.agree]
     lines = ["the sale moves too fast to sum its units; the orders are exact"] if audit.moving else lines
+    lines += map(_drift, audit.adrift.items())
     lines += map(_line, audit.orders)
     lines += [f"{order_id}: lost: no system has it" for order_id in audit.lost]
     lines += [f"{what}: not what flashsale writes" for what in audit.corrupt]
     return lines + ([f"{audit.unreadable} elements of the queue are no orders"] if audit.unreadable else [])
+
+
+def _drift(found: tuple[str, int]) -> str:
+    """Returns what a failover did to units on their way between partitions."""
+    goods_id, units = found
+    what = "are lost" if units > 0 else "are there twice"
+    return f"{goods_id}: {counted(abs(units), 'unit')} {what}, on their way between partitions"
 
 
 def _line(found: Disagreement) -> str:
@@ -92,6 +100,7 @@ def told(audit: Audit) -> dict[str, Any]:
         "unreadable": audit.unreadable,
         "corrupt": audit.corrupt,
         "moving": audit.moving,
+        "adrift": audit.adrift,
     }
 
 
@@ -122,17 +131,19 @@ def _repair(context: Context) -> Outcome:
     trust = context.options.trust_ledger
     found = context.syncer.repair(dry_run=True, trust_ledger=trust)
     left = [each for each in found.audit.orders if each not in found.mended]
-    lines = [*(f"would mend {_line(each)}" for each in found.mended), *(f"leaves {_line(each)}" for each in left)]
+    adrift = found.audit.adrift
+    lines = [f"would mend {_drift(each)}" for each in adrift.items()]
+    lines += [*(f"would mend {_line(each)}" for each in found.mended), *(f"leaves {_line(each)}" for each in left)]
     policies = all_apart(context)
     lines += policies
-    if not context.options.apply or not found.mended:
+    if not context.options.apply or not (found.mended or adrift):
         code = 0 if found.audit.ok and not policies else ATTENTION
         return Outcome([*lines, _advice(found)], {**told(found.audit), "mended": []}, code)
     return context.change(
         Change(
             lines=lines,
-            before={"orders": [_disagreement(each) for each in found.audit.orders]},
-            after={"mended": len(found.mended)},
+            before={"orders": [_disagreement(each) for each in found.audit.orders], "adrift": adrift},
+            after={"mended": len(found.mended), "adrift": {}},
             make=lambda: _mend(context, trust_ledger=trust),
             asks=True,
         )
@@ -142,6 +153,8 @@ def _repair(context: Context) -> Outcome:
 def _advice(found: Repair) -> str:
     if found.mended:
         return f"{len(found.mended)} orders would be mended: repair --apply"
+    if found.audit.adrift:
+        return "units would be mended: repair --apply"
     if found.audit.ok:
         return "orders and units agree: there is nothing to mend"
     return "nothing of it can be mended by this command"
@@ -151,7 +164,8 @@ def _mend(context: Context, *, trust_ledger: bool) -> Outcome:
     done = context.syncer.repair(dry_run=False, trust_ledger=trust_ledger)
     audit = context.syncer.audit()
     policies = all_apart(context)
-    lines = [*(f"mended {_line(each)}" for each in done.mended), *_problems(audit), *policies]
+    lines = [f"mended {_drift(each)}" for each in done.audit.adrift.items()]
+    lines += [*(f"mended {_line(each)}" for each in done.mended), *_problems(audit), *policies]
     data = {"mended": [_disagreement(each) for each in done.mended], **told(audit)}
     return Outcome([*lines, _verdict(audit, policies)], data, 0 if audit.ok and not policies else ATTENTION)
 
@@ -164,7 +178,7 @@ def _add_rebuild(parser: argparse.ArgumentParser) -> None:
 
 
 def _rebuild(context: Context) -> Outcome:
-    state = context.sale._meta.state()
+    state = context.overview.state()
     if not context.options.force and state.state != "closed" and _is_settled(context):
         raise Stop("the sale is settled, and Redis has lost nothing: nothing is to be rebuilt (or --force)", ATTENTION)
     epoch = context.store.epoch()
@@ -183,7 +197,7 @@ def _rebuild(context: Context) -> Outcome:
 
 
 def _is_settled(context: Context) -> bool:
-    there = set(context.sale._meta.goods())
+    there = context.overview.goods_everywhere()
     if any(goods.loaded and goods.goods_id not in there for goods in context.items_or_stop().values()):
         return False
     return context.syncer.settlement().ok
@@ -262,6 +276,7 @@ def left(settlement: Settlement) -> list[str]:
         f"{units.held:,} units are unpaid: wait for their deadlines, or orders cancel": units.held,
         f"{units.dead:,} units are in dead letters: dead list": units.dead,
         "Redis and the database disagree: repair": len(settlement.audit.orders),
+        "units were lost on their way between partitions: repair": len(settlement.audit.adrift),
     }
     return [line for line, count in lines.items() if count]
 

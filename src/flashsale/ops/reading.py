@@ -26,7 +26,7 @@ def scrape(sale: FlashSale) -> Reading:
     recorder = sale._recorder
     snapshot = _if_it_can(recorder.look)
     totals = _if_it_can(recorder.totals) if snapshot else None
-    info = _if_it_can(sale._link.info) if snapshot else None
+    info = _if_it_can(sale._link.info) if snapshot else None  # of the first server, where there are several
     return Reading(sale.name, version("flashsale"), snapshot, totals, info or {})
 
 

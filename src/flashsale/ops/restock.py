@@ -29,7 +29,7 @@ def _restock(context: Context) -> Outcome:
         raise context.no_item(goods_id)
     gate_of(context, goods_id)
     foresee(context, goods_id)
-    stock = context.sale.inventory.stock(goods_id)
+    stock = context.overview.stock(goods_id)
     request_id = context.options.request_id or f"restock-{secrets.token_hex(8)}"
     done = _done_before(context, request_id)
     if done is not None:

@@ -16,7 +16,7 @@ from flashsale.ops import console
 from flashsale.ops.alive import telling
 from flashsale.ops.exporter import PORT
 from flashsale.ops.exporter import serve as serve_metrics
-from flashsale.ops.frame import ATTENTION, NEEDS_ALL, Context, Kind, Outcome, Stop, Verb
+from flashsale.ops.frame import ATTENTION, NEEDS_ALL, Context, Kind, Outcome, Stop, Verb, refuse_others
 from flashsale.ops.named import function
 from flashsale.ops.pages import Console
 from flashsale.ops.reading import scrape
@@ -95,6 +95,7 @@ def _outbox(context: Context) -> Outcome:
 def _exporter(context: Context) -> Outcome:
     options = context.options
     with context.program.open(options, context.verb) as opened:
+        refuse_others(opened.sale)
         try:
             serve_metrics(partial(scrape, opened.sale), options.port, options.address)
         except ImportError as error:
@@ -132,6 +133,7 @@ def _run(context: Context, part: str, *given: Any, bound: float, is_async: bool 
     """
     name, health = context.verb.name, context.options.health
     with context.program.open(context.options, context.verb, is_async=is_async) as opened:
+        refuse_others(opened.sale)
         api, sale = (flashsale, opened.sale) if opened.runner is None else (flashsale.aio, opened.sale._real)
         running = getattr(api, part)(sale, *given, **settings)
         with telling(health, running._activity, bound):

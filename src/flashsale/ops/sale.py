@@ -72,7 +72,7 @@ def _resume(context: Context) -> Outcome:
 
 
 def _set_state(context: Context, wanted: str) -> Outcome:
-    state = context.sale._meta.state().state
+    state = context.overview.state().state
     if state == "closed":
         raise Stop("the sale is closed; only a rebuild opens it", ATTENTION)
     step = context.sale.pause if wanted == "paused" else context.sale.resume

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from flashsale._rules.activity import delivery, left_by, silent
-from flashsale.model.snapshot import Sample, Snapshot, Totals
+from flashsale.model.snapshot import AWAY, Sample, Snapshot, Totals
 from flashsale.ops.clock import local, span
 from flashsale.ops.frame import ATTENTION, CANNOT_TELL, DONE, Context, Outcome, Verb
 from flashsale.ops.health import (
     CHECKS,
+    OF_PARTITIONS,
     OF_ROWS,
     OLD,
     Attention,
@@ -30,6 +31,7 @@ from flashsale.ops.health import (
 from flashsale.ops.words import need_attention, number, table
 
 RECENT: Final = 300.0  # seconds of counts that are read
+PARTS: Final = 16  # partitions that the screen has room for
 LONG: Final = 3600.0  # seconds until an item is gone: beyond, no number is told
 
 
@@ -44,7 +46,7 @@ class View:
         totals: what was counted since it began.
         samples: of each item, oldest first.
         rates: how fast each item sells.
-        info: INFO of the stock's Redis; empty where it does not say.
+        infos: INFO of each server of the stock, by what it has of the sale, in words; empty where it does not say.
         attention: what an operator should look at.
         checks: how many were made.
         database: what is known of the database, in some words; empty: it was not asked.
@@ -56,7 +58,7 @@ class View:
     totals: Totals
     samples: Mapping[str, Sequence[Sample]]
     rates: Mapping[str, Rate]
-    info: Mapping[str, str]
+    infos: Mapping[str, Mapping[str, str]]
     attention: Sequence[Attention]
     checks: int
     database: str
@@ -64,20 +66,21 @@ class View:
 
 def see(context: Context) -> View:
     """Looks at the sale once."""
-    sale = context.sale
-    recorder = sale._recorder
-    look, totals = recorder.look(), recorder.totals()
-    recent = recorder.minute_totals(look.time - RECENT)
+    recorder = context.sale._recorder
+    look = recorder.look()
+    is_told = 0 not in look.away  # there the processes tell what they count
+    totals = recorder.totals() if is_told else Totals()
+    recent = recorder.minute_totals(look.time - RECENT) if is_told else {}
     minutes = {minute: each.purchases for minute, each in recent.items()}
-    samples = {goods.goods_id: recorder.samples(goods.goods_id) for goods in look.goods}
+    samples = {goods.goods_id: recorder.samples(goods.goods_id) if is_told else [] for goods in look.goods}
     rates = {goods.goods_id: rate(goods, samples[goods.goods_id], minutes, look.time) for goods in look.goods}
-    info = sale._link.info()
+    infos = context.overview.infos()
     is_over = look.epoch is None and context.is_purged()
     state = "PURGED" if is_over else word(look)
     rows = [] if is_over else list(context.items().values())
-    attention = judge(look, totals, info, rows, leases(context, look))
-    checks = CHECKS if rows else CHECKS - OF_ROWS
-    return View(context.name, state, look, totals, samples, rates, info, attention, checks, database(recent.values()))
+    attention = judge(look, totals, infos, rows, leases(context, look))
+    checks = CHECKS - (0 if rows else OF_ROWS) + (OF_PARTITIONS if look.partitions else 0)
+    return View(context.name, state, look, totals, samples, rates, infos, attention, checks, database(recent.values()))
 
 
 def leases(context: Context, look: Snapshot) -> dict[str, Leases]:
@@ -85,7 +88,7 @@ def leases(context: Context, look: Snapshot) -> dict[str, Leases]:
     left = {process.instance: left_by(process, look.processes) for process in silent(look)}
     if not any(left.values()):
         return {}
-    leased = context.sale.queue._claims(lambda _: True)
+    leased = context.overview.claims(lambda _: True)
     ends = {delivery(claim): end for claim, end in leased if end is not None}
     still = {instance: [ends[number] for number in numbers if number in ends] for instance, numbers in left.items()}
     return {instance: Leases(len(found), max(found)) for instance, found in still.items() if found}
@@ -108,7 +111,15 @@ def database(recent: Collection[Totals]) -> str:
 
 def lines(view: View) -> list[str]:
     """Returns the screen."""
-    return [head(view), *table(HEAD, item_rows(view)), queue(view.look), *_attention(view), *servers(view)]
+    parts = partition_rows(view.look)
+    return [
+        head(view),
+        *table(HEAD, item_rows(view)),
+        queue(view.look),
+        *(table(PART_HEAD, parts) if parts else ()),
+        *_attention(view),
+        *servers(view),
+    ]
 
 
 def head(view: View) -> str:
@@ -133,6 +144,25 @@ def item_rows(view: View) -> list[list[str]]:
     return rows
 
 
+PART_HEAD: Final = ("partition", "state", "total", "booked", "free", "queued", "dead", "unpaid")
+
+
+def partition_rows(look: Snapshot) -> list[list[str]]:
+    """Returns the row of each partition, under `PART_HEAD`, with the units of all items; of many, the odd ones first.
+
+    None where the sale has one, or is over.
+    """
+    if look.epoch is None:
+        return []
+    parts = sorted(look.partitions, key=lambda part: (part.state == look.state and not part.lost, part.place))
+    rows = []
+    for part in sorted(parts[:PARTS], key=lambda part: part.place):
+        units = [sum(each) for each in zip(*((it.total, it.booked, it.free) for it in part.goods), strict=True)]
+        counts = [*(units or [0, 0, 0]), part.queued + part.claimed, part.dead, part.unpaid]
+        rows.append([str(part.place), part.state, *("" if part.state == AWAY else number(each) for each in counts)])
+    return rows
+
+
 def within(seconds: float) -> str:
     """Returns a time that is guessed; a long one would jump about."""
     return span(seconds) if seconds <= LONG else "more than 1 h"
@@ -153,7 +183,8 @@ def _attention(view: View) -> Iterator[str]:
 
 def servers(view: View) -> list[str]:
     """Returns who leads and works, and how Redis and the database are."""
-    return [_leader(view.look), _server(view)]
+    first, *others = view.infos.items() or [("", {})]
+    return [_leader(view.look), _server(*first, view.database), *(_server(*each, "") for each in others)]
 
 
 def _leader(look: Snapshot) -> str:
@@ -166,14 +197,15 @@ def _leader(look: Snapshot) -> str:
     return f"leader  {look.leader or 'none'}{quiet}{f'  standby {others}' if others else ''}  workers {workers}"
 
 
-def _server(view: View) -> str:
-    if not view.info:
-        return f"redis   does not say  {view.database}".rstrip()
-    used, most = _bytes(view.info, "used_memory"), _bytes(view.info, "maxmemory")
+def _server(name: str, info: Mapping[str, str], more: str) -> str:
+    what = f"redis   {name + ': ' if name else ''}"
+    if not info:
+        return f"{what}does not say  {more}".rstrip()
+    used, most = _bytes(info, "used_memory"), _bytes(info, "maxmemory")
     limit = f" of {most}" if most != "0 MiB" else ""
-    aof = "on" if view.info.get("aof_enabled", "0").strip() == "1" else "off"
-    replicas = view.info.get("connected_slaves", "0").strip()
-    return f"redis   {used}{limit}, AOF {aof}, replicas {replicas}   {view.database}".rstrip()
+    aof = "on" if info.get("aof_enabled", "0").strip() == "1" else "off"
+    replicas = info.get("connected_slaves", "0").strip()
+    return f"{what}{used}{limit}, AOF {aof}, replicas {replicas}   {more}".rstrip()
 
 
 def _bytes(info: Mapping[str, str], name: str) -> str:

@@ -54,3 +54,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     lines = [head, *rows]
     widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def noted(error: Exception) -> str:
+    """Returns what was noted of an error, such as the partition that it is of, in brackets.
+
+    >>> noted(ValueError("no"))
+    ''
+    """
+    notes = "; ".join(getattr(error, "__notes__", ()))
+    return f" ({notes})" if notes else ""

@@ -90,7 +90,8 @@ class AsyncSaleMachine(SaleMachine):
 
     def _open(self) -> FlashSale:
         self._loop = self._stack.enter_context(LoopThread())
-        opened = temporary_sale(self.make_client(), self.goods, store=self._blocking_store, cache_for=0)
+        settings: dict[str, Any] = {"cache_for": 0, "partitions": self.partitions}
+        opened = temporary_sale(self.make_client(), self.goods, store=self._blocking_store, **settings)
         blocking = self._stack.enter_context(opened)
         self.sale = self._loop.run(self._open_async(blocking.name))
         self._stack.callback(lambda: self._loop.run(self.sale.aclose()))
@@ -98,7 +99,8 @@ class AsyncSaleMachine(SaleMachine):
         return blocking
 
     async def _open_async(self, name: str) -> aio.FlashSale:
-        return aio.FlashSale(self.make_async_client(), name, store=self._store.store, cache_for=0)
+        settings: dict[str, Any] = {"cache_for": 0, "partitions": self.partitions}
+        return aio.FlashSale(self.make_async_client(), name, store=self._store.store, **settings)
 
     def _blocking_store(self, sale: str) -> BlockingStore:
         self._store = BlockingStore(self._loop.run(self.make_store(sale)), self._loop)

@@ -169,7 +169,8 @@ def crash_points(sale: FlashSale) -> Iterator[CrashPoint]:
     Raises:
         RuntimeError: a point was not used with `with`.
     """
-    sale.gate.load_scripts()  # else the first pass would make one request more than the others
+    for part in sale._partitions():
+        part.gate.load_scripts()  # else the first pass would make one request more than the others
     for half in itertools.count():
         point = CrashPoint(sale, half // 2, after=bool(half % 2))
         yield point
@@ -186,7 +187,8 @@ async def async_crash_points(sale: aio.FlashSale) -> AsyncIterator[AsyncCrashPoi
     Raises:
         RuntimeError: a point was not used with `async with`.
     """
-    await sale.gate.load_scripts()
+    for part in sale._partitions():
+        await part.gate.load_scripts()
     for half in itertools.count():
         point = AsyncCrashPoint(sale, half // 2, after=bool(half % 2))
         yield point
@@ -210,7 +212,7 @@ def boundaries(sale: FlashSale | aio.FlashSale, reach: Reach) -> Iterator[None]:
         return reach(f"store.{name}", partial(real, *args, **kwargs))
 
     with ExitStack() as stack:
-        links: set[Any] = {sale._link, sale._gate_link}
+        links: set[Any] = {link for part in sale._partitions() for link in (part._link, part._gate_link)}
         for link in links:
             stack.enter_context(mock.patch.object(link, "_send", partial(send, link._send)))
         names = _store_calls(sale.store)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from flashsale._rules.ledger_record import Record
+from flashsale._sync.overview import Overview
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore
 from flashsale._sync.syncer import Syncer
@@ -79,12 +80,14 @@ class SaleMachine(RuleBasedStateMachine):
         goods: the items for sale.
         buyers: who buys.
         quantities: the units that a buyer may ask for in your view.
+        partitions: over how many the sale is spread; then order ids are those of `sale.order_id(buyer_id, order_id)`.
     """
 
     sale: FlashSale
     goods: ClassVar[tuple[Goods, ...]] = (Goods("phone", 4, per_buyer=3), Goods("case", 6))
     buyers: ClassVar[tuple[str, ...]] = ("ann", "bob", "eve")
     quantities: ClassVar[tuple[int, ...]] = (1, 2)
+    partitions: ClassVar[int] = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +98,9 @@ class SaleMachine(RuleBasedStateMachine):
         self._told: dict[str, Outcome | None] = {}  # by the order id of the sale; None: an error, so nobody knows
         self._known: dict[str, _Request] = {}  # likewise
         self._monitor = self._open()
-        self._monitor.gate.load_scripts()  # so that a purchase is one request from the start
+        for part in self._monitor._partitions():
+            part.gate.load_scripts()  # so that a purchase is one request from the start
+        self._overview = Overview(self._monitor)
         self._worker, self._syncer = Worker(self._monitor), Syncer(self._monitor)
         self._begin()
 
@@ -117,9 +122,9 @@ class SaleMachine(RuleBasedStateMachine):
         """Pays for an order of the sale (`name`) through your view, whatever it answers."""
         raise NotImplementedError
 
-    def name(self, buyer_id: str, order_id: str) -> str:  # noqa: ARG002 - for who overrides it
+    def name(self, buyer_id: str, order_id: str) -> str:
         """Returns the order id that your view makes of the one it was given."""
-        return order_id
+        return self.sale.order_id(buyer_id, order_id)
 
     def set_up(self) -> None:
         """Called when `sale` is open: build your app around it."""
@@ -175,7 +180,7 @@ class SaleMachine(RuleBasedStateMachine):
             self._finish((self.pay if paid else self.cancel)(order_id))
             self._is_decided_in_both(order_id)
 
-    @precondition(lambda self: self._monitor.queue.size())
+    @precondition(lambda self: self._queued())
     @rule()
     def work(self) -> None:
         """A worker settles a batch."""
@@ -207,7 +212,7 @@ class SaleMachine(RuleBasedStateMachine):
     def sale_agrees_with_what_was_told(self) -> None:
         """Order by order, and unit by unit."""
         with self._step():
-            records = self._monitor._ledger.get_many(self._known)
+            records = self._overview.records(self._known)
             for order_id, told in self._told.items():
                 record = records.get(order_id)
                 if told in _BOOKED:
@@ -220,7 +225,7 @@ class SaleMachine(RuleBasedStateMachine):
             active = [record for record in records.values() if record.state not in RELEASED]
             for goods in self.goods:
                 held = sum(record.quantity for record in active if record.goods_id == goods.goods_id)
-                stock, gate = self._monitor.inventory.stock(goods.goods_id), self._monitor.gate.state(goods.goods_id)
+                stock, gate = self._overview.stock(goods.goods_id), self._overview.gate(goods.goods_id)
                 assert held <= stock.total, f"oversold: {held} of {stock.total} {goods.goods_id}"
                 assert stock.booked == held, f"{stock.booked} {goods.goods_id} are booked, {held} belong to orders"
                 assert gate.access >= held, f"{held - gate.access} {goods.goods_id} were sold past the gate"
@@ -232,13 +237,13 @@ class SaleMachine(RuleBasedStateMachine):
                 self._finish_and_compare()
 
     def _finish_and_compare(self) -> None:
-        while self._monitor.queue.size():
+        while self._queued():
             self._worker.run_once()
         self._syncer.run_once()
         self.sale_agrees_with_what_was_told()
         audit = self._syncer.audit([order_id for order_id, told in self._told.items() if told in _BOOKED])
         assert audit.ok, f"Redis and the database disagree: {audit}"
-        states = {order_id: record.state for order_id, record in self._monitor._ledger.get_many(self._known).items()}
+        states = {order_id: record.state for order_id, record in self._overview.records(self._known).items()}
         assert OrderState.QUEUED not in states.values(), f"not settled: {states}"
         assert self._monitor.store is not None
         assert self._monitor.store.states(list(self._known)) == states, "the rows are not the orders"
@@ -246,7 +251,7 @@ class SaleMachine(RuleBasedStateMachine):
     def _is_decided_in_both(self, order_id: str) -> None:
         assert self._monitor.store is not None
         row = self._monitor.store.states([order_id]).get(order_id)
-        record = self._monitor._ledger.get(order_id)
+        record = self._overview.record(order_id)
         ledger = record.state if record else None
         assert row in {None, ledger}, f"Redis and the database disagree: order {order_id} is {ledger}, its row {row}"
 
@@ -256,7 +261,8 @@ class SaleMachine(RuleBasedStateMachine):
 
     def _open(self) -> FlashSale:
         """Opens `sale`, and returns a blocking sale of the same name, to check it by."""
-        opened = temporary_sale(self.make_client(), self.goods, store=self.make_store, cache_for=0)
+        settings: dict[str, Any] = {"cache_for": 0, "partitions": self.partitions}
+        opened = temporary_sale(self.make_client(), self.goods, store=self.make_store, **settings)
         self.sale = self._stack.enter_context(opened)
         return self.sale
 
@@ -268,6 +274,9 @@ class SaleMachine(RuleBasedStateMachine):
         return given
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _queued(self) -> int:
+        return sum(part.queue.size() for part in self._monitor._partitions())
 
     @contextmanager
     def _step(self) -> Iterator[None]:
@@ -285,7 +294,7 @@ class SaleMachine(RuleBasedStateMachine):
     ) -> None:
         """Sends a request through the view, over a `line` that may be bad, and checks the answer."""
         name = self.name(request.buyer_id, order_id)
-        records = self._monitor._ledger.get_many({name, *self._known})
+        records = self._overview.records({name, *self._known})
         reasons = self._reasons(request, records)
         self._requests.setdefault(order_id, request)
         with line() if line else nullcontext():
@@ -309,7 +318,7 @@ class SaleMachine(RuleBasedStateMachine):
             for record in records.values()
             if (record.goods_id, record.buyer_id) == request[:2] and record.state not in RELEASED
         )
-        gate, stock = self._monitor.gate.state(request.goods_id), self._monitor.inventory.stock(request.goods_id)
+        gate, stock = self._overview.gate(request.goods_id), self._overview.stock(request.goods_id)
         left = min(gate.remaining, stock.remaining)
         reasons = {
             Outcome.PAUSED: self._paused,

@@ -32,14 +32,14 @@ def temporary_sale(
         store: makes the store of the sale of this name, such as `memory_store`. The items are written with its
             `put_goods` and brought to Redis by a `Syncer`; it is closed at the end if it has a `close`.
         started: False leaves items without an opening time shut.
-        settings: for `FlashSale`.
+        settings: for `FlashSale`, such as `partitions=3`; then make order ids with `sale.order_id(buyer_id, name)`.
     """
     name, goods = _new_name(), _listed(goods)
     with ExitStack() as stack:
         made: Any = None if store is None else store(name)
         stack.callback(getattr(made, "close", _nothing))
         sale = stack.enter_context(FlashSale(client, name, store=made, **settings))
-        stack.callback(sale._forget)
+        stack.callback(sale._forget, name=True)
         for each in goods:
             if made is None:
                 sale.preload(each.goods_id, each.total, **_policy(each))
@@ -68,7 +68,7 @@ async def temporary_async_sale(
         made: Any = None if store is None else await store(name)
         stack.push_async_callback(getattr(made, "aclose", _async_nothing))
         sale = await stack.enter_async_context(aio.FlashSale(client, name, store=made, **settings))
-        stack.push_async_callback(sale._forget)
+        stack.push_async_callback(sale._forget, name=True)
         for each in goods:
             if made is None:
                 await sale.preload(each.goods_id, each.total, **_policy(each))

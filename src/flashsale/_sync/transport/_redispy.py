@@ -58,6 +58,12 @@ def connect(connection: Any, seconds: float) -> None:  # noqa: ARG001 - the twin
     connection.connect()
 
 
+def relax(connection: Any, seconds: float | None) -> None:
+    """Gives a connection that was made in a hurry the timeout of the others."""
+    connection.socket_timeout = seconds
+    _set_timeout(connection, seconds)
+
+
 def is_stale(connection: Any) -> bool:
     """True when the server has closed an idle connection of redis-py, or has sent what nobody asked for."""
     try:
@@ -93,7 +99,7 @@ def receive(connection: Any, until: float = inf) -> Any:
         _set_timeout(connection, connection.socket_timeout)
 
 
-def _set_timeout(connection: Any, seconds: float) -> None:
+def _set_timeout(connection: Any, seconds: float | None) -> None:
     if hasattr(connection._sock, "settimeout"):  # fakeredis has none that could wait
         connection._sock.settimeout(seconds)
 

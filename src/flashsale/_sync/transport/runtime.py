@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from flashsale._rules.deadline import BUDGET, Budget, current
+from flashsale.errors import FlashSaleError
 
 Answer = TypeVar("Answer")
 Owner = TypeVar("Owner")
@@ -75,6 +76,7 @@ class StopEvent(Protocol):
 
 
 sleep = time.sleep
+Lock = threading.Lock
 
 
 def end_of(answer: Any) -> Any:
@@ -122,6 +124,19 @@ def stop_on_signals(stop: StopEvent | None) -> Iterator[StopEvent]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def together(calls: Sequence[Callable[[], Answer]]) -> list[Answer | FlashSaleError]:
+    """Makes calls at once, each in a thread, and returns what each returned, or the error of ours that it raised."""
+
+    def tried(call: Callable[[], Answer]) -> Answer | FlashSaleError:
+        try:
+            return call()
+        except FlashSaleError as error:
+            return error
+
+    with ThreadPoolExecutor(max(1, len(calls)), thread_name_prefix="flashsale-partition") as threads:
+        return [each.result() for each in [threads.submit(copy_context().run, tried, call) for call in calls]]
 
 
 class BackgroundTask:

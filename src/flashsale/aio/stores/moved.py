@@ -16,13 +16,14 @@ from flashsale.model.checks import MAX_UNITS, check_id, check_int
 
 
 class MovedRowStore(RowStore[Connection]):
-    """A `RowStore` with three columns, one table and one index more.
+    """A `RowStore` with four columns, one table and one index more.
 
     - `orders.persisted_at`: float, NULL: when `save` inserted the row, also of an order that it then refused. A
       tombstone has none.
     - `orders.settled_at`: float, NULL, indexed after `sale`.
     - `orders.buyer_id`: indexed after `sale`.
     - `sales.purged_at`: float, NULL.
+    - `sales.partitions`: integer, NULL: over how many the sale is spread.
     - `requests`: sale, request_id, goods_id, units, result. Key: sale, request_id.
     """
 
@@ -83,6 +84,21 @@ class MovedRowStore(RowStore[Connection]):
         """Returns whether the sale was purged."""
         async with self._reading() as connection:
             return await self._is_purged(connection)
+
+    async def fix_partitions(self, number: int) -> int:
+        """Records over how many partitions the sale is spread, unless that is known; returns what is known.
+
+        A sale that was loaded by a release before this one has one.
+        """
+        async with self._writing() as connection:
+            goods = await self.select(connection, "goods", ("loaded",), {"sale": self.sale})
+            first = {"epoch": 1, "partitions": 1 if any(row["loaded"] for row in goods) else number}
+            row = await self._lock_or_insert(connection, "sales", ("partitions",), first)
+            if row is not None and row["partitions"] is not None:
+                return int(row["partitions"])
+            if row is not None:
+                await self.update(connection, "sales", {"sale": self.sale}, {"partitions": first["partitions"]})
+            return first["partitions"]
 
     async def restock_once(self, goods_id: str, units: int, request_id: str) -> tuple[Goods, int]:
         """Adds `units` as `restock` does, once for each request id.

@@ -59,6 +59,11 @@ async def connect(connection: Any, seconds: float) -> None:
         await connection.connect()
 
 
+def relax(connection: Any, seconds: float | None) -> None:
+    """Gives a connection that was made in a hurry the timeout of the others."""
+    connection.socket_timeout = seconds
+
+
 def is_stale(connection: Any) -> bool:
     """True when the server has closed an idle connection of redis-py, or has sent what nobody asked for."""
     reader = connection._reader

@@ -7,8 +7,9 @@ know on which side of the send an error came: before it nothing happened, after 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from hiredis import pack_command
 from redis import exceptions
@@ -17,8 +18,9 @@ from flashsale._rules.deadline import BUDGET, SHARE, TIMEOUT, ends_at, too_late
 from flashsale._rules.redis_errors import FAILURES, is_stale, sent, shown, unsent
 from flashsale._rules.urls import Address
 from flashsale.aio.clients import Client, private
-from flashsale.aio.transport._redispy import check_health, has_health_checks, receive, send
+from flashsale.aio.transport._redispy import check_health, has_health_checks, receive, relax, send
 from flashsale.aio.transport._redispy import is_stale as is_stale_connection
+from flashsale.aio.transport.topology import Topology
 from flashsale.aio.transport.waiting import Callers, Places
 from flashsale.errors import NotExecuted
 from flashsale.lua import SCRIPTS, Script
@@ -47,14 +49,17 @@ class Link:
     """
 
     def __init__(self, client: Client, callers: Callers, *, timeout: float = TIMEOUT) -> None:
-        self.callers = callers
         self.timeout = timeout
         self.patience = SHARE * timeout
         self._servers = private(client, self.patience)
         self.socket_timeout = self._servers.socket_timeout
+        self._have(callers, 1)
+
+    def _have(self, callers: Callers, parts: int) -> None:
+        self.callers = callers
         most = self._servers.max_connections
         number = max(1, most // 2, most - OF_BATCHES)
-        self._places = Places(number, callers, timeout, self.patience)
+        self._places = Places(max(1, number // parts), callers, self.timeout, self.patience)
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Argument] = ()) -> Any:
         """Runs the script `name` once and returns its reply.
@@ -201,6 +206,109 @@ class Link:
                 await self._servers.give_back(address, connection)
             else:
                 await self._servers.drop(connection)
+
+
+class Reading(NamedTuple):
+    """A script that changes nothing, to be run by `read_all`.
+
+    Args:
+        link: to its server.
+        name: of the script.
+        keys: of the script.
+        args: of the script.
+    """
+
+    link: Link
+    name: str
+    keys: Sequence[str]
+    args: Sequence[Argument] = ()
+
+
+async def read_all(readings: Sequence[Reading], until: float) -> list[Any]:
+    """Runs scripts that change nothing: sends to all servers, then reads from all, each over one connection.
+
+    So threads wait for all of them at once as well.
+
+    Args:
+        readings: what to run.
+        until: monotonic seconds.
+
+    Returns:
+        The reply to each; None: there was none, or an error. Ask again by itself, to learn why.
+    """
+    begun: list[tuple[_Trip, list[int]]] = []
+    replies: dict[int, Any] = {}
+    try:
+        for (servers, address), places in (await _by_server(readings)).items():
+            trip = _Trip(servers, address)
+            begun.append((trip, places))
+            await trip.send(b"".join([_pack(*_evalsha(readings[place])) for place in places]), until)
+        for trip, places in begun:
+            replies |= zip(places, await trip.receive(len(places), until), strict=False)
+    finally:
+        for trip, _ in begun:
+            await trip.end()
+    return [replies.get(place) for place in range(len(readings))]
+
+
+async def _by_server(readings: Sequence[Reading]) -> dict[tuple[Topology, Address], list[int]]:
+    """Returns the places of what each server is to be asked; without those whose server is not known."""
+    found: dict[tuple[Topology, Address], list[int]] = {}
+    for place, reading in enumerate(readings):
+        servers = reading.link._servers
+        with suppress(*FAILURES):
+            found.setdefault((servers, (await servers.find(reading.keys[0]))[0]), []).append(place)
+    return found
+
+
+def _evalsha(reading: Reading) -> tuple[Argument, ...]:
+    return ("EVALSHA", SCRIPTS[reading.name].sha, str(len(reading.keys)), *reading.keys, *reading.args)
+
+
+class _Trip:
+    """Requests over one connection, and their replies; whatever goes wrong there ends it."""
+
+    def __init__(self, servers: Topology, address: Address) -> None:
+        self._servers = servers
+        self._address = address
+        self._connection: Any = None
+        self._is_whole = False  # nothing is left unread
+
+    async def send(self, packed: bytes, until: float) -> None:
+        try:
+            while (connection := self._servers.pick(self._address)) is not None and is_stale_connection(connection):
+                await self._servers.drop(connection)
+            if connection is None:
+                connection = await self._servers.connect(self._address, until)
+                relax(connection, self._servers.socket_timeout)
+            self._connection = connection
+            if has_health_checks(connection):
+                await check_health(connection)
+            await send(connection, packed)
+        except FAILURES:
+            await self._drop()
+
+    async def receive(self, number: int, until: float) -> list[Any]:
+        """Returns the replies, as far as they are answers."""
+        replies: list[Any] = []
+        try:
+            while self._connection is not None and len(replies) < number:
+                replies.append(await receive(self._connection, until))
+            self._is_whole = len(replies) == number
+        except FAILURES:
+            await self._drop()
+        return replies
+
+    async def end(self) -> None:
+        if self._is_whole:
+            await self._servers.give_back(self._address, self._connection)
+        else:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._servers.drop(connection)
 
 
 def _pack(*command: Argument) -> bytes:

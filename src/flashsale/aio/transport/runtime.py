@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import wraps
 from time import monotonic
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from flashsale._rules.deadline import BUDGET, Budget, current
+from flashsale.errors import FlashSaleError
 
 Answer = TypeVar("Answer")
 Owner = TypeVar("Owner")
@@ -55,6 +56,7 @@ async def end_of(answer: Any) -> Any:
 
 
 sleep = asyncio.sleep
+Lock = asyncio.Lock
 
 
 async def pause(stop: StopEvent, seconds: float) -> None:
@@ -94,6 +96,23 @@ _STOPS: Final[set[StopEvent]] = set()  # of all that a signal stops; a loop has 
 def _stop_all() -> None:
     for stop in _STOPS:
         stop.set()
+
+
+async def together(calls: Sequence[Callable[[], Awaitable[Answer]]]) -> list[Answer | FlashSaleError]:
+    """Makes calls at once, and returns what each returned, or the error of ours that it raised."""
+
+    async def tried(call: Callable[[], Awaitable[Answer]]) -> Answer | FlashSaleError:
+        try:
+            return await call()
+        except FlashSaleError as error:
+            return error
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(tried(call)) for call in calls]
+    except BaseExceptionGroup as group:  # another error is raised as it is, and has ended the other calls
+        raise group.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 class BackgroundTask:

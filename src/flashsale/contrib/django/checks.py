@@ -119,7 +119,8 @@ def check_server(**_: Any) -> Sequence[CheckMessage]:
 def _of_server(name: str) -> Iterator[CheckMessage]:
     sale = get_sale(name)
     try:
-        sale.inventory.load_scripts()
+        for part in sale._partitions():
+            part.inventory.load_scripts()
         findings = sale.check()
     except FlashSaleError as error:
         yield Error(f"{_of(name)}the sale's Redis cannot be used: {error}", id="flashsale.E002")

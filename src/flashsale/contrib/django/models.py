@@ -38,6 +38,7 @@ class Sale(models.Model):
     sale = IdField(max_length=64, primary_key=True)
     epoch = models.IntegerField()
     purged_at = models.FloatField(null=True, editable=False)
+    partitions = models.IntegerField(null=True, editable=False)
 
     class Meta:
         db_table = "flashsale_sales"

@@ -223,6 +223,7 @@ def upgrade() -> None:
         ),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("purged_at", sa.Double(), nullable=True),
+        sa.Column("partitions", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("sale"),
     )
     # ### end Alembic commands ###

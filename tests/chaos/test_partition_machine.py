@@ -1,0 +1,43 @@
+"""A sale over partitions against the model of its units, step by step and crash by crash; and what that found.
+
+`HYPOTHESIS_PROFILE=nightly` makes many more steps of it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.support.machine import database
+from tests.support.partition_machine import machine
+
+pytestmark = pytest.mark.one_server
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+EXAMPLES, STEPS = (1500, 50) if NIGHTLY else (30, 20)
+
+
+@pytest.mark.timeout(0 if NIGHTLY else 600)  # a failure is shrunk, which takes minutes
+@pytest.mark.parametrize("backend", [("fakeredis", False), ("redis", True)], ids=["fakeredis", "redis"], indirect=True)
+def test_the_units_do_what_their_model_does(backend, record_property):
+    engine = database()
+    sale = machine(backend, engine)
+    is_slow = backend.kind == "fakeredis" and not NIGHTLY
+    examples = EXAMPLES // 5 if is_slow else EXAMPLES
+    settings = hypothesis.settings(
+        max_examples=examples,
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    try:
+        run_state_machine_as_test(sale, settings=settings)
+    finally:
+        engine.dispose()
+        print(f"{sale.steps} steps, {sale.crashed} crashes, {sale.resent} late messages, {sale.sold_out} sold out")
+    record_property("steps", sale.steps)
+    record_property("crashes", sale.crashed)
+    assert sale.steps >= examples * STEPS * 0.5  # a rule is several steps, or none
