@@ -25,6 +25,7 @@ SECTIONS = {
     "growth": "growth",
     "web": "web",
     "shops": "shops",
+    "scale": "scale",
 }
 DEFAULTS = {"rounds": 5, "seconds": 0.6}
 ROOT = Path(__file__).parent.parent
@@ -46,7 +47,7 @@ def main() -> int:
         for name in options.sections or SECTIONS:
             section = measured(importlib.import_module(f"bench.{SECTIONS[name]}").run, bench)
             if section is None:
-                console.print(f"{name}: left out, wrk is not on PATH")
+                console.print(f"{name}: left out, what it needs is not here")
             else:
                 results.put(name, section, run)
         console.print(f"measured in {time.monotonic() - began:.0f} s", highlight=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.harness import median
+from bench.peers.one_sale import BURST
 from bench.results import Figure, Results
 from bench.targets import targets
 
@@ -281,6 +282,112 @@ def _shops(results: Results, plots: Sequence[str]) -> Iterator[str]:
     yield _rows(header, rows)
 
 
+def _scale(results: Results, plots: Sequence[str]) -> Iterator[str]:
+    section = results.sections["scale"]
+    yield (
+        f"One sale over several primaries, each of them a Redis of its own that is held to {section['share']:.0%} of a"
+        f" core by {section['limiter']}: so one small machine has room for eight, and the client does not limit them."
+        " Each primary has 512 callers, all in one asyncio process, which name no order ids. With one primary this is a"
+        " sale without partitions. After each case the run checks that as many units are gone as orders were answered,"
+        " and that workers have saved each of them."
+    )
+    yield "### By primaries, each held to its share"
+    yield _by_primaries(results)
+    yield (
+        "Times: beside one primary, of the same run; lowest and highest round by round. A refusal that is checked looks"
+        " twice at every partition, so more primaries do not check more often; callers share a check. A refusal in"
+        f" process asks no Redis. {_busiest_client(results)}"
+    )
+    yield "### CPU of a purchase, by partitions"
+    yield "512 callers, one Redis, which is not held: what it costs that batches get smaller."
+    figures = {
+        "client, us": ("cpu", ".2f"),
+        "Redis, us": ("redis", ".2f"),
+        "bytes to Redis": ("to redis", ",.0f"),
+        "bytes from Redis": ("from redis", ",.0f"),
+    }
+    yield _by_partitions(results, "cpu", figures)
+    yield "### One caller"
+    yield (
+        "A partition on each Redis, two where there are 16, none of them held. *Fetches*: the buyer's partition has one"
+        " unit, and two are wanted. *Sold out*: two looks at all partitions have found too few; nothing is remembered."
+        " CPU is that of all partitions together."
+    )
+    figures = {}
+    for kind, name in {"purchase": "a purchase", "fetch": "a purchase that fetches", "sold out": "sold out"}.items():
+        figures |= {f"{name}, ms: p50": (kind, ".2f"), f"{name}, ms: p99": (f"{kind} p99", ".2f")}
+        figures[f"{name}, us of Redis"] = (f"{kind} redis", ",.0f")
+    yield _by_partitions(results, "alone", figures)
+    yield from _before(results)
+    yield from _errors(results, "scale")
+
+
+def _by_primaries(results: Results) -> str:
+    records = [record for table in ("purchases", "drained", "refused") for record in results.records("scale", table)]
+    loads = sorted({record["load"] for record in records}, key=int)
+    rows = []
+    for table, peer in dict.fromkeys((record["table"], record["peer"]) for record in records):
+        figures = {load: results.figure("scale", table, peer, load) for load in loads}
+        rows.append([f"{table}, {peer}", *(_cell(figure.rounds) if figure else "" for figure in figures.values())])
+        one = figures[loads[0]] or results.figure("scale", table, "one partition each", loads[0])
+        times = [figure and figure.over(one) for figure in figures.values()]
+        if table == "purchases":
+            costs = [results.figure("scale", table, peer, load, "redis") for load in loads]
+            rows.append(["CPU us of Redis", *(f"{cost.median:.2f}" if cost else "" for cost in costs)])
+        rows.append(["times", *(_times(each, ".2f") if each else "" for each in times)])
+    return _rows(["a second", *(f"{load} primar{'y' if load == '1' else 'ies'}" for load in loads)], rows)
+
+
+def _busiest_client(results: Results) -> str:
+    shares = [
+        median(record["figures"]["cpu"]) * median(record["figures"]["rate"]) / 1e6
+        for record in results.records("scale", "purchases")
+        if "cpu" in record["figures"]
+    ]
+    return f"The client that sells took {max(shares):.0%} of a core at most." if shares else ""
+
+
+def _by_partitions(results: Results, table: str, figures: dict[str, tuple[str, str]]) -> str:
+    records = results.records("scale", table)
+    rows = []
+    for name, (figure, form) in figures.items():
+        values = [record["figures"].get(figure, []) for record in records]
+        rows.append(
+            [
+                name,
+                *(f"{Figure.of(each).median:{form}} {_between(each, form)}".strip() if each else "" for each in values),
+            ]
+        )
+    return _rows(["partitions", *(record["load"] for record in records)], rows)
+
+
+def _between(values: Sequence[float], form: str) -> str:
+    return f"({min(values):{form}}-{max(values):{form}})" if len(values) > 1 else ""
+
+
+def _before(results: Results) -> Iterator[str]:
+    """Says what a sale with one partition costs beside the code from before there were any."""
+    yield "### One partition beside the code before"
+    commit = results.sections["scale"]["before"]
+    for record in results.records("scale", "before"):
+        yield (
+            f"A sale with one partition is the code path that there always was; commit `{commit}` is the last one"
+            " before partitions. Both run in processes of their own, with a sale each on one Redis, and take turns,"
+            f" {BURST:,} purchases at a time; a round is the median of its turns."
+        )
+        rows = []
+        for part in ("client", "redis"):
+            now, before = (Figure.of(record["figures"].get(f"{when} {part}", [])) for when in ("now", "before"))
+            if now and before:
+                ratio = now.over(before)
+                rows.append(
+                    [f"CPU us a purchase, {part}", f"{before.median:.2f}", f"{now.median:.2f}", _times(ratio, ".3f")]
+                )
+        yield _rows(["", "before", "now", "times"], rows)
+        return
+    yield "Not measured: the repository has no history here."
+
+
 SECTIONS = {
     "purchases": ("Purchases", _purchases),
     "gate": ("Gate", _gate),
@@ -289,6 +396,7 @@ SECTIONS = {
     "growth": ("Growth", _growth),
     "web": ("A web process", _web),
     "shops": ("The example shops", _shops),
+    "scale": ("One sale over several primaries", _scale),
 }
 
 
@@ -323,6 +431,12 @@ def _cell(values: Sequence[float]) -> str:
     if not values:
         return ""
     return f"{median(values):,.0f}" + (f" ({min(values):,.0f}-{max(values):,.0f})" if len(values) > 1 else "")
+
+
+def _times(ratio: Figure, form: str) -> str:
+    """Returns a ratio, and in brackets the lowest and the highest round."""
+    spread = ratio.spread(form)
+    return f"{ratio.median:{form}}" + (f" ({spread})" if spread else "")
 
 
 def _share_of(one: Figure, other: Figure) -> str:

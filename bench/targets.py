@@ -65,6 +65,7 @@ def targets(results: Results) -> Iterator[Target]:
             yield Target(f"AOF {policy} costs under {most} %", cost, most, "%", f"({table})", at_most=True)
     ratio = _ratio(*(get("growth", "growth", "flashsale, 512 callers", size) for size in ("1000000", "1000")))
     yield Target("1,000,000 orders in the ledger: at least 0.9x the throughput at 1,000", ratio, 0.9, "x")
+    yield from _scale(get)
 
 
 def _purchases(get: Get) -> Iterator[Target]:
@@ -133,6 +134,21 @@ def _queue(get: Get) -> Iterator[Target]:
     drained = ours("PostgreSQL")
     yield Target("Drain into PostgreSQL with the guard: at least 30,000 orders a second", drained, 30_000, "/s")
     yield brpop("PostgreSQL", "Drain into PostgreSQL with the guard: at least 15x BRPOP + INSERT")
+
+
+def _scale(get: Get) -> Iterator[Target]:
+    def sold(primaries: str) -> Figure | None:
+        return get("scale", "purchases", "one partition each", primaries)
+
+    for primaries, times in (("2", 1.9), ("4", 3.7), ("8", 6.5)):
+        ratio = _ratio(sold(primaries), sold("1"))
+        yield Target(f"One sale over {primaries} primaries: at least {times}x the purchases of one", ratio, times, "x")
+    for part in ("client", "redis"):
+        now, before = (get("scale", "before", "one partition", "512", f"{when} {part}") for when in ("now", "before"))
+        sentence = f"One partition costs under 2 % more CPU a purchase than the code before partitions: {part}"
+        more = _ratio(now, before)
+        more = more and Figure(100 * (more.median - 1), tuple(100 * (each - 1) for each in more.rounds))
+        yield Target(sentence, more, 2, "%", at_most=True)
 
 
 def _ratio(one: Figure | None, other: Figure | None) -> Figure | None:
