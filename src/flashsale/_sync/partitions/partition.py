@@ -15,6 +15,7 @@ from flashsale._rules.tally import Tally
 from flashsale._sync.gate import ONE
 from flashsale._sync.partitions.purchases import PartitionPurchases
 from flashsale._sync.partitions.recorder import PartitionedRecorder
+from flashsale._sync.partitions.rows import PartitionRows
 from flashsale._sync.partitions.transfers import Transfers
 from flashsale._sync.recorder import Recorder
 from flashsale._sync.sale import FlashSale
@@ -88,6 +89,7 @@ class Partition(FlashSale):
         **settings: Any,
     ) -> None:
         self.place = place
+        self.prefix = routes.prefixes[place]
         self.meet = meet
         self._routes = routes
         self._transfers = transfers
@@ -100,7 +102,12 @@ class Partition(FlashSale):
 
     def has(self, order: Order) -> bool:
         """Returns whether an order is one of a buyer of this partition."""
-        return self._routes.prefixes[self.place] == order.order_id[:2] and self._routes.belongs(order)
+        return order.order_id.startswith(self.prefix) and self._routes.belongs(order)
+
+    def rows(self) -> PartitionRows:
+        """Returns the host's database as this partition sees it."""
+        assert self.store is not None
+        return PartitionRows(self.store, self.prefix)
 
     def load(self, goods: Goods) -> None:
         """Creates stock and gate of one item here; all its units arrive in the first partition.
@@ -131,7 +138,7 @@ class Partition(FlashSale):
         return admission
 
     def _new_order_id(self) -> str:
-        return f"{self.place:02x}{new_order_id()[2:]}"
+        return f"{self.prefix}{new_order_id()[2:]}"
 
     @override
     def _remember_together(self) -> None:

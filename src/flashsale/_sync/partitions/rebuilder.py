@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from flashsale._rules.batches import batches
 from flashsale._sync.partitions.partition import Partition
-from flashsale._sync.partitions.rows import PartitionRows
 from flashsale._sync.partitions.sale import PartitionedSale
 from flashsale._sync.rebuilder import PAGE, Found, Rebuilder
 from flashsale._sync.store import refuse_purged
@@ -24,9 +23,8 @@ class PartitionRebuilder(Rebuilder):
 
     def __init__(self, part: Partition) -> None:
         super().__init__(part)
-        assert part.store is not None
         self._part = part
-        self._store = PartitionRows(part.store, f"{part.place:02x}")
+        self._store = part.rows()
 
     @override
     def _restore_all(self, goods: Sequence[Goods], epoch: int) -> Found:

@@ -424,8 +424,7 @@ class PartitionedSale(FlashSale):
 
     @override
     def _check_known(self, store: OrderStore | None = None) -> None:
-        for server in range(len(self._links)):
-            self._meet(server)
+        self._meet_all()
         self._parts[0]._check_known(store)
 
 

@@ -12,7 +12,6 @@ from flashsale._rules.hooks import HookFailed
 from flashsale._sync.auditor import Auditor
 from flashsale._sync.partitions.partition import Partition
 from flashsale._sync.partitions.rebuilder import PartitionedRebuilder
-from flashsale._sync.partitions.rows import PartitionRows
 from flashsale._sync.partitions.sale import PartitionedSale
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import is_purged
@@ -36,9 +35,8 @@ class PartitionSyncer(Syncer):
 
     def __init__(self, part: Partition) -> None:
         super().__init__(part)
-        assert part.store is not None
         self._part = part
-        self._store = PartitionRows(part.store, f"{part.place:02x}")
+        self._store = part.rows()
         self._auditor = Auditor(part, self._store)
 
     @override

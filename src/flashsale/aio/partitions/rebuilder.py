@@ -10,7 +10,6 @@ from typing_extensions import override
 
 from flashsale._rules.batches import batches
 from flashsale.aio.partitions.partition import Partition
-from flashsale.aio.partitions.rows import PartitionRows
 from flashsale.aio.partitions.sale import PartitionedSale
 from flashsale.aio.rebuilder import PAGE, Found, Rebuilder
 from flashsale.aio.store import refuse_purged
@@ -23,9 +22,8 @@ class PartitionRebuilder(Rebuilder):
 
     def __init__(self, part: Partition) -> None:
         super().__init__(part)
-        assert part.store is not None
         self._part = part
-        self._store = PartitionRows(part.store, f"{part.place:02x}")
+        self._store = part.rows()
 
     @override
     async def _restore_all(self, goods: Sequence[Goods], epoch: int) -> Found:

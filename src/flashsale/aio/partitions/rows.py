@@ -26,7 +26,8 @@ class PartitionRows:
 
     async def orders(self, *, after: str | None = None, limit: int = 1000) -> Sequence[StoredOrder]:
         """Returns the next page of rows of the partition, after the order id `after`."""
-        return self._own(await self._store.orders(after=after or self._prefix, limit=limit))
+        rows = await self._store.orders(after=after or self._prefix, limit=limit)
+        return [row for row in rows if self._has(row)]
 
     @property
     def settled(self) -> Settled | None:
@@ -37,11 +38,11 @@ class PartitionRows:
         settled = settled_since(self._store)
         assert settled is not None
         while page := await settled(moment, order_id):
-            own = [(row, at) for row, at in page if row.order.order_id.startswith(self._prefix)]
+            own = [(row, at) for row, at in page if self._has(row)]
             if own:
                 return own
             moment, order_id = page[-1][1], page[-1][0].order.order_id
         return []
 
-    def _own(self, rows: Sequence[StoredOrder]) -> list[StoredOrder]:
-        return [row for row in rows if row.order.order_id.startswith(self._prefix)]
+    def _has(self, row: StoredOrder) -> bool:
+        return row.order.order_id.startswith(self._prefix)

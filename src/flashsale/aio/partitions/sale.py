@@ -425,8 +425,7 @@ class PartitionedSale(FlashSale):
 
     @override
     async def _check_known(self, store: AsyncOrderStore | None = None) -> None:
-        for server in range(len(self._links)):
-            await self._meet(server)
+        await self._meet_all()
         await self._parts[0]._check_known(store)
 
 

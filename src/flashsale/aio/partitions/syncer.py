@@ -11,7 +11,6 @@ from flashsale._rules.hooks import HookFailed
 from flashsale.aio.auditor import Auditor
 from flashsale.aio.partitions.partition import Partition
 from flashsale.aio.partitions.rebuilder import PartitionedRebuilder
-from flashsale.aio.partitions.rows import PartitionRows
 from flashsale.aio.partitions.sale import PartitionedSale
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import is_purged
@@ -35,9 +34,8 @@ class PartitionSyncer(Syncer):
 
     def __init__(self, part: Partition) -> None:
         super().__init__(part)
-        assert part.store is not None
         self._part = part
-        self._store = PartitionRows(part.store, f"{part.place:02x}")
+        self._store = part.rows()
         self._auditor = Auditor(part, self._store)
 
     @override
