@@ -190,6 +190,16 @@ def test_a_child_tells_only_what_it_has_counted_itself(sync_shop: Shop) -> None:
     assert dict(recorder._take()) == {("phone", ACCEPTED): 5}
 
 
+async def test_an_exception_from_outside_stops_no_later_telling(shop: Shop) -> None:
+    """It may strike at the line that gives the lock back: then nobody may wait for it, least of all a loop."""
+    sale, _ = await opened(shop)
+    recorder = sale.real._recorder
+    recorder._lock.acquire()  # as one that was struck leaves it
+    await sale.buy("phone", "ann")
+    await told(sale)
+    await sale._call(recorder.aclose if shop.is_async else recorder.close)
+
+
 # -- one look -------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import inf
@@ -496,7 +496,7 @@ def keep_counts(recorder: Recorder) -> None:
     """A process goes on with the counts that it finds."""
     recorder._process = os.getpid()
     if not hasattr(recorder, "_told"):
-        recorder._told, recorder._lock, recorder._parts = Counter(), Lock(), 0
+        recorder._told, recorder._untold, recorder._lock, recorder._parts = Counter(), deque(), Lock(), 0
         recorder._later = Later(lambda: None)
     recorder._tally.clear = lambda: None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -74,6 +74,7 @@ class Recorder:
         self._process = os.getpid()
         self._lock = Lock()
         self._told = self._refusals.counts
+        self._untold = deque[Counter[Name]]()  # taken, and refused by Redis
         self._later = Later(partial(self._flush, self._web))
         self._parts = 0  # that beat: they tell what is counted, too
 
@@ -117,7 +118,7 @@ class Recorder:
     async def aclose(self) -> None:
         """Tells what was not told yet."""
         await self._later.end(PATIENCE)
-        if self._refusals.counts != self._told:
+        if self._grown():
             await self._flush(self._web)
 
     def _begin(self) -> None:
@@ -136,16 +137,28 @@ class Recorder:
         except OutcomeUnknown as error:  # rather a count too few than one twice
             self._tell(error)
         except FlashSaleError as error:
-            with self._lock:
-                self._told.subtract(grown)
+            self._untold.append(grown)
             self._tell(error)
 
     def _take(self) -> Counter[Name]:
-        """Returns what was counted since it was last taken."""
-        with self._lock:
+        """Returns what was counted since it was last taken; nothing while another thread takes it.
+
+        Nobody waits for the lock: whom an exception from outside strikes may never give it back.
+        """
+        if not self._lock.acquire(blocking=False):
+            return Counter()
+        try:
             counts = self._refusals.counts
             grown, self._told = counts - self._told, counts
+            while self._untold:
+                grown.update(self._untold.popleft())
+        finally:
+            self._lock.release()
         return grown
+
+    def _grown(self) -> Counter[Name]:
+        """Returns what was counted and is not told yet."""
+        return sum(self._untold.copy(), self._refusals.counts - self._told)
 
     def _tell(self, error: FlashSaleError) -> None:
         """Logs that something was not recorded: of a server that does not answer, everybody else complains."""
@@ -234,7 +247,7 @@ class Recorder:
     async def refused(self) -> dict[str, int]:
         """Returns the refusals that all processes have told of, by `goods_id`; of this one those not told yet, too."""
         refused = Counter[str]()
-        grown = totals_of(("|".join(name), times) for name, times in (self._refusals.counts - self._told).items())
+        grown = totals_of(("|".join(name), times) for name, times in self._grown().items())
         for totals in (await self.totals(), grown):
             for (goods_id, outcome), times in totals.purchases.items():
                 if outcome not in BOUGHT:
