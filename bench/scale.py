@@ -29,7 +29,7 @@ from bench.servers import CAP, ENDLESS, GOODS, HOST, SALE, cluster, redis_proces
 from flashsale import FlashSale, Outcome, aio
 
 ROOT = Path(__file__).parent.parent
-SHARE = 0.01  # of a core, for each primary
+SHARE = 0.02  # of a core, for each primary
 PRIMARIES, PARTITIONS = [1, 2, 4, 8], [1, 2, 4, 8, 16]
 CALLERS = 512  # of each primary
 JOBS = 3000  # orders in the queue of each primary
@@ -84,7 +84,7 @@ def _purchases(primaries, partitions, limit, seconds, callers, **kind):
     """Measures purchases by so many callers; `limit` holds the servers meanwhile."""
 
     async def measure():
-        async with _sale(primaries, partitions, **kind) as sale:
+        async with _sale(primaries, partitions, max_waiting=partitions * callers, **kind) as sale:
 
             async def buy(name):
                 assert (await sale.buy(GOODS, name)).accepted
@@ -295,7 +295,7 @@ def run(bench):
     held = partial(limits.hold, share=SHARE)
     quick = bench.quick
     primaries, partitions = (PRIMARIES[:2], PARTITIONS[:2]) if quick else (PRIMARIES, PARTITIONS)
-    seconds, callers = 3 * bench.seconds, 32 if quick else CALLERS
+    seconds, callers = 5 * bench.seconds, 32 if quick else CALLERS
     with contextlib.ExitStack() as stack:
         servers = [Primary(*stack.enter_context(redis_process())) for _ in range(max(primaries))]
         cases = []

@@ -207,7 +207,7 @@ def a_mover_of_an_older_epoch(backend: Any) -> None:
         for call in (landed, credit):
             sale.world.resend(call)
             assert sale.world.read_units()["a"].under_way == 1, f"{call.name} of an older epoch counts"
-        sale.first.transfers.finish("a")
+        sale.first.transfers.spread("a")
         sale.check()
 
 
@@ -273,7 +273,7 @@ def a_credit_comes_twice(backend: Any) -> None:
     """A mover died after it; the next one finishes the move."""
     with small(backend, 3, 0) as sale:
         sale.stops(0, 1, 1, after=True)
-        sale.first.transfers.finish("a")
+        sale.first.transfers.spread("a")
         sale.check()
 
 

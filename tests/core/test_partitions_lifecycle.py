@@ -18,7 +18,9 @@ from flashsale import (
     OrderState,
     Outcome,
     StoreError,
+    Syncer,
     UnknownGoods,
+    Worker,
 )
 from flashsale.model.reports import Problem, Units
 from tests.support.helpers import Awaited, clock, order, settled, snapshot, until
@@ -159,6 +161,39 @@ async def test_run_works_until_it_is_told_to_stop(shop: Shop) -> None:
     stop.set()
     await running
     assert not is_queued(shop)
+
+
+class HostError(Exception):
+    """What a store of the host's raises that is no error of its database."""
+
+
+@pytest.mark.parametrize("has_waited", [False, True])
+async def test_an_error_of_the_hosts_in_one_partition_ends_them_all(
+    shop: Shop, has_waited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker of threads would go on without this partition, and nobody would know."""
+    sale, _ = await synced(shop, 12)
+    worker = shop.worker(sale)
+
+    def fails(_claims: Any) -> None:
+        raise HostError
+
+    monkeypatch.setattr(worker.real._each[2], "_process", fails)
+    if not has_waited:
+        await bought(sale, 2)
+    running = asyncio.create_task(worker.run(asyncio.Event() if shop.is_async else threading.Event()))
+    if has_waited:
+        await asyncio.sleep(0.05)
+        await bought(sale, 2)
+    with pytest.raises(HostError):
+        await asyncio.wait_for(running, 30)
+
+
+async def test_a_class_of_the_hosts_is_refused(sync_shop: Shop) -> None:
+    sale, _ = await synced(sync_shop, 4)
+    for kind, name in ((Worker, "worker"), (Syncer, "syncer")):
+        with pytest.raises(InvalidRequest, match=f"a {name} class of your own takes a sale with one partition"):
+            type("Ours", (kind,), {})(sale.real)
 
 
 STRANGE = [order("o-1"), order("04x"), order("01x", buyer_id=buyer(1)), order("02x", buyer_id=buyer(1)), order("ff")]

@@ -10,6 +10,7 @@ from flashsale._rules.activity import apart
 from flashsale._rules.ledger_record import Record
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.sale_state import SaleState
+from flashsale.aio.transport.link import Link
 from flashsale.aio.transport.runtime import together
 from flashsale.aio.transport.topology import Topology
 from flashsale.errors import FlashSaleError, NotExecuted, OutcomeUnknown
@@ -56,22 +57,25 @@ class Overview:
         layout, until = await self._parts[0]._link.command("HMGET", self.key, "layout", "leader_until")
         return (layout or b"?").decode(), float(until or 0)
 
+    def servers(self) -> dict[str, Link]:
+        """Returns a link to each server, by the partitions that it has; without a name where it has all."""
+        places: dict[Topology, list[int]] = {}
+        for place, part in enumerate(self._parts):
+            places.setdefault(part._link._servers, []).append(place)
+        if len(places) == 1:
+            return {"": self._parts[0]._link}
+        return {f"partitions {', '.join(map(str, each))}": self._parts[each[0]]._link for each in places.values()}
+
     async def infos(self) -> dict[str, dict[str, str]]:
-        """Returns INFO of each server that answers, by the partitions that it has; without a name where it has all.
+        """Returns INFO of each server that answers, by the names of `servers`.
 
         Empty where a server has none, or where there is no one server, as on a Cluster.
         """
-        servers: dict[Topology, list[int]] = {}
-        for place, part in enumerate(self._parts):
-            servers.setdefault(part._link._servers, []).append(place)
+        servers = self.servers()
         if len(servers) == 1:
-            return {"": await self._parts[0]._link.info()}
-        infos = await together([self._parts[places[0]]._link.info for places in servers.values()])
-        return {
-            f"partitions {', '.join(map(str, places))}": info
-            for places, info in zip(servers.values(), infos, strict=True)
-            if not isinstance(info, FlashSaleError)
-        }
+            return {"": await servers[""].info()}
+        infos = await together([link.info for link in servers.values()])
+        return {name: info for name, info in zip(servers, infos, strict=True) if not isinstance(info, FlashSaleError)}
 
     # -- items --------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from flashsale.errors import (
     AlreadyLoaded,
     CorruptState,
     FlashSaleError,
+    InvalidRequest,
     NotSettled,
     RowRefused,
     StoreError,
@@ -77,8 +78,11 @@ class Syncer:
     @signed_as(__init__)
     def __new__(cls, sale: FlashSale, **_: Any) -> Self:
         """Makes the syncer that the sale needs."""
-        kind = cls._PARTITIONED if cls is Syncer and sale.partitions > 1 else cls
-        return object.__new__(kind)  # type: ignore[return-value]
+        if sale.partitions == 1 or issubclass(cls, cls._PARTITIONED):
+            return object.__new__(cls)
+        if cls is not Syncer:
+            raise InvalidRequest("sale", "a syncer class of your own takes a sale with one partition")
+        return object.__new__(cls._PARTITIONED)  # type: ignore[return-value]
 
     async def run(self, stop: StopEvent | None = None) -> None:
         """Passes every `interval` seconds until `stop` is set; without one, until SIGTERM or SIGINT.

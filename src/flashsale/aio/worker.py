@@ -25,6 +25,7 @@ from flashsale.aio.store import AsyncOrderStore
 from flashsale.aio.transport.runtime import BackgroundTask, StopEvent, pause, repeating, spend, stop_on_signals
 from flashsale.errors import (
     FlashSaleError,
+    InvalidRequest,
     NotExecuted,
     OrderConflict,
     OutcomeUnknown,
@@ -76,8 +77,11 @@ class Worker:
     @signed_as(__init__)
     def __new__(cls, sale: FlashSale, **_: Any) -> Self:
         """Makes the worker that the sale needs."""
-        kind = cls._PARTITIONED if cls is Worker and sale.partitions > 1 else cls
-        return object.__new__(kind)  # type: ignore[return-value]
+        if sale.partitions == 1 or issubclass(cls, cls._PARTITIONED):
+            return object.__new__(cls)
+        if cls is not Worker:
+            raise InvalidRequest("sale", "a worker class of your own takes a sale with one partition")
+        return object.__new__(cls._PARTITIONED)  # type: ignore[return-value]
 
     async def run(self, stop: StopEvent | None = None) -> None:
         """Works until `stop` is set; without one, until SIGTERM or SIGINT. A batch that was begun is finished.

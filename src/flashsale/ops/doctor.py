@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from flashsale._rules.activity import is_silent
 from flashsale._rules.server_check import judge
+from flashsale._sync.transport.link import Link
 from flashsale.errors import CorruptState, NotExecuted, OutcomeUnknown, StoreError, UnknownGoods
 from flashsale.model.snapshot import Process, Snapshot
 from flashsale.ops import clock
@@ -141,18 +142,21 @@ def _clock(context: Context) -> Findings:
 
 
 def _rights(context: Context) -> Findings:
-    """Tries each command by ACL DRYRUN, which changes nothing, on the first server."""
-    link = context.sale._link
+    """Tries each command by ACL DRYRUN, which changes nothing, on each server."""
+    for where, link in context.overview.servers().items():
+        yield _rights_at(link, context.overview.key, _of(where))
+
+
+def _rights_at(link: Link, key: str, where: str) -> Finding:
     try:
         user = link.command("ACL", "WHOAMI")
-        denied = [words[0] for words in _trials(context.overview.key) if not _may(link, user, words)]
+        denied = [words[0] for words in _trials(key) if not _may(link, user, words)]
     except (NotExecuted, OutcomeUnknown) as error:  # an older Redis does not know the word
-        yield Finding("acl", f"the rights cannot be tried: {_why_not(error)}", is_bad=False)
-        return
+        return Finding("acl", f"{where}the rights cannot be tried: {_why_not(error)}", is_bad=False)
     if denied:
-        yield Finding("acl", f"user {user.decode()} may not call {', '.join(denied)}: see the page Operating")
-    else:
-        yield Finding("acl", f"user {user.decode()} may call all commands", is_bad=False)
+        text = f"{where}user {user.decode()} may not call {', '.join(denied)}: see the page Operating"
+        return Finding("acl", text)
+    return Finding("acl", f"{where}user {user.decode()} may call all commands", is_bad=False)
 
 
 def _why_not(error: Exception) -> str:
@@ -166,7 +170,7 @@ def _trials(key: str) -> list[list[str]]:
     return [[key if word == "k" else word for word in words] for words in texts]
 
 
-def _may(link: Any, user: bytes, words: list[str]) -> bool:
+def _may(link: Link, user: bytes, words: list[str]) -> bool:
     return bool(link.command("ACL", "DRYRUN", user, *words) == b"OK")
 
 

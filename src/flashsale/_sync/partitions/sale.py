@@ -405,7 +405,7 @@ class PartitionedSale(FlashSale):
 
     @override
     def _bring_row(self, goods: Goods) -> int:
-        total = self._transitions.allot(goods)
+        _, total = self._transitions.allot(goods)
         for part in self._parts:
             part.inventory._configure(goods, keep_total=True)
             part._follow_row(goods, (part.inventory.stock(goods.goods_id)).total)

@@ -103,13 +103,10 @@ class PartitionedSyncer(Syncer):
 
     def _allot(self, goods: Goods, report: SyncReport) -> SyncReport:
         """Makes the units of all partitions follow the row."""
-        goods_id, transfers = goods.goods_id, self._sale._transfers
-        before = (transfers.look(goods_id)).surveys[0].allotted
-        total = self._sale._transitions.allot(goods, loaded=not goods.loaded)
+        before, total = self._sale._transitions.allot(goods, loaded=not goods.loaded)
         self._tighten(goods, total)
-        transfers.finish(goods_id)
-        transfers.spread(goods_id)
-        return report if total == before else replace(report, resized=(*report.resized, (goods_id, total)))
+        self._sale._transfers.spread(goods.goods_id)
+        return report if total == before else replace(report, resized=(*report.resized, (goods.goods_id, total)))
 
     @override
     def audit(self, expected: Iterable[str] = ()) -> Audit:

@@ -25,12 +25,12 @@ class PartitionedTransitions(Transitions):
 
     @override
     def _bring(self, goods: Goods) -> int:
-        total = self.allot(goods)
+        _, total = self.allot(goods)
         self._transfers.spread(goods.goods_id)
         self._gate._refusals.forget(goods.goods_id)
         return total
 
-    def allot(self, goods: Goods, *, loaded: bool = False) -> int:
+    def allot(self, goods: Goods, *, loaded: bool = False) -> tuple[int, int]:
         """Makes all partitions together follow the database's row: raising goes database first, lowering Redis first.
 
         Args:
@@ -38,16 +38,17 @@ class PartitionedTransitions(Transitions):
             loaded: True: all partitions hold the item from now on.
 
         Returns:
-            The current total, in units.
+            The total before, and the current one, in units.
         """
         assert self._store is not None
-        goods_id, before = goods.goods_id, (self._transfers.look(goods.goods_id)).surveys[0].allotted or 0
+        goods_id, look = goods.goods_id, self._transfers.look(goods.goods_id)
+        before = look.surveys[0].allotted or 0
         granted = max(goods.total, before)
         if (loaded or goods.total != before) and not self._store.grant(
             goods_id, granted, loaded=loaded, version=goods.version
         ):
-            return before
-        total = self._transfers.allot(goods_id, goods.version, goods.total)
+            return before, before
+        total = self._transfers.allot(goods_id, goods.version, goods.total, look)
         if total != granted:
             self._store.grant(goods_id, total, version=goods.version)
-        return total
+        return before, total

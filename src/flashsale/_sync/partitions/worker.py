@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +14,7 @@ from flashsale._rules.observer import log
 from flashsale._sync.partitions.partition import Partition
 from flashsale._sync.partitions.sale import PartitionedSale
 from flashsale._sync.sale import FlashSale
-from flashsale._sync.transport.runtime import StopEvent, together
+from flashsale._sync.transport.runtime import StopEvent, new_stop, pause, together
 from flashsale._sync.worker import Worker
 from flashsale.errors import FlashSaleError, StoreRequired
 from flashsale.model import Claim
@@ -63,7 +63,21 @@ class PartitionedWorker(Worker):
 
     @override
     def _work(self, stop: StopEvent) -> None:
-        together([partial(worker._work, stop) for worker in self._each])
+        ours = new_stop()
+
+        def drain(worker: Worker) -> None:
+            try:
+                worker._work(ours)
+            finally:
+                ours.set()  # an error of the host's ends all of them, and is raised
+
+        def follow() -> None:
+            while not (stop.is_set() or ours.is_set()):
+                pause(stop, 0.5)
+            ours.set()
+
+        parts: list[Callable[[], None]] = [follow, *(partial(drain, worker) for worker in self._each)]
+        together(parts)
 
     @override
     def run_once(self) -> int:

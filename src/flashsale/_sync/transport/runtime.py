@@ -77,6 +77,7 @@ class StopEvent(Protocol):
 
 sleep = time.sleep
 Lock = threading.Lock
+new_stop = threading.Event
 
 
 def end_of(answer: Any) -> Any:

@@ -406,7 +406,7 @@ class PartitionedSale(FlashSale):
 
     @override
     async def _bring_row(self, goods: Goods) -> int:
-        total = await self._transitions.allot(goods)
+        _, total = await self._transitions.allot(goods)
         for part in self._parts:
             await part.inventory._configure(goods, keep_total=True)
             await part._follow_row(goods, (await part.inventory.stock(goods.goods_id)).total)

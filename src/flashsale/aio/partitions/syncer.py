@@ -102,13 +102,10 @@ class PartitionedSyncer(Syncer):
 
     async def _allot(self, goods: Goods, report: SyncReport) -> SyncReport:
         """Makes the units of all partitions follow the row."""
-        goods_id, transfers = goods.goods_id, self._sale._transfers
-        before = (await transfers.look(goods_id)).surveys[0].allotted
-        total = await self._sale._transitions.allot(goods, loaded=not goods.loaded)
+        before, total = await self._sale._transitions.allot(goods, loaded=not goods.loaded)
         await self._tighten(goods, total)
-        await transfers.finish(goods_id)
-        await transfers.spread(goods_id)
-        return report if total == before else replace(report, resized=(*report.resized, (goods_id, total)))
+        await self._sale._transfers.spread(goods.goods_id)
+        return report if total == before else replace(report, resized=(*report.resized, (goods.goods_id, total)))
 
     @override
     async def audit(self, expected: Iterable[str] = ()) -> Audit:

@@ -211,44 +211,46 @@ class Transfers:
     # -- moving -----------------------------------------------------------------------------------------------------
 
     async def spread(self, goods_id: str) -> None:
-        """Finishes the moves that somebody has left open, and evens out the units that are free."""
+        """Finishes the moves that somebody has left open, and evens out the units that are free.
+
+        Where more is booked than there is, units are brought first: else others would sell what they stand for.
+        """
         look = await self.look(goods_id)
-        if await self._finish(goods_id, look):
+        came = 0
+        for place, each in enumerate(look.surveys):
+            came += await self._bring(goods_id, place, each.lacking, look, ahead=False)
+        if await self._finish(goods_id, look) or came:
             look = await self.look(goods_id)
         for place, to, units in look.even():
             await self._move(goods_id, place, to, units, look)
 
-    async def finish(self, goods_id: str) -> int:
-        """Finishes the moves that somebody has left open, and returns how many there were.
-
-        Where more is booked than there is, units are brought: else others would sell what they stand for.
-        """
-        look = await self.look(goods_id)
-        for place, each in enumerate(look.surveys):
-            await self._bring(goods_id, place, each.lacking, look, ahead=False)
-        return await self._finish(goods_id, look)
-
-    async def allot(self, goods_id: str, version: int, total: int) -> int:
+    async def allot(self, goods_id: str, version: int, total: int, look: Look) -> int:
         """Sets the units that the whole sale has, under the version of the row; what is booked stays.
+
+        Args:
+            goods_id: which item.
+            version: of the row.
+            total: units that the host wants to sell.
+            look: the last one.
 
         Returns:
             The units that it has.
         """
         until = ends_at(TIMEOUT)
         while monotonic() < until:
-            look = await self.look(goods_id)
             self._require_open(look)
-            if await self._finish(goods_id, look):
-                continue
-            code, stands = await self._run("allot", goods_id, 0, [look.epoch, version, total])
-            if code == Code.PAUSED:  # the epoch has ended: the next look tells why
-                continue
-            if code not in {Code.DONE, Code.STALE}:
-                fail(code, self._sale, goods_id)
-            lack = int(stands) - total
-            if code == Code.STALE or lack <= 0 or not look.gather(0, lack, ahead=False):
-                return int(stands)
-            await self._bring(goods_id, 0, lack, look, ahead=False)
+            if not await self._finish(goods_id, look):
+                code, stands = await self._run("allot", goods_id, 0, [look.epoch, version, total])
+                if code == Code.STALE:
+                    return int(stands)
+                if code == Code.DONE:
+                    lack = int(stands) - total
+                    if lack <= 0 or not look.gather(0, lack, ahead=False):
+                        return int(stands)
+                    await self._bring(goods_id, 0, lack, look, ahead=False)
+                elif code != Code.PAUSED:  # that one: the epoch has ended, and the next look tells why
+                    fail(code, self._sale, goods_id)
+            look = await self.look(goods_id)
         raise too_late()
 
     async def mend(self, goods_id: str) -> int:

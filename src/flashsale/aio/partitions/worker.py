@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from flashsale._rules.observer import log
 from flashsale.aio.partitions.partition import Partition
 from flashsale.aio.partitions.sale import PartitionedSale
 from flashsale.aio.sale import FlashSale
-from flashsale.aio.transport.runtime import StopEvent, together
+from flashsale.aio.transport.runtime import StopEvent, new_stop, pause, together
 from flashsale.aio.worker import Worker
 from flashsale.errors import FlashSaleError, StoreRequired
 from flashsale.model import Claim
@@ -62,7 +62,21 @@ class PartitionedWorker(Worker):
 
     @override
     async def _work(self, stop: StopEvent) -> None:
-        await together([partial(worker._work, stop) for worker in self._each])
+        ours = new_stop()
+
+        async def drain(worker: Worker) -> None:
+            try:
+                await worker._work(ours)
+            finally:
+                ours.set()  # an error of the host's ends all of them, and is raised
+
+        async def follow() -> None:
+            while not (stop.is_set() or ours.is_set()):
+                await pause(stop, 0.5)
+            ours.set()
+
+        parts: list[Callable[[], Awaitable[None]]] = [follow, *(partial(drain, worker) for worker in self._each)]
+        await together(parts)
 
     @override
     async def run_once(self) -> int:

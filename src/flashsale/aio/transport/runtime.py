@@ -57,6 +57,7 @@ async def end_of(answer: Any) -> Any:
 
 sleep = asyncio.sleep
 Lock = asyncio.Lock
+new_stop = asyncio.Event
 
 
 async def pause(stop: StopEvent, seconds: float) -> None:
