@@ -95,6 +95,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """A run that is told to end, ends its servers too; its databases start as copies of one that is new."""
     config.addinivalue_line("markers", "kills(mutant, by=()): must fail without this mechanism; tests.support.mutants")
     config.addinivalue_line("markers", "without(mutant): says itself what goes wrong without this mechanism")
+    if config.option.first_layout:
+        mutants.begin_in_layout_1(pytest.MonkeyPatch())
     if threading.current_thread() is threading.main_thread():
         servers.end_on_signals()
     if servers.TEMPLATES not in os.environ:  # the workers of pytest-xdist share the folder
@@ -107,6 +109,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick", action="store_true", help="each test on one or two backends, without databases' servers"
     )
+    parser.addoption("--first-layout", action="store_true", help="begin sales in layout 1, as releases before did")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flashsale import Goods, Order
+from flashsale.keys import Keys
 from flashsale.stores import SQLAlchemyStore
 from tests.support import servers
 from tests.support.chaos_steps import DOWN_AFTER, GOODS, HOLD, PER_BUYER, PLANS, SALE, Chaos, Crew, Options, Report
@@ -98,6 +99,8 @@ def play(
             deployment = stack.enter_context(watched(down_after=DOWN_AFTER, appendfsync=options.appendfsync))
         else:
             deployment = stack.enter_context(alone(appendfsync=options.appendfsync))
+        if options.first_layout:
+            deployment.primary.client().hset(Keys().of(SALE).meta, "layout", 1)
         url, faults = database_url, None
         if options.database_faults and postgres is not None:
             proxy = stack.enter_context(DatabaseProxy(database_url))
@@ -233,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of Redis. everysec holds a write back for up to 2 s while the disk syncs the one before: also kill -9 "
         f"may then lose orders, as the operator chose ({request.appendfsync})",
     )
+    add("--first-layout", action="store_true", help="begin the sale in layout 1, as releases before did")
     options = Options(**vars(parser.parse_args(argv)))
     if options.orders < 20 or min(value for value in vars(options).values() if isinstance(value, int)) < 0:
         parser.error("at least 20 orders, and no count below 0")

@@ -253,6 +253,8 @@ def test_a_partition_that_is_away_is_named_and_the_others_are_steered(
         code, said = typed("status")
         assert "partitions 0, 2: " in said
         assert "partitions 1, 3: " in said
+        rights = re.findall(r"acl: partitions ([0-3], [0-3]): ", typed("doctor")[1])
+        assert rights == ["0, 2", "1, 3"]
         second.kill()
         code, said = typed("status")
         assert code == 1

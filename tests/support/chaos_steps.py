@@ -98,6 +98,7 @@ class Options:
     seed: int = 1
     seconds: float = 480.0  # of selling; what is still due then does not happen, and the report says so
     appendfsync: str = "always"
+    first_layout: bool = False  # as releases before began a sale: each element of the queue has a lease of its own
 
 
 @dataclass

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import itertools
 import pstats
+import random
 import resource
 import sys
 import time
-import uuid
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -46,10 +47,19 @@ UPDATE flashsale_goods SET loaded = true, booked =
 """
 
 
-def memory(count: int, server: servers.RedisServer, database_url: str, **policy: float) -> None:
-    """Prints what queued and persisted orders take, by the server's own counters."""
+def memory(count: int, server: servers.RedisServer, database_url: str, depth: int, **policy: float) -> None:
+    """Prints what queued and persisted orders take, by the server's own counters.
+
+    Args:
+        count: orders.
+        server: a Redis, which is emptied.
+        database_url: of an empty database.
+        depth: the server's `list-compress-depth`.
+        policy: of the item.
+    """
     raw, keys = server.client(), Keys(SALE)
     raw.flushall()
+    raw.config_set("list-compress-depth", depth)
     named = (keys.orders, keys.order_list, keys.claimed, keys.leases, keys.holds, keys.buyers(GOODS))
     with SQLAlchemyStore(database_url, SALE) as store, FlashSale(raw, SALE, store=store) as sale:
         store.create_all()
@@ -66,6 +76,7 @@ def memory(count: int, server: servers.RedisServer, database_url: str, **policy:
             pass
         steps.append(("persisted", _used(raw) - before, _by_key(raw, named)))
     what = ", ".join(f"{name}={value:g}" for name, value in policy.items()) or "no cap, no deadline"
+    what += f", list-compress-depth {depth}"
     print(f"{count - 1:,} orders, one unit each, order ids of 32 and buyer ids of 16 characters; {what}")
     for state, used, by_key in steps:
         parts = ", ".join(f"{key.rpartition(':')[2]} {size / count:.0f}" for key, size in by_key.items() if size > 1000)
@@ -73,7 +84,8 @@ def memory(count: int, server: servers.RedisServer, database_url: str, **policy:
 
 
 def _order(number: int) -> Order:
-    return Order(uuid.UUID(int=number * 0x9E3779B97F4A7C15).hex, GOODS, f"buyer-{number:010}", 1)
+    chance = random.Random(number)
+    return Order(f"{chance.getrandbits(128):032x}", GOODS, f"buyer-{chance.randrange(10**10):010}", 1)
 
 
 def _used(raw: redis.Redis) -> int:
@@ -191,9 +203,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     policy = {name: value for name, value in given.items() if value is not None}
     with servers.redis_server() as server, servers.postgres() as postgres:
         if options.memory:
-            for each in ({}, {"per_buyer": 1, "hold": 900.0}):
+            for each, depth in itertools.product(({}, {"per_buyer": 1, "hold": 900.0}), (0, 1)):
                 with postgres.database() as database_url:
-                    memory(options.memory, server, database_url, **each)
+                    memory(options.memory, server, database_url, depth, **each)
         if options.rebuild:
             with postgres.database() as database_url:
                 rebuild(options.rebuild, server, database_url, profile=options.profile, **policy)
