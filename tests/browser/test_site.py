@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 def test_the_site_builds_without_a_warning_and_describes_every_name(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees")]
     built = subprocess.run(
-        [*command, str(ROOT / "docs"), str(tmp_path / "site")], capture_output=True, text=True, check=False, timeout=110
+        [*command, str(ROOT / "docs"), str(tmp_path / "site")], capture_output=True, text=True, check=False, timeout=280
     )
     assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
     pages = {page.stem for page in (tmp_path / "site").glob("*.html")}

@@ -625,7 +625,7 @@ async def test_four_side_by_side_tell_each_event_once_and_in_order(desk: Desk) -
     await desk.store.save([order(name) for name in names])
     for state in (CONFIRMED, CANCELLED):
         await desk.store.settle_many([order(name) for name in names], state)
-    await until(lambda: desk.waiting() == 0, "everything is told")
+    await until(lambda: desk.waiting() == 0, "everything is told", every=0.1)
     for stop, _ in running:
         stop.set()
     await asyncio.gather(*(task for _, task in running))

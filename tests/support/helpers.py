@@ -67,7 +67,7 @@ def eventually(check: Callable[[], Any], what: str, *, within: float = 20.0) -> 
     return answer
 
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 60.0  # seconds
 
 
 async def until(check: Callable[[], Any], what: str, *, within: float | None = None, every: float = 0.01) -> Any:

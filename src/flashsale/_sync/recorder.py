@@ -147,6 +147,7 @@ class Recorder:
         Nobody waits for the lock: whom an exception from outside strikes may never give it back.
         """
         if not self._lock.acquire(blocking=False):
+            self._begin()  # what the other thread has not seen is told later
             return Counter()
         try:
             counts = self._refusals.counts
