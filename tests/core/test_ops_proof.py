@@ -260,6 +260,8 @@ def test_a_settled_sale_is_purged(operator: Operator) -> None:
     assert (told.code, "purged" in told.err) == (2, True)
     told = operator("status")
     assert (told.code, "spring  PURGED  " in told.out, "rebuild" in told.out) == (0, True, False)
+    told = operator("doctor")
+    assert ("sale: purged, " in told.out, "no syncer has led" in told.out) == (True, False)
     assert "phone" in operator("goods", "list").out
     assert "lost" not in operator("goods", "list").out
     assert "phone: the sale was purged" in operator("doctor").out

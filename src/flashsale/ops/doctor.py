@@ -112,7 +112,8 @@ def _memory_of(info: Mapping[str, str]) -> Findings:
     if most and used > FULL * most:
         yield Finding("memory", f"{100 * used / most:.0f} % of maxmemory is used: raise it before Redis is full")
     elif info:
-        yield Finding("memory", f"{used >> 20:,} MiB used of {f'{most >> 20:,} MiB' if most else 'all'}", is_bad=False)
+        limit = f"of {most / 2**20:,.0f} MiB" if most else "without a limit"
+        yield Finding("memory", f"{used / 2**20:,.0f} MiB used {limit}", is_bad=False)
     if evicted := count(info, "evicted_keys"):
         yield Finding("eviction", f"{evicted:,} keys were evicted since Redis started: rebuild, if one was of the sale")
     for name in ("aof_last_write_status", "aof_last_bgrewrite_status"):
@@ -182,7 +183,9 @@ def _sale(context: Context) -> Findings:
     state, epoch, seq = context.overview.state()
     layout, led = context.overview.layout_and_lead()
     parts = f", {sale.partitions} partitions" if sale.partitions > 1 else ""
-    text = f"{state}, epoch {epoch}, layout {layout}{parts}, flashsale {version('flashsale')} here"
+    is_over = epoch is None and context.is_purged()
+    there = f"{state}, epoch {epoch}, layout {layout}" if epoch is not None or state != "open" else "not in Redis yet"
+    text = f"{'purged' if is_over else there}{parts}, flashsale {version('flashsale')} here"
     yield Finding("sale", text, is_bad=False)
     look = sale._recorder.look()
     if state != "open":
@@ -193,7 +196,7 @@ def _sale(context: Context) -> Findings:
     if seq is None:
         yield Finding("sale", "meta seq is not what flashsale writes: nothing is accepted until a rebuild")
     gap = context.now() - led
-    if gap > NO_LEADER:
+    if gap > NO_LEADER and not is_over:
         since = f"for {clock.span(gap)}" if led else "yet"
         yield Finding("syncer", f"no syncer has led {since}: {_syncers(look) or 'start one'}")
     if look.dead:

@@ -273,7 +273,7 @@ def left(settlement: Settlement) -> list[str]:
     units, pending = settlement.audit.units, settlement.audit.pending
     lines = {
         f"{pending:,} orders wait for the workers": pending,
-        f"{units.held:,} units are unpaid: wait for their deadlines, or orders cancel": units.held,
+        f"{units.held:,} units are unpaid: wait for their deadlines, or orders confirm, or orders cancel": units.held,
         f"{units.dead:,} units are in dead letters: dead list": units.dead,
         "Redis and the database disagree: repair": len(settlement.audit.orders),
         "units were lost on their way between partitions: repair": len(settlement.audit.adrift),
