@@ -31,7 +31,8 @@ def look(context: Context, goods_id: str, row: Goods | None) -> dict[str, Any]:
     try:
         stock, gate = context.overview.stock(goods_id), context.overview.gate(goods_id)
     except UnknownGoods as error:
-        problem = lost(context) + noted(error) if row is not None and row.loaded else "not in Redis yet"
+        later = f", the database has {number(row.total)}" if row else ""
+        problem = lost(context) + noted(error) if row is not None and row.loaded else f"not in Redis yet{later}"
     except CorruptState as error:
         problem = f"corrupt in Redis{noted(error)}"
     except (NotExecuted, OutcomeUnknown) as error:
