@@ -112,12 +112,14 @@ class CorruptState(GoodsError):
 class OrderConflict(GoodsError):
     """The order id belongs to an order with other content: another item, buyer or quantity.
 
+    Or it begins with another partition than its buyer's, so it can only be another buyer's.
+
     Attributes:
         order_id: the id that was used twice.
     """
 
-    def __init__(self, *, sale: str, goods_id: str, order_id: str) -> None:
-        super().__init__(f"order {order_id!r} exists with other content", sale=sale, goods_id=goods_id)
+    def __init__(self, *, sale: str, goods_id: str, order_id: str, reason: str = "exists with other content") -> None:
+        super().__init__(f"order {order_id!r} {reason}", sale=sale, goods_id=goods_id)
         self.order_id = order_id
 
 
@@ -212,10 +214,11 @@ class PartitionMismatch(NotExecuted):
     retry_safe = False
 
     def __init__(self, partitions: int, servers: int, place: int) -> None:
-        where = f" on {servers} servers, of which this one is number {place}" if servers > 1 else ""
+        where = f" on {servers} servers, of which this one is number {place}, counted from 0" if servers > 1 else ""
+        clients = f"those {servers} servers in the same order" if servers > 1 else "one client"
         super().__init__(
             f"the sale was begun with {partitions} partition{'s' * (partitions != 1)}{where}: "
-            "give FlashSale as many `partitions`, and the clients in the same order",
+            f"give this process as many partitions, and {clients}",
             reason="PARTITIONS",
         )
         self.partitions = partitions

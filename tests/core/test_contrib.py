@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from flashsale import Event, FlashSale, Goods, InvalidRequest, NotExecuted, Order, OrderState
+from flashsale import Event, FlashSale, Goods, InvalidRequest, NotExecuted, Order, OrderState, PartitionMismatch
 from flashsale.contrib import buyer_id, refuse
 from flashsale.contrib.fastapi import FastAPISale, response, sqlalchemy_store
 from flashsale.contrib.flask import FlaskSale
@@ -313,6 +313,11 @@ def test_only_what_is_not_the_callers_fault_is_logged(caplog) -> None:
     assert not caplog.records
     assert refuse(NotExecuted("no connection to Redis: ConnectionError")).status == 503
     assert [(each.name, each.getMessage()) for each in caplog.records] == [("flashsale", "answered 503: NotExecuted")]
+
+
+def test_a_wrong_number_of_partitions_is_logged_with_the_right_one(caplog) -> None:
+    assert refuse(PartitionMismatch(4, 2, 1)).status == 503
+    assert "answered 503: PartitionMismatch: the sale was begun with 4 partitions on 2 servers" in caplog.text
 
 
 # -- FastAPI and Starlette ------------------------------------------------------------------------------------------

@@ -255,6 +255,10 @@ def test_a_partition_that_is_away_is_named_and_the_others_are_steered(
         assert "partitions 1, 3: " in said
         rights = re.findall(r"acl: partitions ([0-3], [0-3]): ", typed("doctor")[1])
         assert rights == ["0, 2", "1, 3"]
+        where[1] = f"{second.url}, {first.url}"
+        code, said = typed("status")
+        assert (code, said.endswith("in the same order: --partitions 4 --redis 'URL URL'\n")) == (2, True)
+        where[1] = urls
         second.kill()
         code, said = typed("status")
         assert code == 1

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from flashsale import FlashSale, Goods, OrderState, PartitionMismatch, Syncer, Worker
+from flashsale import FlashSale, Goods, InvalidRequest, OrderState, PartitionMismatch, Syncer, Worker
 from flashsale.contrib.fastapi import FastAPISale
 from flashsale.contrib.flask import FlaskSale
 from flashsale.stores import SQLAlchemyStore
@@ -49,6 +49,13 @@ def config(redis_url: str, tmp_path: Path) -> dict[str, object]:
         "FLASHSALE_CACHE_FOR": "0",
         "FLASHSALE_PARTITIONS": str(PARTITIONS),
     }
+
+
+def test_several_servers_want_a_number_of_partitions(config: dict[str, object]) -> None:
+    app = Flask("shop")
+    app.config.update(config | {"FLASHSALE_REDIS_URL": "redis://a redis://b", "FLASHSALE_PARTITIONS": 1})
+    with pytest.raises(InvalidRequest, match=r"FLASHSALE_REDIS_URL: several .+_PARTITIONS says how many"):
+        FlaskSale(app)
 
 
 def test_flask(config: dict[str, object]) -> None:

@@ -154,7 +154,7 @@ async def test_another_number_of_partitions_is_refused(shop: Shop) -> None:
     sale, _ = await synced(shop)
     error = await refused(shop, partitioned(shop, 8, store=sale.store))
     assert (error.partitions, error.servers, error.place) == (4, 1, 0)
-    assert "begun with 4 partitions: give FlashSale as many" in str(error)
+    assert "begun with 4 partitions: give this process as many partitions, and one client" in str(error)
     with pytest.raises(PartitionMismatch):
         await shop.worker(partitioned(shop, 8, store=sale.store)).run()
     assert (await sale.buy("phone", buyer(0))).accepted
@@ -165,7 +165,7 @@ async def test_a_sale_with_one_partition_gets_no_more(shop: Shop) -> None:
     await shop.syncer(sale).run_once()
     error = await refused(shop, partitioned(shop, store=sale.store))
     assert (error.partitions, error.servers, error.place) == (1, 1, 0)
-    assert "begun with 1 partition: give FlashSale as many" in str(error)
+    assert "begun with 1 partition: give this process as many partitions, and one client" in str(error)
     assert (await sale.buy("phone", "ann")).accepted
 
 
@@ -202,6 +202,7 @@ async def test_servers_in_another_order_are_refused(shop: Shop) -> None:
     error = await refused(shop, swapped)
     assert (error.partitions, error.servers) == (4, 2)
     assert "on 2 servers, of which this one is number" in str(error)
+    assert str(error).endswith("give this process as many partitions, and those 2 servers in the same order")
     for client in (shop.client(db=0), shop.client(db=1)):
         assert (await refused(shop, partitioned(shop, client=client, store=store))).servers == 2
     assert (await sale.buy("phone", buyer(0), 10)).accepted

@@ -107,6 +107,7 @@ async def test_the_id_of_another_partition_is_a_conflict(shop: Shop) -> None:
         with pytest.raises(OrderConflict) as caught:
             await call()
         assert caught.value.order_id == "02mine"
+        assert "begins with another partition than its buyer's" in str(caught.value)
     assert snapshot(shop.raw) == before
 
 

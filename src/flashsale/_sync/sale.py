@@ -108,7 +108,7 @@ class FlashSale:
         if check_int("partitions", partitions, 1, MAX_PARTITIONS) != 1:
             raise InvalidRequest("partitions", "a class of your own has one")
         if isinstance(client, Sequence) and not isinstance(client, Nodes):  # they are a tuple
-            raise InvalidRequest("client", "a list is for a sale over several partitions: FlashSale(..., partitions=)")
+            raise InvalidRequest("client", "a list is for a sale over several partitions: say how many")
         self.name = check_sale(sale)
         self.keys = (keys or Keys()).of(sale)
         self._timeout = check_seconds("timeout", timeout, low=0.1)

@@ -1,6 +1,6 @@
 """Adapters for Flask, FastAPI and Django. Each needs its framework; the core imports none of them."""
 
-from flashsale import FlashSaleError, web
+from flashsale import FlashSaleError, PartitionMismatch, web
 from flashsale._rules.observer import log
 from flashsale.model.checks import check_id
 
@@ -21,5 +21,6 @@ def refuse(error: FlashSaleError) -> web.Reply:
     """Returns the answer to a call that failed, and logs it unless the caller is at fault."""
     reply = web.refuse(error)
     if reply.status >= 500:
-        log.warning("answered %d: %s", reply.status, type(error).__name__)
+        why = f": {error}" if isinstance(error, PartitionMismatch) else ""  # a setting of this process is wrong
+        log.warning("answered %d: %s%s", reply.status, type(error).__name__, why)
     return reply

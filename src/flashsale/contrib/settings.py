@@ -85,7 +85,9 @@ class Settings:
         check_int("partitions", self.partitions, 1, MAX_PARTITIONS)
         servers = len(several(self.redis_url))
         if self.partitions == 1 and servers > 1:
-            raise InvalidRequest("redis_url", "several are for a sale over several partitions")
+            raise InvalidRequest(
+                "redis_url", f"several are for a sale over several partitions: {PREFIX}PARTITIONS says how many"
+            )
         if self.partitions % servers:
             raise InvalidRequest("partitions", f"must be a multiple of the {servers} servers")
         for name in ("gate_url", "gate_replica_url", "plain_keys"):

@@ -261,7 +261,8 @@ def judged(error: Exception, options: argparse.Namespace) -> tuple[int, str]:
     if isinstance(error, Stop):
         return error.code, str(error)
     if isinstance(error, PartitionMismatch):
-        return USAGE, f"{error}: --partitions {error.partitions}"
+        urls = f" --redis '{' '.join(['URL'] * error.servers)}'" if error.servers > 1 else ""
+        return USAGE, f"{error}: --partitions {error.partitions}{urls}"
     if isinstance(error, UnknownSale | StoreRequired):
         return USAGE, str(error)
     if isinstance(error, InvalidRequest):

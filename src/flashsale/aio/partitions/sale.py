@@ -303,7 +303,8 @@ class PartitionedSale(FlashSale):
         place = self._routes.of_buyer(buyer_id)
         if order_id is not None and self._routes.of_order(order_id, name) != place:
             check_id("buyer_id", buyer_id)
-            raise OrderConflict(sale=self.name, goods_id=goods_id, order_id=order_id)
+            reason = "begins with another partition than its buyer's: sale.order_id(buyer_id, name) makes it"
+            raise OrderConflict(sale=self.name, goods_id=goods_id, order_id=order_id, reason=reason)
         await self._meet(place)
         return self._parts[place]
 
