@@ -17,6 +17,7 @@ from flashsale._rules.partitions import tag_of
 from flashsale.cli import main
 from flashsale.keys import PartitionKeys
 from flashsale.model.snapshot import Histogram, Totals
+from flashsale.ops.reading import scrape
 from flashsale.ops.status import database
 from flashsale.stores import SQLAlchemyStore
 from tests.support import servers
@@ -255,6 +256,9 @@ def test_a_partition_that_is_away_is_named_and_the_others_are_steered(
         assert "partitions 1, 3: " in said
         rights = re.findall(r"acl: partitions ([0-3], [0-3]): ", typed("doctor")[1])
         assert rights == ["0, 2", "1, 3"]
+        clients[1].config_set("maxmemory", "3gb")
+        with FlashSale(clients, "spring", partitions=4) as sale:
+            assert scrape(sale).info["maxmemory"] == str(3 << 30)  # the first server has no limit
         where[1] = f"{second.url}, {first.url}"
         code, said = typed("status")
         assert (code, said.endswith("in the same order: --partitions 4 --redis 'URL URL'\n")) == (2, True)

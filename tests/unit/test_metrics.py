@@ -153,6 +153,19 @@ def test_what_redis_does_not_tell_is_absent() -> None:
     assert not found(reading(idle))["flashsale_leader_info"]
 
 
+def test_several_servers_are_told_by_the_one_that_is_worst_off() -> None:
+    large = INFO | {"used_memory": "900", "maxmemory": "9000", "evicted_keys": "1"}
+    full = INFO | {"used_memory": "80", "maxmemory": "100", "evicted_keys": "2", "aof_enabled": "0"}
+    broken = large | {"aof_last_write_status": "err"}
+    for infos in ([large, full, broken, {}], [broken, {}, full, large]):
+        told = metrics.as_one(infos)
+        assert (told["used_memory"], told["maxmemory"], told["evicted_keys"]) == ("80", "100", "4")
+        assert found(replace(reading(), info=told))["flashsale_redis_aof_ok"][()] == 0
+    assert metrics.as_one([{}, large]) == large
+    assert metrics.as_one([]) == {}
+    assert found(replace(reading(), info=metrics.as_one([large, full])))["flashsale_redis_aof_ok"][()] == 1
+
+
 def test_a_scrape_that_cannot_read_redis_says_so() -> None:
     text = page(reading(), Reading("nov11", "0.1.0"))
     samples = [line for line in text.splitlines() if not line.startswith("#")]

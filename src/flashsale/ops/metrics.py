@@ -24,6 +24,7 @@ from flashsale.model.snapshot import (
     Snapshot,
     Totals,
 )
+from flashsale.ops import health
 
 MAX_GOODS: Final = 50
 """Items with a name of their own in the metrics; the units and purchases of further ones are summed as `OTHER`."""
@@ -35,6 +36,7 @@ OTHER: Final = "other"
 
 STATES: Final = ("open", "paused", "closed")
 _PART: Final = ("partition",)
+_WRITTEN: Final = ("aof_last_write_status", "aof_last_bgrewrite_status")
 
 _KINDS: Final = ("syncer", "outbox", "worker", "web")  # of processes; where there are too many, the first stay
 
@@ -65,7 +67,7 @@ class Reading:
         version: of flashsale, of the process that reads.
         snapshot: of the sale; None: Redis could not be read.
         totals: what all processes have counted; None likewise.
-        info: Redis's INFO, name and value; empty where it is not to be had.
+        info: Redis's INFO, name and value, of several servers `as_one`; empty where it is not to be had.
     """
 
     sale: str
@@ -119,6 +121,34 @@ def values(reading: Reading, shown: Shown) -> Iterator[tuple[Metric, Values]]:
             yield metric, count(totals)
     for metric, tell in _OF_REDIS.items():
         yield metric, tell(reading.info)
+
+
+def as_one(infos: Iterable[Mapping[str, str]]) -> Mapping[str, str]:
+    """Returns the INFO of several servers as one: the fullest server's, all evicted keys, the worst append-only file.
+
+    >>> as_one([{"used_memory": "9", "evicted_keys": "1"}, {"used_memory": "7", "evicted_keys": "2"}])
+    {'used_memory': '9', 'evicted_keys': '3'}
+    """
+    told = sorted(filter(None, infos), key=_fullness)
+    if len(told) < 2:
+        return told[0] if told else {}
+    whole = dict(told[-1])
+    if any("evicted_keys" in info for info in told):
+        whole["evicted_keys"] = str(sum(health.count(info, "evicted_keys") for info in told))
+    written = [info for info in told if info.get("aof_enabled") == "1"]
+    if written:
+        worst = min(written, key=_is_written_well)
+        whole |= {name: worst[name] for name in ("aof_enabled", *_WRITTEN) if name in worst}
+    return whole
+
+
+def _fullness(info: Mapping[str, str]) -> tuple[float, int]:
+    used, most = (health.count(info, name) for name in ("used_memory", "maxmemory"))
+    return (used / most if most else 0.0), used
+
+
+def _is_written_well(info: Mapping[str, str]) -> bool:
+    return all(info.get(name) == "ok" for name in _WRITTEN)
 
 
 def buckets(histogram: Histogram) -> list[tuple[str, float]]:
@@ -200,7 +230,7 @@ def _max_memory(info: Mapping[str, str]) -> Values:
 def _is_written(info: Mapping[str, str]) -> Values:
     if info.get("aof_enabled") != "1":
         return []
-    return [((), float(all(info.get(name) == "ok" for name in ("aof_last_write_status", "aof_last_bgrewrite_status"))))]
+    return [((), float(_is_written_well(info)))]
 
 
 # -- the list -------------------------------------------------------------------------------------------------------
@@ -276,14 +306,16 @@ _OF_TOTALS: Final[dict[Metric, Callable[[Totals], Values]]] = {
 }
 
 _OF_REDIS: Final[dict[Metric, Callable[[Mapping[str, str]], Values]]] = {
-    Metric("flashsale_redis_memory_used_bytes", "gauge", "Memory that Redis uses."): _number_of("used_memory"),
-    Metric("flashsale_redis_memory_max_bytes", "gauge", "Memory that Redis may use; absent where there is no limit."): (
+    Metric(
+        "flashsale_redis_memory_used_bytes", "gauge", "Memory that Redis uses; of several servers the fullest."
+    ): _number_of("used_memory"),
+    Metric("flashsale_redis_memory_max_bytes", "gauge", "Memory that it may use; absent where there is no limit."): (
         _max_memory
     ),
     Metric("flashsale_redis_evicted_keys_total", "counter", "Keys that Redis has thrown away for want of memory."): (
         _number_of("evicted_keys")
     ),
-    Metric("flashsale_redis_aof_ok", "gauge", "1 when the append-only file is written; absent where there is none."): (
+    Metric("flashsale_redis_aof_ok", "gauge", "1 when each append-only file is written; absent without."): (
         _is_written
     ),
 }

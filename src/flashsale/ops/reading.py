@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Final, TypeVar
 
+from flashsale._sync.overview import Overview
 from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore
 from flashsale.errors import FlashSaleError
@@ -14,7 +15,7 @@ from flashsale.model.reports import Settlement
 from flashsale.model.trail import TrailEntry
 from flashsale.ops.evidence import Evidence
 from flashsale.ops.folding import OrderStats, SampleStats
-from flashsale.ops.metrics import Reading
+from flashsale.ops.metrics import Reading, as_one
 
 Read = TypeVar("Read")
 
@@ -26,8 +27,8 @@ def scrape(sale: FlashSale) -> Reading:
     recorder = sale._recorder
     snapshot = _if_it_can(recorder.look)
     totals = _if_it_can(recorder.totals) if snapshot else None
-    info = _if_it_can(sale._link.info) if snapshot else None  # of the first server, where there are several
-    return Reading(sale.name, version("flashsale"), snapshot, totals, info or {})
+    infos = _if_it_can(Overview(sale).infos) if snapshot else None
+    return Reading(sale.name, version("flashsale"), snapshot, totals, as_one((infos or {}).values()))
 
 
 def gather(sale: FlashSale, settlement: Settlement, trail: Sequence[TrailEntry] = ()) -> Evidence:
