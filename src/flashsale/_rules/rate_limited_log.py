@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 from flashsale._rules.observer import log
+from flashsale.errors import PartitionMismatch
 
 EVERY: Final = 60.0  # seconds between two lines about one cause
 
@@ -37,6 +38,13 @@ def named(error: BaseException) -> str:
 
     >>> named(ValueError("alice"))
     'ValueError'
+
+    A PartitionMismatch has numbers only, and they say which setting of this process is wrong:
+
+    >>> named(PartitionMismatch(4, 1, 0)).partition(": give")[0]
+    'PartitionMismatch: the sale was begun with 4 partitions'
     """
+    if isinstance(error, PartitionMismatch):
+        return f"{type(error).__name__}: {error}"
     cause = getattr(error.__cause__, "orig", None) or error.__cause__
     return type(error).__name__ + (f" ({type(cause).__name__})" if cause else "")
