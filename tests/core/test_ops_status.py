@@ -267,6 +267,12 @@ def test_a_partition_that_is_away_is_named_and_the_others_are_steered(
         code, said = typed("status")
         assert code == 1
         assert "! AWAY  partitions 1, 3 cannot be reached, and are not in the sums" in said
+        assert "OTHER POLICY" not in said  # the units there are not missing
+        code, found = typed("doctor")
+        assert code == 1
+        assert "! sale: partitions 1, 3 cannot be reached" in found
+        assert "! redis: cannot be looked at: no connection to Redis" in found
+        assert "memory: partitions 0, 2: " in found
         assert [line.split()[:2] for line in said.splitlines() if re.match(r"\d ", line)] == [
             ["0", "open"],
             ["1", "away"],

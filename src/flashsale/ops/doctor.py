@@ -73,11 +73,11 @@ def _bad_first(finding: Finding) -> bool:
 
 
 def _looked(context: Context, look: Any) -> list[Finding]:
-    """Returns what one look finds; what fails in it is a finding, too, but a Redis that does not answer."""
+    """Returns what one look finds; what fails in it is a finding, too, unless no Redis answers."""
     try:
         return list(look(context))
     except (NotExecuted, StoreError, CorruptState) as error:
-        if isinstance(error, NotExecuted) and error.reason != "NOPERM":
+        if isinstance(error, NotExecuted) and error.reason != "NOPERM" and not any(context.overview.infos().values()):
             raise
         return [Finding(look.__name__.strip("_"), f"cannot be looked at: {error}")]
 

@@ -233,14 +233,14 @@ def _policy(look: Snapshot, rows: Sequence[Goods]) -> Iterator[Attention]:
     there = {goods.goods_id: goods for goods in look.goods}
     for row in rows:
         if row.goods_id in there:
-            for name, wanted, found in _otherwise(row, there[row.goods_id]):
+            for name, wanted, found in _otherwise(row, there[row.goods_id], is_whole=not look.away):
                 text = f"{row.goods_id}: the database wants {name} {shown(wanted)}, Redis has {shown(found)}"
                 yield Attention("OTHER POLICY", f"{text}: `flashsale goods list` says what brings it")
 
 
-def _otherwise(row: Goods, there: GoodsSnapshot) -> Iterator[tuple[str, object, object]]:
+def _otherwise(row: Goods, there: GoodsSnapshot, *, is_whole: bool) -> Iterator[tuple[str, object, object]]:
     """Yields what Redis has otherwise than the row; a total below what is booked follows as units return."""
-    if max(row.total, there.booked) != there.total != row.total:
+    if is_whole and max(row.total, there.booked) != there.total != row.total:
         yield "total", row.total, there.total
     for name in POLICY:
         wanted, found = kept(getattr(row, name)), getattr(there, name)
