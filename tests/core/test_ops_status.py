@@ -273,6 +273,7 @@ def test_a_partition_that_is_away_is_named_and_the_others_are_steered(
         assert "! sale: partitions 1, 3 cannot be reached" in found
         assert "! redis: cannot be looked at: no connection to Redis" in found
         assert "memory: partitions 0, 2: " in found
+        assert "acl: partitions 1, 3: the rights cannot be tried: no connection to Redis" in found
         assert [line.split()[:2] for line in said.splitlines() if re.match(r"\d ", line)] == [
             ["0", "open"],
             ["1", "away"],

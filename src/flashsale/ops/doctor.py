@@ -163,7 +163,7 @@ def _rights_at(link: Link, key: str, where: str) -> Finding:
 def _why_not(error: Exception) -> str:
     if getattr(error, "reason", None) == "NOPERM":
         return "this user may not: '+acl|whoami' '+acl|dryrun' let it"
-    return "ACL DRYRUN needs Redis 7"
+    return "ACL DRYRUN needs Redis 7" if "answered with an error" in str(error) else str(error)
 
 
 def _trials(key: str) -> list[list[str]]:
