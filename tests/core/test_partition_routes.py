@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -243,6 +244,15 @@ async def test_a_basket_is_all_or_nothing_over_all_partitions(shop: Shop) -> Non
     assert {each.goods_id: each.remaining for each in refused.receipts}["case"] == 3  # counted everywhere
     taken = await sale.buy_basket(buyer(1), [("phone", 8), ("case", 3)])
     assert (taken.accepted, booked(shop)) == (True, 8)
+
+
+async def test_two_baskets_do_not_take_the_last_units_from_each_other_for_ever(real_shop: Shop) -> None:
+    sale = await opened(real_shop, 1)
+    await sale.preload("case", 1)
+    await sale.start("case")
+    wanted = [("phone", 1), ("case", 1)]  # both lie in the first partition
+    baskets = await asyncio.gather(*(sale.buy_basket(buyer(place), wanted) for place in (1, 2)))
+    assert sorted(basket.outcome for basket in baskets) == [Outcome.ACCEPTED, Outcome.SOLD_OUT]
 
 
 async def test_a_retry_finds_its_order_after_the_last_unit(shop: Shop) -> None:

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
+from time import monotonic
 
-from flashsale._sync.partitions.transfers import Transfers
+from flashsale._rules.deadline import ends_at
+from flashsale._sync.partitions.transfers import PAUSE, Transfers
 from flashsale._sync.purchases import Purchases
 from flashsale._sync.reservations import Answers, Mode
+from flashsale._sync.transport.runtime import sleep
 from flashsale.errors import FlashSaleError
 from flashsale.model import Order, Outcome, Receipt, by_goods
 
@@ -31,11 +35,16 @@ class PartitionPurchases(Purchases):
     def _fetched(self, orders: Sequence[Order], mode: Mode, answers: Answers) -> Answers:
         """Fetches units for orders that are sold out here, and books these again, until a check finds too few.
 
-        A basket is booked again as a whole, or not at all. What goes wrong belongs to those orders alone.
+        A basket is booked again as a whole, or not at all. What goes wrong belongs to those orders alone. Between two
+        tries it waits for a while, which grows: else two baskets could take the last units from each other for ever.
         """
+        longest = 0.0
         plain = Mode(mode.slot, together=mode.together, guarantee=mode.guarantee)
         free: dict[str, int] = {}  # units of an item in all partitions, where a check has found too few
         while short := [place for place, answer in enumerate(answers) if _is_short(answer, free)]:
+            if mode.together:
+                sleep(max(0.0, ends_at(random.uniform(0.0, longest)) - monotonic()))  # noqa: S311
+                longest = 2 * longest or PAUSE
             try:
                 self._fetch([orders[place] for place in short], free)
                 again = [place for place in short if orders[place].goods_id not in free]
