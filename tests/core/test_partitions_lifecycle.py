@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+import fakeredis
 import pytest
 
 from flashsale import (
@@ -23,6 +25,7 @@ from flashsale import (
     Worker,
 )
 from flashsale.model.reports import Problem, Units
+from flashsale.testing import memory_store, temporary_sale
 from tests.support.helpers import Awaited, clock, order, settled, snapshot, until
 from tests.support.mutants import kills, promises
 from tests.support.partitions import (
@@ -187,6 +190,34 @@ async def test_an_error_of_the_hosts_in_one_partition_ends_them_all(
         await bought(sale, 2)
     with pytest.raises(HostError):
         await asyncio.wait_for(running, 30)
+
+
+def test_an_exception_that_strikes_who_runs_a_worker_of_threads_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-C does, where the host has given an event of its own."""
+
+    def strike(*_: Any) -> None:
+        raise HostError
+
+    def claim(_timeout: float) -> tuple[()]:
+        if not struck.is_set():
+            struck.set()
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        return ()
+
+    stop, struck = threading.Event(), threading.Event()
+    watchdog = threading.Timer(30.0, stop.set)
+    before = signal.signal(signal.SIGUSR1, strike)
+    watchdog.start()
+    try:
+        with temporary_sale(fakeredis.FakeRedis(), {"phone": 4}, store=memory_store, partitions=FOUR) as sale:
+            worker: Any = Worker(sale)
+            monkeypatch.setattr(worker._each[2], "_claim", claim)
+            with pytest.raises(HostError):
+                worker.run(stop)
+        assert not stop.is_set()
+    finally:
+        watchdog.cancel()
+        signal.signal(signal.SIGUSR1, before)
 
 
 async def test_a_class_of_the_hosts_is_refused(sync_shop: Shop) -> None:

@@ -77,7 +77,7 @@ class PartitionedWorker(Worker):
             ours.set()
 
         parts: list[Callable[[], None]] = [follow, *(partial(drain, worker) for worker in self._each)]
-        together(parts)
+        together(parts, stop=ours)
 
     @override
     def run_once(self) -> int:

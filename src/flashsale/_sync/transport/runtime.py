@@ -127,8 +127,15 @@ def stop_on_signals(stop: StopEvent | None) -> Iterator[StopEvent]:
             signal.signal(number, handler)
 
 
-def together(calls: Sequence[Callable[[], Answer]]) -> list[Answer | FlashSaleError]:
-    """Makes calls at once, each in a thread, and returns what each returned, or the error of ours that it raised."""
+def together(
+    calls: Sequence[Callable[[], Answer]], *, stop: threading.Event | None = None
+) -> list[Answer | FlashSaleError]:
+    """Makes calls at once, each in a thread, and returns what each returned, or the error of ours that it raised.
+
+    Args:
+        calls: to be made.
+        stop: what calls without an end of their own wait for; it is set when an exception strikes who waits for them.
+    """
 
     def tried(call: Callable[[], Answer]) -> Answer | FlashSaleError:
         try:
@@ -137,7 +144,11 @@ def together(calls: Sequence[Callable[[], Answer]]) -> list[Answer | FlashSaleEr
             return error
 
     with ThreadPoolExecutor(max(1, len(calls)), thread_name_prefix="flashsale-partition") as threads:
-        return [each.result() for each in [threads.submit(copy_context().run, tried, call) for call in calls]]
+        try:
+            return [each.result() for each in [threads.submit(copy_context().run, tried, call) for call in calls]]
+        finally:
+            if stop is not None:
+                stop.set()
 
 
 class BackgroundTask:

@@ -76,7 +76,7 @@ class PartitionedWorker(Worker):
             ours.set()
 
         parts: list[Callable[[], Awaitable[None]]] = [follow, *(partial(drain, worker) for worker in self._each)]
-        await together(parts)
+        await together(parts, stop=ours)
 
     @override
     async def run_once(self) -> int:

@@ -99,7 +99,11 @@ def _stop_all() -> None:
         stop.set()
 
 
-async def together(calls: Sequence[Callable[[], Awaitable[Answer]]]) -> list[Answer | FlashSaleError]:
+async def together(
+    calls: Sequence[Callable[[], Awaitable[Answer]]],
+    *,
+    stop: asyncio.Event | None = None,  # noqa: ARG001 - the twin's signature: tasks are cancelled
+) -> list[Answer | FlashSaleError]:
     """Makes calls at once, and returns what each returned, or the error of ours that it raised."""
 
     async def tried(call: Callable[[], Awaitable[Answer]]) -> Answer | FlashSaleError:
