@@ -12,6 +12,8 @@ from opentelemetry.trace import StatusCode
 
 from flashsale import OrderConflict, StoreError
 from flashsale.contrib.tracing import trace
+from tests.support.partitions import buyer as buyer_of
+from tests.support.partitions import synced
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -134,3 +136,16 @@ async def test_a_sale_that_is_not_traced_is_untouched(shop: Shop) -> None:
     Spans().trace(traced)
     assert "buy" not in vars(other.real)
     assert other.real._purchases._submit == other.real.inventory._reservations.singles.submit
+
+
+async def test_a_sale_over_several_partitions_has_the_same_spans(shop: Shop) -> None:
+    (sale, _), spans = await synced(shop), Spans()
+    worker = shop.worker(sale)
+    for target in (sale, worker):
+        spans.trace(target)
+    assert (await sale.buy("phone", buyer_of(2))).accepted
+    assert parent(spans.take(), "flashsale.reserve") == "flashsale.buy"
+    assert (await sale.buy_basket(buyer_of(2), [("phone", 1)])).accepted
+    assert parent(spans.take(), "flashsale.reserve") == "flashsale.buy_basket"
+    assert await worker.run_once() == 2
+    assert parent(spans.take(), "flashsale.save") == "flashsale.worker"

@@ -94,6 +94,10 @@ class Worker:
             with self._sale._recorder.beating(self._activity):
                 self._work(event)
 
+    def _workers(self) -> Sequence[Worker]:
+        """Returns the workers that drain a queue each: this one, where the sale has no partitions."""
+        return (self,)
+
     def _work(self, stop: StopEvent) -> None:
         with BackgroundTask() as background:
             self._take_turns(stop, background)

@@ -93,6 +93,10 @@ class Worker:
             async with self._sale._recorder.beating(self._activity):
                 await self._work(event)
 
+    def _workers(self) -> Sequence[Worker]:
+        """Returns the workers that drain a queue each: this one, where the sale has no partitions."""
+        return (self,)
+
     async def _work(self, stop: StopEvent) -> None:
         async with BackgroundTask() as background:
             await self._take_turns(stop, background)

@@ -41,13 +41,15 @@ def trace(
 
     spans = _Spans(tracer or get_tracer("flashsale"), target)
     if isinstance(target, flashsale.Worker | flashsale.aio.Worker):
-        spans.wrap(target, "_process", "worker", _orders)
-        spans.wrap(target._store, "save", "save", _orders)
+        for worker in target._workers():
+            spans.wrap(worker, "_process", "worker", _orders)
+            spans.wrap(worker._store, "save", "save", _orders)
         return
     spans.wrap(target, "buy", "buy", _item, _outcome)
     spans.wrap(target, "buy_basket", "buy_basket", _nothing, _outcome)
-    spans.wrap(target._purchases, "_submit", "reserve", _nothing, _outcome)
-    spans.wrap(target._purchases, "_book", "reserve", _orders)
+    for part in target._partitions():
+        spans.wrap(part._purchases, "_submit", "reserve", _nothing, _outcome)
+        spans.wrap(part._purchases, "_book", "reserve", _orders)
 
 
 def _nothing(*_: object, **__: object) -> dict[str, Any]:

@@ -62,6 +62,10 @@ class PartitionedWorker(Worker):
         super().run(stop)
 
     @override
+    def _workers(self) -> Sequence[Worker]:
+        return self._each
+
+    @override
     def _work(self, stop: StopEvent) -> None:
         ours = new_stop()
 

@@ -61,6 +61,10 @@ class PartitionedWorker(Worker):
         await super().run(stop)
 
     @override
+    def _workers(self) -> Sequence[Worker]:
+        return self._each
+
+    @override
     async def _work(self, stop: StopEvent) -> None:
         ours = new_stop()
 
