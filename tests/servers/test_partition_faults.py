@@ -13,13 +13,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from flashsale import Durability, FlashSale, Goods, NotExecuted, OrderState, Outcome, OutcomeUnknown, UnknownGoods
+from flashsale import (
+    Durability,
+    FlashSale,
+    Goods,
+    NotExecuted,
+    OrderState,
+    Outcome,
+    OutcomeUnknown,
+    Tickets,
+    UnknownGoods,
+)
 from flashsale._rules.partitions import tag_of
 from flashsale._rules.redispy import slot_of
 from tests.support import servers
 from tests.support.crowds import Crowd, patiently
 from tests.support.helpers import eventually, until
 from tests.support.mutants import kills
+from tests.support.partitions import buyer
 from tests.support.sales import rows
 
 if TYPE_CHECKING:
@@ -137,6 +148,33 @@ async def test_who_comes_to_a_frozen_one_is_told_at_once(host: Host, four: list[
     assert "PARTITION" in {getattr(answer, "reason", None) for answer in answers}  # but for one, which found out
     await crowd.sells(VICTIM, VICTIM)
     await crowd.end(80)
+
+
+async def test_whatever_a_buyer_asks_a_frozen_one_the_answer_comes_at_once(
+    host: Host, four: list[servers.RedisServer]
+) -> None:
+    crowd = await opened(host, clients(host, four), 80, timeout=1.0, tickets=Tickets({"k1": b"secret" * 6}))
+    name, sale = buyer(VICTIM, count=8), crowd.sale
+    order_id = (await patiently(lambda: crowd.buy(VICTIM))).order_id
+    ticket = (await patiently(lambda: sale.enter("phone", name))).ticket
+    calls = {
+        "status": lambda: sale.status(order_id),
+        "cancel": lambda: sale.cancel(order_id),
+        "extend_hold": lambda: sale.extend_hold(order_id, 9.0),
+        "enter": lambda: sale.enter("phone", name),
+        "buy": lambda: sale.buy("phone", name, ticket=ticket),
+    }
+    four[VICTIM].freeze()
+    told = {}
+    try:
+        with pytest.raises((NotExecuted, OutcomeUnknown)):
+            await crowd.buy(VICTIM)
+        for what, call in calls.items():
+            answers = await asyncio.gather(*(call() for _ in range(10)), return_exceptions=True)
+            told[what] = "PARTITION" in {getattr(answer, "reason", None) for answer in answers}
+    finally:
+        four[VICTIM].thaw()
+    assert told == dict.fromkeys(calls, True)
 
 
 async def test_who_waits_for_a_frozen_one_takes_no_room_from_others(

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from redis import exceptions
 from typing_extensions import override
@@ -15,8 +16,10 @@ from flashsale._sync.transport.link import Argument, Barrier, Link
 from flashsale._sync.transport.waiting import Callers
 from flashsale.errors import NotExecuted, OutcomeUnknown
 
-BUYERS: Final = frozenset({"reserve", "enter"})  # the scripts that buyers wait for
+BUYERS: Final = frozenset({"reserve", "ticket", "records", "layout", "HGET", "HMGET"})  # what buyers wait for
 AWAY: Final = 0.5  # seconds for which a server is left alone that did not answer; then one call finds out
+
+Answer = TypeVar("Answer")
 
 
 class PartLink(Link):
@@ -40,18 +43,24 @@ class PartLink(Link):
     def run_behind(
         self, barrier: Barrier | None, name: str, keys: Sequence[str], args: Sequence[Argument]
     ) -> tuple[Any, Any]:
+        return self._unless_deaf(name, partial(super().run_behind, barrier, name, keys, args))
+
+    @override
+    def command(self, *command: Argument) -> Any:
+        return self._unless_deaf(command[0], partial(super().command, *command))
+
+    def _unless_deaf(self, name: Argument, request: Callable[[], Answer]) -> Answer:
         deaf_until = self._deaf_until
         if deaf_until is None or name not in BUYERS:
-            return super().run_behind(barrier, name, keys, args)
+            return request()
         if monotonic() < deaf_until:
             raise NotExecuted("the partition did not answer a moment ago", reason="PARTITION")
         self._deaf_until = monotonic() + 2 * self.patience  # this one finds out, and nobody else meanwhile
         try:
-            return super().run_behind(barrier, name, keys, args)
-        except (NotExecuted, OutcomeUnknown):
-            if self._deaf_until is not None:
+            return request()
+        finally:
+            if self._deaf_until is not None:  # nothing has answered, or the caller was cancelled
                 self._deaf_until = monotonic() + AWAY
-            raise
 
     @override
     def _exchange(
