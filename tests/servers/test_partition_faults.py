@@ -26,6 +26,7 @@ from flashsale import (
 )
 from flashsale._rules.partitions import tag_of
 from flashsale._rules.redispy import slot_of
+from flashsale.aio.partitions.part_link import AWAY
 from tests.support import servers
 from tests.support.crowds import Crowd, patiently
 from tests.support.helpers import eventually, until
@@ -175,6 +176,25 @@ async def test_whatever_a_buyer_asks_a_frozen_one_the_answer_comes_at_once(
     finally:
         four[VICTIM].thaw()
     assert told == dict.fromkeys(calls, True)
+
+
+@pytest.mark.parametrize("host", ["flashsale.aio"], indirect=True)
+async def test_who_is_cancelled_while_finding_out_keeps_nobody_away(
+    host: Host, four: list[servers.RedisServer]
+) -> None:
+    crowd = await opened(host, clients(host, four), 80)
+    link = crowd.sale.real._parts[VICTIM]._link
+    link._deaf_until = 0.0  # it was silent, long ago
+    four[VICTIM].freeze()
+    try:
+        asking = asyncio.create_task(crowd.buy(VICTIM))
+        await until(lambda: link._deaf_until, "who finds out")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert link._deaf_until <= time.monotonic() + AWAY
+    finally:
+        four[VICTIM].thaw()
 
 
 async def test_who_waits_for_a_frozen_one_takes_no_room_from_others(
