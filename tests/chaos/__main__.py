@@ -100,7 +100,8 @@ def play(
         else:
             deployment = stack.enter_context(alone(appendfsync=options.appendfsync))
         if options.first_layout:
-            deployment.primary.client().hset(Keys().of(SALE).meta, "layout", 1)
+            begun = {"epoch": 1, "state": "open", "layout": 1}
+            deployment.primary.client().hset(Keys().of(SALE).meta, mapping=begun)
         url, faults = database_url, None
         if options.database_faults and postgres is not None:
             proxy = stack.enter_context(DatabaseProxy(database_url))
