@@ -302,7 +302,7 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
 
 def test_ids_and_tokens_come_from_the_operating_system() -> None:
     """`random` is for waiting times, replicas and the demo's crowd."""
-    both = {"transport/topology.py", "partitions/transfers.py"}
+    both = {"transport/topology.py", "partitions/transfers.py", "partitions/purchases.py"}
     allowed = {"_rules/backoff.py", *(f"{api}/{module}" for api in ("_sync", "aio") for module in both)}
     users = {module for module, names in imported().items() if {name.partition(".")[0] for name in names} & {"random"}}
     assert {module for module in users if not module.startswith("demo/")} <= allowed
