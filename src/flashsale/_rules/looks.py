@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from flashsale.model.snapshot import AWAY, MISSING, GoodsSnapshot, PartitionSnapshot, Snapshot
@@ -18,7 +18,7 @@ def merged(looks: Sequence[Snapshot | None]) -> Snapshot:
     known = [look for look in there if look.epoch is not None] or there
     return replace(
         there[0],
-        state=next((state for state in ("closed", "paused") if state in states), "open"),
+        state=state_of(states, "open"),
         epoch=known[0].epoch,
         layout=known[0].layout,
         queued=sum(look.queued for look in there),
@@ -29,6 +29,11 @@ def merged(looks: Sequence[Snapshot | None]) -> Snapshot:
         goods=_goods(there),
         partitions=tuple(_part(place, look, known[0].epoch) for place, look in enumerate(looks)),
     )
+
+
+def state_of(states: Collection[str], otherwise: str) -> str:
+    """Returns the state of a sale whose partitions are in these: closed, or paused, where one of them is."""
+    return next((state for state in ("closed", "paused") if state in states), otherwise)
 
 
 def _part(place: int, look: Snapshot | None, epoch: int | None) -> PartitionSnapshot:

@@ -8,6 +8,7 @@ from typing import TypeAlias, TypeVar
 
 from flashsale._rules.activity import apart
 from flashsale._rules.ledger_record import Record
+from flashsale._rules.looks import state_of
 from flashsale.aio.sale import FlashSale
 from flashsale.aio.sale_state import SaleState
 from flashsale.aio.transport.link import Link
@@ -40,9 +41,8 @@ class Overview:
     async def state(self) -> SaleState:
         """Returns the state of the sale: closed, or paused, where a partition is. One that is away is left out."""
         found = await self._of_those_there(lambda part: part._meta.state())
-        states = {each.state for each in found}
         return SaleState(
-            next((state for state in ("closed", "paused") if state in states), found[0].state),
+            state_of({each.state for each in found}, found[0].state),
             next((each.epoch for each in found if each.epoch is not None), None),
             None if any(each.seq is None for each in found) else sum(each.seq or 0 for each in found),
         )
