@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -18,6 +18,7 @@ Answer = TypeVar("Answer")
 BATCH: Final = 128  # a script call of this many takes under 1 ms of Redis
 IN_FLIGHT: Final = 2  # both sides stay busy; more only lengthens the queue at the server
 MAX_WEIGHT: Final = 256 * 1024  # bytes of one call
+WORTH_A_CALL: Final = 8  # callers: twice as many go by two calls, so that Redis serves one while we serve the other
 
 
 class Coalescer(Line[Item, Answer]):
@@ -160,8 +161,8 @@ class Coalescer(Line[Item, Answer]):
     def _cut(self, batch: list[tuple[Item, asyncio.Future[Answer], float]]) -> bool:
         """Makes those the batch who wait longest; False: nobody waits."""
         batch.clear()
-        weight = 0
-        while self._waiting and len(batch) < BATCH and weight < MAX_WEIGHT:
+        weight, most = 0, self._share()
+        while self._waiting and len(batch) < most and weight < MAX_WEIGHT:
             call = self._waiting[0]
             if not call[1].done():
                 batch.append(call)
@@ -169,3 +170,10 @@ class Coalescer(Line[Item, Answer]):
                     weight += self._weigh(call[0])
             self._waiting.popleft()  # last: whatever strikes, somebody has the caller
         return bool(batch)
+
+    def _share(self) -> int:
+        """Returns how many may leave: half of those who wait, so that a second call leaves beside this one."""
+        half = (len(self._waiting) + 1) // 2
+        flights: Iterable[Any] = self._flights
+        is_second = any(flight.get_coro().cr_await is not None for flight in flights)
+        return BATCH if is_second or half < WORTH_A_CALL else min(half, BATCH)

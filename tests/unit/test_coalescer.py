@@ -1,0 +1,93 @@
+"""Which callers share a call, on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from flashsale.aio.transport.coalescer import BATCH, WORTH_A_CALL, Coalescer
+from flashsale.aio.transport.waiting import Callers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Server:
+    """Answers a call when it is told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, asyncio.Event]] = []
+        self.coalescer = Coalescer[int, int](self._send, callers=Callers(1000), time=60, last=1)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [size for size, _ in self.calls]
+
+    async def _send(self, batch: Sequence[int]) -> Sequence[int]:
+        reply = asyncio.Event()
+        self.calls.append((len(batch), reply))
+        await reply.wait()
+        return batch
+
+    async def crowd(self, callers: int) -> asyncio.Future[list[int]]:
+        async def call(number: int) -> int:
+            return await self.coalescer.submit(number)
+
+        answers = asyncio.gather(*map(call, range(callers)))
+        await self.settle()
+        return answers
+
+    async def answer(self, place: int) -> None:
+        self.calls[place][1].set()
+        await self.settle()
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+async def test_a_crowd_leaves_by_two_calls() -> None:
+    """Redis serves one while the process serves the other; before the first of them, somebody went alone."""
+    server = Server()
+    answers = await server.crowd(65)
+    assert server.sizes == [1, 32]
+    await server.answer(0)
+    assert server.sizes == [1, 32, 32]
+    await server.answer(1)
+    await server.answer(2)
+    assert await answers == list(range(65))
+
+
+async def test_who_waits_while_a_call_is_under_way_leaves_by_one() -> None:
+    server = Server()
+    first = await server.crowd(65)
+    await server.answer(0)
+    second = await server.crowd(64)
+    assert server.sizes == [1, 32, 32]
+    await server.answer(1)
+    assert server.sizes == [1, 32, 32, 64]
+    await server.answer(2)
+    await server.answer(3)
+    assert len(await first + await second) == 65 + 64
+
+
+async def test_a_few_callers_are_one_call() -> None:
+    few = 2 * WORTH_A_CALL - 2
+    server = Server()
+    answers = await server.crowd(1 + few)
+    assert server.sizes == [1, few]
+    await server.answer(0)
+    await server.answer(1)
+    assert len(await answers) == 1 + few
+
+
+async def test_no_call_is_larger_than_a_batch() -> None:
+    server = Server()
+    answers = await server.crowd(1 + 2 * BATCH + 100)
+    await server.answer(0)
+    assert server.sizes == [1, BATCH, BATCH]
+    await server.answer(1)
+    assert server.sizes == [1, BATCH, BATCH, 100]
+    await server.answer(2)
+    await server.answer(3)
+    assert len(await answers) == 1 + 2 * BATCH + 100
