@@ -1,14 +1,18 @@
-"""An order of a row is made by a short cut: its body is the JSON of the long way, and bad values are refused."""
+"""Orders of purchases and of rows are made by short cuts: they are what the long way makes, bad values are refused."""
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flashsale import InvalidRequest, Order
+from flashsale.model import order_of
 
 ids = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=128)
 
@@ -37,3 +41,37 @@ def test_a_bad_quantity_is_refused_beside_a_time(quantity: object) -> None:
 def test_a_bad_id_is_refused_beside_a_time(order_id: object) -> None:
     with pytest.raises(InvalidRequest, match="order_id"):
         Order(order_id, "phone", "ann", 1, created_at=1.0)
+
+
+@given(
+    st.tuples(
+        ids | st.text() | st.integers(),
+        ids | st.text(),
+        ids | st.none(),
+        st.integers() | st.booleans() | st.floats(),
+        st.none() | st.integers() | st.text(),
+    )
+)
+def test_an_order_of_a_purchase_is_the_order(words: tuple[object, ...]) -> None:
+    """Equal words make equal orders, or the same error."""
+    *plain, data = words
+    try:
+        order = Order(*plain, data=data)
+    except InvalidRequest as error:
+        with pytest.raises(InvalidRequest) as raised:
+            order_of(*words)
+        assert str(raised.value) == str(error)
+    else:
+        made = order_of(*words)
+        assert type(made) is Order
+        assert [getattr(made, each.name) for each in fields(Order)] == [*plain, None, data, order._body]
+
+
+def test_an_order_of_a_purchase_is_frozen_and_can_be_copied() -> None:
+    order = order_of("o-1", "phone", "ann", 2)
+    with pytest.raises(FrozenInstanceError):
+        order.quantity = 3
+    assert pickle.loads(pickle.dumps(order)) == copy.copy(order) == order == Order("o-1", "phone", "ann", 2)
+    assert replace(order, quantity=3) == Order("o-1", "phone", "ann", 3)
+    assert hash(order) == hash(Order("o-1", "phone", "ann", 2))
+    assert repr(order) == repr(Order("o-1", "phone", "ann", 2))

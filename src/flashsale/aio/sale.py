@@ -36,7 +36,7 @@ from flashsale.aio.view_cache import ViewCache
 from flashsale.errors import InvalidRequest, InvalidTicket, OutcomeUnknown, StoreRequired, UnknownGoods, UnsafeServer
 from flashsale.keys import Keys
 from flashsale.lua import Slot
-from flashsale.model import Admission, BasketReceipt, GateState, Goods, Order, OrderState, Receipt, receipt_of
+from flashsale.model import Admission, BasketReceipt, GateState, Goods, OrderState, Receipt, order_of, receipt_of
 from flashsale.model.checks import (
     MAX_UNITS,
     check_id,
@@ -320,7 +320,7 @@ class FlashSale:
                 if self._notifier.observed:
                     self._notifier.outcome(goods_id, outcome)
                 return receipt_of((outcome, self._new_order_id(), goods_id, quantity, remaining, False, None))
-        order = Order(self._new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data=data)
+        order = order_of(self._new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data)
         slot = _TAKE if ticket is None else _HELD
         return await self._purchases.buy(order, slot, until, named=order_id is not None, refusal=refusal)
 

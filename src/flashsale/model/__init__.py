@@ -13,6 +13,7 @@ from flashsale.model.orders import (
     Saved,
     StoredOrder,
     by_goods,
+    order_of,
 )
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "Stock",
     "StoredOrder",
     "by_goods",
+    "order_of",
     "receipt_of",
 ]

@@ -72,8 +72,14 @@ RELEASED: Final = frozenset({OrderState.CANCELLED, OrderState.EXPIRED, OrderStat
 # -- orders ---------------------------------------------------------------------------------------------------------
 
 
+class _Fields:
+    """An order before it is frozen."""
+
+    __slots__ = ("_body", "buyer_id", "created_at", "data", "goods_id", "order_id", "quantity")
+
+
 @dataclass(frozen=True, slots=True, init=False)
-class Order:
+class Order(_Fields):
     """One buyer's order of some units of one item; checked when made. Its repr shows neither buyer nor data.
 
     Args:
@@ -224,6 +230,29 @@ _put_order_id, _put_goods_id, _put_buyer_id, _put_quantity, _put_created_at, _pu
 )
 
 
+def order_of(order_id: str, goods_id: str, buyer_id: str, quantity: int, data: Any = None) -> Order:
+    """Makes an order, as `Order` does, for half the cost where it is plain: every purchase pays it.
+
+    A frozen class sets each field by a call, which costs as much as ten plain assignments.
+    """
+    if (
+        data is None
+        and type(quantity) is int
+        and 1 <= quantity <= MAX_QUANTITY
+        and are_plain(order_id, goods_id, buyer_id)
+    ):
+        order: Any = _Fields()
+        order.order_id = order_id
+        order.goods_id = goods_id
+        order.buyer_id = buyer_id
+        order.quantity = quantity
+        order.created_at = order.data = None
+        order._body = ""
+        order.__class__ = Order
+        return order  # type: ignore[no-any-return]
+    return Order(order_id, goods_id, buyer_id, quantity, data=data)
+
+
 def _no_constant(name: str) -> None:
     raise InvalidRequest("data", f"{name} is not JSON")
 
@@ -261,8 +290,8 @@ def _read_order(body: bytes) -> Order | None:
 def from_columns(kind: type[Row], count: int, *columns: Iterable[Any]) -> list[Any]:
     """Makes `count` instances of a frozen class with slots, from a column for each: twice as fast as calling it."""
     made = [object.__new__(kind) for _ in range(count)]
-    for slot, column in zip(kind.__slots__, columns, strict=True):
-        deque(map(getattr(kind, slot).__set__, made, column), maxlen=0)
+    for each, column in zip(fields(kind), columns, strict=True):
+        deque(map(getattr(kind, each.name).__set__, made, column), maxlen=0)
     return made
 
 
