@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flashsale.aio.transport.coalescer import BATCH, WORTH_A_CALL, Coalescer
 from flashsale.aio.transport.waiting import Callers
+from flashsale.errors import Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 class Server:
     """Answers a call when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1000) -> None:
         self.calls: list[tuple[int, asyncio.Event]] = []
-        self.coalescer = Coalescer[int, int](self._send, callers=Callers(1000), time=60, last=1)
+        self.coalescer = Coalescer[int, int](self._send, callers=Callers(most), time=60, last=1)
 
     @property
     def sizes(self) -> list[int]:
@@ -29,11 +30,11 @@ class Server:
         await reply.wait()
         return batch
 
-    async def crowd(self, callers: int) -> asyncio.Future[list[int]]:
+    async def crowd(self, callers: int) -> asyncio.Future[list[int | BaseException]]:
         async def call(number: int) -> int:
             return await self.coalescer.submit(number)
 
-        answers = asyncio.gather(*map(call, range(callers)))
+        answers = asyncio.gather(*map(call, range(callers)), return_exceptions=True)
         await self.settle()
         return answers
 
@@ -91,3 +92,14 @@ async def test_no_call_is_larger_than_a_batch() -> None:
     await server.answer(2)
     await server.answer(3)
     assert len(await answers) == 1 + 2 * BATCH + 100
+
+
+async def test_the_line_has_an_end_behind_a_lone_call_and_a_batch_that_hang() -> None:
+    server = Server(most=5)
+    first, second = await server.crowd(20), await server.crowd(20)
+    assert server.sizes == [1, 5]
+    await server.answer(0)
+    await server.answer(1)
+    await server.answer(2)
+    answers = await first + await second
+    assert sum(isinstance(answer, Overloaded) for answer in answers) == 40 - 1 - 5 - 5

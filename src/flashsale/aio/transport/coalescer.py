@@ -73,7 +73,7 @@ class Coalescer(Line[Item, Answer]):
         if self._abandon is None and not self._flights and (self._alone is None or self._alone.cr_await is None):
             self._alone = alone = self._send_alone(item, until)
             return alone
-        if len(self._flights) >= IN_FLIGHT:
+        if self._waiting:
             self._callers.check()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future, until))
@@ -161,14 +161,15 @@ class Coalescer(Line[Item, Answer]):
     def _cut(self, batch: list[tuple[Item, asyncio.Future[Answer], float]]) -> bool:
         """Makes those the batch who wait longest; False: nobody waits."""
         batch.clear()
+        waiting, weigh = self._waiting, self._weigh
         weight, most = 0, self._share()
-        while self._waiting and len(batch) < most and weight < MAX_WEIGHT:
-            call = self._waiting[0]
+        while waiting and len(batch) < most and weight < MAX_WEIGHT:
+            call = waiting[0]
             if not call[1].done():
                 batch.append(call)
-                if self._weigh is not None:
-                    weight += self._weigh(call[0])
-            self._waiting.popleft()  # last: whatever strikes, somebody has the caller
+                if weigh is not None:
+                    weight += weigh(call[0])
+            waiting.popleft()  # last: whatever strikes, somebody has the caller
         return bool(batch)
 
     def _share(self) -> int:
