@@ -1,4 +1,4 @@
-"""Orders of purchases and of rows are made by short cuts: they are what the long way makes, bad values are refused."""
+"""Orders and claims are made by short cuts: they are what the long way makes, and bad values are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashsale import InvalidRequest, Order
-from flashsale.model import order_of
+from flashsale._rules.tokens import held
+from flashsale.model import Claim, order_of
+from flashsale.model.orders import claims_of
 
 ids = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=128)
 
@@ -75,3 +77,25 @@ def test_an_order_of_a_purchase_is_frozen_and_can_be_copied() -> None:
     assert replace(order, quantity=3) == Order("o-1", "phone", "ann", 3)
     assert hash(order) == hash(Order("o-1", "phone", "ann", 2))
     assert repr(order) == repr(Order("o-1", "phone", "ann", 2))
+
+
+def test_claims_of_columns_are_claims() -> None:
+    order = Order("o-1", "phone", "ann", 2)
+    (claim, unreadable) = claims_of([order, None], [b"body", b"?"], [1, 2], ["1-1-1+2", "2-2-1+2"])
+    assert (claim, unreadable) == (Claim(order, b"body", 1, "1-1-1+2"), Claim(None, b"?", 2, "2-2-1+2"))
+    assert (hash(claim), repr(claim)) == (hash(copy.copy(claim)), repr(Claim(order, b"body", 1, "1-1-1+2")))
+    assert replace(claim, reason="why").reason == "why"
+    with pytest.raises(FrozenInstanceError):
+        claim.attempts = 3
+
+
+@given(st.lists(st.sampled_from([f"{n}-{n}-1+3" for n in (1, 2, 3)] + ["4-4-14+1", "5-5-5+2", "7-9", "8-9"])))
+def test_tokens_are_sorted_by_claim(tokens: list[str]) -> None:
+    there = set(tokens)
+    claims = {"1+3": {"1-1-1+3", "2-2-1+3", "3-3-1+3"}, "14+1": {"4-4-14+1"}, "5+2": {"5-5-5+2", "6-6-5+2"}}
+    whole = {name for name, elements in claims.items() if elements <= there}
+    parts = {name for name, elements in claims.items() if elements & there} - whole
+    sorted_ = held(tokens)
+    assert (set(sorted_.whole), set(sorted_.parts)) == (whole, parts)
+    assert set(sorted_.elements) == there.difference(*(claims[name] for name in whole))
+    assert len(sorted_.elements) == len(set(sorted_.elements))

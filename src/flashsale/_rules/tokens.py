@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from operator import methodcaller
 from typing import NamedTuple
 
 from flashsale._rules.codes import number
@@ -26,6 +27,9 @@ class Held(NamedTuple):
 def held(tokens: Iterable[str]) -> Held:
     """Sorts tokens by claim; each counts once."""
     elements = list(dict.fromkeys(tokens))
+    claim = elements[0].rpartition("-")[2] if elements else ""
+    if claim.endswith(f"+{len(elements)}") and all(map(methodcaller("endswith", f"-{claim}"), elements)):
+        return Held([claim], [], [])  # nearly always: one claim, as it came
     names = Counter([token.rpartition("-")[2] for token in elements])
     claims = {name: name.endswith(f"+{count}") for name, count in names.items() if "+" in name}
     whole = [name for name, is_whole in claims.items() if is_whole]

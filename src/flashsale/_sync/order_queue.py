@@ -19,7 +19,7 @@ from flashsale.errors import InvalidRequest
 from flashsale.keys import Keys
 from flashsale.model import Claim, Order
 from flashsale.model.checks import MAX_UNITS, check_int, check_seconds
-from flashsale.model.orders import from_columns, read_orders
+from flashsale.model.orders import claims_of, read_orders
 
 MAX_ATTEMPTS: Final = 5  # refusals of one element, or leases that ended while it was alone; then it is dead
 _ALONE: Final = 10**14  # a lease is a number, and this for each time that the element was claimed alone (claim.lua)
@@ -329,11 +329,11 @@ class OrderQueue(Component):
         deliveries, leases, attempts = again[::4], again[1::4], again[2::4]
         tokens = [f"{int(delivery)}-{int(number)}" for delivery, number in zip(deliveries, leases, strict=True)]
         shared = f"-{name.decode()}" if name else ""
-        tokens += [f"{number}-{number}{shared}" for number in range(int(before) + 1, int(before) + 1 + len(bodies))]
+        numbers = map(str, range(int(before) + 1, int(before) + 1 + len(bodies)))
+        tokens += [f"{number}-{number}{shared}" for number in numbers]
         counts = [*map(int, attempts), *repeat(1, len(bodies))]
         bodies = again[3::4] + bodies
-        columns = (self._orders(bodies), bodies, counts, tokens, repeat(None))
-        claims: list[Claim] = from_columns(Claim, len(bodies), *columns)
+        claims = claims_of(self._orders(bodies), bodies, counts, tokens)
         worn_out = [claim for claim in claims[: len(deliveries)] if _is_worn_out(claim)]
         if not worn_out:
             return claims

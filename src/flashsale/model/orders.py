@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import repeat
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from flashsale.errors import InvalidRequest
 from flashsale.model.checks import (
@@ -23,8 +21,6 @@ from flashsale.model.checks import (
     check_quantity,
     dump_json,
 )
-
-Row = TypeVar("Row", "Order", "Claim")
 
 
 class Outcome(StrEnum):
@@ -72,14 +68,20 @@ RELEASED: Final = frozenset({OrderState.CANCELLED, OrderState.EXPIRED, OrderStat
 # -- orders ---------------------------------------------------------------------------------------------------------
 
 
-class _Fields:
-    """An order before it is frozen."""
+# Frozen classes set each field by a call, which costs as much as ten plain assignments. Where many are made, a plain
+# object with the same slots gets its fields, and then the frozen class.
 
+
+class _OrderFields:
     __slots__ = ("_body", "buyer_id", "created_at", "data", "goods_id", "order_id", "quantity")
 
 
+class _ClaimFields:
+    __slots__ = ("attempts", "body", "order", "reason", "token")
+
+
 @dataclass(frozen=True, slots=True, init=False)
-class Order(_Fields):
+class Order(_OrderFields):
     """One buyer's order of some units of one item; checked when made. Its repr shows neither buyer nor data.
 
     Args:
@@ -115,14 +117,16 @@ class Order(_Fields):
         created_at: float | None = None,
         data: Any = None,
     ) -> None:
-        _put_order_id(self, order_id)
-        _put_goods_id(self, goods_id)
-        _put_buyer_id(self, buyer_id)
-        _put_quantity(self, quantity)
-        _put_created_at(self, created_at)
-        _put_data(self, data)
+        put = object.__setattr__
+        put(self, "order_id", order_id)
+        put(self, "goods_id", goods_id)
+        put(self, "buyer_id", buyer_id)
+        put(self, "quantity", quantity)
+        put(self, "created_at", created_at)
+        put(self, "data", data)
         is_plain = data is None and created_at is None and are_plain(order_id, goods_id, buyer_id)
-        _put_body(self, "" if is_plain and type(quantity) is int and 1 <= quantity <= MAX_QUANTITY else self._checked())
+        body = "" if is_plain and type(quantity) is int and 1 <= quantity <= MAX_QUANTITY else self._checked()
+        put(self, "_body", body)
 
     def _checked(self) -> str:
         if self._is_plain_row():
@@ -188,8 +192,11 @@ class Order(_Fields):
         """
         try:
             text = body.decode("utf-8")
-            if plain := _PLAIN.fullmatch(text):
-                return cls._of_checked(text, *plain.groups())
+            if cls is Order and (plain := _PLAIN.fullmatch(text)):
+                created_at, order_id, goods_id, buyer_id, quantity = plain.groups()
+                return _order_of_checked(  # type: ignore[return-value]  # Order is Self here
+                    text, float(created_at), order_id, goods_id, buyer_id, int(quantity)
+                )
             check_body(text)
             wire = _DECODER.decode(text)
         except (ValueError, RecursionError) as error:
@@ -208,49 +215,33 @@ class Order(_Fields):
             data=wire.get("data"),
         )
 
-    @classmethod
-    def _of_checked(
-        cls, body: str, created_at: str, order_id: str, goods_id: str, buyer_id: str, quantity: str
-    ) -> Self:
-        """Makes the order of values that obey the rules: `_PLAIN` says so."""
-        order = cls.__new__(cls)
-        _put_order_id(order, order_id)
-        _put_goods_id(order, goods_id)
-        _put_buyer_id(order, buyer_id)
-        _put_quantity(order, int(quantity))
-        _put_created_at(order, float(created_at))
-        _put_data(order, None)
-        _put_body(order, body)
-        return order
-
-
-# What a frozen dataclass sets its fields by, without looking each one up by its name.
-_put_order_id, _put_goods_id, _put_buyer_id, _put_quantity, _put_created_at, _put_data, _put_body = (
-    getattr(Order, each.name).__set__ for each in fields(Order)
-)
-
 
 def order_of(order_id: str, goods_id: str, buyer_id: str, quantity: int, data: Any = None) -> Order:
-    """Makes an order, as `Order` does, for half the cost where it is plain: every purchase pays it.
-
-    A frozen class sets each field by a call, which costs as much as ten plain assignments.
-    """
+    """Makes an order, as `Order` does, for half the cost where it is plain: every purchase pays it."""
     if (
         data is None
         and type(quantity) is int
         and 1 <= quantity <= MAX_QUANTITY
         and are_plain(order_id, goods_id, buyer_id)
     ):
-        order: Any = _Fields()
-        order.order_id = order_id
-        order.goods_id = goods_id
-        order.buyer_id = buyer_id
-        order.quantity = quantity
-        order.created_at = order.data = None
-        order._body = ""
-        order.__class__ = Order
-        return order  # type: ignore[no-any-return]
+        return _order_of_checked("", None, order_id, goods_id, buyer_id, quantity)
     return Order(order_id, goods_id, buyer_id, quantity, data=data)
+
+
+def _order_of_checked(
+    body: str, created_at: float | None, order_id: str, goods_id: str, buyer_id: str, quantity: int
+) -> Order:
+    """Makes an order of values that obey the rules."""
+    order: Any = _OrderFields()
+    order.order_id = order_id
+    order.goods_id = goods_id
+    order.buyer_id = buyer_id
+    order.quantity = quantity
+    order.created_at = created_at
+    order.data = None
+    order._body = body
+    order.__class__ = Order
+    return order  # type: ignore[no-any-return]
 
 
 def _no_constant(name: str) -> None:
@@ -274,9 +265,10 @@ def read_orders(bodies: Sequence[bytes]) -> list[Order | None]:
     if text.count(b"\n") == len(bodies) - 1:  # a line each
         found = _PLAIN_LINES.findall(text.decode("ascii", "replace"))
         if len(found) == len(bodies):
-            lines, times, order_ids, goods_ids, buyer_ids, quantities = zip(*found, strict=True)
-            columns = (order_ids, goods_ids, buyer_ids, map(int, quantities), map(float, times), repeat(None), lines)
-            return from_columns(Order, len(bodies), *columns)
+            return [
+                _order_of_checked(line, float(created_at), order_id, goods_id, buyer_id, int(quantity))
+                for line, created_at, order_id, goods_id, buyer_id, quantity in found
+            ]
     return [_read_order(body) for body in bodies]
 
 
@@ -287,16 +279,8 @@ def _read_order(body: bytes) -> Order | None:
         return None
 
 
-def from_columns(kind: type[Row], count: int, *columns: Iterable[Any]) -> list[Any]:
-    """Makes `count` instances of a frozen class with slots, from a column for each: twice as fast as calling it."""
-    made = [object.__new__(kind) for _ in range(count)]
-    for each, column in zip(fields(kind), columns, strict=True):
-        deque(map(getattr(kind, each.name).__set__, made, column), maxlen=0)
-    return made
-
-
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(_ClaimFields):
     """An element of the list that one worker holds for a while.
 
     Args:
@@ -317,6 +301,23 @@ class Claim:
     def lease(self) -> int:
         """The number of its lease: no other has it."""
         return int(self.token.split("-")[1])
+
+
+def claims_of(
+    orders: Iterable[Order | None], bodies: Iterable[bytes], attempts: Iterable[int], tokens: Iterable[str]
+) -> list[Claim]:
+    """Makes claims, as `Claim` does, of columns."""
+    claims: list[Claim] = []
+    for order, body, made, token in zip(orders, bodies, attempts, tokens, strict=True):
+        claim: Any = _ClaimFields()
+        claim.order = order
+        claim.body = body
+        claim.attempts = made
+        claim.token = token
+        claim.reason = None
+        claim.__class__ = Claim
+        claims.append(claim)
+    return claims
 
 
 # -- between the store and the sale ---------------------------------------------------------------------------------
