@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, Self
 
@@ -117,16 +117,14 @@ class Order(_OrderFields):
         created_at: float | None = None,
         data: Any = None,
     ) -> None:
-        put = object.__setattr__
-        put(self, "order_id", order_id)
-        put(self, "goods_id", goods_id)
-        put(self, "buyer_id", buyer_id)
-        put(self, "quantity", quantity)
-        put(self, "created_at", created_at)
-        put(self, "data", data)
+        _put_order_id(self, order_id)
+        _put_goods_id(self, goods_id)
+        _put_buyer_id(self, buyer_id)
+        _put_quantity(self, quantity)
+        _put_created_at(self, created_at)
+        _put_data(self, data)
         is_plain = data is None and created_at is None and are_plain(order_id, goods_id, buyer_id)
-        body = "" if is_plain and type(quantity) is int and 1 <= quantity <= MAX_QUANTITY else self._checked()
-        put(self, "_body", body)
+        _put_body(self, "" if is_plain and type(quantity) is int and 1 <= quantity <= MAX_QUANTITY else self._checked())
 
     def _checked(self) -> str:
         if self._is_plain_row():
@@ -214,6 +212,12 @@ class Order(_OrderFields):
             created_at=wire.get("created_at"),
             data=wire.get("data"),
         )
+
+
+# What a frozen dataclass sets its fields by, without looking each one up by its name.
+_put_order_id, _put_goods_id, _put_buyer_id, _put_quantity, _put_created_at, _put_data, _put_body = (
+    getattr(Order, each.name).__set__ for each in fields(Order)
+)
 
 
 def order_of(order_id: str, goods_id: str, buyer_id: str, quantity: int, data: Any = None) -> Order:
