@@ -191,10 +191,7 @@ class Order(_OrderFields):
         try:
             text = body.decode("utf-8")
             if cls is Order and (plain := _PLAIN.fullmatch(text)):
-                created_at, order_id, goods_id, buyer_id, quantity = plain.groups()
-                return _order_of_checked(  # type: ignore[return-value]  # Order is Self here
-                    text, float(created_at), order_id, goods_id, buyer_id, int(quantity)
-                )
+                return _order_of_line(text, *plain.groups())  # type: ignore[return-value]  # Order is Self here
             check_body(text)
             wire = _DECODER.decode(text)
         except (ValueError, RecursionError) as error:
@@ -220,32 +217,43 @@ _put_order_id, _put_goods_id, _put_buyer_id, _put_quantity, _put_created_at, _pu
 )
 
 
-def order_of(order_id: str, goods_id: str, buyer_id: str, quantity: int, data: Any = None) -> Order:
-    """Makes an order, as `Order` does, for half the cost where it is plain: every purchase pays it."""
-    if (
+def order_of(
+    order_id: str,
+    goods_id: str,
+    buyer_id: str,
+    quantity: int,
+    data: Any = None,
+    *,
+    created_at: float | None = None,
+    line: str = "",
+) -> Order:
+    """Makes an order, as `Order` does, for half the cost where it is plain: every purchase pays it.
+
+    Args:
+        order_id, goods_id, buyer_id, quantity, data, created_at: as of `Order`.
+        line: the JSON that it was read from, which obeys the rules; else there is no `created_at`.
+    """
+    if line or (
         data is None
         and type(quantity) is int
         and 1 <= quantity <= MAX_QUANTITY
         and are_plain(order_id, goods_id, buyer_id)
     ):
-        return _order_of_checked("", None, order_id, goods_id, buyer_id, quantity)
+        order: Any = _OrderFields()
+        order.order_id = order_id
+        order.goods_id = goods_id
+        order.buyer_id = buyer_id
+        order.quantity = quantity
+        order.created_at = created_at
+        order.data = None
+        order._body = line
+        order.__class__ = Order
+        return order  # type: ignore[no-any-return]
     return Order(order_id, goods_id, buyer_id, quantity, data=data)
 
 
-def _order_of_checked(
-    body: str, created_at: float | None, order_id: str, goods_id: str, buyer_id: str, quantity: int
-) -> Order:
-    """Makes an order of values that obey the rules."""
-    order: Any = _OrderFields()
-    order.order_id = order_id
-    order.goods_id = goods_id
-    order.buyer_id = buyer_id
-    order.quantity = quantity
-    order.created_at = created_at
-    order.data = None
-    order._body = body
-    order.__class__ = Order
-    return order  # type: ignore[no-any-return]
+def _order_of_line(line: str, created_at: str, order_id: str, goods_id: str, buyer_id: str, quantity: str) -> Order:
+    return order_of(order_id, goods_id, buyer_id, int(quantity), created_at=float(created_at), line=line)
 
 
 def _no_constant(name: str) -> None:
@@ -269,10 +277,7 @@ def read_orders(bodies: Sequence[bytes]) -> list[Order | None]:
     if text.count(b"\n") == len(bodies) - 1:  # a line each
         found = _PLAIN_LINES.findall(text.decode("ascii", "replace"))
         if len(found) == len(bodies):
-            return [
-                _order_of_checked(line, float(created_at), order_id, goods_id, buyer_id, int(quantity))
-                for line, created_at, order_id, goods_id, buyer_id, quantity in found
-            ]
+            return [_order_of_line(*groups) for groups in found]
     return [_read_order(body) for body in bodies]
 
 
