@@ -200,7 +200,7 @@ async def test_who_is_cancelled_while_finding_out_keeps_nobody_away(
 async def test_who_waits_for_a_frozen_one_takes_no_room_from_others(
     host: Host, four: list[servers.RedisServer]
 ) -> None:
-    crowd = await opened(host, clients(host, four), 200, max_waiting=80)
+    crowd = await opened(host, clients(host, four), 200, max_waiting=80, timeout=60.0)  # nobody gives up meanwhile
     _, others = split(crowd)
     four[VICTIM].freeze()
     waiting = [asyncio.create_task(crowd.served(VICTIM)) for _ in range(120)]
