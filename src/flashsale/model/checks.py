@@ -51,12 +51,14 @@ def is_id(value: str) -> bool:
     return _ID.fullmatch(value) is not None
 
 
-def are_plain(order_id: object, goods_id: object, buyer_id: object) -> bool:
-    """Returns whether all three are valid and need no escaping in JSON: one match, because every purchase pays it."""
+def are_plain(order_id: object, goods_id: object, buyer_id: object, quantity: object) -> bool:
+    """Returns whether all are valid and the ids need no escaping in JSON: one match, because every purchase pays it."""
     return (
         type(order_id) is str
         and type(goods_id) is str
         and type(buyer_id) is str
+        and type(quantity) is int
+        and 1 <= quantity <= MAX_QUANTITY
         and _PLAIN.fullmatch(f"{order_id} {goods_id} {buyer_id}") is not None
     )
 

@@ -11,7 +11,6 @@ from typing import Any, Final, Self
 
 from flashsale.errors import InvalidRequest
 from flashsale.model.checks import (
-    MAX_QUANTITY,
     MAX_TIME,
     are_plain,
     check_body,
@@ -123,8 +122,8 @@ class Order(_OrderFields):
         _put_quantity(self, quantity)
         _put_created_at(self, created_at)
         _put_data(self, data)
-        is_plain = data is None and created_at is None and are_plain(order_id, goods_id, buyer_id)
-        _put_body(self, "" if is_plain and type(quantity) is int and 1 <= quantity <= MAX_QUANTITY else self._checked())
+        is_plain = data is None and created_at is None and are_plain(order_id, goods_id, buyer_id, quantity)
+        _put_body(self, "" if is_plain else self._checked())
 
     def _checked(self) -> str:
         if self._is_plain_row():
@@ -149,9 +148,7 @@ class Order(_OrderFields):
             self.data is None
             and type(self.created_at) is float
             and 0.0 <= self.created_at <= MAX_TIME
-            and type(self.quantity) is int
-            and 1 <= self.quantity <= MAX_QUANTITY
-            and are_plain(self.order_id, self.goods_id, self.buyer_id)
+            and are_plain(self.order_id, self.goods_id, self.buyer_id, self.quantity)
         )
 
     def _plain_body(self) -> str:
@@ -231,14 +228,9 @@ def order_of(
 
     Args:
         order_id, goods_id, buyer_id, quantity, data, created_at: as of `Order`.
-        line: the JSON that it was read from, which obeys the rules; else there is no `created_at`.
+        line: the JSON that it was read from, which obeys the rules.
     """
-    if line or (
-        data is None
-        and type(quantity) is int
-        and 1 <= quantity <= MAX_QUANTITY
-        and are_plain(order_id, goods_id, buyer_id)
-    ):
+    if line or (data is None and created_at is None and are_plain(order_id, goods_id, buyer_id, quantity)):
         order: Any = _OrderFields()
         order.order_id = order_id
         order.goods_id = goods_id
@@ -249,7 +241,7 @@ def order_of(
         order._body = line
         order.__class__ = Order
         return order  # type: ignore[no-any-return]
-    return Order(order_id, goods_id, buyer_id, quantity, data=data)
+    return Order(order_id, goods_id, buyer_id, quantity, created_at, data)
 
 
 def _order_of_line(line: str, created_at: str, order_id: str, goods_id: str, buyer_id: str, quantity: str) -> Order:
