@@ -18,6 +18,7 @@ from flashsale.cli import main
 from flashsale.ops import clock
 from flashsale.ops.frame import Kind
 from flashsale.ops.verbs import VERBS
+from tests.support.operator import MOMENT
 
 if TYPE_CHECKING:
     from tests.support.operator import Operator
@@ -226,7 +227,7 @@ def test_the_trail_lists_what_operators_did(operator: Operator) -> None:
     operator("restock", "phone", "+1", "--reason", "found one", "--as", "ann", "--request-id", "r-1")
     operator("stop", "phone", "--yes", "--as", "bob")
     lines = operator("trail").out.splitlines()
-    assert re.fullmatch(r"#\d+  [\d:]{8}  ann on \S+  restock goods_id=phone units=1 request_id=r-1", lines[0])
+    assert re.fullmatch(rf"#\d+  {MOMENT}  ann on \S+  restock goods_id=phone units=1 request_id=r-1", lines[0])
     assert lines[1:3] == ["  total=10 booked=0 -> total=11", "  why: found one"]
     assert lines[3].split("  ")[2:] == [f"bob on {socket.gethostname()}", "stop goods_id=phone"]
     (entry,) = operator("trail", "--last", "1", "--json").json["trail"]

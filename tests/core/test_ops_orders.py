@@ -10,6 +10,7 @@ import pytest
 from flashsale import Goods, Order, OrderState
 from flashsale._rules.activity import Activity, delivery, holder, instance
 from flashsale.model.snapshot import Process
+from tests.support.operator import MOMENT
 
 if TYPE_CHECKING:
     from tests.support.operator import Operator
@@ -288,7 +289,7 @@ def test_dead_letters_are_listed_with_why_each_was_refused(operator: Operator) -
     head, first, second, third = [re.split(r"  +", line) for line in told.out.splitlines()[:4]]
     assert head == ["letter", "goods", "units", "buyer", "accepted", "attempts", "why"]
     assert first[:4] == ["o-1", "phone", "2", "ann"]
-    assert re.fullmatch(r"[\d:]{8} \(\d+ s ago\)", first[4])
+    assert re.fullmatch(rf"{MOMENT} \(\d+ s ago\)", first[4])
     assert first[5:] == ["1", "RowRefused"]
     assert second[5:] == ["1", "its workers died or were too slow"]
     assert third == ["#3", "1", "it is no order"]

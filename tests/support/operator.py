@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pytest
 
 SALE = "spring"
+MOMENT = r"(?:\d{4}-\d\d-\d\d [\d:]{8} \S+|[\d:]{8})"
+"""A moment as the command shows it: with its date when that is another day, as around midnight."""
 
 
 class Told(NamedTuple):
