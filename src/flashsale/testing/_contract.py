@@ -86,10 +86,10 @@ def settle_many(store: OrderStore, orders: Sequence[Order], state: OrderState) -
     return {one.order_id: store.settle(one, state) for one in orders}
 
 
-def every_order(store: OrderStore, *, page: int = 1000) -> list[StoredOrder]:
-    """Returns all rows, read by pages."""
+def every_order(store: OrderStore, *, after: str | None = None, page: int = 1000) -> list[StoredOrder]:
+    """Returns all rows, or those after an order id, read by pages."""
     rows: list[StoredOrder] = []
-    while found := store.orders(after=rows[-1].order.order_id if rows else None, limit=page):
+    while found := store.orders(after=rows[-1].order.order_id if rows else after, limit=page):
         assert len(found) <= page
         rows += found
     return rows
