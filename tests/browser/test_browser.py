@@ -25,6 +25,8 @@ CHECKED: set[str] = set()  # states
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 in_one_shop = pytest.mark.parametrize("shop", ["flask"], indirect=True)
+in_fastapi = pytest.mark.parametrize("shop", ["fastapi"], indirect=True)
+in_django = pytest.mark.parametrize("shop", ["django"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +180,7 @@ def test_a_lost_connection_is_one_order_in_the_end(shop: OpenShop, visit: Visit)
     assert "Your order" not in stranger.content()  # it is not theirs
 
 
+@in_fastapi
 def test_the_shop_works_without_javascript_and_by_keyboard(shop: OpenShop, visit: Visit) -> None:
     shop.offer(5)
     plain = visit(java_script_enabled=False)
@@ -258,6 +261,7 @@ def test_a_ticket_that_is_refused_is_told_and_not_tried_again(shop: OpenShop, vi
     assert active(shop) == []
 
 
+@in_django
 def test_redis_away_is_a_closed_shop_that_loses_nothing(shop: OpenShop, visit: Visit) -> None:
     shop.offer(2)
     anna, bert = visit(), visit()

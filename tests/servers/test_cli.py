@@ -374,21 +374,17 @@ def test_the_demo_takes_nothing_and_leaves_nothing_on_the_hosts_servers(
             assert connection.exec_driver_sql("SELECT COUNT(*) FROM flashsale_orders").scalar_one() == 0
 
 
-def test_the_demo_keeps_what_it_is_told_to_keep(redis_url: str, database: str) -> None:
-    told = flashsale(*SMALL, "--redis", redis_url, "--database", database, "--keep")
-    assert_settled(told)
-    with redis.Redis.from_url(redis_url) as raw:
-        sales = {key.decode().split("}")[0] for key in raw.keys("flashsale:{demo-*")}
-    assert len(sales) == 1
-    assert f"kept: keys {sales.pop()}}}:*" in told.stdout
-
-
-def test_the_demo_settles_on_fakeredis() -> None:
+def test_the_demo_settles_on_fakeredis_and_keeps_what_it_is_told_to_keep(database: str) -> None:
     with process([sys.executable, "-m", "flashsale.demo.fake_server"], stdin=-1, stdout=-1, text=True) as fake:
         assert fake.stdin is not None
         assert fake.stdout is not None
-        port = int(fake.stdout.readline())
-        assert_settled(flashsale(*SMALL, "--redis", f"redis://127.0.0.1:{port}/0"))
+        url = f"redis://127.0.0.1:{int(fake.stdout.readline())}/0"
+        told = flashsale(*SMALL, "--redis", url, "--database", database, "--keep")
+        assert_settled(told)
+        with redis.Redis.from_url(url) as raw:
+            sales = {key.decode().split("}")[0] for key in raw.keys("flashsale:{demo-*")}
+        assert len(sales) == 1
+        assert f"kept: keys {sales.pop()}}}:*" in told.stdout
         fake.stdin.close()
         assert fake.wait(20) == 0  # it ends with whoever started it
 

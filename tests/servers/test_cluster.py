@@ -13,6 +13,7 @@ import pytest
 from flashsale import Durability, Goods, NotExecuted, OrderState, Outcome, OutcomeUnknown
 from tests.support import servers
 from tests.support.helpers import eventually, until
+from tests.support.hosts import ON_AIO, ON_SYNC
 from tests.support.load import Load
 from tests.support.sales import active_units, rows
 
@@ -31,6 +32,7 @@ def six() -> Iterator[servers.Cluster]:
         yield cluster
 
 
+@ON_AIO
 async def test_sales_go_on_while_a_slot_moves_and_a_primary_dies(
     host: Host, six: servers.Cluster, record_property: Any
 ) -> None:
@@ -76,6 +78,7 @@ async def load(host: Host, client: Any, name: str, durability: Durability = Dura
     return Load(host, sale, pause=0.4)
 
 
+@ON_SYNC
 async def test_a_replicated_sale_loses_nothing_with_its_primary(host: Host, six: servers.Cluster) -> None:
     """Under load; while there is no replica, buyers read UNCERTAIN and ask again."""
     client = host.keep(host.redis.RedisCluster(host=servers.HOST, port=six.nodes[0].port))
@@ -94,6 +97,7 @@ async def test_a_replicated_sale_loses_nothing_with_its_primary(host: Host, six:
     assert len(sold) == await active_units(safe.sale) == UNITS
 
 
+@ON_AIO
 async def test_behind_a_broken_link_nobody_is_told_replicated(host: Host, six: servers.Cluster) -> None:
     """What a sale that does not wait has accepted there is lost with the primary."""
     client = host.keep(host.redis.RedisCluster(host=servers.HOST, port=six.nodes[0].port))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flashsale import Durability, Goods
 from tests.support import deployments
 from tests.support.helpers import until
+from tests.support.hosts import ON_AIO
 from tests.support.load import Load
 from tests.support.sales import active_units, rows
 
@@ -19,6 +20,7 @@ UNITS = 400
 ELECTIONS = 2
 
 
+@ON_AIO
 async def test_a_sale_goes_on_through_elections(host: Host, record_property: Any) -> None:
     with deployments.watched(down_after=1.0) as deployment:
         manager = deployment.sentinels.amanager() if host.is_async else deployment.sentinels.manager()

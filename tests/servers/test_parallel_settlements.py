@@ -19,8 +19,16 @@ PERSISTED, CONFIRMED = OrderState.PERSISTED, OrderState.CONFIRMED
 CANCELLED, EXPIRED = OrderState.CANCELLED, OrderState.EXPIRED
 
 
-@pytest.mark.parametrize("two", [False, True], ids=["one Redis", "two Redis"])
-@pytest.mark.parametrize("persisted", [False, True], ids=["queued", "persisted"])
+@pytest.mark.parametrize(
+    ("real_shop", "two", "persisted"),
+    [
+        pytest.param("flashsale", False, False, id="sync-one Redis-queued"),
+        pytest.param("flashsale", True, True, id="sync-two Redis-persisted"),
+        pytest.param("flashsale.aio", True, False, id="aio-two Redis-queued"),
+        pytest.param("flashsale.aio", False, True, id="aio-one Redis-persisted"),
+    ],
+    indirect=["real_shop"],
+)
 async def test_a_hundred_orders_cancelled_by_four_callers_each_are_sold_once_more(
     real_shop: Shop, fresh_postgres_url: str, persisted: bool, two: bool
 ) -> None:

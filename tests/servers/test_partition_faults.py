@@ -30,6 +30,7 @@ from flashsale.aio.partitions.part_link import AWAY
 from tests.support import servers
 from tests.support.crowds import Crowd, patiently
 from tests.support.helpers import eventually, until
+from tests.support.hosts import ON_AIO, ON_SYNC
 from tests.support.mutants import kills
 from tests.support.partitions import buyer
 from tests.support.sales import rows
@@ -74,6 +75,7 @@ def split(crowd: Crowd) -> tuple[list[int], list[int]]:
     return [place for place in crowd.places if place % 4 == VICTIM], [p for p in crowd.places if p % 4 != VICTIM]
 
 
+@ON_SYNC
 async def test_one_of_four_is_killed_and_started_again(
     host: Host, four: list[servers.RedisServer], record_property: Any
 ) -> None:
@@ -178,7 +180,7 @@ async def test_whatever_a_buyer_asks_a_frozen_one_the_answer_comes_at_once(
     assert told == dict.fromkeys(calls, True)
 
 
-@pytest.mark.parametrize("host", ["flashsale.aio"], indirect=True)
+@ON_AIO
 async def test_who_is_cancelled_while_finding_out_keeps_nobody_away(
     host: Host, four: list[servers.RedisServer]
 ) -> None:
@@ -216,6 +218,7 @@ async def test_who_waits_for_a_frozen_one_takes_no_room_from_others(
 
 
 @pytest.mark.parametrize("four", [False], indirect=True, ids=["empty"])
+@ON_AIO
 async def test_one_of_four_comes_back_empty(host: Host, four: list[servers.RedisServer], record_property: Any) -> None:
     crowd = await opened(host, clients(host, four), 80)
     victims, others = split(crowd)
@@ -320,6 +323,7 @@ def test_partitions_lie_evenly_on_the_primaries_of_a_cluster(partitions: int) ->
         assert nodes == dict.fromkeys(range(3), partitions // 3)
 
 
+@ON_SYNC
 async def test_slots_move_while_people_buy(host: Host, six: servers.Cluster, record_property: Any) -> None:
     crowd = await opened_on(host, six)
     async with crowd.staff(), crowd.selling(hot=0):
@@ -338,6 +342,7 @@ async def test_slots_move_while_people_buy(host: Host, six: servers.Cluster, rec
     tell(record_property, crowd, sold=sold, took=took, back=back)
 
 
+@ON_AIO
 async def test_a_primary_is_added_in_mid_sale(host: Host, six: servers.Cluster, record_property: Any) -> None:
     names = (f"sale-{number}" for number in itertools.count())
     name = next(name for name in names if all(slot_of(f"{{{tag}}}") < low + 200 for tag, low in early(name)))
@@ -375,6 +380,7 @@ def has_joined(six: servers.Cluster, node: servers.RedisServer) -> bool:
     return known and node.client().cluster("INFO")["cluster_state"] == "ok"
 
 
+@ON_SYNC
 async def test_a_primary_hands_over_to_its_replica(host: Host, six: servers.Cluster, record_property: Any) -> None:
     """The operator's way, in which nothing is lost: CLUSTER FAILOVER."""
     crowds = [
@@ -437,7 +443,6 @@ async def test_a_primary_fails_and_its_replica_takes_over(
     ("host", "to", "saved"),
     [
         ("flashsale", "others", True),
-        ("flashsale.aio", "others", True),
         ("flashsale", "victim", False),
         ("flashsale.aio", "victim", True),
     ],
@@ -467,6 +472,7 @@ async def test_units_that_a_failover_loses_or_doubles_are_mended(
     tell(record_property, crowd, sold=sold, lost=len(lost), adrift=adrift)
 
 
+@ON_AIO
 async def test_units_are_not_doubled_where_moves_wait_for_replicas(host: Host, six: servers.Cluster) -> None:
     crowd = await opened_on(host, six, units=60, durability=Durability.REPLICATED)
     _, others = split_by(six, crowd)
@@ -498,10 +504,8 @@ def split_by(six: servers.Cluster, crowd: Crowd) -> tuple[list[int], list[int]]:
 
 # -- mutants --------------------------------------------------------------------------------------------------------
 
-sync = pytest.mark.parametrize("host", ["flashsale"], indirect=True)
 
-
-@sync
+@ON_SYNC
 @kills("the room of each partition", by=NotExecuted)
 async def test_without_room_of_its_own_a_partition_stops_the_others(
     host: Host, four: list[servers.RedisServer]
@@ -509,13 +513,13 @@ async def test_without_room_of_its_own_a_partition_stops_the_others(
     await test_who_waits_for_a_frozen_one_takes_no_room_from_others(host, four)
 
 
-@sync
+@ON_SYNC
 @kills("what a deaf partition tells at once")
 async def test_without_a_word_at_once_all_wait_for_a_frozen_one(host: Host, four: list[servers.RedisServer]) -> None:
     await test_who_comes_to_a_frozen_one_is_told_at_once(host, four)
 
 
-@sync
+@ON_SYNC
 @kills("the answer of WAIT behind a move")
 async def test_without_wait_behind_a_move_units_are_doubled(host: Host, six: servers.Cluster) -> None:
     await test_units_are_not_doubled_where_moves_wait_for_replicas(host, six)

@@ -9,6 +9,7 @@ import inspect
 import json
 import logging
 import traceback
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ NEEDLE = "MAR" + "KER"  # whole in no line of this file: tracebacks quote them
 BUYER, DATA, BODY = f"{NEEDLE}-buyer", {f"{NEEDLE}-key": f"{NEEDLE}-value"}, f"{NEEDLE}-body"
 EXTERNAL = json.dumps({"order_id": "f-1", "goods_id": "phone", "buyer_id": BUYER, "quantity": 1, "data": DATA})
 KEYS = Keys("spring")
+ALL_KEYS = [*KEYS._of_sale(), KEYS.stock("phone"), KEYS.buyers("phone"), *KEYS.gate("phone")]
 
 
 class Metrics:
@@ -208,7 +210,7 @@ def test_when_replies_are_lost(witness: Witness, said: Callable[[Witness], str],
     is_clean(said(witness))
 
 
-@pytest.mark.parametrize("key", [*KEYS._of_sale(), KEYS.stock("phone"), KEYS.buyers("phone"), *KEYS.gate("phone")])
+@pytest.mark.parametrize(("witness", "key"), [*zip(cycle(["sync", "aio"]), ALL_KEYS)], indirect=["witness"])
 def test_when_a_key_has_the_wrong_type(witness: Witness, said: Callable[[Witness], str], key: str) -> None:
     witness.listen()
     string = witness.raw.type(key) == b"string"
@@ -276,17 +278,24 @@ def test_the_test_would_notice(witness: Witness, said: Callable[[Witness], str])
 
 
 @functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Returns each module of the package, parsed."""
+    folder = Path(flashsale.__file__).parent
+    return {str(path.relative_to(folder)): ast.parse(path.read_text()) for path in folder.rglob("*.py")}
+
+
+@functools.cache
 def imported() -> dict[str, set[str]]:
     """Returns, of each module of the package, what it imports."""
     found = {}
-    for path in Path(flashsale.__file__).parent.rglob("*.py"):
+    for module, tree in trees().items():
         names: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
-        found[str(path.relative_to(Path(flashsale.__file__).parent))] = names
+        found[module] = names
     return found
 
 
@@ -294,10 +303,10 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
     forbidden = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "yaml"}
     for module, names in imported().items():
         assert not {name.partition(".")[0] for name in names} & forbidden, module
-    for path in Path(flashsale.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for module, tree in trees().items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                assert node.func.id not in {"eval", "exec", "compile", "__import__"}, path
+                assert node.func.id not in {"eval", "exec", "compile", "__import__"}, module
 
 
 def test_ids_and_tokens_come_from_the_operating_system() -> None:

@@ -6,6 +6,8 @@ import importlib
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support.helpers import Awaited, Shop
 from tests.support.servers import HOST, SPOKEN
 
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flashsale import Goods
+
+
+ON_SYNC = pytest.mark.parametrize("host", ["flashsale"], ids=["sync"], indirect=True)
+ON_AIO = pytest.mark.parametrize("host", ["flashsale.aio"], ids=["aio"], indirect=True)
+"""For a story that takes seconds and is not about what the two APIs do differently: one is generated from the other."""
 
 
 class Host(Shop):
