@@ -70,6 +70,9 @@ ON_A_CLUSTER_TOO = {"test_gate", "test_sale", "test_worker"}
 """Modules that the ordinary run plays on a Cluster as well, with str replies."""
 
 
+LONG = {"browser", "chaos", "examples"}
+"""Folders of tests that take long; those that any worker can take over come after them."""
+
 MEMORY = Path("/dev/shm")
 """Where Linux keeps files in memory: each commit of a database waits for a disk for milliseconds."""
 ROOM = 2 * 2**30
@@ -97,6 +100,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "without(mutant): says itself what goes wrong without this mechanism")
     if config.option.first_layout:
         mutants.begin_in_layout_1(pytest.MonkeyPatch())
+    config.pluginmanager.register(mutants.Killers(), mutants.Killers.NAME)
     if threading.current_thread() is threading.main_thread():
         servers.end_on_signals()
     if servers.TEMPLATES not in os.environ:  # the workers of pytest-xdist share the folder
@@ -131,13 +135,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         (kept if wanted(item) else left).append(item)
     config.hook.pytest_deselected(items=left)
-    items[:] = kept
+    items[:] = _dealt(kept, getattr(config, "workerinput", {"workercount": 1})["workercount"])
 
 
 def pytest_collection_finish() -> None:
     """Ten thousand tests live until the end: the garbage collector need not look at them again and again."""
     gc.collect()
     gc.freeze()
+
+
+def _dealt(items: list[pytest.Item], hands: int) -> list[pytest.Item]:
+    """Deals the files out to the workers of pytest-xdist, which get a hand each: first those that take long, in turn.
+
+    So the end of a run is many short tests, which any worker takes over, and no worker has all that is long.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    dealt: list[list[pytest.Item]] = [[] for _ in range(hands)]
+    long = [path for path in files if LONG & set(path.parts)]
+    for number, path in enumerate(long):
+        dealt[number % hands] += files.pop(path)
+    for rest in files.values():
+        min(dealt, key=len).extend(rest)
+    return [item for hand in dealt for item in hand]
 
 
 def _is_once(item: pytest.Item) -> bool:

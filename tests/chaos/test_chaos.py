@@ -9,13 +9,13 @@ from tests.support import servers
 from tests.support.mutants import without
 
 SHORT = Options(
-    orders=800,
-    worker_kills=4,
+    orders=400,
+    worker_kills=3,
     redis_kills=2,
-    cut_replies=30,
-    database_faults=6,
-    database_fault_seconds=2.0,
-    lost_keys=6,
+    cut_replies=15,
+    database_faults=4,
+    database_fault_seconds=1.0,
+    lost_keys=4,
     moods=1,
     seed=1,
     seconds=60,
@@ -31,7 +31,7 @@ def test_nothing_is_lost_or_sold_twice(postgres: servers.Postgres, fresh_postgre
 
 
 def test_elections_lose_nothing_that_was_replicated(fresh_postgres_url: str) -> None:
-    options = Options(orders=300, worker_kills=2, redis_kills=1, elections=1, cut_replies=10, seed=1, seconds=60)
+    options = Options(orders=150, worker_kills=1, redis_kills=1, elections=1, cut_replies=10, seed=1, seconds=60)
     report = play(options, fresh_postgres_url, print)
     print(report.table())
     assert report.wrong == []
@@ -40,7 +40,7 @@ def test_elections_lose_nothing_that_was_replicated(fresh_postgres_url: str) -> 
 
 @without("the order id in the script")
 def test_the_proof_notices_an_order_that_is_booked_twice(fresh_postgres_url: str) -> None:
-    report = play(Options(orders=150, worker_kills=0, redis_kills=0, cut_replies=20), fresh_postgres_url)
+    report = play(Options(orders=60, worker_kills=0, redis_kills=0, cut_replies=10), fresh_postgres_url)
     assert any(line.startswith("units of ") for line in report.wrong)
 
 

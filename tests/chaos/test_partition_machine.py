@@ -17,7 +17,7 @@ from tests.support.partition_machine import machine
 
 pytestmark = pytest.mark.one_server
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-EXAMPLES, STEPS = (1500, 50) if NIGHTLY else (30, 20)
+EXAMPLES, STEPS = (1500, 50) if NIGHTLY else (16, 20)
 
 
 @pytest.mark.timeout(0 if NIGHTLY else 600)  # a failure is shrunk, which takes minutes
@@ -26,7 +26,7 @@ def test_the_units_do_what_their_model_does(backend, record_property):
     engine = database()
     sale = machine(backend, engine)
     is_slow = backend.kind == "fakeredis" and not NIGHTLY
-    examples = EXAMPLES // 5 if is_slow else EXAMPLES
+    examples = EXAMPLES // 4 if is_slow else EXAMPLES
     settings = hypothesis.settings(
         max_examples=examples,
         stateful_step_count=STEPS,

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 pytestmark = pytest.mark.one_server
-FAKE = pytest.mark.parametrize("backend", [("fakeredis", False)], ids=["fakeredis"], indirect=True)
 REAL = pytest.mark.parametrize("backend", [("redis", False)], ids=["redis"], indirect=True)
 SEED = 1  # others would do
 names = itertools.count()
@@ -295,7 +294,7 @@ SCENARIOS = {
 }
 
 
-@FAKE
+@REAL
 @pytest.mark.parametrize(
     "scenario",
     [*dict.fromkeys(SCENARIOS.values()), another_partition_is_empty],
@@ -305,7 +304,7 @@ def test_the_scenario_holds(scenario, backend):
     scenario(backend)
 
 
-@FAKE
+@REAL
 @promises(SCENARIOS, by=FlashSaleError)
 def test_the_scenario_misses(promise, backend):
     promise(backend)

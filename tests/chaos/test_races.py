@@ -154,7 +154,7 @@ class Race:
 @pytest.mark.parametrize("backend", [("fakeredis", False), ("redis", True)], ids=["fakeredis", "redis"], indirect=True)
 def test_a_process_that_sleeps_anywhere_does_no_harm(backend):
     engine = database()
-    examples = 2000 if NIGHTLY else 60 if backend.kind == "redis" else 20  # the fake is slow
+    examples = 2000 if NIGHTLY else 30 if backend.kind == "redis" else 10  # the fake is slow
 
     @hypothesis.settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(one_redis=st.booleans(), script=scripts)

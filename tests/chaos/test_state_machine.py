@@ -18,7 +18,7 @@ from tests.support.machine import Crash, Faults, Store, database, machine
 from tests.support.small_sale import SmallSale
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-EXAMPLES, STEPS = (750, 100) if NIGHTLY else (60, 50)
+EXAMPLES, STEPS = (750, 100) if NIGHTLY else (30, 50)
 
 
 @pytest.mark.timeout(0 if NIGHTLY else 600)  # a failure is shrunk, which takes minutes

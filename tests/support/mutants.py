@@ -730,9 +730,12 @@ def promises(tests: dict[str, Any], *, by: Any = ()) -> pytest.MarkDecorator:
 class Killers:
     """A plugin of pytest that collects which tests kill which mutant."""
 
+    NAME = "killers"
+
     def __init__(self) -> None:
         self.of: dict[str, list[str]] = defaultdict(list)
 
+    @pytest.hookimpl(tryfirst=True)  # before any of them is deselected
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             test = item.nodeid.partition("[")[0].removeprefix("tests/")
