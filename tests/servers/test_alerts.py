@@ -6,7 +6,6 @@ The sales run side by side: Prometheus waits half a minute before it says that n
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import signal
 import threading
 import time
@@ -153,9 +152,6 @@ FAULTS: dict[Callable[[Night], object], set[str]] = {
 
 @pytest.mark.timeout(300)
 def test_a_fault_fires_the_right_alert_first(tmp_path: Path, postgres: servers.Postgres) -> None:
-    if importlib.util.find_spec("flashsale._sync.recorder") is None:
-        pytest.skip("this release has no recorder")
-
     def play(fault: Callable[[Night], object]) -> Any:
         with servers.redis_server() as server, postgres.database() as database_url:
             return Night(tmp_path / fault.__name__, server, database_url).first_alerts(fault)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ FLOOR = {room: floor for floor, row in enumerate(rooms.FLOORS) for room in row}
 FROM_THE_SIDE = {("cli", "demo"), ("__main__", "cli")}  # the command starts the demo; nothing else may
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     return {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
@@ -22,9 +24,10 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path, known: dict[str, Path]) -> set[str]:
+@functools.cache
+def imports(path: Path) -> set[str]:
     """The modules of the package that this one names, wherever in it the import stands."""
-    found = set()
+    found, known = set(), modules()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found |= {f"{node.module}.{each.name}" for each in node.names} | {node.module}
@@ -44,7 +47,7 @@ def test_imports_point_down() -> None:
     upward = [
         f"{name} imports {other}"
         for name, path in known.items()
-        for other in imports(path, known)
+        for other in imports(path)
         if FLOOR[room(other)] >= FLOOR[room(name)]
         and room(other) != room(name)
         and (room(name), room(other)) not in FROM_THE_SIDE
@@ -53,8 +56,7 @@ def test_imports_point_down() -> None:
 
 
 def test_no_imports_go_in_a_circle() -> None:
-    known = modules()
-    list(TopologicalSorter({name: imports(path, known) for name, path in known.items()}).static_order())
+    list(TopologicalSorter({name: imports(path) for name, path in modules().items()}).static_order())
 
 
 def test_the_package_root_is_small() -> None:
