@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 CHECKED: set[str] = set()  # states
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
-in_one_shop = pytest.mark.parametrize("shop", ["flask"], indirect=True)
-in_fastapi = pytest.mark.parametrize("shop", ["fastapi"], indirect=True)
-in_django = pytest.mark.parametrize("shop", ["django"], indirect=True)
+
+def only_in(shop: str) -> pytest.MarkDecorator:
+    """For what the shops share: it is looked at in one of them."""
+    return pytest.mark.parametrize("shop", [shop], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def active(shop: OpenShop) -> list[str]:
     return sorted(state for state in shop.orders().values() if state in {"QUEUED", "PERSISTED", "CONFIRMED"})
 
 
-@in_one_shop
+@only_in("flask")
 def test_a_lost_connection_is_one_order_in_the_end(shop: OpenShop, visit: Visit) -> None:
     shop.offer(5)
     page = visit()
@@ -180,7 +181,7 @@ def test_a_lost_connection_is_one_order_in_the_end(shop: OpenShop, visit: Visit)
     assert "Your order" not in stranger.content()  # it is not theirs
 
 
-@in_fastapi
+@only_in("fastapi")
 def test_the_shop_works_without_javascript_and_by_keyboard(shop: OpenShop, visit: Visit) -> None:
     shop.offer(5)
     plain = visit(java_script_enabled=False)
@@ -199,7 +200,7 @@ def test_the_shop_works_without_javascript_and_by_keyboard(shop: OpenShop, visit
     assert len(active(shop)) == 2
 
 
-@in_one_shop
+@only_in("flask")
 def test_an_order_that_is_not_paid_in_time_goes_to_another_visitor(shop: OpenShop, visit: Visit) -> None:
     shop.offer(1, hold=1)
     anna, bert = visit(), visit()
@@ -212,7 +213,7 @@ def test_an_order_that_is_not_paid_in_time_goes_to_another_visitor(shop: OpenSho
     assert active(shop) == ["PERSISTED"]
 
 
-@in_one_shop
+@only_in("flask")
 def test_a_pause_and_the_end(shop: OpenShop, visit: Visit) -> None:
     shop.offer(2)
     page = visit()
@@ -228,7 +229,7 @@ def test_a_pause_and_the_end(shop: OpenShop, visit: Visit) -> None:
     assert the_button(page).is_disabled()
 
 
-@in_one_shop
+@only_in("flask")
 def test_one_per_person(shop: OpenShop, visit: Visit) -> None:
     shop.offer(2)
     page = visit()
@@ -241,7 +242,7 @@ def test_one_per_person(shop: OpenShop, visit: Visit) -> None:
     assert len(active(shop)) == 1
 
 
-@in_one_shop
+@only_in("flask")
 def test_a_ticket_that_is_refused_is_told_and_not_tried_again(shop: OpenShop, visit: Visit) -> None:
     shop.offer(1)
     page = visit()
@@ -261,7 +262,7 @@ def test_a_ticket_that_is_refused_is_told_and_not_tried_again(shop: OpenShop, vi
     assert active(shop) == []
 
 
-@in_django
+@only_in("django")
 def test_redis_away_is_a_closed_shop_that_loses_nothing(shop: OpenShop, visit: Visit) -> None:
     shop.offer(2)
     anna, bert = visit(), visit()

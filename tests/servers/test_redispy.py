@@ -33,11 +33,11 @@ from flashsale._rules.redispy import COPIED, LEFT, Settings, copied, settings_of
 from flashsale.errors import CorruptState, NotExecuted, OutcomeUnknown
 from tests.support import servers
 from tests.support.helpers import until
+from tests.support.sources import trees
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-PACKAGE = Path(redispy.__file__).resolve().parents[1]
 FENCE = {"_rules/redispy.py", "aio/transport/_redispy.py", "_sync/transport/_redispy.py"}
 KINDS = ("Connection", "SSLConnection", "UnixDomainSocketConnection")
 
@@ -132,8 +132,7 @@ def answering(*replies: bytes | None) -> Iterator[int]:
 
 def outside() -> dict[str, ast.Module]:
     """Every module of the package that is no part of the fence."""
-    paths = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
-    return {name: ast.parse(path.read_text("utf-8")) for name, path in paths.items() if name not in FENCE}
+    return {name: tree for name, tree in trees().items() if name not in FENCE}
 
 
 def private_attributes(tree: ast.AST) -> dict[str, int]:

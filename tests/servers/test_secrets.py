@@ -10,7 +10,6 @@ import json
 import logging
 import traceback
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +27,7 @@ from flashsale import FlashSaleError, Goods, Keys, Order
 from flashsale.testing._blocking import LoopThread
 from flashsale.testing.proxy import FaultProxy
 from tests.support import servers
+from tests.support.sources import PACKAGE, trees
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -278,13 +278,6 @@ def test_the_test_would_notice(witness: Witness, said: Callable[[Witness], str])
 
 
 @functools.cache
-def trees() -> dict[str, ast.Module]:
-    """Returns each module of the package, parsed."""
-    folder = Path(flashsale.__file__).parent
-    return {str(path.relative_to(folder)): ast.parse(path.read_text()) for path in folder.rglob("*.py")}
-
-
-@functools.cache
 def imported() -> dict[str, set[str]]:
     """Returns, of each module of the package, what it imports."""
     found = {}
@@ -316,4 +309,4 @@ def test_ids_and_tokens_come_from_the_operating_system() -> None:
     users = {module for module, names in imported().items() if {name.partition(".")[0] for name in names} & {"random"}}
     assert {module for module in users if not module.startswith("demo/")} <= allowed
     assert "secrets" in imported()["_sync/syncer.py"] & imported()["_sync/outbox.py"]
-    assert "os.urandom" in (Path(flashsale.__file__).parent / "model/checks.py").read_text()
+    assert "os.urandom" in (PACKAGE / "model/checks.py").read_text()

@@ -18,9 +18,7 @@ Answer = TypeVar("Answer")
 BATCH: Final = 128  # a script call of this many takes under 1 ms of Redis
 IN_FLIGHT: Final = 2  # both sides stay busy; more only lengthens the queue at the server
 MAX_WEIGHT: Final = 256 * 1024  # bytes of one call
-WORTH_A_CALL: Final = (
-    8  # callers: where half are as many, they go by two calls: Redis serves one while we serve the other
-)
+WORTH_A_CALL: Final = 8  # callers: where half are as many, two calls leave; Redis serves one, and we the other
 
 
 class Coalescer(Line[Item, Answer]):
