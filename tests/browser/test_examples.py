@@ -34,7 +34,7 @@ def play(shop: str, database: str, folder: Path, file: str = "") -> None:
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

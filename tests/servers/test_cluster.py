@@ -71,7 +71,7 @@ def name_on(cluster: servers.Cluster, node: int) -> str:
 
 
 async def load(host: Host, client: Any, name: str, durability: Durability = Durability.PERSISTED) -> Load:
-    store = await host.store_of(name, Goods("phone", UNITS))
+    store = await host.store_of(name, Goods("phone", UNITS), timeout=60)  # the database is nobody's trouble here
     sale = host.on(client, name, store=store, cache_for=0, durability=durability, durable_within=0.5)
     await host.syncer(sale).run_once()
     await sale.start("phone")

@@ -65,7 +65,8 @@ async def test_a_hundred_orders_cancelled_by_four_callers_each_are_sold_once_mor
 async def test_confirming_and_cancelling_in_parallel_leave_one_story(real_shop: Shop, fresh_postgres_url: str) -> None:
     """Cancelling always stands in the end: it refunds what was paid. Units come back once."""
     shop = real_shop
-    sale = shop.sale(store=await store_at(shop, fresh_postgres_url, Goods("phone", 40, hold=900)))
+    store = await store_at(shop, fresh_postgres_url, Goods("phone", 40, hold=900), timeout=60)
+    sale = shop.sale(store=store, timeout=100.0)  # a hundred and sixty wait for few connections
     await shop.open(40, sale=sale, hold=900)
     names = [f"o-{n}" for n in range(40)]
     await asyncio.gather(*(sale.buy("phone", "ann", order_id=name) for name in names))
@@ -83,8 +84,8 @@ async def test_confirming_and_cancelling_in_parallel_leave_one_story(real_shop: 
 
 async def test_paying_against_expiring_has_one_winner(real_shop: Shop, fresh_postgres_url: str) -> None:
     shop = real_shop
-    store = await store_at(shop, fresh_postgres_url, Goods("phone", 60, hold=900))
-    apart = {"gate_client": shop.client(db=1)}
+    store = await store_at(shop, fresh_postgres_url, Goods("phone", 60, hold=900), timeout=60)
+    apart = {"gate_client": shop.client(db=1), "timeout": 100.0}
     sale, other = shop.sale(store=store, **apart), shop.sale(store=store, **apart)
     await shop.open(60, sale=sale, hold=900)
     names = [f"o-{n:02}" for n in range(60)]

@@ -68,9 +68,10 @@ class Host(Shop):
         await sale.start("phone")
         return sale
 
-    async def store_of(self, name: str, *goods: Goods) -> Awaited:
+    async def store_of(self, name: str, *goods: Goods, **settings: Any) -> Awaited:
         """Returns the store of this sale, in one file with the others."""
-        store = Awaited(self.keep(self.stores.SQLAlchemyStore(f"sqlite:///{self.database}", name)), self._threads)
+        store = self.keep(self.stores.SQLAlchemyStore(f"sqlite:///{self.database}", name, **settings))
+        store = Awaited(store, self._threads)
         await self.create_tables(store)
         for each in goods:
             await store.put_goods(each)
