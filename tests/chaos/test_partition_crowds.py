@@ -152,6 +152,7 @@ async def test_a_crowd_that_comes_and_goes_is_told_the_truth(
     await asyncio.sleep(cache_for)
     orders = await asyncio.gather(*(crowd.buy(f"last-{n}", 1, next(numbers)) for n in range(2 * UNITS)))
     assert len([each for each in orders if each is not None]) == UNITS, "units are stranded, or oversold"
+    assert crowd.history.refused, "they did not want more than there is"
     assert crowd.history.lies(cache_for) == []
     await all_is_sold(real_shop, sales[0], store, partitions)
 
