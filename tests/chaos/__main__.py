@@ -106,7 +106,7 @@ def play(
         if options.database_faults and postgres is not None:
             proxy = stack.enter_context(DatabaseProxy(database_url))
             url, faults = proxy.url.render_as_string(hide_password=False), DatabaseFaults(postgres, database_url, proxy)
-        crew = Crew(folder, deployment.url, url, moody=bool(options.moods))
+        crew = Crew(folder, deployment.url, url, module="tests.support.chaos_command", moody=bool(options.moods))
         stack.callback(crew.close)
         interrupted = None
         if options.strikes:

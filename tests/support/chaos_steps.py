@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -53,7 +54,7 @@ BATCH = 10  # orders of one transaction: small, so that a worker is seldom betwe
 LEASE = 1.0  # seconds
 DOWN_AFTER = 1.0  # seconds of silence until the Sentinels elect another primary
 DELAY = 0.05  # seconds after its order, at most, that Redis is killed
-IN_HAND = 0.02  # seconds after orders were seen to be claimed, at most, that a worker is killed
+IN_HAND = 0.02  # seconds between two looks for a worker with orders in hand, at most
 
 ASK_AGAIN = {Outcome.UNCERTAIN, Outcome.PAUSED}  # a sale is closed while a lost key is brought back
 KEYS = (
@@ -196,14 +197,28 @@ def _spread(seconds: Sequence[float]) -> str:
 
 
 class Crew:
-    """Processes of the command `flashsale`; each is ended by its own pid, at the latest when the context is left."""
+    """Processes of the command `flashsale`; each is ended by its own pid, at the latest when the context is left.
 
-    def __init__(self, folder: Path, redis_url: str, database_url: str, *, moody: bool = False) -> None:
+    Args:
+        folder: of their logs.
+        redis_url: of the sale.
+        database_url: of its orders.
+        module: the command; `tests.support.chaos_command` shows when a worker has orders in hand.
+        moody: the store of that one raises now and then.
+    """
+
+    def __init__(
+        self, folder: Path, redis_url: str, database_url: str, *, module: str = "flashsale", moody: bool = False
+    ) -> None:
         self._folder = folder
         self._moods = folder / "moods"
-        self._module = "tests.support.moody_command" if moody else "flashsale"
+        self._saving = folder / "saving"
+        self._saving.mkdir()
+        self._module = module
         urls = {"FLASHSALE_REDIS_URL": redis_url, "FLASHSALE_DATABASE_URL": database_url}
-        self._environment = {**os.environ, **urls, "FLASHSALE_MOODS": str(self._moods)}
+        self._environment = {**os.environ, **urls, "FLASHSALE_SAVING": str(self._saving)}
+        if moody:
+            self._environment["FLASHSALE_MOODS"] = str(self._moods)
         self._logs: dict[subprocess.Popen[bytes], Path] = {}
         self._ready: set[subprocess.Popen[bytes]] = set()
         self._killed: set[subprocess.Popen[bytes]] = set()
@@ -228,6 +243,17 @@ class Crew:
         if process not in self._ready and f"sale {SALE}:".encode() in self._logs[process].read_bytes():
             self._ready.add(process)
         return process in self._ready and process not in self._killed
+
+    def freeze_in_hand(self, process: subprocess.Popen[bytes]) -> bool:
+        """Freezes a worker if it has orders in hand; returns False when it has none."""
+        if not (self._saving / str(process.pid)).exists():
+            return False
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if (self._saving / str(process.pid)).exists():
+            return True
+        process.send_signal(signal.SIGCONT)
+        return False
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         self._killed.add(process)
@@ -507,23 +533,29 @@ class Chaos:
     async def _kill_worker(self, group: asyncio.TaskGroup) -> None:
         """Kills one of at least two that work, a moment later; orders wait for this, or all would be sold at once."""
         await self._until(lambda: len(self._ready()) >= 2, "two workers are at work")
-        victim = self._chance.choice(self._ready())
-        self._workers.remove(victim)
-        group.create_task(self._kill_and_replace(victim, self._chance.uniform(0.0, IN_HAND), group))
+        group.create_task(self._kill_and_replace(group))
 
-    async def _kill_and_replace(self, victim: subprocess.Popen[bytes], delay: float, group: asyncio.TaskGroup) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):  # a worker that waits for orders has nothing to lose
-                while not await self._read(lambda: self._raw.zcard(self._keys.leases)):
-                    await asyncio.sleep(0.001)
-        await asyncio.sleep(delay)
+    async def _kill_and_replace(self, group: asyncio.TaskGroup) -> None:
+        victim = await self._one_with_orders()
         killed_at = time.monotonic()
         self._deaths.append(killed_at)
+        self._workers.remove(victim)
         self._crew.kill(victim)
         self.report.worker_kills += 1
         self._start_worker()
         group.create_task(self._time_recovery(killed_at))
         self._progress()
+
+    async def _one_with_orders(self) -> subprocess.Popen[bytes]:
+        """Returns a worker that is frozen with orders in hand; any that works, when none has orders for long."""
+        last_look = time.monotonic() + 5
+        while time.monotonic() < last_look:
+            await asyncio.sleep(self._chance.uniform(0.0, IN_HAND))
+            for worker in self._chance.sample(self._ready(), len(self._ready())):
+                if self._crew.freeze_in_hand(worker):
+                    return worker
+        await self._until(self._ready, "a worker is at work")
+        return self._chance.choice(self._ready())
 
     def _ready(self) -> list[subprocess.Popen[bytes]]:
         return [worker for worker in self._workers if self._crew.is_ready(worker)]
