@@ -6,15 +6,13 @@ from flashsale.model.orders import (
     RELEASED,
     TRANSITIONS,
     Claim,
-    Event,
     Order,
     OrderState,
     Outcome,
-    Saved,
-    StoredOrder,
     by_goods,
     order_of,
 )
+from flashsale.model.rows import Event, Saved, StoredOrder
 
 __all__ = [
     "RELEASED",

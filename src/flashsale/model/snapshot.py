@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from flashsale.model.orders import Claim, Order, OrderState, Outcome, StoredOrder
+from flashsale.model.orders import Claim, Order, OrderState, Outcome
+from flashsale.model.rows import StoredOrder
 
 
 @dataclass(frozen=True, slots=True)
