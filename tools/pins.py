@@ -1,5 +1,7 @@
 """Writes constraints.txt: the release of every package that `make` installs, as an empty environment resolves it today.
 
+The environment is one of the oldest Python that the project supports: a package may leave out its first patch releases.
+
     python tools/pins.py
 
 `make` installs by it, so that a release elsewhere turns nothing red here; `make matrix` has a row without it. A package
@@ -20,6 +22,7 @@ WANTED = (
     [".[dev,bench]", "editables"],  # editables: what hatchling needs for an editable install
     ["--no-deps", "arq"],  # declares an older redis-py: `make bench` installs it without its dependencies
 )
+OLDEST = "3.11.0"  # of pyproject.toml
 HEAD = "# The releases that `make` installs. Written by `make pins`; do not edit.\n"
 
 
@@ -28,7 +31,8 @@ def resolve(*wanted: str) -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="flashsale-pins-") as folder:
         report = Path(folder) / "report.json"
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        options = ["--dry-run", "--ignore-installed", "--report", str(report)]
+        options = ["--dry-run", "--ignore-installed", "--report", str(report), "--target", folder]
+        options += ["--python-version", OLDEST, "--only-binary", ":all:"]  # pip takes the one only with the other
         subprocess.run([*pip, *options, *wanted], cwd=PROJECT, check=True)
         found = json.loads(report.read_text("utf-8"))["install"]
     return {each["metadata"]["name"].lower().replace("_", "-"): each["metadata"]["version"] for each in found}

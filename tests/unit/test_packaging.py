@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).resolve().parents[2]
 DECLARED = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = DECLARED["optional-dependencies"]
+OLDEST = DECLARED["requires-python"].removeprefix(">=") + ".0"
 
 
 def pins() -> dict[str, str]:
@@ -31,6 +35,15 @@ def test_the_pins_fit_what_is_declared() -> None:
     pinned = pins()
     for each in required():
         assert each.specifier.contains(pinned[canonicalize_name(each.name)]), f"{each}: make pins"
+
+
+def test_the_pins_allow_the_oldest_python() -> None:
+    """A system's Python 3.11 is not the last of its patch releases."""
+    for name, release in pins().items():
+        with contextlib.suppress(metadata.PackageNotFoundError):  # of the benchmarks
+            package = metadata.metadata(name)
+            allowed = SpecifierSet(package.get("Requires-Python", ""))
+            assert package["Version"] != release or allowed.contains(OLDEST), f"{name} {allowed}: make pins"
 
 
 def test_every_extra_is_used_alone() -> None:
