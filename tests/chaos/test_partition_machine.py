@@ -41,3 +41,16 @@ def test_the_units_do_what_their_model_does(backend, record_property):
     record_property("steps", sale.steps)
     record_property("crashes", sale.crashed)
     assert sale.steps >= examples * STEPS * 0.5  # a rule is several steps, or none
+
+
+def test_slots_without_an_order_leave_the_gate_after_a_rebuild(backend):
+    """Found by the machine: the total was lowered below what is sold, and the rebuild left slots without an order."""
+    engine = database()
+    sale = machine(backend, engine)()
+    try:
+        sale.begin(partitions=2, caches=(0.0, 0.0), total=2, in_turn=False, spread_out=False)
+        sale.some_steps(steps=[(0, ("buy", 0, -1), {}), (0, ("restock", 18, -3), {})])
+        sale.a_partition_is_emptied(buyers=[], dies=False, place=1, where=(2, False))
+        sale.teardown()
+    finally:
+        engine.dispose()

@@ -315,8 +315,11 @@ class World:
                 pipe.hget(self.keys[place].stock(goods_id), "Booked")
                 pipe.get(self.keys[place].access(goods_id))
             found = [int(each or 0) for each in pipe.execute()]
-            for units, booked, access in zip(self.units.values(), found[::2], found[1::2], strict=True):
-                units.parts[place].booked, units.parts[place].access = booked, access
+            for (goods_id, units), booked, access in zip(self.units.items(), found[::2], found[1::2], strict=True):
+                part = units.parts[place]
+                part.booked, part.access = booked, access
+                if name == "mirror" and keys[0] == self.keys[place].count(goods_id):
+                    part.count = max(part.total, access)  # slots that a rebuild left may be gone
                 units.see()
         else:
             assert name != "mend", "nothing was lost, and something was mended"
