@@ -33,6 +33,7 @@ from flashsale import (
     NotExecuted,
     Order,
     OrderState,
+    Outcome,
     OutcomeUnknown,
     Receipt,
     RowRefused,
@@ -955,7 +956,8 @@ class SaleMachine(RuleBasedStateMachine):
     def _rebuild(self, name: str, goods_id: str) -> None:
         """Nothing is sold until the rebuild, and the syncer says why."""
         policy, syncer = self.model.stocks[goods_id].policy, self.process.syncer
-        wanted = shut(policy.opens_at, policy.closes_at, paused=True)
+        whole = name != "buyers"  # without that key one item alone is paused, once it has started
+        wanted = shut(policy.opens_at, policy.closes_at, paused=whole) or Outcome.PAUSED
         for looks in range(2):
             if name != "buyers" or policy.per_buyer is not None:  # items without a cap do not need that key
                 assert self._probe(goods_id) == (UnknownGoods if name == "stock" else wanted), f"sold without {name}"
