@@ -48,7 +48,7 @@ KINDS: dict[str, Callable[[Host, servers.RedisServer], Any]] = {
         retry_on_error=[redis.ResponseError],
     ),
     "single connection": lambda host, server: host.redis.Redis(port=server.port, single_connection_client=True),
-    "health checks": lambda host, server: host.redis.Redis(port=server.port, health_check_interval=0.001),
+    "health checks": lambda host, server: host.redis.Redis(port=server.port, health_check_interval=30),
     "no timeouts": lambda host, server: host.redis.Redis(
         port=server.port, socket_timeout=None, socket_connect_timeout=None
     ),
