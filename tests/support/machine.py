@@ -955,14 +955,14 @@ class SaleMachine(RuleBasedStateMachine):
 
     def _rebuild(self, name: str, goods_id: str) -> None:
         """Nothing is sold until the rebuild, and the syncer says why."""
-        policy, syncer = self.model.stocks[goods_id].policy, self.process.syncer
+        policy = self.model.stocks[goods_id].policy
         whole = name != "buyers"  # without that key one item alone is paused, once it has started
         wanted = shut(policy.opens_at, policy.closes_at, paused=whole) or Outcome.PAUSED
         for looks in range(2):
             if name != "buyers" or policy.per_buyer is not None:  # items without a cap do not need that key
                 assert self._probe(goods_id) == (UnknownGoods if name == "stock" else wanted), f"sold without {name}"
             if not looks:
-                report = syncer.run_once()
+                report = Syncer(self.process.sale).run_once()  # not the one whose memory the model follows
                 noticed = goods_id in report.missing if name in {"stock", "buyers"} else report.lost == name
                 assert noticed, f"lost {name}, and the syncer says {report}"
         self.accepted -= self.model.popped - self.model.orders.keys()  # another consumer has these
