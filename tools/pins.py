@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -22,7 +23,8 @@ WANTED = (
     [".[dev,bench]", "editables"],  # editables: what hatchling needs for an editable install
     ["--no-deps", "arq"],  # declares an older redis-py: `make bench` installs it without its dependencies
 )
-OLDEST = "3.11.0"  # of pyproject.toml
+DECLARED = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+OLDEST = DECLARED["requires-python"].removeprefix(">=") + ".0"
 HEAD = "# The releases that `make` installs. Written by `make pins`; do not edit.\n"
 
 

@@ -246,11 +246,12 @@ class Crew:
 
     def freeze_in_hand(self, process: subprocess.Popen[bytes]) -> bool:
         """Freezes a worker if it has orders in hand; returns False when it has none."""
-        if not (self._saving / str(process.pid)).exists():
+        sign = self._saving / str(process.pid)
+        if not sign.exists():
             return False
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        if (self._saving / str(process.pid)).exists():
+        if sign.exists():  # still: it did not go on before it stopped
             return True
         process.send_signal(signal.SIGCONT)
         return False

@@ -12,10 +12,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from tools.pins import OLDEST
+
 PROJECT = Path(__file__).resolve().parents[2]
 DECLARED = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = DECLARED["optional-dependencies"]
-OLDEST = DECLARED["requires-python"].removeprefix(">=") + ".0"
 
 
 def pins() -> dict[str, str]:
