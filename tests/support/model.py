@@ -748,11 +748,19 @@ class Model:
     def follow(self, states: Mapping[str, OrderState]) -> Steps:
         """The ledger goes where the database stands, at once; a gate at another Redis hears of it after that."""
         slots: Counter[str] = Counter()
-        for order_id, state in states.items():
-            known = self.ledger.get(order_id)
-            for step in way(known.state, state) if known else []:
-                if known.state is DEAD:
-                    self.dead.pop(order_id, None)
+        ways = {
+            order_id: way(self.ledger[order_id].state, state)
+            for order_id, state in states.items()
+            if order_id in self.ledger
+        }
+        dead = [order_id for order_id in ways if ways[order_id] and self.ledger[order_id].state is DEAD]
+        for order_id in sorted(ways, key=dead.__contains__):
+            known = self.ledger[order_id]
+            if order_id in dead[:1]:
+                yield
+                self.dead = {name: letter for name, letter in self.dead.items() if name not in dead}
+                yield  # their letters are removed by a command of its own
+            for step in ways[order_id]:
                 known.state = step
                 self.holds.pop(order_id, None)
                 if step is PERSISTED:
