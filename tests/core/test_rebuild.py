@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
@@ -22,7 +24,7 @@ from flashsale import (
 )
 from tests.support.helpers import Awaited, clock, order, settled, snapshot, until
 from tests.support.mutants import MUTANTS, promises
-from tests.support.sales import access, active_units, booked, each_backend, rows, work
+from tests.support.sales import access, active_units, booked, die, each_backend, meanwhile, rows, work
 
 if TYPE_CHECKING:
     from tests.support.helpers import Shop
@@ -366,10 +368,10 @@ async def test_a_rebuild_of_an_older_epoch_is_refused_at_each_step(shop: Shop) -
     for step in (
         lambda: control.close(stale),
         lambda: control.wipe([goods], stale),
-        lambda: control.open(stale),
+        lambda: control.open([goods], stale),
         lambda: control.wipe([goods], stale + 1),  # the right epoch, but it is open
         lambda: control.wipe([goods], stale + 2),
-        lambda: control.open(stale + 2),
+        lambda: control.open([goods], stale + 2),
     ):
         with pytest.raises(CorruptState):
             await settled(step())
@@ -555,6 +557,167 @@ async def test_a_restock_in_the_midst_of_a_rebuild_is_not_taken_back_from_the_gu
     assert await sale.inventory.stock("phone") == (8, 0, 8, 0)
 
 
+# -- a rebuild that dies, or is not alone ------------------------------------------------------------------------------
+
+
+async def died(shop: Shop, syncer: Awaited, step: str) -> None:
+    with meanwhile(shop, step, die), pytest.raises(ZeroDivisionError):
+        await syncer.rebuild()
+    assert state_of(shop) == "closed"
+
+
+STEPS = ["_waiting", "_restore_rows", "_reopen", "_take_up"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@each_backend
+async def test_a_rebuild_that_died_is_repeated(shop: Shop, step: str) -> None:
+    """The second one finds what the first one left; units of an external program are not those of our orders."""
+    sale, syncer = await loaded(shop, Goods("phone", 12, per_buyer=4))
+    await sale.buy("phone", "ann", 2, order_id="saved")
+    await work(shop, sale)
+    await sale.buy("phone", "bob", 3, order_id="listed")
+    await sale.inventory.deduct("phone", 3)
+    await sale.queue.push(order("external"))  # one of these three
+    await died(shop, syncer, step)
+    await died(shop, syncer, step)
+    await syncer.rebuild()
+    stock = await sale.inventory.stock("phone")
+    assert (stock.total, stock.booked, stock.direct) == (12, 8, 2)
+    assert not shop.raw.hexists(shop.keys.stock("phone"), "tracked")
+    await work(shop, sale)
+    assert await rows(sale) == dict.fromkeys(("saved", "listed", "external"), PERSISTED)
+
+
+@each_backend
+async def test_a_rebuild_that_died_at_the_very_end_is_repeated(shop: Shop) -> None:
+    sale, syncer = await loaded(shop, Goods("phone", 12))
+    await sale.buy("phone", "bob", 3, order_id="listed")
+    await sale.inventory.deduct("phone", 3)
+    await sale.queue.push(order("external"))
+    with mock.patch.object(sale.real._meta, "open", side_effect=ZeroDivisionError), pytest.raises(ZeroDivisionError):
+        await syncer.rebuild()
+    await syncer.rebuild()
+    stock = await sale.inventory.stock("phone")
+    assert (stock.booked, stock.direct) == (6, 2)
+
+
+async def test_what_is_cancelled_after_a_rebuild_died_is_nobodys(sync_shop: Shop) -> None:
+    shop = sync_shop
+    sale, syncer = await loaded(shop, Goods("phone", 12))
+    await sale.buy("phone", "ann", 3, order_id="saved")
+    await work(shop, sale)
+    await sale.inventory.deduct("phone", 3)
+    await died(shop, syncer, "_take_up")
+    assert await sale.cancel("saved") is CANCELLED
+    await sale.queue.push(order("external", quantity=3))  # those that were deducted
+    await syncer.rebuild()
+    stock = await sale.inventory.stock("phone")
+    assert (stock.booked, stock.direct) == (3, 0)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_of_two_rebuilds_neither_gives_away_what_an_external_program_took(sync_shop: Shop, step: str) -> None:
+    shop = sync_shop
+    sale, syncer = await loaded(shop, Goods("phone", 12))
+    await sale.buy("phone", "bob", 3, order_id="listed")
+    await sale.inventory.deduct("phone", 3)
+    with meanwhile(shop, step, shop.syncer(sale).real.rebuild), contextlib.suppress(FlashSaleError):
+        await syncer.rebuild()
+    assert state_of(shop) == "open"
+    stock = await sale.inventory.stock("phone")
+    assert (stock.booked, stock.direct) == (6, 3)
+
+
+@pytest.mark.parametrize("bad", ["x", "-1", "9" * 16])
+async def test_a_bad_value_in_place_of_what_was_tracked(sync_shop: Shop, bad: str) -> None:
+    shop = sync_shop
+    sale, syncer = await loaded(shop, Goods("phone", 12))
+    await sale.buy("phone", "bob", 3, order_id="listed")
+    shop.raw.hset(shop.keys.stock("phone"), "tracked", bad)
+    await syncer.rebuild()
+    assert await booked(sale) == 3
+    await sale.cancel("listed")
+    assert await booked(sale) == 0
+
+
+# -- a total that was lowered ------------------------------------------------------------------------------------------
+
+
+async def lowered(shop: Shop) -> tuple[Awaited, Awaited]:
+    """Five units are sold: one is saved, the others wait in each place of the queue; the host wants to sell two."""
+    sale, syncer = await loaded(shop, Goods("phone", 10))
+    await sale.buy("phone", "ann", order_id="saved")
+    await work(shop, sale)
+    await sale.buy("phone", "bob", order_id="dead")
+    await sale.queue._bury(await sale.queue.claim(lease=3600))
+    await sale.buy("phone", "bob", order_id="claimed")
+    await sale.queue.claim(lease=3600)
+    await sale.buy("phone", "bob", 2, order_id="listed")
+    shop.sql("UPDATE flashsale_goods SET total = 2, version = version + 1")
+    return sale, syncer
+
+
+REFUSED = (
+    "^total: item 'phone' has 2, and 5 are sold, some to orders that wait for the database and would be rejected: "
+)
+
+
+@pytest.mark.parametrize("followed", [False, True], ids=["of late", "Redis has it"])
+@each_backend
+async def test_a_rebuild_rejects_nobody_because_a_total_was_lowered(shop: Shop, followed: bool) -> None:
+    sale, syncer = await lowered(shop)
+    if followed:
+        await syncer.run_once()
+        assert (await sale.inventory.stock("phone")).total == 5
+    shop.raw.delete(shop.keys.orders)
+    before, epoch = snapshot(shop.raw), await settled(sale.store.epoch())
+    with pytest.raises(InvalidRequest, match=REFUSED):
+        await syncer.rebuild()
+    assert (snapshot(shop.raw), await settled(sale.store.epoch())) == (before, epoch)
+    shop.sql("UPDATE flashsale_goods SET total = 5, version = version + 1")
+    await syncer.rebuild()
+    assert await sale.inventory.stock("phone") == (5, 5, 0, 0)
+    await sale.queue.requeue_dead()
+    await work(shop, sale)
+    assert set((await rows(sale)).values()) == {PERSISTED}
+
+
+async def test_what_was_saved_does_not_refuse_a_rebuild(sync_shop: Shop) -> None:
+    """Its element is on the list, too: a worker died between the commit and the ack."""
+    shop = sync_shop
+    sale, syncer = await loaded(shop, Goods("phone", 10))
+    await sale.buy("phone", "ann", 5, order_id="saved")
+    element = shop.raw.lindex(shop.keys.order_list, 0)
+    await work(shop, sale)
+    shop.raw.lpush(shop.keys.order_list, element)
+    shop.sql("UPDATE flashsale_goods SET total = 2, version = version + 1")
+    await syncer.rebuild()
+    assert await sale.inventory.stock("phone") == (5, 5, 0, 0)
+
+
+@pytest.mark.parametrize("step", ["_close", "_check_known"])
+async def test_who_buys_while_a_rebuild_begins_is_not_rejected(sync_shop: Shop, step: str) -> None:
+    shop = sync_shop
+    sale, syncer = await loaded(shop, Goods("phone", 10))
+    await sale.buy("phone", "ann", 2, order_id="saved")
+    await work(shop, sale)
+    shop.sql("UPDATE flashsale_goods SET total = 2, version = version + 1")
+    real = getattr(sale.real, step)
+
+    def late(*args: Any) -> Any:
+        sale.real.buy("phone", "bob", 3, order_id="late")
+        return real(*args)
+
+    with mock.patch.object(sale.real, step, late), pytest.raises(InvalidRequest, match=REFUSED):
+        await syncer.rebuild()
+    assert state_of(shop) == ("closed" if step == "_close" else "open")
+    shop.sql("UPDATE flashsale_goods SET total = 5, version = version + 1")
+    await syncer.rebuild()
+    await work(shop, sale)
+    assert await rows(sale) == {"saved": PERSISTED, "late": PERSISTED}
+
+
 # -- the naive way --------------------------------------------------------------------------------------------------
 
 
@@ -677,6 +840,10 @@ async def test_of_two_syncers_one_acts_and_the_other_takes_over(shop: Shop) -> N
         "untracked units are another's": test_rebuilding_a_sale_that_was_not_lost_changes_nothing_but_the_epoch,
         "unknown, or to be rebuilt": test_a_worker_waits_while_the_sale_is_closed_and_counts_no_attempt,
         "nothing is for sale in a rebuild": test_nothing_is_for_sale_while_a_rebuild_is_under_way,
+        "a rebuild that died is remembered": partial(test_a_rebuild_that_died_is_repeated, step="_take_up"),
+        "who was cancelled since is forgotten": test_what_is_cancelled_after_a_rebuild_died_is_nobodys,
+        "a rebuild that ended is forgotten": partial(test_a_rebuild_that_died_is_repeated, step="_reopen"),
+        "a rebuild rejects nobody": partial(test_a_rebuild_rejects_nobody_because_a_total_was_lowered, followed=True),
         "direct units outlive a rebuild": test_rebuilding_a_sale_that_was_not_lost_changes_nothing_but_the_epoch,
         "one leads": test_of_two_syncers_one_acts_and_the_other_takes_over,
     },

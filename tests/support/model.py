@@ -1066,6 +1066,8 @@ class Model:
             of: its item; with `stock` it is not known what the ledger had.
         """
         yield from ()
+        if self.lowered("" if lost != "stock" else of):
+            raise Refused(InvalidRequest)
         tracked = {
             goods_id: 0 if (lost, of) == ("stock", goods_id) else self.in_ledger(goods_id) for goods_id in self.stocks
         }
@@ -1085,19 +1087,55 @@ class Model:
         self._take_up({name: units - self.in_ledger(name) for name, units in tracked.items()})
         self.popped &= self.ledger.keys()
 
+    def shares_an_id(self) -> bool:
+        """True if different orders have the same id: without a ledger, nobody knows which of them is ours."""
+        deliveries = [*self.claimed.values(), *self.dead.values()]
+        elements = [*self.queue, *(delivery.element for delivery in deliveries)]
+        different = {(order.order_id, order.content) for order in elements if isinstance(order, Order)}
+        return len({order_id for order_id, _ in different}) < len(different)
+
+    def is_rejected(self, order_id: str) -> bool:
+        """True for an order of the ledger that had no units, and has no row yet."""
+        known = self.ledger.get(order_id)
+        return known is not None and known.state is REJECTED and order_id not in self.orders
+
+    def lowered(self, gone: str = "") -> dict[str, int]:
+        """Units that are sold, of the items of which the host wants to sell fewer while some wait for the database.
+
+        Args:
+            gone: the item whose stock is lost.
+        """
+        waiting = {
+            order.goods_id
+            for orders in self._waiting().values()
+            for order in orders
+            if order.order_id not in self.orders
+        }
+        sold = {name: min(self.stocks[name].total, self.booked(name)) for name in self.rows if name in self.stocks}
+        return {
+            name: units for name, units in sold.items() if name in waiting - {gone} and self.rows[name].total < units
+        }
+
     def _take_up(self, ours: dict[str, int]) -> None:
         """Who waits is booked before anybody else can buy; `ours`: units that no external program deducted."""
-        letters = [delivery.element for delivery in self.dead.values()]
-        listed = [*self.queue, *(delivery.element for delivery in self.claimed.values())]
-        dead = [each for each in letters if isinstance(each, Order) and each.order_id in self.dead]
-        for state, elements in ((DEAD, dead), (QUEUED, [each for each in listed if isinstance(each, Order)])):
-            in_order = sorted(elements, key=lambda order: (order.order_id, order.content), reverse=True)
-            orders = {order.order_id: order for order in in_order}
-            for order_id, order in sorted(orders.items()):
-                if order_id not in self.ledger:
+        for state, orders in self._waiting().items():
+            for order in orders:
+                if order.order_id not in self.ledger:
                     own = min(order.quantity, ours.get(order.goods_id, 0))
                     ours[order.goods_id] = ours.get(order.goods_id, 0) - own
                     self.adopt(order, state, most=order.quantity - own)
+
+    def _waiting(self) -> dict[OrderState, list[Order]]:
+        """Returns who waits, each id once, in the order in which a rebuild takes them up."""
+        letters = [delivery.element for delivery in self.dead.values()]
+        listed = [*self.queue, *(delivery.element for delivery in self.claimed.values())]
+        dead = [each for each in letters if isinstance(each, Order) and each.order_id in self.dead]
+        waiting = {}
+        for state, elements in ((DEAD, dead), (QUEUED, [each for each in listed if isinstance(each, Order)])):
+            in_order = sorted(elements, key=lambda order: (order.order_id, order.content), reverse=True)
+            orders = {order.order_id: order for order in in_order}
+            waiting[state] = [order for _, order in sorted(orders.items())]
+        return waiting
 
     def repair(self) -> Steps:
         """Returns how many orders were mended."""

@@ -25,6 +25,7 @@ from flashsale import (
     FlashSale,
     FlashSaleError,
     Goods,
+    InvalidRequest,
     NotExecuted,
     NotPersisted,
     OrderState,
@@ -838,6 +839,7 @@ class PartitionMachine(RuleBasedStateMachine):
             process.grow_old()
         before = world.read_ledger()
         left = {number: self._left(BUYERS[number % 7], GOODS_IDS[number % 2]) for number in buyers}
+        allotted = {goods_id: world.units[goods_id].allotted for goods_id in GOODS_IDS}
         world.lose(place % world.partitions)
         world.units, self.failed = None, True
         for number in buyers:
@@ -848,7 +850,7 @@ class PartitionMachine(RuleBasedStateMachine):
         gone = {
             name for name in before if crc32(before[name][2].encode()) % world.partitions == place % world.partitions
         }
-        self._rebuild(who, where, dies)
+        self._rebuild(who, where, dies, allotted)
         self._after_the_loss(before, gone)
 
     def _buy_at_a_loss(self, who: int, number: int, left: dict[int, float], lost: int) -> None:
@@ -863,7 +865,7 @@ class PartitionMachine(RuleBasedStateMachine):
             assert crc32(buyer.encode()) % self.world.partitions != lost, "sold by a partition that has lost all"
             self.accepted.add(receipt.order_id)
 
-    def _rebuild(self, who: int, where: tuple[int, bool], dies: bool) -> None:
+    def _rebuild(self, who: int, where: tuple[int, bool], dies: bool, allotted: dict[str, int]) -> None:
         """It may die, and is begun again; or a mover of the old epoch goes on in the midst of it."""
         world, process = self.world, self.processes[who]
         if dies:
@@ -871,15 +873,24 @@ class PartitionMachine(RuleBasedStateMachine):
         elif world.late:
             process.faults.meanwhile = (where[0], lambda: world.resend(world.late[-1]))
         try:
-            process.syncer.rebuild()
+            self._set_totals_back(process, allotted)
         except Crash:
             type(self).crashed += 1
             process.close()
             self.processes[who] = process = Process(world, process.cache_for)
             world.end("leases")
-            process.syncer.rebuild()
+            self._set_totals_back(process, allotted)
         finally:
             process.faults.clear()
+
+    def _set_totals_back(self, process: Process, allotted: dict[str, int]) -> None:
+        """Rebuilds; a host that has lowered a total below what is sold is told to raise it."""
+        try:
+            process.syncer.rebuild()
+        except InvalidRequest:
+            for goods_id, row in self.world.read_rows()[0].items():
+                self.world.store.restock(goods_id, max(0, allotted[goods_id] - row.total))
+            process.syncer.rebuild()
 
     def _after_the_loss(self, before: dict[str, Any], gone: set[str]) -> None:
         world = self.world

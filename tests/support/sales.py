@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
+import flashsale._sync.rebuilder
+import flashsale.aio.rebuilder
 from flashsale import Goods, OrderState
 from tests.support.helpers import Awaited, settled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tests.support.helpers import Shop
 
 each_backend = pytest.mark.parametrize(
@@ -28,6 +34,25 @@ async def store_at(shop: Shop, url: str, *goods: Goods, **settings: Any) -> Awai
     for each in goods:
         await store.put_goods(each)
     return store
+
+
+def die() -> None:
+    raise ZeroDivisionError
+
+
+@contextlib.contextmanager
+def meanwhile(shop: Shop, step: str, act: Callable[[], Any]) -> Iterator[None]:
+    """Does something before one step of the first rebuild."""
+    rebuilder = (flashsale.aio if shop.is_async else flashsale._sync).rebuilder.Rebuilder
+    real, once = getattr(rebuilder, step), [act]
+
+    def late(self: Any, *args: Any) -> Any:
+        if once:
+            once.pop()()
+        return real(self, *args)
+
+    with mock.patch.object(rebuilder, step, late):
+        yield
 
 
 async def work(shop: Shop, sale: Awaited) -> None:

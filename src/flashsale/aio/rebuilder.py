@@ -57,16 +57,50 @@ class Rebuilder:
         await refuse_purged(self._store, self._sale.name)
         await self._sale._ledger.meet()
         await fix_partitions(self._store, 1)
-        epoch = await self._store.advance_epoch()
-        await self._sale._close(epoch)
+        epoch = await self._begin()
         goods = await self._grant()
         found = await self._restore_all(goods, epoch)
         for entry in goods:
             await self._reopen(entry)
         await self._take_up(found.waiting, found.ours, epoch)
-        await self._sale._meta.open(epoch)
+        await self._sale._meta.open(goods, epoch)
         self._sale.gate._refusals.forget()
         return Rebuild(epoch, found.rows, {entry.goods_id: found.booked[entry.goods_id] for entry in goods})
+
+    async def _begin(self) -> int:
+        """Closes the sale under a new epoch, unless orders would be refused that were accepted."""
+        await self._refuse_lowered()
+        epoch = await self._store.advance_epoch()
+        await self._sale._close(epoch)
+        await self._refuse_lowered()  # some were accepted until then
+        return epoch
+
+    async def _refuse_lowered(self) -> None:
+        """Raises InvalidRequest if an order waits for the database whose units the host no longer wants to sell."""
+        lowered = {}
+        for entry in await self._store.goods():
+            sold = await self._sold(entry.goods_id)
+            if entry.total < sold:
+                lowered[entry.goods_id] = f"{entry.goods_id!r} has {entry.total}, and {sold} are sold"
+        waiting = await self._waiting() if lowered else {}
+        orders = [order for orders in waiting.values() for order in orders if order.goods_id in lowered]
+        for page in batches(orders, PAGE):
+            saved = await self._store.states([order.order_id for order in page])
+            for order in page:
+                if order.order_id not in saved:
+                    raise InvalidRequest(
+                        "total",
+                        f"item {lowered[order.goods_id]}, some to orders that wait for the database and would be "
+                        f"rejected: raise it to what is sold, rebuild, and lower it again once the queue is empty",
+                    )
+
+    async def _sold(self, goods_id: str) -> int:
+        """Returns the units that are sold; 0 where Redis does not know it, as after an earlier rebuild that died."""
+        try:
+            stock = await self._sale.inventory.stock(goods_id)
+        except (UnknownGoods, CorruptState):
+            return 0
+        return min(stock.total, stock.booked)
 
     async def _grant(self) -> list[Goods]:
         """Sets the guard of each item to what Redis will be given, and returns the items as they were then."""
@@ -82,8 +116,7 @@ class Rebuilder:
 
     async def _restore_all(self, goods: Sequence[Goods], epoch: int) -> Found:
         """Empties ledger and stock, and restores every row; nothing is for sale yet."""
-        tracked = Counter({entry.goods_id: await self._tracked(entry.goods_id) for entry in goods})
-        await self._sale._meta.wipe(goods, epoch)
+        tracked = await self._sale._meta.wipe(goods, epoch)
         waiting = await self._waiting()  # before the rows: who leaves the queue from now on has one
         rows, booked = await self._restore_rows(goods, epoch)
         return Found(rows, booked, waiting, tracked - booked)

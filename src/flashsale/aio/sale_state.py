@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -135,14 +136,18 @@ class SaleMeta:
         """Begins an epoch, closed: nothing is sold until `open`."""
         self._in_epoch(await self._link.run("close", [self._keys.meta], [epoch]))
 
-    async def open(self, epoch: int) -> None:
+    async def open(self, goods: Iterable[Goods], epoch: int) -> None:
         """Ends the rebuild of this epoch."""
-        self._in_epoch(await self._link.run("open", [self._keys.meta], [epoch]))
+        keys = [self._keys.meta, *(self._keys.stock(each.goods_id) for each in goods)]
+        self._in_epoch(await self._link.run("open", keys, [epoch]))
 
-    async def wipe(self, goods: Iterable[Goods], epoch: int) -> None:
+    async def wipe(self, goods: Sequence[Goods], epoch: int) -> Counter[str]:
         """Empties ledger, deadlines and stocks for a rebuild, in one step; the queue and its claims stay.
 
         Total is 0 from then until `Inventory._configure`.
+
+        Returns:
+            The units of each item that the ledger had, before this rebuild or one that it repeats.
         """
         keys = [self._keys.meta, self._keys.orders, self._keys.holds, self._keys.goods]
         arguments: list[Argument] = [epoch]
@@ -150,7 +155,9 @@ class SaleMeta:
             keys += (self._keys.stock(each.goods_id), self._keys.buyers(each.goods_id))
             fields = policy(each.per_buyer, each.opens_at, each.closes_at, each.hold)
             arguments += (each.goods_id, each.version, *fields.values())
-        self._in_epoch(await self._link.run("wipe", keys, arguments))
+        code, *tracked = await self._link.run("wipe", keys, arguments)
+        self._in_epoch(code)
+        return Counter({each.goods_id: int(units) for each, units in zip(goods, tracked, strict=True)})
 
     def _in_epoch(self, code: int) -> None:
         if code != Code.DONE:

@@ -190,7 +190,8 @@ class Syncer:
         with `audit(expected=...)`. Goods without an opening time stay shut until `start`.
 
         Raises:
-            InvalidRequest: the sale was purged.
+            InvalidRequest: the sale was purged, or a total was lowered below what is sold while orders wait for the
+                database: these would be rejected. Nothing was changed, or the sale is closed.
             CorruptState: the sums do not agree, or another rebuild has begun; the sale stays closed.
         """
         return await Rebuilder(self._sale).rebuild()

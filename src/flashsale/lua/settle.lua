@@ -103,7 +103,11 @@ if #moved > 0 then
   redis.call("ZREM", KEYS[2], unpack(moved))
   for _, goods in pairs(all) do
     if goods.changed then
+      local tracked = integer(redis.call("HGET", goods.stock, "tracked") or "")
       book(goods)
+      if tracked then -- in the midst of a rebuild
+        redis.call("HSET", goods.stock, "tracked", show(math.max(0, tracked + goods.ledger - goods.before)))
+      end
     end
     if (goods.back or 0) > 0 then
       redis.call("DECRBY", goods.counter, show(goods.back))

@@ -14,7 +14,7 @@ from flashsale._sync.partitions.partition import Partition
 from flashsale._sync.partitions.sale import PartitionedSale
 from flashsale._sync.rebuilder import PAGE, Found, Rebuilder
 from flashsale._sync.store import refuse_purged
-from flashsale.model import Goods, Order
+from flashsale.model import Goods, Order, OrderState
 from flashsale.model.reports import Rebuild
 
 
@@ -69,8 +69,7 @@ class PartitionedRebuilder(Rebuilder):
         self._sale._begin()
         for part in self._parts:
             part._ledger.meet()
-        epoch = self._store.advance_epoch()
-        self._sale._close(epoch)
+        epoch = self._begin()
         goods = self._grant()
         found = [self._restore_part(place, goods, epoch) for place in range(len(self._parts))]
         for entry in goods:
@@ -78,7 +77,7 @@ class PartitionedRebuilder(Rebuilder):
         for each, of_part in zip(self._each, found, strict=True):
             each._take_up(of_part.waiting, of_part.ours, epoch)
         for part in self._parts:
-            part._meta.open(epoch)
+            part._meta.open(goods, epoch)
         for entry in goods:
             self._parts[0]._transfers.spread(entry.goods_id)
         self._parts[0].gate._refusals.forget()
@@ -86,6 +85,18 @@ class PartitionedRebuilder(Rebuilder):
         return Rebuild(
             epoch, sum(each.rows for each in found), {each.goods_id: booked[each.goods_id] for each in goods}
         )
+
+    @override
+    def _sold(self, goods_id: str) -> int:
+        return sum([each._sold(goods_id) for each in self._each])
+
+    @override
+    def _waiting(self) -> dict[OrderState, list[Order]]:
+        waiting: dict[OrderState, list[Order]] = {}
+        for each in self._each:
+            for state, orders in (each._waiting()).items():
+                waiting.setdefault(state, []).extend(orders)
+        return waiting
 
     def _restore_part(self, place: int, goods: list[Goods], epoch: int) -> Found:
         """Restores one partition; moves of the old epoch are refused from now on, and forgotten."""

@@ -13,7 +13,7 @@ from flashsale.aio.partitions.partition import Partition
 from flashsale.aio.partitions.sale import PartitionedSale
 from flashsale.aio.rebuilder import PAGE, Found, Rebuilder
 from flashsale.aio.store import refuse_purged
-from flashsale.model import Goods, Order
+from flashsale.model import Goods, Order, OrderState
 from flashsale.model.reports import Rebuild
 
 
@@ -68,8 +68,7 @@ class PartitionedRebuilder(Rebuilder):
         await self._sale._begin()
         for part in self._parts:
             await part._ledger.meet()
-        epoch = await self._store.advance_epoch()
-        await self._sale._close(epoch)
+        epoch = await self._begin()
         goods = await self._grant()
         found = [await self._restore_part(place, goods, epoch) for place in range(len(self._parts))]
         for entry in goods:
@@ -77,7 +76,7 @@ class PartitionedRebuilder(Rebuilder):
         for each, of_part in zip(self._each, found, strict=True):
             await each._take_up(of_part.waiting, of_part.ours, epoch)
         for part in self._parts:
-            await part._meta.open(epoch)
+            await part._meta.open(goods, epoch)
         for entry in goods:
             await self._parts[0]._transfers.spread(entry.goods_id)
         self._parts[0].gate._refusals.forget()
@@ -85,6 +84,18 @@ class PartitionedRebuilder(Rebuilder):
         return Rebuild(
             epoch, sum(each.rows for each in found), {each.goods_id: booked[each.goods_id] for each in goods}
         )
+
+    @override
+    async def _sold(self, goods_id: str) -> int:
+        return sum([await each._sold(goods_id) for each in self._each])
+
+    @override
+    async def _waiting(self) -> dict[OrderState, list[Order]]:
+        waiting: dict[OrderState, list[Order]] = {}
+        for each in self._each:
+            for state, orders in (await each._waiting()).items():
+                waiting.setdefault(state, []).extend(orders)
+        return waiting
 
     async def _restore_part(self, place: int, goods: list[Goods], epoch: int) -> Found:
         """Restores one partition; moves of the old epoch are refused from now on, and forgotten."""
