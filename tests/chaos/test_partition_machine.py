@@ -44,8 +44,8 @@ def test_the_units_do_what_their_model_does(backend, record_property):
     assert sale.steps >= examples * STEPS * 0.5  # a rule is several steps, or none
 
 
-def test_slots_without_an_order_leave_the_gate_after_a_rebuild(backend):
-    """Found by the machine: the total was lowered below what is sold, and the rebuild left slots without an order."""
+def test_a_total_below_what_is_sold_is_set_back_before_a_rebuild(backend):
+    """Found by the machine: the order that waited was rejected, and its slot stayed at the gate."""
     engine = database()
     sale = machine(backend, engine)()
     try:

@@ -1072,6 +1072,7 @@ class Model:
             goods_id: 0 if (lost, of) == ("stock", goods_id) else self.in_ledger(goods_id) for goods_id in self.stocks
         }
         direct = {goods_id: stock.direct for goods_id, stock in self.stocks.items()}
+        before = {} if lost == "orders" else self.ledger
         self.ledger, self.holds, self.state, self.epoch = {}, {}, "open", self.epoch + 1
         self.layout = self.layout or NEWEST
         self.counter = max(self.counter, self.epoch * 10**9)
@@ -1084,7 +1085,18 @@ class Model:
             stock = self.stocks[goods_id] = StockHash(0, direct[goods_id], item.policy, item.version, None)
             stock.total = item.granted = max(item.total, self.booked(goods_id))
             yield from self._mirror(goods_id, item, looks=False)
-        self._take_up({name: units - self.in_ledger(name) for name, units in tracked.items()})
+        waiting = {
+            state: [order for order in orders if order.order_id not in self.ledger]
+            for state, orders in self._waiting().items()
+        }
+        own: Counter[str] = Counter()
+        for orders in waiting.values():
+            known = {order.order_id for order in orders if _had_units(before.get(order.order_id), order)}
+            orders.sort(key=lambda order, known=known: order.order_id not in known)
+            for order in orders:
+                own[order.goods_id] += order.quantity if order.order_id in known else 0
+        ours = {name: max(units - self.in_ledger(name), own[name]) for name, units in tracked.items()}
+        self._take_up(waiting, ours)
         self.popped &= self.ledger.keys()
 
     def shares_an_id(self) -> bool:
@@ -1116,25 +1128,24 @@ class Model:
             name: units for name, units in sold.items() if name in waiting - {gone} and self.rows[name].total < units
         }
 
-    def _take_up(self, ours: dict[str, int]) -> None:
+    def _take_up(self, waiting: Mapping[OrderState, list[Order]], ours: dict[str, int]) -> None:
         """Who waits is booked before anybody else can buy; `ours`: units that no external program deducted."""
-        for state, orders in self._waiting().items():
+        for state, orders in waiting.items():
             for order in orders:
-                if order.order_id not in self.ledger:
-                    own = min(order.quantity, ours.get(order.goods_id, 0))
-                    ours[order.goods_id] = ours.get(order.goods_id, 0) - own
-                    self.adopt(order, state, most=order.quantity - own)
+                own = min(order.quantity, ours.get(order.goods_id, 0))
+                ours[order.goods_id] = ours.get(order.goods_id, 0) - own
+                self.adopt(order, state, most=order.quantity - own)
 
     def _waiting(self) -> dict[OrderState, list[Order]]:
-        """Returns who waits, each id once, in the order in which a rebuild takes them up."""
+        """Returns who waits, sorted, each id once."""
         letters = [delivery.element for delivery in self.dead.values()]
         listed = [*self.queue, *(delivery.element for delivery in self.claimed.values())]
         dead = [each for each in letters if isinstance(each, Order) and each.order_id in self.dead]
+        listed = [each for each in listed if isinstance(each, Order) and each.order_id not in self.dead]
         waiting = {}
-        for state, elements in ((DEAD, dead), (QUEUED, [each for each in listed if isinstance(each, Order)])):
-            in_order = sorted(elements, key=lambda order: (order.order_id, order.content), reverse=True)
-            orders = {order.order_id: order for order in in_order}
-            waiting[state] = [order for _, order in sorted(orders.items())]
+        for state, orders in ((DEAD, dead), (QUEUED, listed)):
+            in_order = sorted(orders, key=lambda order: (order.order_id, order.content), reverse=True)
+            waiting[state] = list({order.order_id: order for order in in_order}.values())[::-1]
         return waiting
 
     def repair(self) -> Steps:
@@ -1213,6 +1224,10 @@ class Model:
             },
             "orders": {order_id: (row.state, row.order) for order_id, row in self.orders.items()},
         }
+
+
+def _had_units(record: Record | None, order: Order) -> bool:
+    return record is not None and record.active and record.order.content == order.content
 
 
 def _asked(order: Order) -> tuple[str, str, int]:

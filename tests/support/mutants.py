@@ -392,10 +392,13 @@ _add("nothing is for sale in a rebuild", "O", Lua("wipe", '"Total", "0"', '"Tota
 _add("a rebuild books what waits", "E O", Patch("flashsale._sync.rebuilder.Rebuilder._take_up", lambda *_: None))
 _add("untracked units are another's", "L", Lua("adopt", "or integer(most)", "or units"))
 _add("unknown, or to be rebuilt", "T", Patch("flashsale._sync.ledger.Look.require_whole", lambda *_: None))
-_add("a rebuild that died is remembered", "O", Lua("wipe", "before and integer(before) or 0", "0"))
+_add(
+    "the ledger says who waits with units", "O L", Patch("flashsale._sync.rebuilder.Rebuilder._known", lambda *_: set())
+)
+_add("a rebuild that died is remembered", "O", Lua("wipe", "kept and integer(kept) or 0", "0"))
 _add("who was cancelled since is forgotten", "L", Lua("settle", "if tracked then", "if false then"))
 _add("a rebuild that ended is forgotten", "L", Lua("open", 'redis.call("HDEL", KEYS[key], "tracked")', ""))
-_add("a rebuild rejects nobody", "E", Patch("flashsale._sync.rebuilder.Rebuilder._refuse_lowered", lambda _: None))
+_add("a rebuild rejects nobody", "E", Patch("flashsale._sync.rebuilder.Rebuilder._refuse_lowered", lambda *_: None))
 _add("direct units outlive a rebuild", "O", Lua("wipe", "goods.booked - goods.ledger", "0"))
 
 # -- lost keys and bad values -----------------------------------------------------------------------------------------

@@ -904,6 +904,7 @@ class PartitionMachine(RuleBasedStateMachine):
             assert name in ledger or name in gone, f"{name} is gone with a partition that was another one's"
             assert name in ledger or name not in rows, f"{name} has a row, and the rebuild forgot it"
             assert name not in ledger or ledger[name][1:] == record[1:]
+            assert name not in ledger or ledger[name][0] is not OrderState.REJECTED, f"{name} was rejected"
         self.accepted &= ledger.keys()
         self.known, self.lossy, self.failed = ledger, True, False
         self.check()

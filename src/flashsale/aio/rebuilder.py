@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -28,13 +29,13 @@ class Found(NamedTuple):
     Args:
         rows: orders restored from the database.
         booked: units of each item that these hold.
-        waiting: orders that wait in the queue or lie among the dead letters, by state.
+        waiting: orders without a row that wait in the queue or lie among the dead letters, by state.
         ours: units of each item that were the ledger's and are in no row.
     """
 
     rows: int
     booked: Counter[str]
-    waiting: Mapping[OrderState, list[Order]]
+    waiting: dict[OrderState, list[Order]]
     ours: Counter[str]
 
 
@@ -68,31 +69,29 @@ class Rebuilder:
         return Rebuild(epoch, found.rows, {entry.goods_id: found.booked[entry.goods_id] for entry in goods})
 
     async def _begin(self) -> int:
-        """Closes the sale under a new epoch, unless orders would be refused that were accepted."""
-        await self._refuse_lowered()
+        """Closes the sale under a new epoch, unless it can be seen already that orders would be rejected."""
+        await self._refuse_lowered(list(await self._store.goods()))
         epoch = await self._store.advance_epoch()
         await self._sale._close(epoch)
-        await self._refuse_lowered()  # some were accepted until then
         return epoch
 
-    async def _refuse_lowered(self) -> None:
-        """Raises InvalidRequest if an order waits for the database whose units the host no longer wants to sell."""
-        lowered = {}
-        for entry in await self._store.goods():
-            sold = await self._sold(entry.goods_id)
-            if entry.total < sold:
-                lowered[entry.goods_id] = f"{entry.goods_id!r} has {entry.total}, and {sold} are sold"
+    async def _refuse_lowered(self, goods: Sequence[Goods]) -> None:
+        """Raises InvalidRequest if orders wait for the database whose units the host no longer wants to sell."""
+        sold = {entry.goods_id: await self._sold(entry.goods_id) for entry in goods}
+        lowered = {entry.goods_id: entry.total for entry in goods if entry.total < sold[entry.goods_id]}
         waiting = await self._waiting() if lowered else {}
-        orders = [order for orders in waiting.values() for order in orders if order.goods_id in lowered]
+        orders = [order for order in chain.from_iterable(waiting.values()) if order.goods_id in lowered]
+        affected = set[str]()
         for page in batches(orders, PAGE):
             saved = await self._store.states([order.order_id for order in page])
-            for order in page:
-                if order.order_id not in saved:
-                    raise InvalidRequest(
-                        "total",
-                        f"item {lowered[order.goods_id]}, some to orders that wait for the database and would be "
-                        f"rejected: raise it to what is sold, rebuild, and lower it again once the queue is empty",
-                    )
+            affected.update(order.goods_id for order in page if order.order_id not in saved)
+        if affected:
+            named = "; ".join(f"{name!r} has {lowered[name]}, {sold[name]} are sold" for name in sorted(affected))
+            raise InvalidRequest(
+                "total",
+                f"it is below what is sold, and orders that wait for the database would be rejected: {named}. Raise it "
+                "to what is sold, rebuild, and lower it again once the queue and the dead letters are empty",
+            )
 
     async def _sold(self, goods_id: str) -> int:
         """Returns the units that are sold; 0 where Redis does not know it, as after an earlier rebuild that died."""
@@ -106,6 +105,7 @@ class Rebuilder:
         """Sets the guard of each item to what Redis will be given, and returns the items as they were then."""
         for _ in range(ATTEMPTS):
             goods = list(await self._store.goods())
+            await self._refuse_lowered(goods)  # purchases were accepted until the sale was closed
             granted = [
                 await self._store.grant(entry.goods_id, entry.total, loaded=True, version=entry.version)
                 for entry in goods
@@ -116,16 +116,42 @@ class Rebuilder:
 
     async def _restore_all(self, goods: Sequence[Goods], epoch: int) -> Found:
         """Empties ledger and stock, and restores every row; nothing is for sale yet."""
-        tracked = await self._sale._meta.wipe(goods, epoch)
         waiting = await self._waiting()  # before the rows: who leaves the queue from now on has one
+        known = await self._known(waiting)
+        tracked = await self._sale._meta.wipe(goods, epoch)
         rows, booked = await self._restore_rows(goods, epoch)
-        return Found(rows, booked, waiting, tracked - booked)
+        for state, orders in waiting.items():
+            left = await self._without_row(orders)
+            waiting[state] = sorted(left, key=lambda order: order.order_id not in known)  # the others may have no units
+        own: Counter[str] = Counter()
+        for order in chain.from_iterable(waiting.values()):
+            own[order.goods_id] += order.quantity if order.order_id in known else 0
+        return Found(rows, booked, waiting, (tracked - booked) | own)
+
+    async def _known(self, waiting: Mapping[OrderState, list[Order]]) -> set[str]:
+        """Returns the ids of those orders that have their units in the ledger, as far as that is left."""
+        orders = list(chain.from_iterable(waiting.values()))
+        try:
+            records = await self._sale._ledger.get_many([order.order_id for order in orders])
+        except CorruptState:  # it is no ledger
+            return set()
+        return {
+            order.order_id
+            for order in orders
+            if (record := records.get(order.order_id)) is not None
+            and record.state not in RELEASED
+            and record.order(order.order_id).content == order.content
+        }
+
+    async def _without_row(self, orders: Sequence[Order]) -> list[Order]:
+        known = await self._sale._ledger.get_many([order.order_id for order in orders])
+        return [order for order in orders if order.order_id not in known]
 
     async def _restore_rows(self, goods: Sequence[Goods], epoch: int) -> tuple[int, Counter[str]]:
         """Restores every row and compares the sums; repeats it if rows came or went meanwhile."""
         for _ in range(ATTEMPTS):
             rows, booked = await self._restore(epoch)
-            ledger = {entry.goods_id: await self._tracked(entry.goods_id) for entry in goods}
+            ledger = {entry.goods_id: await self._in_ledger(entry.goods_id) for entry in goods}
             short = [goods_id for goods_id, units in ledger.items() if units < booked[goods_id]]
             if not short:
                 return rows, booked
@@ -141,31 +167,29 @@ class Rebuilder:
                     listed.append(Order.from_json(body))
         letters = [letter.order for letter in await queue.dead(MAX_UNITS) if letter.order is not None]
         buried = await queue._buried([order.order_id for order in letters])
-        dead = [order for order in letters if order.order_id in buried]
-        return {OrderState.DEAD: _by_id(dead), OrderState.QUEUED: _by_id(listed)}  # a dead order is surely ours
+        dead = [order for order in letters if order.order_id in buried]  # a dead order is surely ours
+        listed = [order for order in listed if order.order_id not in buried]
+        return {OrderState.DEAD: _by_id(dead), OrderState.QUEUED: _by_id(listed)}
 
     async def _take_up(self, waiting: Mapping[OrderState, list[Order]], ours: Counter[str], epoch: int) -> None:
-        """Books what waits, before anybody can buy in its place; an order that has a row is booked already.
+        """Books what waits, before anybody can buy in its place.
 
         Args:
-            waiting: the orders.
+            waiting: the orders, none of which has a row; first those that the ledger had.
             ours: units of each item that were the ledger's and are in no row. Those of all other orders, which external
-                programs pushed, lie among the untracked ones. Which order is whose does not change a sum.
+                programs pushed, lie among the untracked ones.
             epoch: of this rebuild.
         """
-        ledger = self._sale._ledger
         for state, orders in waiting.items():
             for page in batches(orders, PAGE):
-                known = await ledger.get_many([order.order_id for order in page])
-                unknown = [order for order in page if order.order_id not in known]
                 untracked = {}
-                for order in unknown:
+                for order in page:
                     own = min(order.quantity, ours[order.goods_id])
                     ours[order.goods_id] -= own
                     untracked[order.order_id] = order.quantity - own
-                await ledger.adopt(unknown, state, untracked=untracked, epoch=epoch)
+                await self._sale._ledger.adopt(page, state, untracked=untracked, epoch=epoch)
 
-    async def _tracked(self, goods_id: str) -> int:
+    async def _in_ledger(self, goods_id: str) -> int:
         """Returns the units of the ledger's orders; 0 where the item is lost, or not what flashsale writes."""
         try:
             stock = await self._sale.inventory.stock(goods_id)

@@ -103,8 +103,8 @@ if #moved > 0 then
   redis.call("ZREM", KEYS[2], unpack(moved))
   for _, goods in pairs(all) do
     if goods.changed then
-      local tracked = integer(redis.call("HGET", goods.stock, "tracked") or "")
       book(goods)
+      local tracked = integer(redis.call("HGET", goods.stock, "tracked") or "")
       if tracked then -- in the midst of a rebuild
         redis.call("HSET", goods.stock, "tracked", show(math.max(0, tracked + goods.ledger - goods.before)))
       end

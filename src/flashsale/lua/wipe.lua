@@ -1,7 +1,7 @@
 -- wipe: empty ledger, deadlines and stock of a sale for a rebuild, at once; only while it is closed in this epoch.
 --
--- Total stays 0, for external programs too, until all is restored. Untracked units, where they can be read, stay booked.
--- A rebuild may die, and the next one finds a ledger half restored: so `tracked` keeps what it had at first, until `open`.
+-- Total stays 0, for external programs too, until all rows are restored. Untracked units, where they can be read, stay
+-- booked. A rebuild may die, and the next one finds half a ledger: so `tracked` keeps what it had at first, until `open`.
 --
 -- KEYS[1]  meta    hash        epoch, state; seq: begins anew, with the ledger
 -- KEYS[2]  orders  hash        the ledger: removed
@@ -34,8 +34,8 @@ redis.call("UNLINK", KEYS[2], KEYS[3])
 redis.call("HDEL", KEYS[1], "seq")
 for key = 5, #KEYS, 2 do
   local at, goods = 2 + (key - 5) / 2 * (#FIELDS + 1), read(KEYS[key])
-  local before = not goods.code and redis.call("HGET", KEYS[key], "tracked")
-  local tracked = show(math.max(math.min(goods.booked, goods.ledger), before and integer(before) or 0))
+  local kept = not goods.code and redis.call("HGET", KEYS[key], "tracked")
+  local tracked = show(math.max(math.min(goods.booked, goods.ledger), kept and integer(kept) or 0))
   redis.call("UNLINK", KEYS[key], KEYS[key + 1])
   redis.call("HSET", KEYS[key], "Total", "0", "Booked", show(math.max(0, goods.booked - goods.ledger)), "Ledger", "0")
   redis.call("HSET", KEYS[key], "tracked", tracked)

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 from typing_extensions import override
 
-from flashsale._rules.batches import batches
 from flashsale._sync.partitions.partition import Partition
 from flashsale._sync.partitions.sale import PartitionedSale
-from flashsale._sync.rebuilder import PAGE, Found, Rebuilder
+from flashsale._sync.rebuilder import Found, Rebuilder
 from flashsale._sync.store import refuse_purged
 from flashsale.model import Goods, Order, OrderState
 from flashsale.model.reports import Rebuild
@@ -27,18 +26,10 @@ class PartitionRebuilder(Rebuilder):
         self._store = part.rows()
 
     @override
-    def _restore_all(self, goods: Sequence[Goods], epoch: int) -> Found:
-        """Of what waits, only that is told which has no row by now, and which a worker would not bury."""
-        found = super()._restore_all(goods, epoch)
-        waiting = {state: self._without_row(orders) for state, orders in found.waiting.items()}
-        return found._replace(waiting=waiting)
-
-    def _without_row(self, orders: Sequence[Order]) -> list[Order]:
-        left: list[Order] = []
-        for page in batches([order for order in orders if self._part.has(order)], PAGE):
-            known = self._part._ledger.get_many([order.order_id for order in page])
-            left += [order for order in page if order.order_id not in known]
-        return left
+    def _waiting(self) -> dict[OrderState, list[Order]]:
+        """Leaves out what a worker would bury."""
+        waiting = super()._waiting()
+        return {state: [order for order in orders if self._part.has(order)] for state, orders in waiting.items()}
 
     def give(self, goods: Goods, units: int) -> None:
         """Puts so many units up for sale, beside those that are booked, and gives the item its gate."""
@@ -111,7 +102,7 @@ class PartitionedRebuilder(Rebuilder):
         free = max(0, goods.total - sum(of_part.booked[goods_id] for of_part in found))
         total = 0
         for each, of_part in reversed(list(zip(self._each, found, strict=True))):
-            orders = {order.order_id: order for orders in of_part.waiting.values() for order in orders}.values()
+            orders = chain.from_iterable(of_part.waiting.values())
             waiting = sum(order.quantity for order in orders if order.goods_id == goods_id)
             units = min(free, waiting) if each._part.place else free
             free -= units
