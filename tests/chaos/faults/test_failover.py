@@ -122,12 +122,12 @@ async def test_row_14_split_brain(world: World) -> None:
     primary = world.server()
     line = world.proxy(primary)
     replica = _replica(world, line.port)
-    monitored: Any = SimpleNamespace(port=line.port, client=primary.client)
-    sentinels = world.enter(servers.sentinels(monitored))
     here = await world.sell(primary.port, 4)
     assert (await here.buy("phone", "ann", order_id="o-0")).accepted
     await world.drain(here)
     replica.catch_up(primary)
+    monitored: Any = SimpleNamespace(port=line.port, client=primary.client)
+    sentinels = world.enter(servers.sentinels(monitored))  # last: half a second of silence, and they elect
     await asyncio.to_thread(line.refuse)
     await until(lambda: sentinels.primary_port() == replica.port, "an election")
     await until(lambda: replica.client().info("replication")["role"] == "master", "the promotion")

@@ -21,7 +21,7 @@ from tests.support.helpers import order, settled
 if TYPE_CHECKING:
     from tests.chaos.faults.world import World
 
-LEASE = 0.5  # seconds
+LEASE = 0.75  # seconds
 KILLER = "o-9"  # no worker survives it; delivery 10, next to the first one in the order of names
 
 
@@ -58,12 +58,12 @@ def _locked_table(url: str) -> Any:
 
 
 async def _outlasts_its_lease(world: World, sale: Any, lock: Any) -> None:
-    """A save waits for four leases, and nobody else gets its order."""
+    """A save waits for three leases, and nobody else gets its order."""
     assert (await sale.buy("phone", "ann", order_id="slow")).accepted
     with lock:
         saving = asyncio.create_task(world.worker(sale, lease=LEASE).run_once())
         others: list[Any] = []
-        for _ in range(20):
+        for _ in range(15):
             await asyncio.sleep(LEASE / 5)
             others += await sale.queue.claim(timeout=0)
     assert (await saving, others) == (1, []), "E: two workers hold one order"
@@ -72,7 +72,7 @@ async def _outlasts_its_lease(world: World, sale: Any, lock: Any) -> None:
 @fault(
     42,
     "workers die or are slow while they hold a batch",
-    "kill -9; an order that kills whoever holds it; a database that is locked for four leases",
+    "kill -9; an order that kills whoever holds it; a database that is locked for three leases",
     holds="E L",
     mechanism="lost leases go to the back, halved; five that ended alone bury; a long save extends its lease",
     without=(

@@ -184,7 +184,7 @@ class Sandbox:
             lambda: control.close(2),
             lambda: trusted(*ledger.restore([row], 2)),
             lambda: control.wipe([Goods("phone", 20)], 2),
-            lambda: control.open(2),
+            lambda: control.open([Goods("phone", 20)], 2),
             lambda: queue.pop(0),
         ]
 
