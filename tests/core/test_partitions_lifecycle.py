@@ -43,7 +43,7 @@ from tests.support.partitions import (
     synced,
     work,
 )
-from tests.support.sales import each_backend, store_at
+from tests.support.sales import each_backend, set_total, store_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -588,10 +588,10 @@ async def test_a_rebuild_rejects_nobody_because_a_total_was_lowered(shop: Shop) 
     await bought(sale, 0)
     await work(shop, sale)
     await bought(sale, 1, 3, units=2)
-    shop.sql("UPDATE flashsale_goods SET total = 4, version = version + 1")
+    set_total(shop, 4)
     with pytest.raises(InvalidRequest, match="'phone' has 4, 5 are sold"):
         await syncer.rebuild()
-    shop.sql("UPDATE flashsale_goods SET total = 5, version = version + 1")
+    set_total(shop, 5)
     await syncer.rebuild()
     await work(shop, sale)
     assert list((await rows(sale)).values()) == [PERSISTED] * 3
@@ -616,7 +616,7 @@ async def test_strange_elements_refuse_no_rebuild(sync_shop: Shop) -> None:
     await work(shop, sale)
     for each in STRANGE:
         shop.raw.lpush(keys(2).order_list, each.to_json())
-    shop.sql("UPDATE flashsale_goods SET total = 2, version = version + 1")
+    set_total(shop, 2)
     await syncer.rebuild()
     assert (allotted(shop), granted(shop), booked(shop)) == (3, 3, 3)
 
@@ -650,7 +650,7 @@ async def test_more_booked_than_the_host_wants_to_sell(shop: Shop) -> None:
     sale, syncer = await synced(shop, 12)
     await bought(sale, *range(FOUR))
     await work(shop, sale)
-    shop.sql("UPDATE flashsale_goods SET total = 2, version = version + 1")
+    set_total(shop, 2)
     await syncer.rebuild()
     assert (allotted(shop), granted(shop), booked(shop)) == (4, 4, 4)
     await sale.start("phone")

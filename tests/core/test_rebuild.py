@@ -24,7 +24,7 @@ from flashsale import (
 )
 from tests.support.helpers import Awaited, clock, order, settled, snapshot, until
 from tests.support.mutants import MUTANTS, promises
-from tests.support.sales import access, active_units, booked, die, each_backend, meanwhile, rows, work
+from tests.support.sales import access, active_units, booked, die, each_backend, meanwhile, rows, set_total, work
 
 if TYPE_CHECKING:
     from tests.support.helpers import Shop
@@ -520,7 +520,7 @@ async def test_more_rows_than_units_leave_nothing_for_sale(shop: Shop) -> None:
     sale, syncer = await loaded(shop, Goods("phone", 10))
     await sale.buy("phone", "ann", 8, order_id="o-1")
     await work(shop, sale)
-    shop.sql("UPDATE flashsale_goods SET total = 5, version = version + 1")
+    set_total(shop, 5)
     shop.raw.flushall()
     await syncer.rebuild()
     await sale.start("phone")
@@ -689,7 +689,7 @@ async def lowered(shop: Shop) -> tuple[Awaited, Awaited]:
     await sale.buy("phone", "bob", order_id="claimed")
     await sale.queue.claim(lease=3600)
     await sale.buy("phone", "bob", 2, order_id="listed")
-    shop.sql("UPDATE flashsale_goods SET total = 2, version = version + 1")
+    set_total(shop, 2)
     return sale, syncer
 
 
@@ -708,7 +708,7 @@ async def test_a_rebuild_rejects_nobody_because_a_total_was_lowered(shop: Shop, 
     with pytest.raises(InvalidRequest, match=REFUSED):
         await syncer.rebuild()
     assert (snapshot(shop.raw), await settled(sale.store.epoch())) == (before, epoch)
-    shop.sql("UPDATE flashsale_goods SET total = 5, version = version + 1")
+    set_total(shop, 5)
     await syncer.rebuild()
     assert await sale.inventory.stock("phone") == (5, 5, 0, 0)
     await sale.queue.requeue_dead()
@@ -724,7 +724,7 @@ async def test_what_was_saved_does_not_refuse_a_rebuild(sync_shop: Shop) -> None
     element = shop.raw.lindex(shop.keys.order_list, 0)
     await work(shop, sale)
     shop.raw.lpush(shop.keys.order_list, element)
-    shop.sql("UPDATE flashsale_goods SET total = 2, version = version + 1")
+    set_total(shop, 2)
     await syncer.rebuild()
     assert await sale.inventory.stock("phone") == (5, 5, 0, 0)
 
@@ -733,7 +733,7 @@ async def test_a_total_that_is_lowered_while_a_rebuild_begins_rejects_nobody(syn
     shop = sync_shop
     sale, syncer = await loaded(shop, Goods("phone", 10))
     await sale.buy("phone", "bob", 5, order_id="waits")
-    lower = partial(shop.sql, "UPDATE flashsale_goods SET total = 2, version = version + 1")
+    lower = partial(set_total, shop, 2)
     with meanwhile(shop, "_grant", lower), pytest.raises(InvalidRequest, match=REFUSED):
         await syncer.rebuild()
     assert (state_of(shop), granted(shop)) == ("closed", 10)
@@ -748,7 +748,7 @@ async def test_who_buys_while_a_rebuild_begins_is_not_rejected(sync_shop: Shop, 
     sale, syncer = await loaded(shop, Goods("phone", 10))
     await sale.buy("phone", "ann", 2, order_id="saved")
     await work(shop, sale)
-    shop.sql("UPDATE flashsale_goods SET total = 2, version = version + 1")
+    set_total(shop, 2)
     real = getattr(sale.real, step)
 
     def late(*args: Any) -> Any:
@@ -758,7 +758,7 @@ async def test_who_buys_while_a_rebuild_begins_is_not_rejected(sync_shop: Shop, 
     with mock.patch.object(sale.real, step, late), pytest.raises(InvalidRequest, match=REFUSED):
         await syncer.rebuild()
     assert state_of(shop) == ("closed" if step == "_close" else "open")
-    shop.sql("UPDATE flashsale_goods SET total = 5, version = version + 1")
+    set_total(shop, 5)
     await syncer.rebuild()
     await work(shop, sale)
     assert await rows(sale) == {"saved": PERSISTED, "late": PERSISTED}

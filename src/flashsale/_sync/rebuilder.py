@@ -15,7 +15,7 @@ from flashsale._sync.sale import FlashSale
 from flashsale._sync.store import OrderStore, fix_partitions, refuse_purged
 from flashsale.errors import CorruptState, InvalidRequest, StoreError, StoreRequired, UnknownGoods
 from flashsale.lua import Code
-from flashsale.model import RELEASED, Goods, Order, OrderState, StoredOrder
+from flashsale.model import RELEASED, Goods, Order, OrderState, Stock, StoredOrder
 from flashsale.model.checks import MAX_UNITS
 from flashsale.model.reports import Rebuild
 
@@ -96,10 +96,7 @@ class Rebuilder:
 
     def _sold(self, goods_id: str) -> int:
         """Returns the units that are sold; 0 where Redis does not know it, as after an earlier rebuild that died."""
-        try:
-            stock = self._sale.inventory.stock(goods_id)
-        except (UnknownGoods, CorruptState):
-            return 0
+        stock = self._stock(goods_id)
         return min(stock.total, stock.booked)
 
     def _grant(self) -> list[Goods]:
@@ -190,12 +187,16 @@ class Rebuilder:
                 self._sale._ledger.adopt(page, state, untracked=untracked, epoch=epoch)
 
     def _in_ledger(self, goods_id: str) -> int:
-        """Returns the units of the ledger's orders; 0 where the item is lost, or not what flashsale writes."""
-        try:
-            stock = self._sale.inventory.stock(goods_id)
-        except (UnknownGoods, CorruptState):
-            return 0
+        """Returns the units of the ledger's orders."""
+        stock = self._stock(goods_id)
         return stock.booked - stock.direct
+
+    def _stock(self, goods_id: str) -> Stock:
+        """Returns the stock of an item; nothing where the item is lost, or not what flashsale writes."""
+        try:
+            return self._sale.inventory.stock(goods_id)
+        except (UnknownGoods, CorruptState):
+            return Stock(total=0, booked=0, remaining=0, direct=0)
 
     def _reopen(self, goods: Goods) -> None:
         """Puts an item up for sale again, in the stock and then at the gate."""

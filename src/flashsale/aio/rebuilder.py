@@ -14,7 +14,7 @@ from flashsale.aio.sale import FlashSale
 from flashsale.aio.store import AsyncOrderStore, fix_partitions, refuse_purged
 from flashsale.errors import CorruptState, InvalidRequest, StoreError, StoreRequired, UnknownGoods
 from flashsale.lua import Code
-from flashsale.model import RELEASED, Goods, Order, OrderState, StoredOrder
+from flashsale.model import RELEASED, Goods, Order, OrderState, Stock, StoredOrder
 from flashsale.model.checks import MAX_UNITS
 from flashsale.model.reports import Rebuild
 
@@ -95,10 +95,7 @@ class Rebuilder:
 
     async def _sold(self, goods_id: str) -> int:
         """Returns the units that are sold; 0 where Redis does not know it, as after an earlier rebuild that died."""
-        try:
-            stock = await self._sale.inventory.stock(goods_id)
-        except (UnknownGoods, CorruptState):
-            return 0
+        stock = await self._stock(goods_id)
         return min(stock.total, stock.booked)
 
     async def _grant(self) -> list[Goods]:
@@ -190,12 +187,16 @@ class Rebuilder:
                 await self._sale._ledger.adopt(page, state, untracked=untracked, epoch=epoch)
 
     async def _in_ledger(self, goods_id: str) -> int:
-        """Returns the units of the ledger's orders; 0 where the item is lost, or not what flashsale writes."""
-        try:
-            stock = await self._sale.inventory.stock(goods_id)
-        except (UnknownGoods, CorruptState):
-            return 0
+        """Returns the units of the ledger's orders."""
+        stock = await self._stock(goods_id)
         return stock.booked - stock.direct
+
+    async def _stock(self, goods_id: str) -> Stock:
+        """Returns the stock of an item; nothing where the item is lost, or not what flashsale writes."""
+        try:
+            return await self._sale.inventory.stock(goods_id)
+        except (UnknownGoods, CorruptState):
+            return Stock(total=0, booked=0, remaining=0, direct=0)
 
     async def _reopen(self, goods: Goods) -> None:
         """Puts an item up for sale again, in the stock and then at the gate."""

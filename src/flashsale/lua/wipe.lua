@@ -37,8 +37,8 @@ for key = 5, #KEYS, 2 do
   local kept = not goods.code and redis.call("HGET", KEYS[key], "tracked")
   local tracked = show(math.max(math.min(goods.booked, goods.ledger), kept and integer(kept) or 0))
   redis.call("UNLINK", KEYS[key], KEYS[key + 1])
-  redis.call("HSET", KEYS[key], "Total", "0", "Booked", show(math.max(0, goods.booked - goods.ledger)), "Ledger", "0")
-  redis.call("HSET", KEYS[key], "tracked", tracked)
+  local untracked = show(math.max(0, goods.booked - goods.ledger))
+  redis.call("HSET", KEYS[key], "Total", "0", "Booked", untracked, "Ledger", "0", "tracked", tracked)
   answer[#answer + 1] = tracked
   for i, field in ipairs(FIELDS) do
     if ARGV[at + i] ~= "" then
