@@ -275,6 +275,23 @@ async def test_many_consumers_share_the_list_without_overlap(shop: Shop) -> None
     assert sorted(int(order_id) for batch in batches for order_id in ids(batch)) == list(range(1, 101))
 
 
+async def test_a_claim_begins_at_the_right_end_of_a_long_list(real_shop: Shop) -> None:
+    """On Redis 6.2, a range of the list and several elements at once are looked for from the left end."""
+    sale = await real_shop.open(10_000)
+    await sale.inventory.reserve([order(n + 1, buyer_id=f"buyer-{n}") for n in range(2000)])
+
+    async def calls(limit: int) -> list[int]:
+        real_shop.raw.config_resetstat()
+        assert len(await sale.queue.claim(limit)) == limit
+        stats: Any = real_shop.raw.info("commandstats")
+        return [stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("lrange", "rpop")]
+
+    assert await calls(4) == [0, 4]
+    assert await calls(100) == [0, 1]
+    assert ids(await sale.queue.claim(3)) == ["105", "106", "107"]
+    assert ids(await sale.queue.claim(200)) == [str(n) for n in range(108, 308)]
+
+
 # -- the dead -------------------------------------------------------------------------------------------------------
 
 
@@ -493,6 +510,8 @@ async def test_without_the_first_removal_a_full_redis_extends_nothing(tmp_path: 
 
 @promises(
     {
+        "several elements from the right end": test_a_claim_begins_at_the_right_end_of_a_long_list,
+        "the last element from the right end": test_a_claim_begins_at_the_right_end_of_a_long_list,
         "the lease of a claim": test_claims_come_oldest_first_and_stay_with_their_holder,
         "leases are looked at": test_a_lease_ends_by_the_clock_of_redis,
         "the lease of nack": test_a_zombie_can_neither_let_go_nor_hold_on,

@@ -252,6 +252,10 @@ _add("the half of lost claims", "E", Lua("claim", "math.floor(together / 2)", "t
 _add("the back of the queue", "E", Lua("claim", "#own + waiting == 0 or", "true or"))
 _add("the turn of lost claims", "E", Lua("claim", "last >= (integer(turn) or last + 1)", "false"))
 _add("refused ones are not lost", "E", Lua("claim", "found.refused and own or lost", "false or lost"))
+_add("several elements from the right end", "a long list is no slower", Lua("claim", "length < FAR * count", "true"))
+LAST = 'redis.call("LINDEX", list, -taken))'
+FROM_THE_LEFT = 'redis.call("LRANGE", list, -taken, -taken)[1])'
+_add("the last element from the right end", "a long list is no slower", Lua("claim", LAST, FROM_THE_LEFT))
 _add("a claim cuts no basket", "a basket is saved whole", Lua("claim", "uncut(KEYS[2], fresh)", "fresh"))
 _add(
     "lost baskets are claimed whole",

@@ -77,7 +77,7 @@ fresh = fresh > 0 and uncut(KEYS[2], fresh) or 0
 if #freed > 0 then
   redis.call("ZREM", KEYS[4], unpack(freed)) -- the first write frees memory, so that a full Redis still drains
 end
-local bodies = fresh > 0 and redis.call("RPOP", KEYS[2], fresh) or {}
+local bodies = popped(KEYS[2], fresh, waiting)
 for _, body in ipairs(bodies) do
   taken[#taken + 1] = body
 end

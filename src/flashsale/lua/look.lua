@@ -27,11 +27,11 @@ end
 local time = now()
 local meta = redis.call("HMGET", KEYS[1], "state", "epoch", "layout", "leader", "leader_until")
 local length = size("LLEN", KEYS[2])
-local oldest = redis.pcall("LRANGE", KEYS[2], math.max(0, length - 1), length)
+local oldest = redis.pcall("LINDEX", KEYS[2], -1)
 local processes = redis.pcall("HGETALL", KEYS[6])
 local answer = {
   string.format("%.6f", time), meta[1] or "", meta[2] or "", meta[3] or "", meta[4] or "", meta[5] or "",
-  length, oldest[1] and string.sub(oldest[1], 1, 60) or "",
+  length, type(oldest) == "string" and string.sub(oldest, 1, 60) or "",
   claimed, size("HLEN", KEYS[4]), size("ZCARD", KEYS[5]), processes.err and {} or processes,
 }
 for key = 7, #KEYS do

@@ -30,8 +30,9 @@ NO_LEADER: Final = 5.0  # seconds since the last syncer led
 TRIALS: Final = """\
 PING; SELECT 0; INFO; TIME; EVAL x 0; EVALSHA x 0; SCRIPT LOAD x; EXISTS k; GET k; MGET k; SET k v; GETSET k v;
 SETNX k v; INCRBY k 1; DECRBY k 1; UNLINK k; HGET k f; HGETALL k; HMGET k f; HSET k f v; HSETNX k f v;
-HDEL k f; HINCRBY k f 1; HLEN k; HSCAN k 0; LLEN k; LPUSH k v; LRANGE k 0 1; RPUSH k v; RPOP k; BLPOP k 1; BRPOP k 1;
-SADD k m; SISMEMBER k m; SMEMBERS k; ZADD k 1 m; ZCARD k; ZMSCORE k m; ZRANGEBYSCORE k 0 1; ZREM k m; ZSCORE k m"""
+HDEL k f; HINCRBY k f 1; HLEN k; HSCAN k 0; LINDEX k 0; LLEN k; LPUSH k v; LRANGE k 0 1; RPUSH k v; RPOP k;
+BLPOP k 1; BRPOP k 1; SADD k m; SISMEMBER k m; SMEMBERS k; ZADD k 1 m; ZCARD k; ZMSCORE k m; ZRANGEBYSCORE k 0 1;
+ZREM k m; ZSCORE k m"""
 """Each command that a worker, a syncer or an operator calls; `k` is a key of the sale."""
 
 

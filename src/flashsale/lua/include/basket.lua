@@ -10,8 +10,8 @@ local ALONE = 100000000000000 -- a lease is a number of the counter, and this fo
 -- but for a basket that is longer.
 local function uncut(list, count)
   local function cuts(taken)
-    local pair = redis.call("LRANGE", list, -taken - 1, -taken)
-    return pair[2] and basket(pair[2]) and basket(pair[1]) == basket(pair[2])
+    local last = basket(redis.call("LINDEX", list, -taken)) -- Redis 6.2 looks for a range from the far end
+    return last and basket(redis.call("LINDEX", list, -taken - 1)) == last
   end
   for less = count, math.max(1, count - MOST), -1 do
     if not cuts(less) then
@@ -24,6 +24,20 @@ local function uncut(list, count)
     end
   end
   return count
+end
+
+-- popped(list, count, length): so many elements from the right of a list of this length. Redis 6.2 looks for several from
+-- the left end; where that is far away, one by one is faster.
+local FAR = 400 -- elements of the list, for each that is taken
+local function popped(list, count, length)
+  if count > 0 and length < FAR * count then
+    return redis.call("RPOP", list, count) or {}
+  end
+  local bodies = {}
+  for i = 1, count do
+    bodies[i] = redis.call("RPOP", list)
+  end
+  return bodies
 end
 
 -- element(leases, claimed, delivery): what is claimed under a delivery; nil when that is nothing, or not ours.
