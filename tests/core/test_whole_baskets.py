@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
@@ -128,6 +129,28 @@ async def test_a_basket_waits_for_an_item_that_cannot_be_trusted(shop: Shop) -> 
     assert len(claimed(shop.raw, shop.keys)) == 2
 
 
+async def test_dead_baskets_are_queued_again_as_a_whole(shop: Shop) -> None:
+    """A worker may claim between two scripts of a call for many."""
+    sale = await shop.open(1000)
+    for n in range(60):
+        orders = [order(f"basket-{n}#{place}", buyer_id=f"b-{n}") for place in (1, 2, 3)]
+        await sale.inventory.reserve(orders, together=True)
+    await wear_out(shop, sale.queue)
+    link, seen = type(sale.queue.real._link), []
+    run = link.run
+
+    def noted(self: Any, script: str, *args: Any) -> Any:
+        if script == "requeue":
+            seen.append(shop.raw.llen(shop.keys.order_list))
+        return run(self, script, *args)
+
+    with mock.patch.object(link, "run", noted):
+        assert await sale.queue.requeue_dead() == 180
+    assert seen == [0, 102]
+    found = ids(await sale.queue.claim(1000))
+    assert [name.partition("#")[0] for name in found[::3]] == [name.partition("#")[0] for name in found[2::3]]
+
+
 def test_one_basket_has_no_halves() -> None:
     orders = [order(name) for name in ("a#1", "x", "a#2")]
     assert [[each.order_id for each in half] for half in halves(orders)] == [["a#1", "a#2"], ["x"]]
@@ -140,6 +163,7 @@ def test_one_basket_has_no_halves() -> None:
         "lost baskets are claimed whole": test_a_lost_basket_comes_back_whole,
         "a basket waits for what is leased": test_a_basket_waits_for_what_is_leased,
         "a basket is alone as one": test_a_basket_that_kills_its_worker_is_buried_as_one,
+        "a requeue cuts no basket": test_dead_baskets_are_queued_again_as_a_whole,
         "a split cuts no basket": test_a_split_cuts_no_basket,
     },
     by=(ValueError,),

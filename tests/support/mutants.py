@@ -20,6 +20,7 @@ from sqlalchemy import false
 from sqlalchemy.exc import SQLAlchemyError
 
 from flashsale import CorruptState, RowRefused
+from flashsale._rules.batches import batches
 from flashsale._rules.redis_errors import unsent
 from flashsale._sync.transitions import Transitions
 from flashsale.lua import SCRIPTS, Script
@@ -264,6 +265,7 @@ _add(
 )
 _add("a basket waits for what is leased", "a basket is saved whole", Lua("claim", "free and group or nil", "group"))
 _add("a basket is alone as one", "E", Lua("claim", "not basket(bodies[i]) or", "true or"))
+_add("a requeue cuts no basket", "a basket is saved whole", Patch("flashsale._sync.order_queue.whole_baskets", batches))
 _add("a split cuts no basket", "a basket is saved whole", Patch("flashsale._sync.worker.halves", broken.cut))
 _add("the new leases", "E", Lua("claim", "if leaseless then", "if false then"))
 _add("every page of new leases", "E", Lua("claim", 'until page[1] == "0"', "until true"))

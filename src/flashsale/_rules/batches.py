@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TypeVar
 
 from flashsale.model import Order
+from flashsale.model.orders import basket_of
 
 Item = TypeVar("Item")
 
@@ -19,6 +20,25 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """
     rest = iter(items)
     while batch := list(islice(rest, size)):
+        yield batch
+
+
+def whole_baskets(order_ids: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """Yields ids of orders, at least `size` at a time but for the last ones; those of a basket come together.
+
+    >>> list(whole_baskets([b"a", b"b#1", b"b#10", b"b#1x", b"b#2"], 2))
+    [[b'a', b'b#1', b'b#10', b'b#2'], [b'b#1x']]
+    """
+    groups: dict[bytes | str, list[bytes]] = {}
+    for order_id in order_ids:
+        groups.setdefault(basket_of(order_id.decode("ascii", "replace")) or order_id, []).append(order_id)
+    batch: list[bytes] = []
+    for group in groups.values():
+        batch += group
+        if len(batch) >= size:
+            yield batch
+            batch = []
+    if batch:
         yield batch
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from itertools import repeat
 from typing import Final
 
-from flashsale._rules.batches import batches
+from flashsale._rules.batches import batches, whole_baskets
 from flashsale._rules.observer import log
 from flashsale._rules.tokens import Element, delivery_and_lease, elements_of, held, names, parts
 from flashsale.aio.clients import Client
-from flashsale.aio.ledger import acknowledge
+from flashsale.aio.ledger import MOVES, acknowledge
 from flashsale.aio.transport.component import Component
 from flashsale.aio.transport.link import Argument, Link
 from flashsale.errors import InvalidRequest
@@ -242,7 +242,7 @@ class OrderQueue(Component):
         """
         buried = 0
         keys = [self.keys.leases, self.keys.claimed, self.keys.dead, self.keys.orders]
-        for batch in batches(claims, MAX_BATCH):
+        for batch in batches(claims, MOVES):
             claimed = names(claim.token for claim in batch)
             arguments: list[Argument] = [len(claimed), *claimed]
             for claim in batch:
@@ -271,7 +271,7 @@ class OrderQueue(Component):
         await self._link.run("layout", [self.keys.meta])
         names = sorted(await self._letters() if order_ids is None else {name.encode() for name in order_ids})
         back = 0
-        for batch in batches(names, MAX_BATCH):  # a basket's letters one after the other
+        for batch in whole_baskets(names, MOVES):
             back += await self._link.run("requeue", keys, batch)
         return back
 

@@ -166,8 +166,7 @@ class Order(_OrderFields):
         >>> Order("b-7#2", "phone", "alice", 1).basket_id
         'b-7'
         """
-        found = _OF_BASKET.fullmatch(self.order_id)
-        return None if found is None else found[1]
+        return basket_of(self.order_id)
 
     @property
     def content(self) -> tuple[str, str, int]:
@@ -261,6 +260,12 @@ _PLAIN: Final = re.compile(
 _PLAIN_LINES: Final = re.compile(f"^({_PLAIN.pattern})$", re.MULTILINE)
 _OF_BASKET: Final = re.compile(r"(.+)#(?:[1-9]|[1-4][0-9]|50)")
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # made once: json.loads would make one for every order
+
+
+def basket_of(order_id: str) -> str | None:
+    """Returns the basket that an order of this id belongs to, as `Order.basket_id` does."""
+    found = _OF_BASKET.fullmatch(order_id)
+    return None if found is None else found[1]
 
 
 def read_orders(bodies: Sequence[bytes]) -> list[Order | None]:
