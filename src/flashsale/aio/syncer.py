@@ -74,6 +74,7 @@ class Syncer:
         self._last: dict[str, tuple[int, int]] = {}  # item -> booked and access at the last look
         self._granted: dict[str, tuple[int, int]] = {}  # item -> units that this process last granted, and the version
         self._swept: dict[str, str] = {}  # item -> where the next page of its tickets begins
+        self._is_begun = False  # True once the database knows that the sale is on one Redis
 
     @signed_as(__init__)
     def __new__(cls, sale: FlashSale, **_: Any) -> Self:
@@ -285,7 +286,9 @@ class Syncer:
 
         None when the row was changed meanwhile: the next pass sees to it.
         """
-        await fix_partitions(self._store, 1)
+        if not self._is_begun:
+            await fix_partitions(self._store, 1)
+            self._is_begun = True
         if not await self._store.grant(goods.goods_id, goods.total, version=goods.version):
             return None
         try:
