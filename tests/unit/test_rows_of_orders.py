@@ -52,22 +52,21 @@ def test_a_bad_id_is_refused_beside_a_time(order_id: object) -> None:
         ids | st.none(),
         st.integers() | st.booleans() | st.floats(),
         st.none() | st.integers() | st.text(),
-        st.none() | st.integers() | st.floats(0, 1e12),
     )
 )
 def test_an_order_of_a_purchase_is_the_order(words: tuple[object, ...]) -> None:
     """Equal words make equal orders, or the same error."""
-    *plain, data, created_at = words
+    *plain, data = words
     try:
-        order = Order(*plain, data=data, created_at=created_at)
+        order = Order(*plain, data=data)
     except InvalidRequest as error:
         with pytest.raises(InvalidRequest) as raised:
-            order_of(*plain, data, created_at=created_at)
+            order_of(*plain, data)
         assert str(raised.value) == str(error)
     else:
-        made = order_of(*plain, data, created_at=created_at)
+        made = order_of(*plain, data)
         assert type(made) is Order
-        assert [getattr(made, each.name) for each in fields(Order)] == [*plain, created_at, data, order._body]
+        assert [getattr(made, each.name) for each in fields(Order)] == [*plain, None, data, order._body]
 
 
 def test_an_order_of_a_purchase_is_frozen_and_can_be_copied() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from operator import methodcaller
 from typing import NamedTuple
 
 from flashsale._rules.codes import number
@@ -28,7 +27,8 @@ def held(tokens: Iterable[str]) -> Held:
     """Sorts tokens by claim; each counts once."""
     elements = list(dict.fromkeys(tokens))
     claim = elements[0].rpartition("-")[2] if elements else ""
-    if claim.endswith(f"+{len(elements)}") and all(map(methodcaller("endswith", f"-{claim}"), elements)):
+    count = len(elements)
+    if claim.endswith(f"+{count}") and "\n".join([*elements, ""]).count(f"-{claim}\n") == count:
         return Held([claim], [], [])  # nearly always: one claim, as it came
     names = Counter([token.rpartition("-")[2] for token in elements])
     claims = {name: name.endswith(f"+{count}") for name, count in names.items() if "+" in name}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -187,7 +188,7 @@ class Order(_OrderFields):
         try:
             text = body.decode("utf-8")
             if cls is Order and (plain := _PLAIN.fullmatch(text)):
-                return _order_of_line(text, *plain.groups())  # type: ignore[return-value]  # Order is Self here
+                return _orders_of_lines([(text, *plain.groups())])[0]  # type: ignore[return-value]  # Order is Self here
             check_body(text)
             wire = _DECODER.decode(text)
         except (ValueError, RecursionError) as error:
@@ -213,38 +214,37 @@ _put_order_id, _put_goods_id, _put_buyer_id, _put_quantity, _put_created_at, _pu
 )
 
 
-def order_of(
-    order_id: str,
-    goods_id: str,
-    buyer_id: str,
-    quantity: int,
-    data: Any = None,
-    *,
-    created_at: float | None = None,
-    line: str = "",
-) -> Order:
-    """Makes an order, as `Order` does, for half the cost where it is plain: every purchase pays it.
-
-    Args:
-        order_id, goods_id, buyer_id, quantity, data, created_at: as of `Order`.
-        line: the JSON that it was read from, which obeys the rules.
-    """
-    if line or (data is None and created_at is None and are_plain(order_id, goods_id, buyer_id, quantity)):
+def order_of(order_id: str, goods_id: str, buyer_id: str, quantity: int, data: Any = None) -> Order:
+    """Makes an order, as `Order` does, for half the cost where it is plain: every purchase pays it."""
+    if data is None and are_plain(order_id, goods_id, buyer_id, quantity):
         order: Any = _OrderFields()
         order.order_id = order_id
         order.goods_id = goods_id
         order.buyer_id = buyer_id
         order.quantity = quantity
-        order.created_at = created_at
+        order.created_at = None
+        order.data = None
+        order._body = ""
+        order.__class__ = Order
+        return order  # type: ignore[no-any-return]
+    return Order(order_id, goods_id, buyer_id, quantity, data=data)
+
+
+def _orders_of_lines(lines: Iterable[tuple[str, ...]]) -> list[Order | None]:
+    """Makes orders of JSON that obeys the rules: each line, and its values in the order of `_PLAIN`."""
+    orders: list[Order | None] = []
+    for line, created_at, order_id, goods_id, buyer_id, quantity in lines:
+        order: Any = _OrderFields()
+        order.order_id = order_id
+        order.goods_id = goods_id
+        order.buyer_id = buyer_id
+        order.quantity = int(quantity)
+        order.created_at = float(created_at)
         order.data = None
         order._body = line
         order.__class__ = Order
-        return order  # type: ignore[no-any-return]
-    return Order(order_id, goods_id, buyer_id, quantity, created_at, data)
-
-
-def _order_of_line(line: str, created_at: str, order_id: str, goods_id: str, buyer_id: str, quantity: str) -> Order:
-    return order_of(order_id, goods_id, buyer_id, int(quantity), created_at=float(created_at), line=line)
+        orders.append(order)
+    return orders
 
 
 def _no_constant(name: str) -> None:
@@ -274,7 +274,7 @@ def read_orders(bodies: Sequence[bytes]) -> list[Order | None]:
     if text.count(b"\n") == len(bodies) - 1:  # a line each
         found = _PLAIN_LINES.findall(text.decode("ascii", "replace"))
         if len(found) == len(bodies):
-            return [_order_of_line(*groups) for groups in found]
+            return _orders_of_lines(found)
     return [_read_order(body) for body in bodies]
 
 
@@ -328,7 +328,7 @@ def claims_of(
 
 def by_goods(orders: Iterable[Order]) -> dict[str, list[Order]]:
     """Returns the orders grouped by item, in their order."""
-    groups: dict[str, list[Order]] = {}
+    groups: defaultdict[str, list[Order]] = defaultdict(list)
     for order in orders:
-        groups.setdefault(order.goods_id, []).append(order)
+        groups[order.goods_id].append(order)
     return groups
