@@ -12,7 +12,7 @@ import pytest
 from flashsale import CorruptState, InvalidRequest, NotExecuted, Order, OrderState
 from flashsale.model.orders import read_orders
 from tests.support import servers
-from tests.support.helpers import Shop, clock, order, snapshot, until
+from tests.support.helpers import Shop, clock, order, settled, snapshot, until
 from tests.support.mutants import kills, promises
 
 if TYPE_CHECKING:
@@ -286,6 +286,9 @@ async def test_a_claim_begins_at_the_right_end_of_a_long_list(real_shop: Shop) -
         stats: Any = real_shop.raw.info("commandstats")
         return [stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("lrange", "rpop")]
 
+    real_shop.raw.config_resetstat()
+    assert (await settled(sale._recorder.look())).oldest is not None
+    assert "cmdstat_lrange" not in real_shop.raw.info("commandstats")
     assert await calls(4) == [0, 4]
     assert await calls(100) == [0, 1]
     assert ids(await sale.queue.claim(3)) == ["105", "106", "107"]
@@ -511,6 +514,7 @@ async def test_without_the_first_removal_a_full_redis_extends_nothing(tmp_path: 
 @promises(
     {
         "several elements from the right end": test_a_claim_begins_at_the_right_end_of_a_long_list,
+        "the oldest element from the right end": test_a_claim_begins_at_the_right_end_of_a_long_list,
         "the last element from the right end": test_a_claim_begins_at_the_right_end_of_a_long_list,
         "the lease of a claim": test_claims_come_oldest_first_and_stay_with_their_holder,
         "leases are looked at": test_a_lease_ends_by_the_clock_of_redis,

@@ -257,6 +257,12 @@ _add("several elements from the right end", "a long list is no slower", Lua("cla
 LAST = 'redis.call("LINDEX", list, -taken))'
 FROM_THE_LEFT = 'redis.call("LRANGE", list, -taken, -taken)[1])'
 _add("the last element from the right end", "a long list is no slower", Lua("claim", LAST, FROM_THE_LEFT))
+OLDEST = 'redis.pcall("LINDEX", KEYS[2], -1)'
+_add(
+    "the oldest element from the right end",
+    "a long list is no slower",
+    Lua("look", OLDEST, 'redis.pcall("LRANGE", KEYS[2], -1, -1)[1]'),
+)
 _add("a claim cuts no basket", "a basket is saved whole", Lua("claim", "uncut(KEYS[2], fresh)", "fresh"))
 _add(
     "lost baskets are claimed whole",

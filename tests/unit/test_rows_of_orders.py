@@ -24,7 +24,8 @@ def test_the_body_is_the_json_of_the_order(order_id: str, buyer_id: str, quantit
     order = Order(order_id, "phone", buyer_id, quantity, created_at=created_at)
     wire = {"created_at": created_at, "order_id": order_id, "goods_id": "phone", "buyer_id": buyer_id}
     assert order.to_json() == json.dumps(wire | {"quantity": quantity}, separators=(",", ":"))
-    assert Order.from_json(order.to_json().encode()) == order
+    read = Order.from_json(order.to_json().encode())
+    assert (type(read), read, read.to_json()) == (Order, order, order.to_json())
 
 
 @pytest.mark.parametrize("created_at", [float("nan"), float("inf"), -0.1, 1e12, "1", True])
@@ -70,13 +71,16 @@ def test_an_order_of_a_purchase_is_the_order(words: tuple[object, ...]) -> None:
 
 
 def test_an_order_of_a_purchase_is_frozen_and_can_be_copied() -> None:
-    order = order_of("o-1", "phone", "ann", 2)
-    with pytest.raises(FrozenInstanceError):
-        order.quantity = 3
-    assert pickle.loads(pickle.dumps(order)) == copy.copy(order) == order == Order("o-1", "phone", "ann", 2)
-    assert replace(order, quantity=3) == Order("o-1", "phone", "ann", 3)
-    assert hash(order) == hash(Order("o-1", "phone", "ann", 2))
-    assert repr(order) == repr(Order("o-1", "phone", "ann", 2))
+    whole = Order("o-1", "phone", "ann", 2, created_at=7.25)
+    for order, same in (
+        (order_of("o-1", "phone", "ann", 2), Order("o-1", "phone", "ann", 2)),
+        (Order.from_json(whole.to_json().encode()), whole),
+    ):
+        with pytest.raises(FrozenInstanceError):
+            order.quantity = 3
+        assert pickle.loads(pickle.dumps(order)) == copy.copy(order) == order == same
+        assert replace(order, quantity=3) == replace(same, quantity=3)
+        assert (hash(order), repr(order)) == (hash(same), repr(same))
 
 
 def test_claims_of_columns_are_claims() -> None:

@@ -29,11 +29,8 @@ def whole_baskets(order_ids: Iterable[bytes], size: int) -> Iterator[list[bytes]
     >>> list(whole_baskets([b"a", b"b#1", b"b#10", b"b#1x", b"b#2"], 2))
     [[b'a', b'b#1', b'b#10', b'b#2'], [b'b#1x']]
     """
-    groups: dict[bytes | str, list[bytes]] = {}
-    for order_id in order_ids:
-        groups.setdefault(basket_of(order_id.decode("ascii", "replace")) or order_id, []).append(order_id)
     batch: list[bytes] = []
-    for group in groups.values():
+    for group in bought_together(order_ids, lambda order_id: basket_of(order_id.decode("ascii", "replace"))):
         batch += group
         if len(batch) >= size:
             yield batch
@@ -42,11 +39,11 @@ def whole_baskets(order_ids: Iterable[bytes], size: int) -> Iterator[list[bytes]
         yield batch
 
 
-def bought_together(items: Iterable[Item], order_of: Callable[[Item], Order]) -> list[list[Item]]:
+def bought_together(items: Iterable[Item], basket: Callable[[Item], str | None]) -> list[list[Item]]:
     """Returns the elements in groups, each the orders of a basket, or one order that was bought by itself."""
     groups: dict[str | int, list[Item]] = {}
     for number, item in enumerate(items):
-        groups.setdefault(order_of(item).basket_id or number, []).append(item)
+        groups.setdefault(basket(item) or number, []).append(item)
     return list(groups.values())
 
 
@@ -57,7 +54,7 @@ def halves(orders: Sequence[Order]) -> tuple[list[Order], list[Order]]:
     >>> [[order.order_id for order in half] for half in halves([alone, *basket])]
     [['o-1'], ['b#1', 'b#2']]
     """
-    groups = bought_together(orders, lambda order: order)
+    groups = bought_together(orders, lambda order: order.basket_id)
     first: list[Order] = []
     while groups and (not first or len(first) + len(groups[0]) <= len(orders) // 2):
         first += groups.pop(0)

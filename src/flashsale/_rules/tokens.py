@@ -30,8 +30,8 @@ def held(tokens: Iterable[str]) -> Held:
     count = len(elements)
     if claim.endswith(f"+{count}") and "\n".join([*elements, ""]).count(f"-{claim}\n") == count:
         return Held([claim], [], [])  # nearly always: one claim, as it came
-    names = Counter([token.rpartition("-")[2] for token in elements])
-    claims = {name: name.endswith(f"+{count}") for name, count in names.items() if "+" in name}
+    counts = Counter([token.rpartition("-")[2] for token in elements])
+    claims = {name: name.endswith(f"+{there}") for name, there in counts.items() if "+" in name}
     whole = [name for name, is_whole in claims.items() if is_whole]
     if whole:
         elements = [token for token in elements if not claims.get(token.rpartition("-")[2])]

@@ -325,7 +325,7 @@ class Worker:
 
     async def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
         """Requeues orders that cannot be saved with exponential backoff; after five attempts they are dead letters."""
-        for together in bought_together(claims, _order):
+        for together in bought_together(claims, lambda claim: _order(claim).basket_id):
             attempts = max(claim.attempts for claim in together)
             delay = 0.25 * 2**attempts
             await self._queue.nack(together, delay=delay)
@@ -352,7 +352,7 @@ def _stuck(pairs: Sequence[tuple[Claim, Adoption]]) -> dict[str, Claim]:
         return {}
     return {
         claim.token: claim
-        for group in bought_together(pairs, lambda pair: _order(pair[0]))
+        for group in bought_together(pairs, lambda pair: _order(pair[0]).basket_id)
         if any(adoption.code in codes for _, adoption in group)
         for claim, adoption in group
         if adoption.code in codes or _may_be_saved(adoption)
