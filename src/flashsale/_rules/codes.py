@@ -1,4 +1,4 @@
-"""Turns the codes that scripts return into outcomes and errors, and values into script arguments. Pure."""
+"""Turns the codes of scripts (`flashsale.lua.Code`) into outcomes and errors, and values into arguments. Pure."""
 
 from __future__ import annotations
 

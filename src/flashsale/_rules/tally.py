@@ -1,4 +1,7 @@
-"""The tally: what one process has counted since it began; the recorder tells Redis how much that has grown."""
+"""The tally: what one process has counted since it began, such as purchases by outcome and times of the database.
+
+The recorder tells Redis how much that has grown; `Totals` is what all processes have told.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Admission tickets: signs and reads them. Pure: the buy endpoint checks a ticket without Redis.
+"""The text of a ticket: signs it, reads it, refuses a forged or expired one. Pure: `buy` checks one without Redis.
 
 A ticket is signed with HMAC-SHA256, and nobody can make one before the start. Where tickets are `required`, nobody buys
 without one. Using it twice is placing the same order twice, because it names the order id.

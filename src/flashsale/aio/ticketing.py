@@ -1,4 +1,4 @@
-"""Admission with tickets: `enter` passes the gate and gives one out; `buy` takes it instead of the gate."""
+"""Admission with tickets: `enter` passes the gate and gives one out; `buy` takes it from its own buyer."""
 
 from __future__ import annotations
 

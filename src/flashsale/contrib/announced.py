@@ -1,4 +1,4 @@
-"""Goods that the database has and Redis not yet: their sale has not started, it is not unknown."""
+"""Answers for items that the database has and Redis not yet: their sale has not started, it is not unknown."""
 
 from __future__ import annotations
 

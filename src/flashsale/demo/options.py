@@ -1,4 +1,4 @@
-"""The options of the demo, and the errors that end it. Pure."""
+"""The options of the demo as values, and the errors that end it; `cli` reads them. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of the demo: the crowd, and the worker and the syncer, which are flashsale's own commands."""
+"""Starts, watches and ends the processes of the demo; `runner` says which there are."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@
 
 -- include: number
 -- include: clock
+-- include: window
 -- include: gate
 local time, gates, answers = now(), {}, {}
 for first = 1, #KEYS, 4 do

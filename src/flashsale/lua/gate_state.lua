@@ -15,6 +15,7 @@
 
 -- include: number
 -- include: clock
+-- include: window
 -- include: gate
 local time = now()
 local gate = look(time, 1)

@@ -26,6 +26,7 @@
 -- include: number
 -- include: layout
 -- include: clock
+-- include: window
 -- include: goods
 -- include: gate
 -- include: record

@@ -1,4 +1,4 @@
-"""What the recorder knows of a sale: its processes, its samples, and one look at all of it (`Snapshot`). Pure."""
+"""What the recorder knows of a sale: a `Snapshot`, samples, counts (`Totals`), an order's place (`Found`). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report is made of, and what its parts share: times, durations, sections. Pure."""
+"""`Evidence`, the input of the report, and what its parts share: times, durations, sections. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command shares: what it is, what it needs, how it asks, and how it answers."""
+"""The types of a command: `Verb`, `Context`, `Change`, `Outcome`; what it needs, how it asks, how it answers."""
 
 from __future__ import annotations
 

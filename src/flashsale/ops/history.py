@@ -1,4 +1,4 @@
-"""The command `trail`: what operators did."""
+"""The command `trail`, which lists what operators did."""
 
 from __future__ import annotations
 

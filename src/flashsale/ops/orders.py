@@ -1,4 +1,4 @@
-"""The commands for single orders: show, cancel, confirm."""
+"""The commands for single orders: find, show, cancel, confirm."""
 
 from __future__ import annotations
 

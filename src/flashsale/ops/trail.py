@@ -1,4 +1,4 @@
-"""The trail of what operators did: who, when, what, why."""
+"""Writes and reads the trail for the other commands: who, when, what, why."""
 
 from __future__ import annotations
 

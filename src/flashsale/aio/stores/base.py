@@ -1,5 +1,7 @@
 """The algorithm of every store, over nine primitives that read and write rows; the base class of a host's own store.
 
+Our own stores extend it by steps: `moved`, `hooked`, `trailed`.
+
 Two rules keep its transactions apart. Each that writes starts with a write or a lock, so that SQLite gives it the write
 lock at once and nothing deadlocks on the way from reading to writing. And each takes order rows by id before item rows
 by id. An event gets its number while the order's row is locked: so the numbers of one order's events grow.

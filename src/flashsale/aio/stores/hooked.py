@@ -1,4 +1,4 @@
-"""A store that calls the host's hooks in its transactions: those of this release."""
+"""The second step beyond `RowStore`: the host's hooks are called in the store's transactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store whose tables also tell when an order came and moved, what was restocked and purged: those of this release."""
+"""The first step beyond `RowStore`: tables that also tell when an order came and moved, what was restocked, purged."""
 
 from __future__ import annotations
 

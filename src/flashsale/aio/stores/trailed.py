@@ -1,4 +1,4 @@
-"""A store that keeps the trail, in the transactions of the commands: those of this release."""
+"""The last step beyond `RowStore`: the trail, in the transactions of the commands. Our own stores extend this one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 -- look(time, first): the gate whose four keys start at KEYS[first], as a table:
---   code   nil when open, else why not: -1 unknown, -2 corrupt, -3 not started, -4 ended, -5 paused
+--   code   nil when open, else why not: -1 unknown, -2 corrupt; -3, -4 and -5 are those of shut, in window.lua
 --   count, access, left   units
 --   due    true when the clock opens it now and the start flag must follow
 local function look(time, first)

@@ -1,4 +1,5 @@
--- AHEAD: where an order may go from each state, in one step or in several; from a released one nowhere.
+-- AHEAD: where an order may go from each state, in one step of TRANSITIONS (model/orders.py) or in several; from a
+-- released one nowhere.
 local AHEAD = {
   QUEUED = " PERSISTED CONFIRMED CANCELLED EXPIRED REJECTED DEAD ",
   PERSISTED = " CONFIRMED CANCELLED EXPIRED ",
