@@ -75,7 +75,7 @@ class Coalescer(Line[Item, Answer]):
             return alone
         if self._waiting:
             self._callers.check()
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.Future()  # to ask the loop for one costs half as much again
         self._waiting.append((item, future, until))
         if len(self._waiting) == 1:
             self._callers.watch()
