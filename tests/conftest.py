@@ -191,8 +191,8 @@ def _may_run_on_a_cluster(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(optionalhook=True)  # there is a run without pytest-xdist, too
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two more than there are cores: the tests wait for servers and leases for half of their time."""
-    return (os.cpu_count() or 1) + 2
+    """Three more than there are cores: the tests wait for servers and leases for most of their time."""
+    return (os.cpu_count() or 1) + 3
 
 
 @pytest.hookimpl(optionalhook=True)

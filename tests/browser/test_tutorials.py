@@ -130,5 +130,5 @@ def test_a_tutorial_leads_where_it_says(page: str, newcomer: Newcomer) -> None:
                     is_open = True
                 newcomer.type(command, shown)
     assert {kind for kind, _ in blocks} == {"python", "sh", "console"}
-    (line,) = re.findall(r"^Both say `([^`]*)`", prose, re.MULTILINE)
+    (line,) = re.findall(r"^Syncer and worker each say `([^`]*)`", prose, re.MULTILINE)
     assert newcomer.has_read(line)

@@ -24,5 +24,5 @@ def test_the_page_says_what_asks() -> None:
 
 
 def test_the_page_says_what_wants_a_reason() -> None:
-    (line,) = re.findall(r"^- `--reason` says why\. (.*) do nothing without\.$", PAGE, re.MULTILINE)
+    (line,) = re.findall(r"^- `--reason` says why\. (.*) do nothing without a reason\.$", PAGE, re.MULTILINE)
     assert set(re.findall(r"`([\w ]+)`", line)) == {verb.name for verb in VERBS if verb.wants_reason}
