@@ -132,7 +132,7 @@ class Places(Line[None, None]):
         while len(self._taken) >= self._number and not self._free():
             self._callers.check()
             until = until or ends_at(self._time)
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[None] = asyncio.Future()
             self._waiting.append((None, future, until))
             self._callers.watch()
             try:
