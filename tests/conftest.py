@@ -1,7 +1,7 @@
 """Fixtures: one real Redis and one PostgreSQL for the whole run, and a backend that is fake or real, bytes or str.
 
-With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead. With `--quick` each
-API has one kind of backend, and no server of a database is started.
+With `--cluster` every test that asks for a backend runs on a Redis Cluster of six nodes instead. With `--quick` most
+tests run on asyncio and the real Redis alone, and no server of a database is started.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ BACKENDS = {
     "redis-bytes": ("redis", False),
     "redis-str": ("redis", True),
 }
-TWO = ({"sync", "fakeredis", "bytes"}, {"aio", "redis", "str"})
+SOURCE = {"aio", "redis", "str"}
+"""The API from which the other one is generated, on a real server: what most tests of `--quick` run on."""
+TWO = ({"sync", "fakeredis", "bytes"}, SOURCE)
 """Both APIs, both kinds of server, and both kinds of reply, each once: what most tests run on."""
 FOUR = (
     {"sync", "fakeredis", "bytes"},
@@ -111,7 +113,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="on a Redis Cluster whatever asks for a backend")
     parser.addoption(
-        "--quick", action="store_true", help="each test on one or two backends, without databases' servers"
+        "--quick", action="store_true", help="on asyncio and the real Redis; what each purchase needs on both APIs"
     )
     parser.addoption("--first-layout", action="store_true", help="begin sales in layout 1, as releases before did")
 
@@ -173,8 +175,9 @@ def _is_once(item: pytest.Item) -> bool:
 def _is_quick(item: pytest.Item) -> bool:
     if item.get_closest_marker("kills") or item.get_closest_marker("without"):
         return False  # a mutant: it tests the tests
+    combinations = TWO if item.module.__name__.rpartition(".")[2] in ON_FOUR else (SOURCE,)
     asked = (_words(item) | set(getattr(item, "fixturenames", ()))) & NOT_QUICK.union(*TWO)
-    return any(asked <= combination for combination in TWO)
+    return any(asked <= combination for combination in combinations)
 
 
 def _words(item: pytest.Item) -> set[str]:

@@ -132,7 +132,7 @@ async def test_a_basket_waits_for_an_item_that_cannot_be_trusted(shop: Shop) -> 
 async def test_dead_baskets_are_queued_again_as_a_whole(shop: Shop) -> None:
     """A worker may claim between two scripts of a call for many."""
     sale = await shop.open(1000)
-    for n in range(60):
+    for n in range(40):
         orders = [order(f"basket-{n}#{place}", buyer_id=f"b-{n}") for place in (1, 2, 3)]
         await sale.inventory.reserve(orders, together=True)
     await wear_out(shop, sale.queue)
@@ -145,7 +145,7 @@ async def test_dead_baskets_are_queued_again_as_a_whole(shop: Shop) -> None:
         return run(self, script, *args)
 
     with mock.patch.object(link, "run", noted):
-        assert await sale.queue.requeue_dead() == 180
+        assert await sale.queue.requeue_dead() == 120
     assert seen == [0, 102]
     found = ids(await sale.queue.claim(1000))
     assert [name.partition("#")[0] for name in found[::3]] == [name.partition("#")[0] for name in found[2::3]]

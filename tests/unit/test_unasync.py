@@ -96,10 +96,6 @@ def check(root: Path) -> int:
     return unasync.main(["--check", "--root", str(root)])
 
 
-def test_the_committed_twins_are_up_to_date() -> None:
-    assert unasync.run(PROJECT, check=True) == []
-
-
 def test_a_twin_is_sync_sorted_and_formatted(root: Path) -> None:
     assert (root / "src/flashsale/_sync/deep/part.py").read_text() == TWIN
     assert check(root) == 0
