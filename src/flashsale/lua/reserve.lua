@@ -34,24 +34,15 @@
 -- include: lost
 -- include: queue
 -- include: request
+-- include: batch
 local together, slot, count = ARGV[1] == "1", ARGV[2], tonumber(ARGV[3])
 local time, meta, wakeups = now(), redis.call("HMGET", KEYS[1], "state", "seq"), redis.call("LLEN", KEYS[4])
 local seq, opening, width, runs = sequence(meta[2]), stamp(time), slot == "take" and 6 or 2, 4 + 2 * count
 redis.call("LLEN", KEYS[3]) -- a wrong type fails here, before the first write
 
-local all, last = gather(5, width, seq), 3 + count
-local paused = (meta[1] or "open") ~= "open" or lost(meta[1], seq, all)
-for i, goods in ipairs(all) do
-  goods.gate = slot == "take" and not goods.code and look(time, 7 + (i - 1) * width) or { left = goods.total }
-  goods.left = math.min(math.max(0, goods.total - goods.booked), goods.gate.left)
-  goods.code = goods.code or goods.gate.code or shut(time, goods.opens_at, goods.closes_at, paused)
-end
-for at = runs, #ARGV, 2 do
-  local request, first = requests[ARGV[at]] or understand(ARGV[at], all, slot, opening), last + 1
-  last = last + request.orders
-  ask(request.goods, first, last)
-end
-recall(all)
+local all = gather(5, width, seq)
+offer(all, width, slot == "take", time, (meta[1] or "open") ~= "open" or lost(meta[1], seq, all))
+understand_all(runs, count, all, slot, opening)
 
 local known, fresh, records, bodies = redis.call("HMGET", KEYS[2], unpack(ARGV, 4, 3 + count)), {}, {}, {}
 local i, accepted, whole, of, answers, replays = 0, 0, true, {}, {}, 2 * count
@@ -98,15 +89,10 @@ end
 
 whole = whole and (accepted == 0 or accepted == count) -- a basket of old and new orders was never asked before
 if together and not whole then
-  for i, goods in ipairs(of) do
-    answers[2 * i - 1] = answers[2 * i - 1] == 1 and -10 or answers[2 * i - 1]
-    answers[2 * i] = goods.left + goods.ledger - goods.before
-  end
+  refuse(answers, of)
 elseif accepted > 0 then
   commit(seq + accepted, all, records)
-  for _, goods in ipairs(slot == "take" and all or {}) do
-    admit(goods.gate, goods.ledger - goods.before) -- none, where the item is unknown
-  end
+  admit_all(slot == "take" and all or {})
   redis.call("LPUSH", KEYS[3], unpack(bodies))
   wake(KEYS[4], wakeups)
 end

@@ -19,3 +19,15 @@ local function understand(text, all, slot, opening)
   }
   return requests[text]
 end
+
+-- understand_all(first, count, all, slot, opening): understand the runs, which start at ARGV[first], of `count` orders, and
+-- fetch what their buyers hold.
+local function understand_all(first, count, all, slot, opening)
+  local last = 3 + count -- the buyers follow the order ids
+  for at = first, #ARGV, 2 do
+    local request = requests[ARGV[at]] or understand(ARGV[at], all, slot, opening)
+    ask(request.goods, last + 1, last + request.orders)
+    last = last + request.orders
+  end
+  recall(all)
+end
