@@ -214,17 +214,17 @@ def hide_and_seek(sale: Small, looks: int) -> Any:
     """The one unit of 1 and 2 is in 2 while a look is at 1, and in 1 while it is at 2; so often."""
     done, is_moving = itertools.count(), False
 
-    def look(readings: Sequence[Any], until: float) -> list[Any]:
+    def look(queries: Sequence[Any], until: float) -> list[Any]:
         nonlocal is_moving
         if is_moving or next(done) >= looks:
-            return one_after_the_other(readings, until)
+            return one_after_the_other(queries, until)
         answers = []
-        for place, reading in enumerate(readings):
+        for place, query in enumerate(queries):
             is_moving = True
             if place:
                 sale.move(place, 3 - place)
             is_moving = False
-            answers += one_after_the_other([reading], until)
+            answers += one_after_the_other([query], until)
         return answers
 
     return mock.patch("flashsale._sync.partitions.transfers.read_all", look)

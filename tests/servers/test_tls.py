@@ -1,4 +1,7 @@
-"""A Redis behind TLS: the host's client settings are ours too, and a certificate that does not fit is a typed error."""
+"""A Redis behind TLS: the host's client settings are ours too, and a certificate that does not fit is a typed error.
+
+`Terminator` stands before a plain Redis.
+"""
 
 from __future__ import annotations
 

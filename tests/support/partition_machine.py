@@ -444,14 +444,14 @@ def _tag(key: str) -> str:
     return key.partition("{")[2].partition("}")[0]
 
 
-def one_after_the_other(readings: Sequence[Any], _until: float) -> list[Any]:
+def one_after_the_other(queries: Sequence[Any], _until: float) -> list[Any]:
     """Stands for `read_all`: each partition is asked at a moment of its own, and that is a boundary."""
 
-    def answer(reading: Any) -> Any:
+    def answer(query: Any) -> Any:
         with contextlib.suppress(NotExecuted, OutcomeUnknown):
-            return reading.link.run(reading.name, reading.keys, reading.args)
+            return query.link.run(query.name, query.keys, query.args)
 
-    return [answer(reading) for reading in readings]
+    return [answer(query) for query in queries]
 
 
 def real_looks(readings: Sequence[Any], until: float) -> list[Any]:

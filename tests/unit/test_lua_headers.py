@@ -53,11 +53,11 @@ def documented(name: str, table: str) -> tuple[set[int], int | None]:
 
 
 def literal_indexes(name: str, table: str) -> set[int]:
-    """The indexes that the code names, and those of fragments that take four: `look(time, 1)`, `partition(2)`."""
+    """The indexes that the code names, and those of fragments that take four: `read_gate(time, 1)`, `partition(2)`."""
     text = code(lua.source(name))
     indexes = {int(index) for index in re.findall(rf"\b{table}\[(\d+)\]", text)}
     if table == "KEYS":
-        for first in re.findall(r"\b(?:look\([\w()]+, |partition\()(\d+)\)", text):
+        for first in re.findall(r"\b(?:read_gate\([\w()]+, |partition\()(\d+)\)", text):
             indexes |= set(range(int(first), int(first) + 4))
     return indexes
 

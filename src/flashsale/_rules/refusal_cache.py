@@ -1,4 +1,4 @@
-"""The refusal cache: a process remembers each refusal for `cache_for` seconds, so that it costs no round trip.
+"""The refusal cache: outcome and units left of each refusal, for `cache_for` seconds, so that it costs no round trip.
 
 A remembered answer can only refuse, never admit (docs/design.md).
 """

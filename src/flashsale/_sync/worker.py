@@ -325,7 +325,7 @@ class Worker:
         return saved.states
 
     def _give_up_or_wait(self, claims: Sequence[Claim]) -> None:
-        """Requeues orders that cannot be saved with exponential backoff; after five attempts they are dead letters."""
+        """Requeues orders that cannot be saved with exponential backoff, until the queue makes them dead letters."""
         for together in bought_together(claims, lambda claim: _order(claim).basket_id):
             attempts = max(claim.attempts for claim in together)
             delay = 0.25 * 2**attempts

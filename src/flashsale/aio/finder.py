@@ -1,4 +1,4 @@
-"""The finder: where an order is, by its id or by its buyer, and what it waits for."""
+"""The finder: where an order is, by its id or by its buyer, what it waits for, and until when it must be paid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order queue: the article's Redis list (LPUSH, BRPOP), and claims with leases for workers that may die."""
+"""The order queue: the article's Redis list (LPUSH, BRPOP), claims with leases, attempts, and dead letters."""
 
 from __future__ import annotations
 

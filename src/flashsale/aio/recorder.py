@@ -1,4 +1,4 @@
-"""The recorder: tells Redis what this process does and has counted, and reads what all processes of a sale have told.
+"""The recorder: tells Redis what this process does and has counted, and reads the snapshot behind status and metrics.
 
 What it cannot write is written later, or never: it may lose a count, and stops no sale.
 """

@@ -18,7 +18,7 @@
 -- include: gate
 local time, gates, answers = now(), {}, {}
 for first = 1, #KEYS, 4 do
-  local gate = look(time, first)
+  local gate = read_gate(time, first)
   gate.passed, gates[#gates + 1] = 0, gate
 end
 for at = 1, #ARGV, 3 do

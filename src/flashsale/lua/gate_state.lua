@@ -18,7 +18,7 @@
 -- include: window
 -- include: gate
 local time = now()
-local gate = look(time, 1)
+local gate = read_gate(time, 1)
 local window = gate.code == -2 and {} or redis.call("HMGET", KEYS[4], "opens_at", "closes_at", "pause")
 return {
   gate.code or 1, show(gate.count), show(gate.access), show(gate.left), window[1] or "", window[2] or "", window[3] or "",

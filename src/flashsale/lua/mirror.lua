@@ -1,4 +1,4 @@
--- mirror: make one gate follow the stock: count, pause, cap, the start flag's schedule, slots that leaked.
+-- mirror: make one gate follow the stock: count, pause, cap, slots that leaked; write a start flag that is due.
 --
 -- KEYS[1]  count   string   units that may pass
 -- KEYS[2]  start   string   start flag
@@ -21,7 +21,7 @@
 -- include: window
 -- include: gate
 local time = now()
-local gate = look(time, 1)
+local gate = read_gate(time, 1)
 if gate.code == -1 or gate.code == -2 then
   return { gate.code, "0", "0" }
 end

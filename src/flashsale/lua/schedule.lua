@@ -1,6 +1,6 @@
 -- schedule: set the window of one gate; with a new opening the server's clock sets the start flag.
 --
--- Goods that somebody has stopped stay so while their opening is the same.
+-- An item that somebody has stopped stays so while its opening is the same.
 --
 -- KEYS[1]  count      string  must exist
 -- KEYS[2]  window     hash    opens_at, closes_at, auto

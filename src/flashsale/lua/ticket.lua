@@ -24,7 +24,7 @@
 -- include: gate
 local time, gates, answers = now(), {}, {}
 for first = 1, #KEYS, 5 do
-  local gate = look(time, first)
+  local gate = read_gate(time, first)
   local cap = not gate.code and redis.call("HGET", KEYS[first + 3], "per_buyer")
   if cap then
     gate.tickets, gate.given, gate.fields = KEYS[first + 4], {}, {}

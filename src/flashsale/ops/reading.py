@@ -1,4 +1,4 @@
-"""Reads what the metrics and the report are made of: from the recorder, from Redis's INFO and from the database."""
+"""Calls the recorder, Redis's INFO and the database, for the metrics and the report."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The suite of tests for a store of your own: inherit it, and it checks all that flashsale relies on.
 
+`AsyncOrderStoreSuite` is the one for an asyncio store.
+
     class TestMyStore(OrderStoreSuite):
         def make_store(self, sale):
             return MyStore(DSN, sale)

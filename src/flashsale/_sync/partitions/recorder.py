@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from flashsale._rules.looks import merged
 from flashsale._sync.recorder import Recorder, gate_keys, look_keys, read_gates, read_look
-from flashsale._sync.transport.link import Link, Reading, read_all
+from flashsale._sync.transport.link import Link, Query, read_all
 from flashsale._sync.transport.runtime import spend, together
 from flashsale.errors import FlashSaleError, NotExecuted
 from flashsale.keys import Keys
@@ -59,21 +59,21 @@ class PartitionedRecorder(Recorder):
 
     def _ask(self, script: str, places: list[int], keys: Callable[[Keys], Sequence[str]]) -> dict[int, Any]:
         """Returns the reply of each of these partitions that answers, by their places."""
-        readings = {place: Reading(self.links[place], script, keys(self.names[place])) for place in places}
-        replies = read_all(list(readings.values()), monotonic() + WITHIN)
+        queries = {place: Query(self.links[place], script, keys(self.names[place])) for place in places}
+        replies = read_all(list(queries.values()), monotonic() + WITHIN)
         found = {place: reply for place, reply in zip(places, replies, strict=True) if reply is not None}
         late = [place for place in places if place not in found]
         if late:  # its server may lack the script
             until = monotonic() + WITHIN
-            again = together([partial(_run, readings[place], until) for place in late])
+            again = together([partial(_run, queries[place], until) for place in late])
             found |= {
                 place: reply for place, reply in zip(late, again, strict=True) if not isinstance(reply, FlashSaleError)
             }
         return {place: found[place] for place in places if place in found}
 
 
-def _run(reading: Reading, until: float) -> Any:
-    return spend(until, reading.link.run, reading.name, reading.keys)
+def _run(query: Query, until: float) -> Any:
+    return spend(until, query.link.run, query.name, query.keys)
 
 
 def _names(reply: Sequence[Any]) -> list[str]:

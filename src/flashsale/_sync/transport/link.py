@@ -209,7 +209,7 @@ class Link:
                 self._servers.drop(connection)
 
 
-class Reading(NamedTuple):
+class Query(NamedTuple):
     """A script that changes nothing, to be run by `read_all`.
 
     Args:
@@ -225,13 +225,13 @@ class Reading(NamedTuple):
     args: Sequence[Argument] = ()
 
 
-def read_all(readings: Sequence[Reading], until: float) -> list[Any]:
+def read_all(queries: Sequence[Query], until: float) -> list[Any]:
     """Runs scripts that change nothing: sends to all servers, then reads from all, each over one connection.
 
     So threads wait for all of them at once as well.
 
     Args:
-        readings: what to run.
+        queries: what to run.
         until: monotonic seconds.
 
     Returns:
@@ -240,30 +240,30 @@ def read_all(readings: Sequence[Reading], until: float) -> list[Any]:
     begun: list[tuple[_Trip, list[int]]] = []
     replies: dict[int, Any] = {}
     try:
-        for (servers, address), places in (_by_server(readings)).items():
+        for (servers, address), places in (_by_server(queries)).items():
             trip = _Trip(servers, address)
             begun.append((trip, places))
-            trip.send(b"".join([_pack(*_evalsha(readings[place])) for place in places]), until)
+            trip.send(b"".join([_pack(*_evalsha(queries[place])) for place in places]), until)
         for trip, places in begun:
             replies |= zip(places, trip.receive(len(places), until), strict=False)
     finally:
         for trip, _ in begun:
             trip.end()
-    return [replies.get(place) for place in range(len(readings))]
+    return [replies.get(place) for place in range(len(queries))]
 
 
-def _by_server(readings: Sequence[Reading]) -> dict[tuple[Topology, Address], list[int]]:
+def _by_server(queries: Sequence[Query]) -> dict[tuple[Topology, Address], list[int]]:
     """Returns the places of what each server is to be asked; without those whose server is not known."""
     found: dict[tuple[Topology, Address], list[int]] = {}
-    for place, reading in enumerate(readings):
-        servers = reading.link._servers
+    for place, query in enumerate(queries):
+        servers = query.link._servers
         with suppress(*FAILURES):
-            found.setdefault((servers, (servers.find(reading.keys[0]))[0]), []).append(place)
+            found.setdefault((servers, (servers.find(query.keys[0]))[0]), []).append(place)
     return found
 
 
-def _evalsha(reading: Reading) -> tuple[Argument, ...]:
-    return ("EVALSHA", SCRIPTS[reading.name].sha, str(len(reading.keys)), *reading.keys, *reading.args)
+def _evalsha(query: Query) -> tuple[Argument, ...]:
+    return ("EVALSHA", SCRIPTS[query.name].sha, str(len(query.keys)), *query.keys, *query.args)
 
 
 class _Trip:

@@ -17,7 +17,7 @@ from flashsale._rules.codes import fail, goods_error
 from flashsale._rules.deadline import TIMEOUT, ends_at, too_late
 from flashsale._rules.durability import Guarantee
 from flashsale._rules.partitions import Look, Survey, read_survey, transfer_fields
-from flashsale.aio.transport.link import Argument, Link, Reading, read_all
+from flashsale.aio.transport.link import Argument, Link, Query, read_all
 from flashsale.aio.transport.runtime import Lock, sleep, spend
 from flashsale.errors import CorruptState, NotExecuted, OutcomeUnknown, UnknownGoods
 from flashsale.keys import PartitionKeys
@@ -97,10 +97,10 @@ class Transfers:
         if is_urgent and monotonic() < self._deaf_until:
             raise NotExecuted("a partition did not answer a moment ago", reason="PARTITION")
         until = ends_at(self._within if is_urgent else self._links[0].patience)
-        readings = [Reading(link, name, each, args) for link, each in zip(self._links, keys, strict=True)]
-        replies = await spend(until, read_all, readings, until)
+        queries = [Query(link, name, each, args) for link, each in zip(self._links, keys, strict=True)]
+        replies = await spend(until, read_all, queries, until)
         return [
-            await self._ask_again(place, readings[place], until) if reply is None else reply
+            await self._ask_again(place, queries[place], until) if reply is None else reply
             for place, reply in enumerate(replies)
         ]
 
@@ -114,9 +114,9 @@ class Transfers:
             before = look
         return None
 
-    async def _ask_again(self, place: int, reading: Reading, until: float) -> Any:
+    async def _ask_again(self, place: int, query: Query, until: float) -> Any:
         try:
-            return await spend(until, reading.link.run, reading.name, reading.keys, reading.args)
+            return await spend(until, query.link.run, query.name, query.keys, query.args)
         except (NotExecuted, OutcomeUnknown) as error:
             self._deaf_until = monotonic() + max(self._keep, DEAF)
             raise NotExecuted(f"partition {place} does not answer", reason="PARTITION") from error

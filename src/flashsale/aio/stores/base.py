@@ -1,5 +1,8 @@
 """The algorithm of every store, over nine primitives that read and write rows; the base class of a host's own store.
 
+The primitives are `transaction`, `select`, `select_orders`, `select_events`, `insert_new`, `insert_events`, `update`,
+`book` and `delete_events`.
+
 Our own stores extend it by steps: `moved`, `hooked`, `trailed`.
 
 Two rules keep its transactions apart. Each that writes starts with a write or a lock, so that SQLite gives it the write

@@ -2,7 +2,7 @@
 -- code while it sells nothing. `take` asks the gate, whose keys follow those of stock and buyers in its group of `width`.
 local function offer(all, width, take, time, paused)
   for i, goods in ipairs(all) do
-    goods.gate = take and not goods.code and look(time, 7 + (i - 1) * width) or { left = goods.total }
+    goods.gate = take and not goods.code and read_gate(time, 7 + (i - 1) * width) or { left = goods.total }
     goods.left = math.min(math.max(0, goods.total - goods.booked), goods.gate.left)
     goods.code = goods.code or goods.gate.code or shut(time, goods.opens_at, goods.closes_at, paused)
   end

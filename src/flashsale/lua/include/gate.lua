@@ -1,8 +1,8 @@
--- look(time, first): the gate whose four keys start at KEYS[first], as a table:
+-- read_gate(time, first): the gate whose four keys start at KEYS[first], as a table:
 --   code   nil when open, else why not: -1 unknown, -2 corrupt; -3, -4 and -5 are those of shut, in window.lua
 --   count, access, left   units
 --   due    true when the clock opens it now and the start flag must follow
-local function look(time, first)
+local function read_gate(time, first)
   local values = redis.call("MGET", KEYS[first], KEYS[first + 1], KEYS[first + 2])
   local window = redis.pcall("HMGET", KEYS[first + 3], "opens_at", "closes_at", "pause", "auto")
   if not values[1] and redis.call("EXISTS", KEYS[first]) == 0 then

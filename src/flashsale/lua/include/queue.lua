@@ -1,3 +1,5 @@
+-- What reserve and push do to the list of orders, and to the key that wakes a worker.
+
 -- wake(key, length): leave the one element that wakes a waiting worker, unless the list had one: its length before the
 -- first write, which is asked for then because a wrong type must fail there.
 local function wake(key, length)
