@@ -99,7 +99,7 @@ class PartitionSnapshot:
         place: which, from 0.
         state: open, paused, closed; `AWAY`, when it does not answer; or `MISSING`.
         queued: orders on its list.
-        claimed: of its orders, those that workers hold.
+        claimed: of its orders, those that workers have claimed.
         dead: its dead letters.
         unpaid: its orders with a payment deadline.
         goods: what it has of each item, by `goods_id`.
@@ -131,7 +131,7 @@ class Snapshot:
         leader: instance of the syncer that acts, or acted within the last five seconds; None: there is none.
         queued: orders on the list.
         oldest: when the oldest of them was accepted, epoch seconds; None: there is none, or it does not say.
-        claimed: orders that workers hold.
+        claimed: orders that workers have claimed.
         dead: dead letters.
         unpaid: orders with a payment deadline.
         goods: by `goods_id`.
@@ -169,7 +169,7 @@ class Sample:
         booked: units sold or reserved.
         access: units that the gate has let in.
         queued: orders on the list, of the whole sale.
-        claimed: orders that workers hold, of the whole sale.
+        claimed: orders that workers have claimed, of the whole sale.
         dead: dead letters, of the whole sale.
         lag: seconds since the oldest order on the list was accepted; 0 when there is none.
     """

@@ -1,4 +1,4 @@
-"""The command `orders claimed`: which orders workers hold, and until when."""
+"""The command `orders claimed`: which orders workers have claimed, and until when."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _silence(look: Snapshot, found: list[dict[str, Any]]) -> list[str]:
 VERBS: Final = (
     Verb(
         "orders claimed",
-        "list the orders that workers hold, and until when",
+        "list the orders that workers have claimed, and until when",
         _claimed,
         about="Lists the orders that workers have claimed: when each was accepted, when the lease ends, after which "
         "another worker takes it, and which worker holds it, as far as that has told.",

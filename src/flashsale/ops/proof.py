@@ -309,7 +309,7 @@ VERBS: Final = (
         _add_expected,
         "Compares ledger, queue, leases, deadlines, policies and database, while the sale runs, and says where every "
         "unit is. Changes nothing; exit code 1 if they disagree. As JSON, `pending` counts the orders on their way; "
-        "`orders claimed` lists those that workers hold.",
+        "`orders claimed` lists those that workers have claimed.",
         needs=NEEDS_ALL,
     ),
     Verb(
