@@ -1,4 +1,4 @@
-"""The sync modules are what tools/unasync.py makes of the async ones, and the tool notices when they are not."""
+"""tools/unasync.py makes sync modules of async ones, and notices when they are stale; `make static` runs it on ours."""
 
 from __future__ import annotations
 
