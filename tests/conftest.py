@@ -123,7 +123,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
     if "backend" in metafunc.fixturenames and "backend" not in chosen:
         backends = dict(BACKENDS)
-        in_the_subset = metafunc.module.__name__.rpartition(".")[2] in ON_A_CLUSTER_TOO
+        in_the_subset = _is_in(ON_A_CLUSTER_TOO, metafunc)
         one_server = metafunc.definition.get_closest_marker("one_server")
         if in_the_subset and not (one_server or metafunc.config.option.cluster):
             backends["cluster-str"] = ("cluster", True)
@@ -167,7 +167,7 @@ def _is_once(item: pytest.Item) -> bool:
     """Whether no other combination proves what this one does."""
     if not hasattr(item, "callspec") or "backend" not in item.callspec.params or "cluster" in _words(item):
         return True
-    combinations = FOUR if item.module.__name__.rpartition(".")[2] in ON_FOUR else TWO
+    combinations = FOUR if _is_in(ON_FOUR, item) else TWO
     asked = _words(item) & set().union(*combinations)
     return any(asked <= combination for combination in combinations)
 
@@ -175,9 +175,14 @@ def _is_once(item: pytest.Item) -> bool:
 def _is_quick(item: pytest.Item) -> bool:
     if item.get_closest_marker("kills") or item.get_closest_marker("without"):
         return False  # a mutant: it tests the tests
-    combinations = TWO if item.module.__name__.rpartition(".")[2] in ON_FOUR else (SOURCE,)
+    combinations = TWO if _is_in(ON_FOUR, item) else (SOURCE,)
     asked = (_words(item) | set(getattr(item, "fixturenames", ()))) & NOT_QUICK.union(*TWO)
     return any(asked <= combination for combination in combinations)
+
+
+def _is_in(modules: set[str], what: Any) -> bool:
+    """Returns whether a test, or a function of which tests are made, is in one of these modules."""
+    return what.module.__name__.rpartition(".")[2] in modules
 
 
 def _words(item: pytest.Item) -> set[str]:

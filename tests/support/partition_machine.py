@@ -454,11 +454,11 @@ def one_after_the_other(queries: Sequence[Any], _until: float) -> list[Any]:
     return [answer(query) for query in queries]
 
 
-def real_looks(readings: Sequence[Any], until: float) -> list[Any]:
+def real_looks(queries: Sequence[Any], until: float) -> list[Any]:
     """Stands for `read_all` as it is, where partitions may be away."""
-    faults = readings[0].link.faults
-    replies = read_all(readings, until)
-    gone = [faults.world.place_of(reading.keys[0]) in faults.world.away for reading in readings]
+    faults = queries[0].link.faults
+    replies = read_all(queries, until)
+    gone = [faults.world.place_of(query.keys[0]) in faults.world.away for query in queries]
     return [None if is_gone else reply for is_gone, reply in zip(gone, replies, strict=True)]
 
 

@@ -53,7 +53,7 @@ class Receipt(NamedTuple):
 
     @property
     def accepted(self) -> bool:
-        """True when the units are booked for this order."""
+        """True when the units are booked for this order, as safely as the sale asks; False for UNCERTAIN."""
         return self.outcome is Outcome.ACCEPTED
 
 

@@ -62,6 +62,6 @@ VERBS: Final = (
         "list the orders that workers have claimed, and until when",
         _claimed,
         about="Lists the orders that workers have claimed: when each was accepted, when the lease ends, after which "
-        "another worker takes it, and which worker holds it, as far as that has told.",
+        "another worker takes it, and which worker claimed it, as far as that has told.",
     ),
 )
