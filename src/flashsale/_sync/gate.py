@@ -23,10 +23,11 @@ from flashsale._sync.transport.link import Argument, Link
 from flashsale.errors import AlreadyLoaded, FlashSaleError
 from flashsale.keys import Keys
 from flashsale.lua import SCRIPTS, Code
-from flashsale.model import Admission, GateState, Outcome
+from flashsale.model import Admission, GateState, Outcome, admission_of
 from flashsale.model.checks import check_goods_id, check_int, check_policy, check_quantity, check_seconds
 
 ONE: Final = 1  # unit: what a caller who says nothing asks for
+_ADMITTED: Final = Outcome.ADMITTED  # looking it up in its enum takes time for each
 SWEPT: Final = 500  # tickets of one page: some tenths of a millisecond of Redis
 
 _Entry: TypeAlias = tuple[str, int]  # item id, units
@@ -62,6 +63,7 @@ class Gate(Component):
         self._refusals = RefusalCache(check_seconds("cache_for", cache_for), self._tally)
         self._remembered = self._refusals.by_goods
         link = self._link
+        self._timeout = link.timeout
         self._replica = None if replica is None else Link(replica, link.callers, timeout=link.timeout)
         self._entries = Coalescer[_Entry, Admission](
             self._enter, callers=link.callers, time=link.timeout, last=link.patience, abandon=self._abandon
@@ -245,13 +247,14 @@ class Gate(Component):
         if quantity is ONE and type(goods_id) is str and monotonic() < refusal.fresh_until:
             refusal.given += 1
             return refusal.admission
+        until = monotonic() + self._timeout
         if type(goods_id) is not str:  # equal to one that is remembered
             check_goods_id(goods_id)
         if quantity is not ONE:
             check_quantity(quantity)
         if refusal is not OPEN and (admission := self._refused(goods_id, refusal)):
             return admission
-        return self._ask((goods_id, quantity))
+        return self._ask((goods_id, quantity), until)
 
     def leave(self, goods_id: str, quantity: int = 1) -> int:
         """Gives back the slot of an admitted buyer who failed.
@@ -321,7 +324,8 @@ class Gate(Component):
         if admitted:
             self._refusals.forget(goods_id)  # it is open: the others may ask as well
             before = left + units * admitted
-            answers += [Admission(Outcome.ADMITTED, after) for after in range(before - units, left - 1, -units)]
+            admissions = range(before - units, left - 1, -units)
+            answers += [admission_of((_ADMITTED, remaining, None, None)) for remaining in admissions]
         others = callers - admitted
         if others and code in REFUSALS:
             refusal = Admission(REFUSALS[code], left)

@@ -119,7 +119,7 @@ class FlashSale:
             self._gate_link = Link(gate_client, callers, timeout=timeout)
         self.gate = Gate(self._gate_link, sale, replica=gate_replica, keys=self.keys, cache_for=cache_for)
         self._remember_together()
-        self._refusals = self.gate._refusals
+        self._remembered = self.gate._remembered
         self.inventory = Inventory(self._link, sale, keys=self.keys)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         tally = self.gate._tally
@@ -304,24 +304,28 @@ class FlashSale:
             CorruptState: what Redis holds of this item cannot be trusted.
         """
         refusal, now = OPEN, monotonic()
-        until = now + self._timeout
         if ticket is not None:
-            order_id = await spend(until, self._ticketing.check, ticket, goods_id, buyer_id, quantity, order_id)
+            shown = (ticket, goods_id, buyer_id, quantity, order_id)
+            order_id = await spend(now + self._timeout, self._ticketing.check, *shown)
         elif self._ticket_required:
             raise InvalidTicket("is missing")
         elif order_id is None:
-            refusal = self._refusals.of(goods_id)
+            try:
+                refusal = self._remembered[goods_id]
+            except (KeyError, TypeError):  # TypeError: an id that cannot be hashed; the checks will say so
+                refusal = OPEN
             if now < refusal.fresh_until and data is None and type(goods_id) is str:
                 check_id("buyer_id", buyer_id)
                 if quantity is not ONE:
                     check_quantity(quantity)
                 refusal.given += 1
-                outcome, remaining, _, _ = refusal.admission
+                outcome, remaining = refusal.admission.outcome, refusal.admission.remaining
                 if self._notifier.observed:
                     self._notifier.outcome(goods_id, outcome)
                 return receipt_of((outcome, self._new_order_id(), goods_id, quantity, remaining, False, None))
         order = order_of(self._new_order_id() if order_id is None else order_id, goods_id, buyer_id, quantity, data)
         slot = _TAKE if ticket is None else _HELD
+        until = now + self._timeout
         return await self._purchases.buy(order, slot, until, named=order_id is not None, refusal=refusal)
 
     @in_time

@@ -1,6 +1,6 @@
 """The values that go in and come out: orders, items, answers and reports. Pure: no Redis, no database."""
 
-from flashsale.model.answers import Admission, BasketReceipt, Receipt, receipt_of
+from flashsale.model.answers import Admission, BasketReceipt, Receipt, admission_of, receipt_of
 from flashsale.model.goods import GateState, Goods, Stock
 from flashsale.model.orders import (
     RELEASED,
@@ -30,6 +30,7 @@ __all__ = [
     "Saved",
     "Stock",
     "StoredOrder",
+    "admission_of",
     "by_goods",
     "order_of",
     "receipt_of",

@@ -29,6 +29,10 @@ class Admission(NamedTuple):
         return self.outcome is Outcome.ADMITTED
 
 
+admission_of: Final = partial(tuple.__new__, Admission)
+"""Makes an admission of a tuple of all its fields, at half the cost of `Admission(...)`."""
+
+
 class Receipt(NamedTuple):
     """The answer to a purchase.
 
