@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flashsale.aio.transport.coalescer import BATCH, WORTH_A_CALL, Coalescer
 from flashsale.aio.transport.waiting import Callers
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class Server:
     """Answers a call when it is told to."""
 
-    def __init__(self, most: int = 1000) -> None:
+    def __init__(self, most: int = 1000, **settings: Any) -> None:
         self.calls: list[tuple[int, asyncio.Event]] = []
-        self.coalescer = Coalescer[int, int](self._send, callers=Callers(most), time=60, last=1)
+        self.coalescer = Coalescer[int, int](self._send, callers=Callers(most), time=60, last=1, **settings)
 
     @property
     def sizes(self) -> list[int]:
@@ -80,6 +80,40 @@ async def test_a_few_callers_are_one_call() -> None:
     await server.answer(0)
     await server.answer(1)
     assert len(await answers) == 1 + few
+
+
+async def test_calls_that_cost_the_server_little_are_not_halved() -> None:
+    server = Server(worth_a_call=BATCH)
+    answers = await server.crowd(1 + 64)
+    assert server.sizes == [1, 64]
+    await server.answer(0)
+    await server.answer(1)
+    assert len(await answers) == 1 + 64
+
+
+async def test_a_call_is_one_task() -> None:
+    """Its caller may ask again before the task is gone."""
+
+    async def undo(item: int, answer: int) -> None: ...
+
+    server = Server(abandon=undo)
+    begun: list[asyncio.Task[Any]] = []
+
+    def begin(loop: asyncio.AbstractEventLoop, work: Any, **settings: Any) -> asyncio.Task[Any]:
+        begun.append(asyncio.Task(work, loop=loop, **settings))
+        return begun[-1]
+
+    async def ask(times: int) -> None:
+        for number in range(times):
+            await server.coalescer.submit(number)
+
+    caller = asyncio.create_task(ask(10))
+    asyncio.get_running_loop().set_task_factory(begin)
+    await server.settle()
+    for place in range(10):
+        await server.answer(place)
+    await caller
+    assert (len(begun), server.sizes) == (10, [1] * 10)
 
 
 async def test_no_call_is_larger_than_a_batch() -> None:

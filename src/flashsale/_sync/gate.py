@@ -7,6 +7,7 @@ Start flag, access counter, bounded entry. It admits only as many units as are f
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import groupby
 from time import monotonic
 from typing import Any, Final, TypeAlias
@@ -17,7 +18,7 @@ from flashsale._rules.codes import REFUSALS, fail, goods_error, seconds
 from flashsale._rules.refusal_cache import OPEN, Refusal, RefusalCache
 from flashsale._rules.tally import Tally
 from flashsale._sync.clients import Client
-from flashsale._sync.transport.coalescer import Coalescer
+from flashsale._sync.transport.coalescer import BATCH, Coalescer
 from flashsale._sync.transport.component import MAX_WAITING, Component
 from flashsale._sync.transport.link import Argument, Link
 from flashsale.errors import AlreadyLoaded, FlashSaleError
@@ -62,11 +63,17 @@ class Gate(Component):
         self._tally = Tally()
         self._refusals = RefusalCache(check_seconds("cache_for", cache_for), self._tally)
         self._remembered = self._refusals.by_goods
+        self._group = lru_cache(1024)(self.keys.gate)  # every call needs them, and they cost more than the lookup
         link = self._link
         self._timeout = link.timeout
         self._replica = None if replica is None else Link(replica, link.callers, timeout=link.timeout)
         self._entries = Coalescer[_Entry, Admission](
-            self._enter, callers=link.callers, time=link.timeout, last=link.patience, abandon=self._abandon
+            self._enter,
+            callers=link.callers,
+            time=link.timeout,
+            last=link.patience,
+            abandon=self._abandon,
+            worth_a_call=BATCH,  # Redis is done with one before another could be written
         )
         self._ask = self._entries.submit  # the primary: for whom no remembered refusal may answer, or has
 
@@ -303,7 +310,7 @@ class Gate(Component):
         runs = [(goods_id, units, len(list(callers))) for (goods_id, units), callers in groupby(entries)]
         goods = dict.fromkeys(goods_id for goods_id, _, _ in runs)
         numbers = {goods_id: number for number, goods_id in enumerate(goods, start=1)}
-        keys = [key for goods_id in goods for key in self.keys.gate(goods_id)]
+        keys = [key for goods_id in goods for key in self._group(goods_id)]
         arguments = [value for goods_id, units, callers in runs for value in (numbers[goods_id], units, callers)]
         reply = self._link.run("enter", keys, arguments)
         answers: list[Admission | FlashSaleError] = []

@@ -63,6 +63,7 @@ class Coalescer(Generic[Item, Answer]):
         last: seconds of it that are left to a batch in flight: who waits gives up before those.
         weigh: bytes of one item, where they differ much.
         abandon: not called: a thread cannot be cancelled while it waits.
+        worth_a_call: not used: a second batch leaves beside one that keeps nobody busy.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Coalescer(Generic[Item, Answer]):
         last: float,
         weigh: Callable[[Item], int] = lambda _: 0,
         abandon: Callable[[Item, Answer], None] | None = None,  # noqa: ARG002 - the twin's signature
+        worth_a_call: int = 0,  # noqa: ARG002 - the twin's
     ) -> None:
         self._send = send
         self._callers = callers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 BATCH: Final = 128  # a script call of this many takes under 1 ms of Redis
 IN_FLIGHT: Final = 2  # both sides stay busy; more only lengthens the queue at the server
 MAX_WEIGHT: Final = 256 * 1024  # bytes of one call
-WORTH_A_CALL: Final = 8  # callers: where half are as many, two calls leave; Redis serves one, and we the other
+WORTH_A_CALL: Final = 8  # callers: Redis is busy with as many while we are with others
 
 
 class Coalescer(Line[Item, Answer]):
@@ -31,6 +31,7 @@ class Coalescer(Line[Item, Answer]):
         last: seconds of it that are left to a batch in flight: who waits gives up before those.
         weigh: bytes of one item, where they differ much.
         abandon: called with the answer of a caller that was cancelled meanwhile.
+        worth_a_call: where half of those who wait are as many, they leave by two calls.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Coalescer(Line[Item, Answer]):
         last: float,
         weigh: Callable[[Item], int] | None = None,
         abandon: Callable[[Item, Answer], Awaitable[None]] | None = None,
+        worth_a_call: int = WORTH_A_CALL,
     ) -> None:
         super().__init__(callers, time, last)
         self._send = send
         self._weigh = weigh
         self._abandon = abandon
+        self._worth_a_call = worth_a_call
         self._alone: Any = None  # the coroutine
         self._flights: set[asyncio.Task[None]] = set()  # each takes batch after batch
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,15 +80,17 @@ class Coalescer(Line[Item, Answer]):
             self._callers.check()
         future: asyncio.Future[Answer] = asyncio.Future()  # to ask the loop for one costs half as much again
         self._waiting.append((item, future, until))
-        if len(self._waiting) == 1:
-            self._callers.watch()
-        if len(self._flights) < IN_FLIGHT:
+        if len(self._flights) < IN_FLIGHT or len(self._waiting) == 1:
             self.go_on()
         return future if self._abandon is None else self._attended(item, future)
 
     def go_on(self) -> None:
-        """Lets a batch leave, if one may."""
-        if self._waiting and self._in_flight < IN_FLIGHT:
+        """Lets a batch leave, if one may and none is about to; else looks after those who wait."""
+        if not self._waiting:
+            return
+        if self._in_flight >= IN_FLIGHT:
+            self._callers.watch()
+        elif not any(map(_is_about_to_leave, self._flights)):
             batch: list[tuple[Item, asyncio.Future[Answer], float]] = []
             task = asyncio.create_task(self._drain(batch))
             task.add_done_callback(self._flights.discard)
@@ -117,6 +122,8 @@ class Coalescer(Line[Item, Answer]):
 
     async def _drain(self, batch: list[tuple[Item, asyncio.Future[Answer], float]]) -> None:
         while self._cut(batch):
+            if self._waiting:
+                self.go_on()  # whoever is not in this batch need not wait for it
             BUDGET.set(Budget(min([until for _, _, until in batch]), has_place=True))
             answers: Sequence[Answer | FlashSaleError]
             try:
@@ -132,7 +139,8 @@ class Coalescer(Line[Item, Answer]):
                     abandoned.append((item, answer))
                 else:
                     future.set_result(answer)
-            await self._undo(abandoned)
+            if abandoned:
+                await self._undo(abandoned)
 
     def _landed(self, batch: Sequence[tuple[Item, asyncio.Future[Answer], float]], task: asyncio.Task[None]) -> None:
         """Answers those whom a flight left without an answer: an exception that is none of ours has ended it.
@@ -148,7 +156,7 @@ class Coalescer(Line[Item, Answer]):
                 unknown = OutcomeUnknown("the call that this one shared was interrupted")
                 unknown.__cause__ = error
                 future.set_exception(unknown)
-        if not task.cancelled():
+        if self._waiting and not task.cancelled():
             self.go_on()
 
     async def _undo(self, abandoned: Sequence[tuple[Item, Answer]]) -> None:
@@ -162,7 +170,7 @@ class Coalescer(Line[Item, Answer]):
         """Makes those the batch who wait longest; False: nobody waits."""
         batch.clear()
         waiting, weigh = self._waiting, self._weigh
-        weight, most = 0, self._share()
+        weight, most = 0, self._share() if waiting else 0
         while waiting and len(batch) < most and weight < MAX_WEIGHT:
             call = waiting[0]
             if not call[1].done():
@@ -173,8 +181,17 @@ class Coalescer(Line[Item, Answer]):
         return bool(batch)
 
     def _share(self) -> int:
-        """Returns how many may leave: half of those who wait, so that a second call leaves beside this one."""
+        """Returns how many may leave: half of those who wait, where a second call is to leave beside this one."""
         half = (len(self._waiting) + 1) // 2
-        flights: Iterable[Any] = self._flights
-        is_second = any(flight.get_coro().cr_await is not None for flight in flights)
-        return BATCH if is_second or half < WORTH_A_CALL else min(half, BATCH)
+        if half < self._worth_a_call or any(map(_is_under_way, self._flights)):
+            return BATCH
+        return min(half, BATCH)
+
+
+def _is_about_to_leave(flight: Any) -> bool:
+    call = flight.get_coro()
+    return not (call.cr_running or call.cr_await is not None or flight.done())
+
+
+def _is_under_way(flight: Any) -> bool:
+    return flight.get_coro().cr_await is not None
