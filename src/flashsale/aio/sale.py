@@ -119,7 +119,7 @@ class FlashSale:
             self._gate_link = Link(gate_client, callers, timeout=timeout)
         self.gate = Gate(self._gate_link, sale, replica=gate_replica, keys=self.keys, cache_for=cache_for)
         self._remember_together()
-        self._remembered = self.gate._remembered
+        self._refusals = self.gate._refusals
         self.inventory = Inventory(self._link, sale, keys=self.keys)
         self.queue = OrderQueue(self._link, sale, keys=self.keys)
         tally = self.gate._tally
@@ -311,7 +311,7 @@ class FlashSale:
             raise InvalidTicket("is missing")
         elif order_id is None:
             try:
-                refusal = self._remembered[goods_id]
+                refusal = self._refusals.by_goods[goods_id]
             except (KeyError, TypeError):  # TypeError: an id that cannot be hashed; the checks will say so
                 refusal = OPEN
             if now < refusal.fresh_until and data is None and type(goods_id) is str:

@@ -130,7 +130,7 @@ class Partition(FlashSale):
     @in_time
     def enter(self, goods_id: str, buyer_id: str, quantity: int = ONE, *, order_id: str | None = None) -> Admission:
         admission = super().enter(goods_id, buyer_id, quantity, order_id=order_id)
-        while admission.outcome is Outcome.SOLD_OUT and self._shared.of(goods_id) is OPEN:
+        while admission.outcome is Outcome.SOLD_OUT and self._refusals.of(goods_id) is OPEN:
             free = self._transfers.fetch(self.place, goods_id, quantity, quantity)
             if free is not None:
                 return admission._replace(remaining=free)
