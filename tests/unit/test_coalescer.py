@@ -82,6 +82,27 @@ async def test_a_few_callers_are_one_call() -> None:
     assert len(await answers) == 1 + few
 
 
+async def test_callers_whose_replies_come_together_leave_by_two_calls_again() -> None:
+    """A server far away serves both at once; as one batch they would wait for each other from then on."""
+    server = Server()
+
+    async def ask(times: int) -> None:
+        for number in range(times):
+            await server.coalescer.submit(number)
+
+    callers = asyncio.gather(*map(ask, [3, 2, 2, 2]))
+    await server.settle()
+    await server.answer(0)
+    assert server.sizes == [1, 3, 1]
+    for _, reply in server.calls:
+        reply.set()
+    await server.settle()
+    assert server.sizes == [1, 3, 1, 1, 3]
+    await server.answer(3)
+    await server.answer(4)
+    await callers
+
+
 async def test_calls_that_cost_the_server_little_are_not_halved() -> None:
     server = Server(worth_a_call=BATCH)
     answers = await server.crowd(1 + 64)

@@ -56,7 +56,8 @@ class Coalescer(Line[Item, Answer]):
 
     @property
     def _in_flight(self) -> int:
-        return len(self._flights) + (self._alone is not None and self._alone.cr_await is not None)
+        flights = [flight for flight in self._flights if not flight.done()]  # one that is done leaves a moment later
+        return len(flights) + (self._alone is not None and self._alone.cr_await is not None)
 
     def submit(self, item: Item, until: float | None = None) -> Awaitable[Answer]:
         """Returns the answer for `item`, to be awaited at once, or raises its error.
@@ -73,7 +74,8 @@ class Coalescer(Line[Item, Answer]):
         """
         if until is None:
             until = ends_at(self._time)
-        if self._abandon is None and not self._flights and (self._alone is None or self._alone.cr_await is None):
+        is_first = not self._waiting and (self._alone is None or self._alone.cr_await is None)
+        if is_first and self._abandon is None and not (self._flights and self._in_flight):
             self._alone = alone = self._send_alone(item, until)
             return alone
         if self._waiting:
@@ -85,12 +87,19 @@ class Coalescer(Line[Item, Answer]):
         return future if self._abandon is None else self._attended(item, future)
 
     def go_on(self) -> None:
-        """Lets a batch leave, if one may and none is about to; else looks after those who wait."""
+        """Lets a batch leave, if one may; else looks after those who wait."""
         if not self._waiting:
             return
-        if self._in_flight >= IN_FLIGHT:
+        under_way = int(self._alone is not None and self._alone.cr_await is not None)
+        for flight in self._flights:
+            call: Any = flight.get_coro()
+            if call.cr_await is not None or call.cr_running:
+                under_way += 1
+            elif not flight.done():
+                return  # it is about to leave, and comes here itself when it leaves somebody behind
+        if under_way >= IN_FLIGHT:
             self._callers.watch()
-        elif not any(map(_is_about_to_leave, self._flights)):
+        else:
             batch: list[tuple[Item, asyncio.Future[Answer], float]] = []
             task = asyncio.create_task(self._drain(batch))
             task.add_done_callback(self._flights.discard)
@@ -186,11 +195,6 @@ class Coalescer(Line[Item, Answer]):
         if half < self._worth_a_call or any(map(_is_under_way, self._flights)):
             return BATCH
         return min(half, BATCH)
-
-
-def _is_about_to_leave(flight: Any) -> bool:
-    call = flight.get_coro()
-    return not (call.cr_running or call.cr_await is not None or flight.done())
 
 
 def _is_under_way(flight: Any) -> bool:
